@@ -1,0 +1,18 @@
+"""TraceFL: which clients of a federation are responsible for a prediction of its global model.
+
+Method: Gill, Anwar and Gulzar, "TraceFL: Interpretability-Driven Debugging in Federated Learning via Neuron
+Provenance", ICSE 2025 (arXiv 2312.13632).
+"""
+
+import os
+
+__version__ = "0.1.0"
+
+# Telemetry is opt-in here. These are read when the libraries are first imported, so they are set before any of them.
+for _variable, _value in {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "WANDB_ERROR_REPORTING": "false",
+}.items():
+    os.environ.setdefault(_variable, _value)

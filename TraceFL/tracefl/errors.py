@@ -1,0 +1,33 @@
+"""What can go wrong, by what the user can do about it.
+
+Every message says what, the value received and what to do, with the configuration key; the command line prints it on
+one line and ends with status 2.
+"""
+
+
+class TraceFLError(Exception):
+    """Base of every error that TraceFL raises on purpose."""
+
+
+class ConfigError(TraceFLError, ValueError):
+    """A configuration key is unknown, has an illegal value, or does not go with another."""
+
+
+class DataError(TraceFLError, ValueError):
+    """A data set cannot be found, read or partitioned as asked."""
+
+
+class ModelMismatchError(TraceFLError, ValueError):
+    """A client's parameters do not fit the global model: missing, of another shape, or not finite."""
+
+
+class LayerNotTraceableError(TraceFLError, ValueError):
+    """A layer named for tracing does not exist or is of a kind that cannot be traced."""
+
+
+class RoundFailedError(TraceFLError, RuntimeError):
+    """Too few clients answered in a round for it to count."""
+
+
+class RecordError(TraceFLError, ValueError):
+    """A run's folder is missing, incomplete, damaged or of another configuration."""
