@@ -1,0 +1,33 @@
+"""The provenance engine: which clients' weights carried a prediction of the global model. Needs torch alone."""
+
+from tracefl.provenance.attribution import Attribution
+from tracefl.provenance.counterfactual import removal_effects, weights_without
+from tracefl.provenance.engine import attribute
+from tracefl.provenance.layers import register_layer
+from tracefl.provenance.method import Method, attribute_round
+from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.scoring import (
+    LocalizationScores,
+    TracedInput,
+    score_inputs,
+    select_inputs,
+    spearman,
+    summarize,
+)
+
+__all__ = [
+    "Attribution",
+    "LocalizationScores",
+    "Method",
+    "RoundRecord",
+    "TracedInput",
+    "attribute",
+    "attribute_round",
+    "register_layer",
+    "removal_effects",
+    "score_inputs",
+    "select_inputs",
+    "spearman",
+    "summarize",
+    "weights_without",
+]

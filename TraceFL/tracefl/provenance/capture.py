@@ -1,0 +1,170 @@
+"""One forward and one backward of the global model: every traced layer's input and the gradient of its output."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tracefl.errors import LayerNotTraceableError
+from tracefl.examples import Inputs
+from tracefl.names import near_matches
+from tracefl.provenance.layers import gradient_rule, own_parameters
+
+
+@dataclass
+class LayerCalls:
+    """What one layer saw in a forward, one entry a call: a shared layer is called several times."""
+
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    input_versions: list[int] = field(default_factory=list)
+
+
+def forward(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Return the ``(B, C)`` logits of a model that returns them, or an object with ``.logits``.
+
+    Raises:
+        TypeError: The model returns something else.
+    """
+    output: Any = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
+        raise TypeError(f"the model must return logits of shape (B, C) or an object with .logits, got {shape}")
+    return logits
+
+
+def traced_layers(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
+    """Return the layers to trace by name, in the order of ``named_modules()``.
+
+    Args:
+        model: The global model.
+        layers: Names as in ``named_modules()``; a name stands for every traceable layer at or below it. None traces
+            all, and names in one warning those with parameters that cannot be traced.
+
+    Raises:
+        LayerNotTraceableError: A name does not exist, or nothing at or below it can be traced.
+    """
+    modules = dict(model.named_modules())
+    with_parameters = {name: module for name, module in modules.items() if any(own_parameters(module))}
+    traceable = {name: module for name, module in with_parameters.items() if gradient_rule(module) is not None}
+    if layers is None:
+        _warn_untraced({n: m for n, m in with_parameters.items() if n not in traceable})
+        return traceable
+    chosen: set[str] = set()
+    for wanted in layers:
+        if wanted not in modules:
+            raise LayerNotTraceableError(
+                f"layer {wanted!r} does not exist in the model{near_matches(wanted, modules)}; "
+                "name layers as in named_modules() (provenance.layers)"
+            )
+        below = {name for name in traceable if not wanted or name == wanted or name.startswith(f"{wanted}.")}
+        if not below:
+            kind = type(modules[wanted]).__name__
+            raise LayerNotTraceableError(
+                f"layer {wanted!r} is a {kind}, which cannot be traced; leave it out of provenance.layers"
+            )
+        chosen |= below
+    return {name: module for name, module in traceable.items() if name in chosen}
+
+
+def _warn_untraced(untraced: Mapping[str, nn.Module], shown: int = 20) -> None:
+    """Name, in one warning, the layers whose parameters take no part in the attribution."""
+    if not untraced:
+        return
+    kinds: dict[str, list[str]] = {}
+    for name, module in untraced.items():
+        kinds.setdefault(type(module).__name__, []).append(name or "the model itself")
+    parts = []
+    for kind, names in kinds.items():
+        more = f" and {len(names) - shown} more" if len(names) > shown else ""
+        parts.append(f"{len(names)} {kind} ({', '.join(names[:shown])}{more})")
+    warnings.warn(f"not traced, for no rule is registered: {'; '.join(parts)}", stacklevel=4)
+
+
+@contextmanager
+def undisturbed(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+    """Put a model in evaluation mode on ``device`` with frozen parameters, and give it back as it was.
+
+    Yields:
+        The device of the computation: ``device``, or the model's own where that is None.
+    """
+    training = {module: module.training for module in model.modules()}
+    requires_grad = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    home = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
+    place = home if device is None else torch.device(device)
+    try:
+        if device is not None:
+            model.to(place)
+        model.eval()
+        for parameter in requires_grad:
+            parameter.requires_grad_(False)  # so that no gradient of the model's own parameters is computed
+        yield place
+    finally:
+        for parameter, flag in requires_grad.items():
+            parameter.requires_grad_(flag)
+        for module, mode in training.items():
+            module.training = mode
+        if device is not None:
+            model.to(home)
+
+
+@contextmanager
+def _recording(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, LayerCalls]]:
+    """Record every call of the layers while the context lasts; the hooks go with it, also after an error."""
+    calls = {name: LayerCalls() for name in layers}
+
+    def record(name: str) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
+                raise LayerNotTraceableError(
+                    f"layer {name!r} was not called with one Tensor that gives one Tensor; exclude it with "
+                    "provenance.layers"
+                )
+            layer_input = args[0].detach()
+            call = calls[name]
+            call.inputs.append(layer_input)
+            call.input_versions.append(layer_input._version)
+            # With frozen parameters the graph begins at the first traced layers' outputs.
+            if not output.requires_grad:
+                output = output.detach().requires_grad_()
+            call.outputs.append(output)
+            return output.clone()  # an activation that works in place must not reach the recorded output
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_hook(record(name)).remove)
+        yield calls
+
+
+def run_forward(
+    model: nn.Module, inputs: Inputs, layers: Mapping[str, nn.Module]
+) -> tuple[Tensor, dict[str, LayerCalls]]:
+    """Run the model once and record its traced layers.
+
+    Returns:
+        Logits ``(B, C)`` with a graph back to the layers' outputs, and the calls of the layers that were called, in
+        the order of ``layers``.
+
+    Raises:
+        LayerNotTraceableError: A layer's input is no longer what the layer saw.
+    """
+    with torch.enable_grad(), _recording(layers) as calls:
+        logits = forward(model, inputs)
+    for name, call in calls.items():
+        if any(z._version != v for z, v in zip(call.inputs, call.input_versions, strict=True)):
+            # No model that trains does this: the layer's own backward pass needs the input too.
+            raise LayerNotTraceableError(
+                f"the input of layer {name!r} is overwritten in place later in the forward; exclude the layer with "
+                "provenance.layers, or make the model's operation out of place"
+            )
+    uncalled = [name for name, call in calls.items() if not call.outputs]
+    if uncalled:
+        warnings.warn(f"not traced, for the forward never calls them: {', '.join(uncalled)}", stacklevel=3)
+    return logits, {name: call for name, call in calls.items() if call.outputs}

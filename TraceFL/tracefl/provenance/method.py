@@ -1,0 +1,93 @@
+"""Which attribution is computed of a round: its options, and their meaning for a round's weights."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from tracefl.examples import Inputs
+from tracefl.provenance.attribution import Attribution
+from tracefl.provenance.engine import attribute
+from tracefl.provenance.record import RoundRecord
+
+Weighting = Literal["none", "num_examples", "leave_one_out"]
+Reference = Literal["none", "previous_global", "global"]
+MethodTarget = Literal["predicted", "margin", "centered", "label"]
+
+WEIGHTINGS, REFERENCES, METHOD_TARGETS = get_args(Weighting), get_args(Reference), get_args(MethodTarget)
+
+
+@dataclass(frozen=True)
+class Method:
+    """The options of an attribution. The defaults are the preset ``removal``.
+
+    Attributes:
+        layer_decay: Factor in (0, 1] for each layer further from the output.
+        weighting: Factor of client k's contribution: 1, p_k, or p_k / (1 - p_k), the step of the average when the
+            client is left out.
+        reference: What is subtracted from every client's weights: nothing, the weights they started from, or the
+            new average.
+        target: What is attributed: the predicted class's logit, its margin over the runner-up, its difference to the
+            mean of all logits, or the true label's logit.
+        layers: Layers to trace, by name; None for all.
+    """
+
+    layer_decay: float = 1.0
+    weighting: Weighting = "leave_one_out"
+    reference: Reference = "global"
+    target: MethodTarget = "centered"
+    layers: tuple[str, ...] | None = None
+
+
+def attribute_round(
+    global_model: nn.Module,
+    record: RoundRecord,
+    inputs: Inputs,
+    labels: Tensor,
+    method: Method,
+    *,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+) -> Attribution:
+    """Attribute the predictions of a round's global model to the round's clients.
+
+    Args:
+        global_model: A model that holds ``record.global_weights``.
+        record: The round.
+        inputs: ``(B, ...)`` or a mapping of such tensors.
+        labels: ``(B,)`` true classes; used where ``method.target`` is ``"label"``.
+        method: What is computed.
+        batch_size: As in ``attribute``.
+        device: As in ``attribute``.
+
+    Raises:
+        ModelMismatchError: As ``attribute``.
+        LayerNotTraceableError: As ``attribute``.
+    """
+    return attribute(
+        global_model,
+        record.clients,
+        inputs,
+        target=labels if method.target == "label" else method.target,
+        layer_decay=method.layer_decay,
+        client_weights=contribution_weights(record, method.weighting),
+        reference={
+            "none": None,
+            "previous_global": record.previous_global,
+            "global": record.global_weights,
+        }[method.reference],
+        layers=method.layers,
+        batch_size=batch_size,
+        device=device,
+    )
+
+
+def contribution_weights(record: RoundRecord, weighting: Weighting) -> dict[str, float] | None:
+    """Return each client's factor, or None where contributions are not weighted."""
+    if weighting == "none":
+        return None
+    if weighting == "num_examples":
+        return dict(record.client_weights)
+    # A client that is the whole average cannot be left out of it; it is responsible by any weight.
+    return {k: p / (1 - p) if p < 1 else 1.0 for k, p in record.client_weights.items()}

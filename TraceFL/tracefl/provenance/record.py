@@ -1,0 +1,25 @@
+"""What provenance needs of a round: the weights that went in and the weights that came out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round of a federation, seen from the server; K clients took part.
+
+    Attributes:
+        server_round: The round, from 1.
+        clients: Client id to its whole state dict after local training: parameters and buffers.
+        client_weights: Client id to p_k = n_k / sum(n), its weight in the average; they sum to 1.
+        previous_global: State dict that the clients started from.
+        global_weights: State dict after aggregation, the one that is deployed.
+    """
+
+    server_round: int
+    clients: Mapping[str, Mapping[str, Tensor]]
+    client_weights: Mapping[str, float]
+    previous_global: Mapping[str, Tensor]
+    global_weights: Mapping[str, Tensor]

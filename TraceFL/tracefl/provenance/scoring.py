@@ -1,0 +1,151 @@
+"""How well an attribution finds the clients it should find, beside what chance and plainer measures say.
+
+``localization_accuracy`` is the paper's: right when the traced client holds the label at all. It is lenient, so chance,
+the stricter top holder and the agreement with the exact removal always stand beside it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tracefl.provenance.attribution import Attribution
+
+
+@dataclass(frozen=True)
+class TracedInput:
+    """One traced input and how its attribution fared.
+
+    Attributes:
+        input_index: Position in the server's examples.
+        label: True class.
+        predicted: Class the global model predicts.
+        traced_client: Client with the highest contribution.
+        responsible_clients: Participants that hold the label: the paper's ground truth.
+        correct: The traced client is one of them.
+        score: The traced client's score, 0 to 1.
+        ranking: (client id, score), highest first.
+        chance: Share of participants that hold the label, 0 to 1.
+        top_holder: No participant holds more examples of the label than the traced client.
+        removal_client: Client whose removal lowers the centered logit most; None where it was not computed.
+        removal_correlation: Spearman correlation of contributions and removal effects, -1 to 1; None likewise.
+    """
+
+    input_index: int
+    label: int
+    predicted: int
+    traced_client: str
+    responsible_clients: tuple[str, ...]
+    correct: bool
+    score: float
+    ranking: tuple[tuple[str, float], ...]
+    chance: float
+    top_holder: bool
+    removal_client: str | None
+    removal_correlation: float | None
+
+
+@dataclass(frozen=True)
+class LocalizationScores:
+    """Means over a round's traced inputs, as fractions; None where there is nothing to average."""
+
+    localization_accuracy: float | None
+    chance_accuracy: float | None
+    top_holder_accuracy: float | None
+    counterfactual_agreement: float | None
+    counterfactual_correlation: float | None
+    inputs_traced: int
+
+
+def select_inputs(predicted: Tensor, labels: Tensor, label_counts: Tensor, inputs_per_label: int) -> Tensor:
+    """Choose the inputs to trace: correctly predicted ones of every label that a participant holds.
+
+    Args:
+        predicted: ``(N,)`` classes that the global model predicts for the server's examples.
+        labels: ``(N,)`` their true classes.
+        label_counts: ``(K, C)`` training examples of each class that each participant holds.
+        inputs_per_label: How many of each label at most.
+
+    Returns:
+        ``(M,)`` int64 positions, ascending.
+    """
+    held = label_counts.sum(dim=0) > 0  # (C,)
+    right = predicted == labels
+    chosen = [torch.nonzero(right & (labels == c)).flatten()[:inputs_per_label] for c in torch.nonzero(held).flatten()]
+    return torch.cat(chosen).sort().values if chosen else torch.zeros(0, dtype=torch.int64)
+
+
+def score_inputs(
+    attribution: Attribution,
+    input_indices: Tensor,
+    labels: Tensor,
+    label_counts: Tensor,
+    effects: Tensor | None,
+) -> tuple[TracedInput, ...]:
+    """Score every traced input against what is known of the participants.
+
+    Args:
+        attribution: Of M inputs to K clients.
+        input_indices: ``(M,)`` positions of the inputs in the server's examples.
+        labels: ``(M,)`` true classes.
+        label_counts: ``(K, C)`` training examples of each class, rows in the order of ``attribution.client_ids``.
+        effects: ``(M, K)`` exact removal effects, or None where they were not computed.
+    """
+    ids = attribution.client_ids
+    traced = attribution.contributions.argmax(dim=1)
+    correlations = None if effects is None else spearman(attribution.contributions, effects)
+    rows = []
+    for i, label in enumerate(labels.tolist()):
+        held = label_counts[:, label]  # (K,)
+        k = int(traced[i])
+        rows.append(
+            TracedInput(
+                input_index=int(input_indices[i]),
+                label=label,
+                predicted=int(attribution.predicted[i]),
+                traced_client=ids[k],
+                responsible_clients=tuple(ids[j] for j in torch.nonzero(held > 0).flatten().tolist()),
+                correct=bool(held[k] > 0),
+                score=float(attribution.scores[i, k]),
+                ranking=attribution.ranking(i),
+                chance=float((held > 0).double().mean()),
+                top_holder=bool(held[k] == held.max()),
+                removal_client=None if effects is None else ids[int(effects[i].argmax())],
+                removal_correlation=None if correlations is None else float(correlations[i]),
+            )
+        )
+    return tuple(rows)
+
+
+def summarize(traced: tuple[TracedInput, ...]) -> LocalizationScores:
+    """Average over a round's traced inputs."""
+    checked = [t for t in traced if t.removal_client is not None]
+
+    def mean(values: list[float]) -> float | None:
+        return sum(values) / len(values) if values else None
+
+    return LocalizationScores(
+        localization_accuracy=mean([float(t.correct) for t in traced]),
+        chance_accuracy=mean([t.chance for t in traced]),
+        top_holder_accuracy=mean([float(t.top_holder) for t in traced]),
+        counterfactual_agreement=mean([float(t.removal_client == t.traced_client) for t in checked]),
+        counterfactual_correlation=mean([t.removal_correlation for t in checked if t.removal_correlation is not None]),
+        inputs_traced=len(traced),
+    )
+
+
+def spearman(a: Tensor, b: Tensor) -> Tensor:
+    """Return the rank correlation (Spearman 1904) of each row of two ``(M, K)`` tensors, ``(M,)`` float64.
+
+    Ties take their mean rank. A row without any order (all equal) correlates with nothing: 0.
+    """
+    ranks = [_ranks(x) - (x.shape[1] - 1) / 2 for x in (a, b)]
+    scale = (ranks[0].square().sum(dim=1) * ranks[1].square().sum(dim=1)).sqrt()
+    return torch.where(scale > 0, (ranks[0] * ranks[1]).sum(dim=1) / scale, torch.zeros_like(scale))
+
+
+def _ranks(x: Tensor) -> Tensor:
+    """Return mean ranks from 0 of each row of ``(M, K)``, float64."""
+    below = (x.unsqueeze(2) > x.unsqueeze(1)).sum(dim=2)  # (M, K): how many are smaller
+    equal = (x.unsqueeze(2) == x.unsqueeze(1)).sum(dim=2)  # itself included
+    return below + (equal - 1) / 2.0
