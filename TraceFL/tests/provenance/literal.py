@@ -14,6 +14,16 @@ from transformers.pytorch_utils import Conv1D
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, Conv1D, nn.LayerNorm)
 
 
+def keep(name, seen):
+    """Return a hook that keeps what one layer saw."""
+
+    def hook(module, args, output):
+        seen.append((name, args[0].detach().clone(), output))
+        return output.clone()
+
+    return hook
+
+
 def literal_contributions(model, clients, inputs, value, layer_decay, reference=None, kinds=KINDS):
     """Return the (B, K) contributions; ``value`` maps one input's (1, C) logits to the scalar that is attributed."""
     model = copy.deepcopy(model).eval()
@@ -22,15 +32,7 @@ def literal_contributions(model, clients, inputs, value, layer_decay, reference=
     rows = []
     for i in range(num_inputs):
         seen = []  # (layer name, input, output) a call
-
-        def keep(name, seen=seen):
-            def hook(module, args, output, seen=seen):
-                seen.append((name, args[0].detach().clone(), output))
-                return output.clone()
-
-            return hook
-
-        handles = [layer.register_forward_hook(keep(name)) for name, layer in named]
+        handles = [layer.register_forward_hook(keep(name, seen)) for name, layer in named]
         if isinstance(inputs, dict):
             out = model(**{key: tensor[i : i + 1] for key, tensor in inputs.items()})
         else:

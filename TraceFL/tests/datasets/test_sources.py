@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+import pytest
+
+from tracefl.datasets import load_source, source_names
+from tracefl.errors import ConfigError
+
+
+def test_sources_are_registered():
+    assert source_names() == ("digits", "hub", "medmnist", "synthetic_text")
+
+
+def test_unknown_source_names_near_matches(make_settings):
+    with pytest.raises(ConfigError, match=r"dataset\.source is 'digit', .*did you mean digits\?"):
+        load_source(make_settings(source="digit"), seed=0)
+
+
+def test_import_is_light():
+    # What only one source needs, or another part of the project, is not loaded with the package.
+    heavy = ("flwr", "hydra", "omegaconf", "ray", "datasets", "flwr_datasets", "medmnist", "sklearn", "transformers")
+    code = f"import sys, tracefl.datasets; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_works_without_the_harness():
+    code = (
+        "import sys\n"
+        "for name in ('flwr', 'ray', 'hydra', 'omegaconf', 'wandb'): sys.modules[name] = None\n"
+        "import numpy as np\n"
+        "from tracefl.datasets import PartitionSettings, partition_rows\n"
+        "parts = partition_rows(np.arange(100) % 10, 5, PartitionSettings('dirichlet', 0.5), 0)\n"
+        "print(sum(map(len, parts)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "100"

@@ -1,0 +1,92 @@
+"""Help, and errors of the command line that say what is near."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
+from omegaconf import OmegaConf
+
+from tracefl.names import near_matches
+
+CONF = Path(__file__).parent / "conf"
+
+_HEAD = """TraceFL: train a federation and trace its predictions to the clients responsible for them.
+
+    python -m tracefl.main [group=choice ...] [key=value ...]
+    python -m tracefl.main --multirun dirichlet_alpha=0.1,0.3 seed=1,2
+    python -m tracefl.main dry_run=true            print what would run, and stop
+    python -m tracefl.main model=gpt --cfg job     print the whole configuration, and stop
+"""
+
+
+def help_text() -> str:
+    """Return the groups with their choices, and every key with its unit and range."""
+    groups = {folder.name: choices(folder.name) for folder in sorted(CONF.iterdir()) if folder.is_dir()}
+    lines = [_HEAD, "Groups (choose with group=choice):", ""]
+    lines += [f"    {group:<11} {', '.join(names)}" for group, names in groups.items() if names]
+    base = (CONF / "base.yaml").read_text().split("\n\n", 1)[1].split("\nhydra:")[0]
+    lines += ["", "Keys, with their defaults:", "", *(f"    {line}".rstrip() for line in base.splitlines())]
+    for group, name in (("model", "resnet18"), ("dataset", "digits"), ("strategy", "fedprox"), ("provenance", "removal")):
+        lines += ["", f"Keys of the group {group}, as in {group}={name}:", ""]
+        lines += [f"    {line}".rstrip() for line in _group_lines(group, name)]
+    return "\n".join(lines) + "\n"
+
+
+def choices(group: str) -> list[str]:
+    """Return the choices of a configuration group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def _group_lines(group: str, name: str) -> Iterator[str]:
+    """Yield the commented keys of one choice and of the files that it builds on, each key once."""
+    text = (CONF / group / f"{name}.yaml").read_text()
+    parents = re.search(r"^defaults:\s*\[([^\]]*)\]", text, re.MULTILINE)
+    own = {line.split(":")[0] for line in text.splitlines() if re.match(r"^\w+:", line)}
+    for parent in parents.group(1).split(",") if parents else ():
+        if parent.strip() != "_self_":
+            yield from (line for line in _group_lines(group, parent.strip()) if line.split(":")[0] not in own)
+    for line in text.splitlines():
+        if line and not line.startswith(("#", "defaults:")):
+            yield line
+
+
+def prepare_overrides(arguments: Sequence[str]) -> list[str]:
+    """Let ``model.config.KEY=value`` add keys: each architecture has sizes of its own, checked when it is built."""
+    return [f"++{a}" if a.startswith("model.config.") else a for a in arguments]
+
+
+def explain_config_error(error: Exception) -> str:
+    """Return a composition error on one line, with what is near the name that does not exist."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        return f"unknown {group} {name!r}{near_matches(name, choices(group))}; choose one of {', '.join(choices(group))}"
+    cause = error.__cause__ or error
+    unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(r"full_key: (\S+)", str(cause))
+    if unknown and "not in struct" in f"{error} {cause}":
+        key = unknown.group(1)
+        return f"unknown key {key!r}{near_matches(key, _known_keys())}; --help lists all keys"
+    return one_line(error)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line."""
+    return " ".join(str(error).split())
+
+
+def _known_keys() -> list[str]:
+    """Return every key of the default configuration, dotted."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("tracefl.conf", version_base="1.3"):
+        cfg = OmegaConf.to_container(compose("base"), resolve=False)
+    assert isinstance(cfg, dict)
+
+    def walk(node: dict[object, object], prefix: str) -> Iterator[str]:
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
+
+    return list(walk(cfg, ""))

@@ -1,0 +1,67 @@
+"""The Flower client: translates messages to tensors and back, and calls the library.
+
+A client is known by its partition id. What it needs comes with the message (the model's architecture, the training
+settings, seed) and from its folder of prepared examples.
+"""
+
+import functools
+import json
+import logging
+from pathlib import Path
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import nn
+
+from tracefl.datasets import load_examples
+from tracefl.models import ModelSpec, build_model
+from tracefl.seeds import derive_seed
+from tracefl.training import TrainingSettings, train
+
+log = logging.getLogger(__name__)
+
+app = ClientApp()
+
+
+def client_id_of(context: Context) -> str:
+    """Return the client's id: its partition id, as text."""
+    return str(context.node_config["partition-id"])
+
+
+@app.query()
+def identify(message: Message, context: Context) -> Message:
+    """Answer with the client's id, so that the server can tell which node is which client."""
+    return Message(RecordDict({"client": ConfigRecord({"client-id": client_id_of(context)})}), reply_to=message)
+
+
+@app.train()
+def train_client(message: Message, context: Context) -> Message:
+    """Train the global weights on the client's examples and answer with the client's weights."""
+    config: ConfigRecord = message.content["config"]
+    client_id = client_id_of(context)
+    server_round = int(config["server-round"])
+    torch.set_num_threads(int(config["threads"]))
+    model = _model(str(config["model"]))
+    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    # A deployed client has a folder of its own; in a simulation the server names one that all can read.
+    folder = Path(str(context.node_config.get("data-path", config["data-path"])))
+    examples = load_examples(folder / f"client-{client_id}.safetensors")
+    loss = train(
+        model,
+        examples,
+        TrainingSettings(**json.loads(str(config["training"]))),
+        seed=derive_seed(int(config["seed"]), "train", server_round, client_id),
+        device=str(config["device"]),
+        proximal_mu=float(config.get("proximal-mu", 0.0)),
+    )
+    log.debug("round=%d client=%s examples=%d loss=%.4f", server_round, client_id, len(examples), loss)
+    arrays = ArrayRecord({name: tensor.cpu() for name, tensor in model.state_dict().items()})
+    metrics = MetricRecord({"num-examples": len(examples), "train-loss": loss})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+@functools.lru_cache(maxsize=1)
+def _model(spec: str) -> nn.Module:
+    """Build a model once a worker; every message overwrites all of its weights."""
+    return build_model(ModelSpec.from_json(spec))

@@ -1,0 +1,292 @@
+"""From a composed configuration to checked, typed settings; illegal values stop here, before any data loads."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from tracefl.datasets import DatasetSettings, PartitionSettings, source_names
+from tracefl.errors import ConfigError
+from tracefl.models import ModelSettings
+from tracefl.names import near_matches
+from tracefl.provenance import Method
+from tracefl.provenance.method import METHOD_TARGETS, REFERENCES, WEIGHTINGS
+from tracefl.rounds import STORES
+from tracefl.training import OPTIMIZERS, PRECISIONS, TrainingSettings
+
+# Keys that say where and how a run happens, and so change none of its numbers.
+_CIRCUMSTANCES = (
+    "exp_key",
+    "run_name",
+    "log_dir",
+    "overwrite",
+    "dry_run",
+    "total_cpus",
+    "total_gpus",
+    "store",
+    "wandb",
+)
+
+
+@dataclass(frozen=True)
+class ProvenanceSettings:
+    """How and when a round is traced.
+
+    Attributes:
+        method: What is computed.
+        inputs_per_label: Correctly predicted server inputs of each held label, at least 1.
+        every: Rounds between two traced rounds, at least 1.
+        counterfactual: Check the answers against each client's exact removal.
+        batch_size: Inputs in one forward, at least 1.
+    """
+
+    method: Method
+    inputs_per_label: int
+    every: int
+    counterfactual: bool
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole run, checked. ``provenance`` is None where it is off; ``config`` is the resolved configuration."""
+
+    config: Mapping[str, Any]
+    model: ModelSettings
+    dataset: DatasetSettings
+    partition: PartitionSettings
+    training: TrainingSettings
+    provenance: ProvenanceSettings | None
+    device: str
+    client_gpus: float
+    total_gpus: int
+
+    @property
+    def run_name(self) -> str:
+        """Folder of the run: as configured, or what it is, followed by its fingerprint."""
+        c = self.config
+        if c["run_name"]:
+            return str(c["run_name"])
+        model = os.path.basename(str(c["model"]["name"]).rstrip("/"))
+        dataset = os.path.basename(str(c["dataset"]["name"]).rstrip("/"))
+        spread = f"alpha{c['dirichlet_alpha']}" if c["dataset"]["partition"] == "dirichlet" else c["dataset"]["partition"]
+        setting = f"{c['clients_per_round']}of{c['num_clients']}-{c['num_rounds']}r-seed{c['seed']}"
+        return f"{model}-{dataset}-{spread}-{setting}-{fingerprint(c)}"
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Return eight hexadecimal digits that differ whenever two configurations can give different numbers."""
+    kept = {key: value for key, value in config.items() if key not in _CIRCUMSTANCES}
+    kept["client_resources"] = config["client_resources"]["cpus"]  # a client's threads: they change the rounding
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a key may hold."""
+
+    kinds: tuple[type, ...]
+    allowed: Callable[[Any], bool]
+    wanted: str
+    optional: bool = False
+
+    def check(self, key: str, value: Any) -> None:
+        if value is None and self.optional:
+            return
+        wrong_kind = not isinstance(value, self.kinds) or (isinstance(value, bool) and bool not in self.kinds)
+        if wrong_kind or not self.allowed(value):
+            raise ConfigError(f"{key} must be {self.wanted}{' or null' if self.optional else ''}, got {value!r}")
+
+
+def _whole(least: int, optional: bool = False) -> _Rule:
+    return _Rule((int,), lambda v: v >= least, f"a whole number of at least {least}", optional)
+
+
+def _one_of(choices: tuple[str, ...]) -> _Rule:
+    return _Rule((str,), lambda v: v in choices, f"one of {', '.join(choices)}")
+
+
+_ABOVE_0 = _Rule((int, float), lambda v: 0 < v < float("inf"), "a number above 0")
+_NOT_NEGATIVE = _Rule((int, float), lambda v: 0 <= v < float("inf"), "a number of at least 0")
+_FLAG = _Rule((bool,), lambda _: True, "true or false")
+_NAME = _Rule((str,), lambda v: bool(v) and "/" not in v and v not in (".", ".."), "a folder's name without '/'")
+
+_RULES: dict[str, _Rule] = {
+    "exp_key": _NAME,
+    "run_name": _Rule(_NAME.kinds, _NAME.allowed, _NAME.wanted, optional=True),
+    "overwrite": _FLAG,
+    "dry_run": _FLAG,
+    "seed": _whole(0),
+    "num_clients": _whole(1),
+    "clients_per_round": _whole(1),
+    "num_rounds": _whole(1),
+    "dirichlet_alpha": _ABOVE_0,
+    "batch_size": _whole(1),
+    "client.epochs": _whole(1),
+    "client.lr": _ABOVE_0,
+    "client.optimizer": _one_of(OPTIMIZERS),
+    "client.precision": _one_of(PRECISIONS),
+    "device": _one_of(("cpu", "cuda")),
+    "total_cpus": _whole(1, optional=True),
+    "total_gpus": _whole(0, optional=True),
+    "client_resources.cpus": _whole(1),
+    "client_resources.gpus": _Rule((int, float), lambda v: v >= 0, "a number of at least 0", optional=True),
+    "store": _one_of(STORES),
+    "strategy.min_clients": _whole(1),
+    "strategy.timeout_seconds": _ABOVE_0,
+    "strategy.proximal_mu": _NOT_NEGATIVE,
+    "provenance.enabled": _FLAG,
+    "provenance.layer_decay": _Rule((int, float), lambda v: 0 < v <= 1, "a number in (0, 1]"),
+    "provenance.weighting": _one_of(WEIGHTINGS),
+    "provenance.reference": _one_of(REFERENCES),
+    "provenance.target": _one_of(METHOD_TARGETS),
+    "provenance.inputs_per_label": _whole(1),
+    "provenance.every": _whole(1),
+    "provenance.counterfactual": _FLAG,
+    "provenance.batch_size": _whole(1),
+    "wandb.mode": _one_of(("disabled", "online", "offline")),
+}
+
+
+def read_settings(cfg: DictConfig) -> Settings:
+    """Check a composed configuration and turn it into settings.
+
+    Raises:
+        ConfigError: A value is missing or illegal, or two do not go together; one line, with the key.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError(f"{missing[0]} is not set: give {missing[0]}=...")
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    _refuse_unknown(config)
+    for key, rule in _RULES.items():
+        rule.check(key, _get(config, key))
+    model = ModelSettings(**config["model"])
+    dataset = DatasetSettings(**config["dataset"])
+    partition = PartitionSettings(
+        dataset.partition, float(config["dirichlet_alpha"]), dataset.classes_per_client, dataset.shards_per_client
+    )
+    _check_combinations(config, model, dataset)
+    gpus = config["client_resources"]["gpus"]
+    on_cuda = config["device"] == "cuda"
+    return Settings(
+        config=config,
+        model=model,
+        dataset=dataset,
+        partition=partition,
+        training=TrainingSettings(batch_size=config["batch_size"], **config["client"]),
+        provenance=read_provenance(config["provenance"]),
+        device=config["device"],
+        client_gpus=float(on_cuda) if gpus is None else float(gpus),
+        total_gpus=_total_gpus(config),
+    )
+
+
+def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
+    """Turn the group ``provenance`` into settings, None where it is off.
+
+    Raises:
+        ConfigError: A value is illegal.
+    """
+    for key in group:
+        rule = _RULES.get(f"provenance.{key}")
+        if rule is not None:
+            rule.check(f"provenance.{key}", group[key])
+    layers = group["layers"]
+    if layers is not None and not (isinstance(layers, list) and layers and all(isinstance(n, str) for n in layers)):
+        raise ConfigError(f"provenance.layers must be a list of layer names such as [fc], or null, got {layers!r}")
+    if not group["enabled"]:
+        return None
+    return ProvenanceSettings(
+        method=Method(
+            layer_decay=float(group["layer_decay"]),
+            weighting=group["weighting"],
+            reference=group["reference"],
+            target=group["target"],
+            layers=None if layers is None else tuple(layers),
+        ),
+        inputs_per_label=group["inputs_per_label"],
+        every=group["every"],
+        counterfactual=group["counterfactual"],
+        batch_size=group["batch_size"],
+    )
+
+
+def _check_combinations(config: Mapping[str, Any], model: ModelSettings, dataset: DatasetSettings) -> None:
+    """Refuse values that do not go with one another, or with this machine."""
+    if config["clients_per_round"] > config["num_clients"]:
+        raise ConfigError(
+            f"clients_per_round={config['clients_per_round']} is above num_clients={config['num_clients']}; lower it"
+        )
+    if config["strategy"]["min_clients"] > config["clients_per_round"]:
+        raise ConfigError(
+            f"strategy.min_clients={config['strategy']['min_clients']} is above "
+            f"clients_per_round={config['clients_per_round']}; lower it"
+        )
+    if model.kind != dataset.kind:
+        raise ConfigError(
+            f"model={model.name} takes {model.kind}s and dataset={dataset.name} holds {dataset.kind}s; "
+            f"choose a data set of {model.kind}s or another model"
+        )
+    if dataset.source not in source_names():
+        raise ConfigError(
+            f"dataset.source={dataset.source!r} is not one of {', '.join(source_names())}"
+            f"{near_matches(dataset.source, source_names())}"
+        )
+    if config["device"] == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, and torch sees no CUDA device here; use device=cpu")
+    if config["client"]["precision"] == "bf16" and config["device"] != "cuda":
+        raise ConfigError(f"client.precision=bf16 needs device=cuda, got device={config['device']}")
+    _check_resources(config)
+
+
+def _check_resources(config: Mapping[str, Any]) -> None:
+    here = os.cpu_count() or 1
+    total_cpus = config["total_cpus"] or here
+    if total_cpus > here:
+        raise ConfigError(f"total_cpus={total_cpus}, and this machine has {here}; lower it or leave it null")
+    if config["client_resources"]["cpus"] > total_cpus:
+        raise ConfigError(
+            f"client_resources.cpus={config['client_resources']['cpus']} is above the {total_cpus} CPUs there are "
+            "(total_cpus); lower it"
+        )
+    gpus_here = torch.cuda.device_count()
+    total_gpus = _total_gpus(config)
+    if total_gpus > gpus_here:
+        raise ConfigError(f"total_gpus={total_gpus}, and this machine has {gpus_here}; lower it or leave it null")
+    client_gpus = config["client_resources"]["gpus"]
+    if client_gpus is not None and client_gpus > total_gpus:
+        raise ConfigError(
+            f"client_resources.gpus={client_gpus} is above the {total_gpus} GPUs there are (total_gpus, "
+            f"device={config['device']}); lower it"
+        )
+    if config["device"] == "cuda" and client_gpus == 0:
+        raise ConfigError("client_resources.gpus=0 with device=cuda leaves clients without a GPU; give e.g. 0.1")
+
+
+def _total_gpus(config: Mapping[str, Any]) -> int:
+    if config["total_gpus"] is not None:
+        return int(config["total_gpus"])
+    return torch.cuda.device_count() if config["device"] == "cuda" else 0
+
+
+def _refuse_unknown(config: Mapping[str, Any]) -> None:
+    """Refuse keys that were appended (+key=value): nothing would read them."""
+    known = {"client", "model", "dataset", "strategy", "privacy", "provenance", "client_resources", "wandb", "log_dir"}
+    known |= {key.split(".")[0] for key in _RULES}
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r}{near_matches(key, known)}; --help lists all keys")
+
+
+def _get(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value

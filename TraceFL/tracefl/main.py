@@ -1,0 +1,50 @@
+"""The command line: ``python -m tracefl.main [group=choice ...] [key=value ...]``."""
+
+import os
+import sys
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from tracefl.cli import explain_config_error, help_text, one_line, prepare_overrides
+from tracefl.errors import TraceFLError
+
+_BAD_INPUT = 2  # exit status
+
+
+def main() -> None:
+    """Run one experiment, or several with ``--multirun``; bad input is one line and exit status 2."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        sys.stdout.write(help_text())
+        return
+    sys.argv[1:] = prepare_overrides(sys.argv[1:])
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra then raises instead of printing and exiting with 1
+    try:
+        _run()
+    except (HydraException, OmegaConfBaseException) as error:
+        _refuse(explain_config_error(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="base")
+def _run(cfg: DictConfig) -> None:
+    """Run one composed configuration."""
+    from tracefl.config import read_settings  # these bring torch, Flower and Ray: --help does not wait for them
+    from tracefl.runner import run_settings
+
+    try:
+        run_settings(read_settings(cfg))
+    except (TraceFLError, OmegaConfBaseException) as error:
+        _refuse(one_line(error))
+
+
+def _refuse(message: str) -> None:
+    sys.stderr.write(f"tracefl: {message}\n")
+    sys.exit(_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main()

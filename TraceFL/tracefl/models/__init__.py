@@ -1,0 +1,26 @@
+"""Image and text classifiers by name, and the tokenizers of the latter."""
+
+from tracefl.models import text, vision  # noqa: F401  registers the models
+from tracefl.models.registry import (
+    build_model,
+    check_max_tokens,
+    initial_model,
+    model_names,
+    model_spec,
+    register_model,
+)
+from tracefl.models.settings import ModelSettings, ModelSpec
+from tracefl.models.tokenizer import TextEncoder, build_text_encoder
+
+__all__ = [
+    "ModelSettings",
+    "ModelSpec",
+    "TextEncoder",
+    "build_model",
+    "build_text_encoder",
+    "check_max_tokens",
+    "initial_model",
+    "model_names",
+    "model_spec",
+    "register_model",
+]

@@ -1,0 +1,119 @@
+"""A run in the terminal: bars for rounds and clients, one line a round, a table at the end."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tracefl.rounds import RoundResult
+
+log = logging.getLogger(__name__)
+
+
+class Terminal:
+    """Follows a run as bars; what it says in lines goes through the log, so that run.log has it too."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._rounds: TaskID | None = None
+        self._clients: TaskID | None = None
+        self._num_rounds = 0
+
+    def __enter__(self) -> "Terminal":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def run_started(self, num_rounds: int) -> None:
+        """Show the bars; before the first round the workers start."""
+        self._num_rounds = num_rounds
+        self._rounds = self._progress.add_task("rounds (starting)", total=num_rounds)
+        self._clients = self._progress.add_task("clients", total=None)
+
+    def round_started(self, server_round: int, clients: tuple[str, ...]) -> None:
+        """Name the round's clients."""
+        if self._rounds is not None and self._clients is not None:
+            self._progress.update(self._rounds, description=f"round {server_round} of {self._num_rounds}")
+            shown = " ".join(clients[:6]) + (" ..." if len(clients) > 6 else "")
+            self._progress.reset(self._clients, total=len(clients), description=f"clients {shown}")
+
+    def client_replied(self) -> None:
+        """Advance the clients' bar."""
+        if self._clients is not None:
+            self._progress.advance(self._clients)
+
+    def round_finished(self, result: RoundResult) -> None:
+        """Advance the rounds' bar and say the round in one line."""
+        if self._rounds is not None:
+            self._progress.advance(self._rounds)
+        row = result.row
+        log.info(
+            "round=%d/%d accuracy=%s loss=%.4f localization=%s chance=%s inputs=%d clients=%d train=%.1fs provenance=%.2fs",
+            row["round"],
+            self._num_rounds,
+            percent(row["global_accuracy"]),
+            row["global_loss"],
+            percent(row["localization_accuracy"]),
+            percent(row["chance_accuracy"]),
+            row["inputs_traced"],
+            row["clients"],
+            row["train_seconds"],
+            row["provenance_seconds"],
+        )
+
+
+def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Return the rounds as a table, percentages beside their chance level."""
+    table = Table(title=title, title_justify="left")
+    headings = (
+        ("round", "right"),
+        ("global\naccuracy", "right"),
+        ("localization\n(chance)", "right"),
+        ("top\nholder", "right"),
+        ("counterfactual\nagreement", "right"),
+        ("rank\ncorrelation", "right"),
+        ("inputs\ntraced", "right"),
+        ("train\nseconds", "right"),
+        ("provenance\nseconds", "right"),
+    )
+    for heading, justify in headings:
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for row in rows:
+        correlation = row["counterfactual_correlation"]
+        table.add_row(
+            str(row["round"]),
+            percent(row["global_accuracy"]),
+            f"{percent(row['localization_accuracy'])} ({percent(row['chance_accuracy'])})",
+            percent(row["top_holder_accuracy"]),
+            percent(row["counterfactual_agreement"]),
+            "-" if correlation is None else f"{correlation:.2f}",
+            str(row["inputs_traced"]),
+            f"{row['train_seconds']:.1f}",
+            f"{row['provenance_seconds']:.2f}",
+        )
+    return table
+
+
+def show_run(console: Console, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Print a run's table and where its folder is."""
+    console.print(rounds_table(rows, folder.name))
+    console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
+
+
+def percent(fraction: float | None) -> str:
+    """Return a fraction as text in percent, ``-`` where nothing was measured."""
+    return "-" if fraction is None else f"{100 * fraction:.1f} %"

@@ -1,0 +1,165 @@
+"""What is kept of a round, and how it is read back: whole rounds or none.
+
+``rounds/0001/round.json`` holds the round's row and its traced inputs; ``rounds/0001/weights/`` holds, where they are
+kept, ``global.safetensors``, ``previous_global.safetensors`` and one ``client-ID.safetensors`` a participant. A round is
+written beside its place and then renamed into it, so a kill at any moment leaves it whole or absent. Nothing that is
+read here is ever unpickled.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tracefl.errors import RecordError
+from tracefl.provenance import RoundRecord, TracedInput
+
+Store = Literal["none", "last", "all"]
+STORES = ("none", "last", "all")
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """A finished round: what rounds.csv and provenance.csv say of it.
+
+    Attributes:
+        row: Column to value, as in rounds.csv; fractions 0 to 1, None where nothing was measured.
+        traced: The traced inputs.
+        client_weights: Client id to p_k of the clients that count.
+        left_out: Client id to the reason.
+    """
+
+    row: Mapping[str, Any]
+    traced: tuple[TracedInput, ...]
+    client_weights: Mapping[str, float]
+    left_out: Mapping[str, str]
+
+    @property
+    def server_round(self) -> int:
+        """The round, from 1."""
+        return int(self.row["round"])
+
+
+class RoundStore:
+    """The ``rounds/`` folder of a run."""
+
+    def __init__(self, folder: Path, store: Store = "none") -> None:
+        self.folder = folder
+        self.store = store
+
+    def commit(self, result: RoundResult, record: RoundRecord) -> None:
+        """Write a round, its weights too unless ``store`` is none; with ``last``, older rounds' weights go."""
+        place = self._place(result.server_round)
+        draft = place.with_name(f".{place.name}.partial")
+        if draft.exists():
+            shutil.rmtree(draft)
+        draft.mkdir(parents=True)
+        if self.store != "none":
+            weights = draft / "weights"
+            weights.mkdir()
+            _save(weights / "global.safetensors", record.global_weights)
+            _save(weights / "previous_global.safetensors", record.previous_global)
+            for client_id, state in record.clients.items():
+                _save(weights / f"client-{client_id}.safetensors", state)
+        (draft / "round.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+        _sync(draft)
+        draft.rename(place)
+        _sync_folder(self.folder)
+        if self.store == "last":
+            for older in self.stored_rounds():
+                if older != result.server_round:
+                    self._drop_weights(older)
+
+    def results(self) -> Iterator[RoundResult]:
+        """Yield every whole round's result, in order."""
+        for place in sorted(self.folder.glob("[0-9]*")):
+            yield _read_result(place / "round.json")
+
+    def stored_rounds(self) -> list[int]:
+        """Return the rounds whose weights are kept, ascending."""
+        return sorted(int(place.parent.name) for place in self.folder.glob("[0-9]*/weights"))
+
+    def read(self, server_round: int) -> RoundRecord:
+        """Return a kept round, memory-mapped.
+
+        Raises:
+            RecordError: The round's weights are not kept, or a file is damaged.
+        """
+        kept = self.stored_rounds()
+        if server_round not in kept:
+            have = f"kept are {', '.join(map(str, kept))}" if kept else "none are kept"
+            raise RecordError(f"round {server_round} has no weights in {self.folder}: {have}; run with store=all")
+        place = self._place(server_round)
+        weights = place / "weights"
+        p = _read_result(place / "round.json").client_weights
+        return RoundRecord(
+            server_round=server_round,
+            clients={k: _load(weights / f"client-{k}.safetensors") for k in p},
+            client_weights=p,
+            previous_global=_load(weights / "previous_global.safetensors"),
+            global_weights=_load(weights / "global.safetensors"),
+        )
+
+    def _place(self, server_round: int) -> Path:
+        return self.folder / f"{server_round:04d}"
+
+    def _drop_weights(self, server_round: int) -> None:
+        """Delete a round's weights; renamed first, so that a kill leaves no half of them in sight."""
+        gone = self._place(server_round) / ".weights.gone"
+        (self._place(server_round) / "weights").rename(gone)
+        shutil.rmtree(gone)
+
+
+def _read_result(path: Path) -> RoundResult:
+    try:
+        content = json.loads(path.read_text())
+        traced = tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"])
+        return RoundResult(content["row"], traced, content["client_weights"], content["left_out"])
+    except FileNotFoundError as error:
+        raise RecordError(f"no round record at {path}") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise RecordError(f"{path} is damaged ({error}); delete its folder and run again") from error
+
+
+def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return JSON's lists as the tuples that they were."""
+    return fields | {
+        "responsible_clients": tuple(fields["responsible_clients"]),
+        "ranking": tuple((client_id, score) for client_id, score in fields["ranking"]),
+    }
+
+
+def _save(path: Path, state: Mapping[str, Tensor]) -> None:
+    # safetensors refuses tensors that share memory (tied weights) or are not contiguous
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RecordError(f"{path} cannot be read ({error}); the round is damaged, use another") from error
+
+
+def _sync(folder: Path) -> None:
+    """Bring every file below a folder to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,223 @@
+"""What a run leaves in its folder: run.log, config.yaml, rounds.csv, provenance.csv, results.json."""
+
+import csv
+import io
+import json
+import logging
+import logging.handlers
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.logging import RichHandler
+
+from tracefl.config import Settings, fingerprint
+from tracefl.errors import RecordError
+from tracefl.provenance import TracedInput
+from tracefl.rounds import RoundResult, RoundStore
+
+ROUND_COLUMNS = (
+    "round",
+    "global_loss",
+    "global_accuracy",
+    "localization_accuracy",
+    "chance_accuracy",
+    "top_holder_accuracy",
+    "counterfactual_agreement",
+    "counterfactual_correlation",
+    "inputs_traced",
+    "clients",
+    "clients_left_out",
+    "train_loss",
+    "train_seconds",
+    "evaluate_seconds",
+    "provenance_seconds",
+    "counterfactual_seconds",
+)
+PROVENANCE_COLUMNS = (
+    "round",
+    "input_index",
+    "label",
+    "predicted",
+    "traced_client",
+    "responsible_clients",
+    "correct",
+    "score",
+    "ranking",
+    "chance",
+    "top_holder",
+    "removal_client",
+    "removal_correlation",
+)
+
+
+class RunFolder:
+    """A run's folder, ``log_dir/exp_key/run_name``.
+
+    Args:
+        path: The folder.
+        settings: The run's settings.
+
+    Raises:
+        RecordError: The folder holds a run of another configuration.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+        self.rounds = RoundStore(path / "rounds", settings.config["store"])
+        if path.exists() and any(path.iterdir()):
+            self._refuse_another_run()
+
+    @property
+    def is_complete(self) -> bool:
+        """A run of this configuration has finished here."""
+        return (self.path / "results.json").exists()
+
+    @property
+    def work(self) -> Path:
+        """Files that live no longer than the run: the clients' prepared examples."""
+        return self.path / ".work"
+
+    def begin(self) -> None:
+        """Clear what an unfinished or overwritten run left, and write the configuration."""
+        if self.path.exists():
+            gone = self.path.with_name(f".{self.path.name}.gone")  # renamed first: a kill leaves no half of it in sight
+            shutil.rmtree(gone, ignore_errors=True)
+            self.path.rename(gone)
+            shutil.rmtree(gone)
+        self.path.mkdir(parents=True)
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(self.settings.config))))
+
+    def append(self) -> None:
+        """Bring rounds.csv and provenance.csv up to the committed rounds, each replaced at one stroke."""
+        results = list(self.rounds.results())
+        write_atomically(self.path / "rounds.csv", to_csv(ROUND_COLUMNS, (r.row for r in results)))
+        rows = (row for r in results for row in provenance_rows(r.server_round, r.traced))
+        write_atomically(self.path / "provenance.csv", to_csv(PROVENANCE_COLUMNS, rows))
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Write results.json, which marks the run complete, and drop the working files."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        write_atomically(self.path / "results.json", json.dumps(results, indent=1) + "\n")
+
+    def results(self) -> list[RoundResult]:
+        """Return the committed rounds."""
+        return list(self.rounds.results())
+
+    def _refuse_another_run(self) -> None:
+        if not (self.path / "config.yaml").exists():
+            raise RecordError(f"{self.path} exists and is no run's folder; set run_name or exp_key to another")
+        there = read_config(self.path / "config.yaml")
+        here = self.settings.config
+        if fingerprint(there) != fingerprint(here):
+            before, now = _flat(there), _flat(here)
+            differing = [key for key in now if before.get(key) != now[key]]
+            raise RecordError(
+                f"{self.path} holds a run of another configuration (differs in {', '.join(differing[:5])}); "
+                "set run_name or exp_key to another, or delete it"
+            )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a run's config.yaml.
+
+    Raises:
+        RecordError: It is missing or no mapping.
+    """
+    if not path.exists():
+        raise RecordError(f"{path.parent} is no run's folder: it has no {path.name}")
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(config, dict):
+        raise RecordError(f"{path} is damaged: expected a mapping, got {type(config).__name__}")
+    return {str(key): value for key, value in config.items()}
+
+
+def provenance_rows(server_round: int, traced: Iterable[TracedInput]) -> Iterable[dict[str, Any]]:
+    """Yield the rows of provenance.csv of one round."""
+    for t in traced:
+        yield {
+            **{column: getattr(t, column) for column in PROVENANCE_COLUMNS if column != "round"},
+            "round": server_round,
+            "responsible_clients": " ".join(t.responsible_clients),
+            "ranking": " ".join(f"{client}:{score:.6g}" for client, score in t.ranking),
+        }
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows as CSV text; what is None stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="raise")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file at one stroke: a reader, or a kill, sees the old one or the new one."""
+    draft = path.with_name(f".{path.name}.partial")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+class RunLog:
+    """All log records of a run in run.log, those from before its folder exists too; TraceFL's own on the terminal.
+
+    Args:
+        console: Where the terminal's lines go.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._buffer = logging.handlers.MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
+        self._handlers: list[logging.Handler] = [self._buffer]
+        self._terminal = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+        self._terminal.addFilter(_is_for_the_terminal)
+
+    def __enter__(self) -> "RunLog":
+        logging.captureWarnings(capture=True)
+        flower = logging.getLogger("flwr")
+        flower.handlers.clear()  # its own terminal lines; the records still reach run.log
+        flower.propagate = True
+        root = logging.getLogger()
+        root.setLevel(logging.INFO)
+        for handler in (self._buffer, self._terminal):
+            root.addHandler(handler)
+        return self
+
+    def open(self, path: Path) -> None:
+        """Write what came so far, and everything to come, to ``path``."""
+        file = logging.FileHandler(path)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._buffer.setTarget(file)
+        self._buffer.flush()
+        logging.getLogger().removeHandler(self._buffer)
+        logging.getLogger().addHandler(file)
+        self._handlers.append(file)
+
+    def __exit__(self, *error: object) -> None:
+        logging.captureWarnings(capture=False)
+        for handler in (*self._handlers, self._terminal):
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+
+def _is_for_the_terminal(record: logging.LogRecord) -> bool:
+    """Keep libraries' chatter, and what the command line says itself (``tracefl.run``), off the terminal."""
+    return record.name.startswith(("tracefl.", "py.warnings")) and record.name != "tracefl.run"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
