@@ -9,10 +9,12 @@ import os
 __version__ = "0.1.0"
 
 # Telemetry is opt-in here. These are read when the libraries are first imported, so they are set before any of them.
+# Ray's line about workers that Flower ends at a simulation's end reads like a failure and is none.
 for _variable, _value in {
     "FLWR_TELEMETRY_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "WANDB_ERROR_REPORTING": "false",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "ClientAppActor.terminate failed",
 }.items():
     os.environ.setdefault(_variable, _value)

@@ -29,7 +29,12 @@ def help_text() -> str:
     lines += [f"    {group:<11} {', '.join(names)}" for group, names in groups.items() if names]
     base = (CONF / "base.yaml").read_text().split("\n\n", 1)[1].split("\nhydra:")[0]
     lines += ["", "Keys, with their defaults:", "", *(f"    {line}".rstrip() for line in base.splitlines())]
-    for group, name in (("model", "resnet18"), ("dataset", "digits"), ("strategy", "fedprox"), ("provenance", "removal")):
+    for group, name in (
+        ("model", "resnet18"),
+        ("dataset", "digits"),
+        ("strategy", "fedprox"),
+        ("provenance", "removal"),
+    ):
         lines += ["", f"Keys of the group {group}, as in {group}={name}:", ""]
         lines += [f"    {line}".rstrip() for line in _group_lines(group, name)]
     return "\n".join(lines) + "\n"
@@ -62,7 +67,9 @@ def explain_config_error(error: Exception) -> str:
     """Return a composition error on one line, with what is near the name that does not exist."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        return f"unknown {group} {name!r}{near_matches(name, choices(group))}; choose one of {', '.join(choices(group))}"
+        return (
+            f"unknown {group} {name!r}{near_matches(name, choices(group))}; choose one of {', '.join(choices(group))}"
+        )
     cause = error.__cause__ or error
     unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(r"full_key: (\S+)", str(cause))
     if unknown and "not in struct" in f"{error} {cause}":

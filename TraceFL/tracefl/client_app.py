@@ -38,22 +38,23 @@ def identify(message: Message, context: Context) -> Message:
 @app.train()
 def train_client(message: Message, context: Context) -> Message:
     """Train the global weights on the client's examples and answer with the client's weights."""
-    config: ConfigRecord = message.content["config"]
+    config = message.content.config_records["config"]
+    job = json.loads(str(config["job"]))
     client_id = client_id_of(context)
-    server_round = int(config["server-round"])
-    torch.set_num_threads(int(config["threads"]))
-    model = _model(str(config["model"]))
-    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    server_round = int(str(config["server-round"]))
+    torch.set_num_threads(job["threads"])
+    model = _model(job["model"])
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     # A deployed client has a folder of its own; in a simulation the server names one that all can read.
-    folder = Path(str(context.node_config.get("data-path", config["data-path"])))
+    folder = Path(str(context.node_config.get("data-path", job["data_path"])))
     examples = load_examples(folder / f"client-{client_id}.safetensors")
     loss = train(
         model,
         examples,
-        TrainingSettings(**json.loads(str(config["training"]))),
-        seed=derive_seed(int(config["seed"]), "train", server_round, client_id),
-        device=str(config["device"]),
-        proximal_mu=float(config.get("proximal-mu", 0.0)),
+        TrainingSettings(**job["training"]),
+        seed=derive_seed(job["seed"], "train", server_round, client_id),
+        device=job["device"],
+        proximal_mu=float(str(config.get("proximal-mu", 0.0))),
     )
     log.debug("round=%d client=%s examples=%d loss=%.4f", server_round, client_id, len(examples), loss)
     arrays = ArrayRecord({name: tensor.cpu() for name, tensor in model.state_dict().items()})

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,9 +73,11 @@ class Settings:
         c = self.config
         if c["run_name"]:
             return str(c["run_name"])
-        model = os.path.basename(str(c["model"]["name"]).rstrip("/"))
-        dataset = os.path.basename(str(c["dataset"]["name"]).rstrip("/"))
-        spread = f"alpha{c['dirichlet_alpha']}" if c["dataset"]["partition"] == "dirichlet" else c["dataset"]["partition"]
+        model = Path(c["model"]["name"]).name
+        dataset = Path(c["dataset"]["name"]).name
+        spread = (
+            f"alpha{c['dirichlet_alpha']}" if c["dataset"]["partition"] == "dirichlet" else c["dataset"]["partition"]
+        )
         setting = f"{c['clients_per_round']}of{c['num_clients']}-{c['num_rounds']}r-seed{c['seed']}"
         return f"{model}-{dataset}-{spread}-{setting}-{fingerprint(c)}"
 
@@ -162,8 +165,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"{missing[0]} is not set: give {missing[0]}=...")
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     _refuse_unknown(config)
     for key, rule in _RULES.items():
         rule.check(key, _get(config, key))

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from tracefl.datasets import FederatedData, load_source, prepare, save_examples,
 from tracefl.environment import describe_environment
 from tracefl.errors import DataError
 from tracefl.models import ModelSpec, TextEncoder, build_text_encoder, check_max_tokens, initial_model, model_spec
+from tracefl.observer import Observer
 from tracefl.provenance import summarize
 from tracefl.report.figures import draw_run
 from tracefl.rounds import RoundResult
@@ -30,22 +31,6 @@ from tracefl.training import Evaluation, evaluate
 log = logging.getLogger(__name__)
 
 _TOKENIZER_TEXTS = 20_000  # documents that a tokenizer is trained on, at most
-
-
-class Observer(Protocol):
-    """Who follows a run: the terminal, or W&B."""
-
-    def run_started(self, num_rounds: int) -> None:
-        """The federation starts."""
-
-    def round_started(self, server_round: int, clients: tuple[str, ...]) -> None:
-        """A round's clients are sampled."""
-
-    def client_replied(self) -> None:
-        """One more of them has answered."""
-
-    def round_finished(self, result: RoundResult) -> None:
-        """A round is traced and stored."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +51,7 @@ def prepare_run(settings: Settings) -> Prepared:
         DataError: The data cannot be had, or too few clients can take part.
     """
     seed = int(settings.config["seed"])
-    raw = load_source(settings.dataset, derive_seed(seed, "data"))
+    raw = load_source(settings.dataset, seed)
     encoder = None
     if raw.kind == "text":
         encoder = build_text_encoder(settings.model, lambda: training_texts(raw, _TOKENIZER_TEXTS))
@@ -86,15 +71,15 @@ def prepare_run(settings: Settings) -> Prepared:
         settings.partition,
         settings.config["num_clients"],
         settings.training.batch_size,
-        derive_seed(seed, "partition"),
+        seed,
         encode,
     )
     wanted = settings.config["clients_per_round"]
     if wanted > len(data.clients):
         raise DataError(
-            f"clients_per_round={wanted}, and only {len(data.clients)} of {settings.config['num_clients']} clients hold "
-            f"a full batch of {settings.training.batch_size}; lower clients_per_round, batch_size or num_clients, or "
-            "raise dirichlet_alpha"
+            f"clients_per_round={wanted}, and only {len(data.clients)} of {settings.config['num_clients']} clients "
+            f"hold a full batch of {settings.training.batch_size}; lower clients_per_round, batch_size or "
+            "num_clients, or raise dirichlet_alpha"
         )
     return Prepared(data, spec, initial_model(settings.model, spec, derive_seed(seed, "model")), encoder)
 
@@ -102,7 +87,9 @@ def prepare_run(settings: Settings) -> Prepared:
 class Experiment:
     """A prepared run with its folder; ``run`` trains, traces and records every round."""
 
-    def __init__(self, settings: Settings, prepared: Prepared, folder: RunFolder, observers: tuple[Observer, ...]) -> None:
+    def __init__(
+        self, settings: Settings, prepared: Prepared, folder: RunFolder, observers: tuple[Observer, ...]
+    ) -> None:
         self.settings = settings
         self.prepared = prepared
         self.folder = folder
@@ -127,7 +114,10 @@ class Experiment:
             self._plan(),
             hooks,
             Resources(
-                self.settings.config["total_cpus"], self.settings.total_gpus, resources["cpus"], self.settings.client_gpus
+                self.settings.config["total_cpus"],
+                self.settings.total_gpus,
+                resources["cpus"],
+                self.settings.client_gpus,
             ),
         )
         results = self._results(time.perf_counter() - began)
@@ -149,14 +139,16 @@ class Experiment:
             proximal_mu=strategy["proximal_mu"],
             seed=config["seed"],
             initial_weights=dict(self.prepared.model.state_dict()),
-            client_config={
-                "model": self.prepared.spec.to_json(),
-                "training": json.dumps(dataclasses.asdict(self.settings.training)),
-                "data-path": str(self.folder.work.resolve()),
-                "device": self.settings.device,
-                "threads": config["client_resources"]["cpus"],
-                "seed": config["seed"],
-            },
+            client_job=json.dumps(
+                {
+                    "model": self.prepared.spec.to_json(),
+                    "training": dataclasses.asdict(self.settings.training),
+                    "data_path": str(self.folder.work.resolve()),
+                    "device": self.settings.device,
+                    "threads": config["client_resources"]["cpus"],
+                    "seed": config["seed"],
+                }
+            ),
         )
 
     def _write_inputs(self) -> None:

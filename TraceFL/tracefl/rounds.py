@@ -1,9 +1,9 @@
 """What is kept of a round, and how it is read back: whole rounds or none.
 
 ``rounds/0001/round.json`` holds the round's row and its traced inputs; ``rounds/0001/weights/`` holds, where they are
-kept, ``global.safetensors``, ``previous_global.safetensors`` and one ``client-ID.safetensors`` a participant. A round is
-written beside its place and then renamed into it, so a kill at any moment leaves it whole or absent. Nothing that is
-read here is ever unpickled.
+kept, ``global.safetensors``, ``previous_global.safetensors`` and one ``client-ID.safetensors`` a participant. A round
+is written beside its place and then renamed into it, so a kill at any moment leaves it whole or absent. Nothing that
+is read here is ever unpickled.
 """
 
 import json

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.logging import RichHandler
 
 from tracefl.config import Settings
 from tracefl.errors import TraceFLError
 from tracefl.experiment import Experiment, prepare_run
+from tracefl.observer import Observer
 from tracefl.report.terminal import Terminal, show_run
 from tracefl.tracking import RunFolder, RunLog
+from tracefl.wandb_tracking import WandbTracker
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,16 @@ def run_settings(settings: Settings) -> None:
         folder.begin()
         run_log.open(path / "run.log")
         log.info("%d clients can take part; prepared in %.1fs", len(prepared.data.clients), time.perf_counter() - began)
-        observers = (terminal,)
+        observers: list[Observer] = [terminal]
         try:
-            Experiment(settings, prepared, folder, observers).run()
+            if config["wandb"]["mode"] != "disabled":
+                observers.append(WandbTracker(config, path))
+            Experiment(settings, prepared, folder, tuple(observers)).run()
         except TraceFLError as error:
-            logging.getLogger("tracefl.run").error("stopped: %s", error)  # on the terminal, main says it
+            log.error("stopped: %s", error, extra={"said_by_main": True})
             raise
         finally:
+            for observer in observers:
+                observer.close()
             shutil.rmtree(folder.work, ignore_errors=True)
     show_run(console, [result.row for result in folder.results()], path)

@@ -35,7 +35,7 @@ class FederationPlan:
         proximal_mu: FedProx's mu.
         seed: Root seed.
         initial_weights: State dict that round 1 starts from.
-        client_config: What every client is told: model, training, data-path, device, threads, seed.
+        client_job: What every client is told, as JSON: model, training, data_path, device, threads, seed.
     """
 
     client_ids: Sequence[str]
@@ -48,7 +48,7 @@ class FederationPlan:
     proximal_mu: float
     seed: int
     initial_weights: dict[str, Tensor]
-    client_config: dict[str, str | int | float]
+    client_job: str
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def run_federation(grid: Grid, plan: FederationPlan, hooks: FederationHooks) -> 
     nodes = identify_clients(grid, plan.num_clients)
     missing = [k for k in plan.client_ids if k not in nodes]
     if missing:
-        raise RoundFailedError(f"clients {', '.join(missing)} did not connect: {len(nodes)} of {plan.num_clients} are here")
+        raise RoundFailedError(
+            f"clients {', '.join(missing)} did not connect: {len(nodes)} of {plan.num_clients} are here"
+        )
     session = Session(
         nodes={k: nodes[k] for k in plan.client_ids},
         clients_per_round=plan.clients_per_round,
@@ -101,7 +103,7 @@ def run_federation(grid: Grid, plan: FederationPlan, hooks: FederationHooks) -> 
         initial_arrays=ArrayRecord(plan.initial_weights),
         num_rounds=plan.num_rounds,
         timeout=plan.timeout_seconds,
-        train_config=ConfigRecord(dict(plan.client_config)),
+        train_config=ConfigRecord({"job": plan.client_job}),
     )
 
 
@@ -121,7 +123,7 @@ def identify_clients(grid: Grid, num_clients: int) -> dict[str, int]:
         if answer.has_error():
             log.warning("node %d did not say which client it is: %s", answer.metadata.src_node_id, answer.error.reason)
         else:
-            nodes[str(answer.content["client"]["client-id"])] = answer.metadata.src_node_id
+            nodes[str(answer.content.config_records["client"]["client-id"])] = answer.metadata.src_node_id
     return dict(sorted(nodes.items(), key=lambda item: int(item[0])))
 
 

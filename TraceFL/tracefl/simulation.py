@@ -63,7 +63,7 @@ def simulate(
     }
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Ray's and Flower's notes to their own developers
+            warnings.filterwarnings("ignore", module="ray|flwr")  # notes to their own developers
             run_simulation(
                 server_app=make_server_app(plan, hooks),
                 client_app=app,

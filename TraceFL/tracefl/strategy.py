@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -98,7 +99,7 @@ class TracedFedAvg(FedAvg):
             elif reply.has_error():
                 left_out[client_id] = _first_line(reply.error.reason)
             else:
-                state = reply.content[self.arrayrecord_key].to_torch_state_dict()
+                state = reply.content.array_records[self.arrayrecord_key].to_torch_state_dict()
                 bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
                 if bad:
                     left_out[client_id] = f"weights that are not finite, first in {bad[0]}"
@@ -115,7 +116,9 @@ class TracedFedAvg(FedAvg):
         arrays, metrics = super().aggregate_train(server_round, list(counted.values()))
         if arrays is None or metrics is None or session.previous is None:
             raise RoundFailedError(f"round {server_round}: the strategy returned no average")
-        num_examples = {k: int(reply.content["metrics"]["num-examples"]) for k, reply in counted.items()}
+        num_examples = {
+            k: int(str(reply.content.metric_records["metrics"]["num-examples"])) for k, reply in counted.items()
+        }
         total = sum(num_examples.values())
         like = next(iter(weights.values()))
         record = RoundRecord(
@@ -125,7 +128,7 @@ class TracedFedAvg(FedAvg):
             previous_global=_as(session.previous, like),
             global_weights=_as(arrays, like),
         )
-        session.on_round(RoundOutcome(record, num_examples, float(metrics["train-loss"]), left_out))
+        session.on_round(RoundOutcome(record, num_examples, float(str(metrics["train-loss"])), left_out))
         return arrays, metrics
 
 
@@ -138,7 +141,7 @@ STRATEGIES: dict[str, type[TracedFedAvg]] = {"fedavg": TracedFedAvg, "fedprox": 
 
 def make_strategy(name: str, session: Session, proximal_mu: float = 0.0) -> TracedFedAvg:
     """Return a strategy of the given name, without evaluation on the clients: their data is not the server's."""
-    options = {"proximal_mu": proximal_mu} if issubclass(STRATEGIES[name], FedProx) else {}
+    options: dict[str, Any] = {"proximal_mu": proximal_mu} if issubclass(STRATEGIES[name], FedProx) else {}
     strategy = STRATEGIES[name](fraction_evaluate=0.0, **options)
     strategy.session = session
     return strategy

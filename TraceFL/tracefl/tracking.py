@@ -13,7 +13,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.logging import RichHandler
 
 from tracefl.config import Settings, fingerprint
 from tracefl.errors import RecordError
@@ -177,14 +176,14 @@ class RunLog:
     def __init__(self, console: Console) -> None:
         self._buffer = logging.handlers.MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
         self._handlers: list[logging.Handler] = [self._buffer]
-        self._terminal = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
-        self._terminal.addFilter(_is_for_the_terminal)
+        self._terminal = _TerminalHandler(console)
 
     def __enter__(self) -> "RunLog":
         logging.captureWarnings(capture=True)
         flower = logging.getLogger("flwr")
         flower.handlers.clear()  # its own terminal lines; the records still reach run.log
         flower.propagate = True
+        flower.setLevel(logging.INFO)
         root = logging.getLogger()
         root.setLevel(logging.INFO)
         for handler in (self._buffer, self._terminal):
@@ -208,9 +207,23 @@ class RunLog:
             handler.close()
 
 
-def _is_for_the_terminal(record: logging.LogRecord) -> bool:
-    """Keep libraries' chatter, and what the command line says itself (``tracefl.run``), off the terminal."""
-    return record.name.startswith(("tracefl.", "py.warnings")) and record.name != "tracefl.run"
+class _TerminalHandler(logging.Handler):
+    """TraceFL's own lines, above the progress bars; libraries' chatter stays in run.log."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # What stops a run is said by the command line itself, in its last line.
+        return record.name.startswith(("tracefl.", "py.warnings")) and not getattr(record, "said_by_main", False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.name == "py.warnings":  # "file:line: Category: message\n  source line"
+            text = text.splitlines()[0].split(": ", 2)[-1]
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        self._console.print(prefix + text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

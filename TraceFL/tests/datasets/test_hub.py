@@ -1,5 +1,6 @@
 import io
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -239,60 +240,65 @@ def test_columns_must_be_named(load, keys, message):
         load(**keys)
 
 
-def run_offline(tmp_path, **environment):
-    """Ask for MNIST of the hub in a process with an empty cache; return its output and seconds."""
+@pytest.fixture
+def load_from_hub(make_settings, monkeypatch, tmp_path):
+    """Ask a hub at the given address for MNIST, with a cache in ``tmp_path``."""
+    from huggingface_hub import constants
+
+    def load_mnist(endpoint):
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        return load_source(make_settings(name="mnist", hub_id="ylecun/mnist"), seed=0)
+
+    return load_mnist
+
+
+def test_no_network_is_one_clear_line_and_quick(load_from_hub):
+    started = time.perf_counter()
+    with pytest.raises(
+        DataError, match=rf"'ylecun/mnist' is neither in .*`{FETCH}` and set dataset\.path=DIR"
+    ) as caught:
+        load_from_hub("http://127.0.0.1:9")
+    assert "\n" not in str(caught.value)
+    assert time.perf_counter() - started < 15
+
+
+@pytest.mark.slow
+def test_hub_that_never_answers_is_given_up(load_from_hub):
+    started = time.perf_counter()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(DataError, match="is neither in the local cache"):
+            load_from_hub(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert time.perf_counter() - started < 15
+
+
+def test_earlier_download_is_used_without_network(load_from_hub, tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "datasets--ylecun--mnist"
+    for split in ("train", "test"):
+        write_split(repository / "snapshots" / commit / "mnist", split, {"image": [png(1)], "label": [0]})
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    assert len(load_from_hub("http://127.0.0.1:9").train) == 1
+
+
+def test_offline_variable_is_respected(tmp_path):
     code = (
+        "import socket\n"
+        "def refuse(*args): raise SystemExit('network used')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "from tracefl.datasets import DatasetSettings, load_source\n"
         "settings = DatasetSettings('mnist', 'hub', 'ylecun/mnist', 'image', None, None, ['image'], 'label', None,\n"
         "    [0.5] * 3, [0.5] * 3, 32, 128, 2048, 2048, 10, 'iid', 2, 2)\n"
         "try: load_source(settings, 0)\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
-    started = time.perf_counter()
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "HF_HOME": str(tmp_path), **environment},
-    )
-    return process.stdout, time.perf_counter() - started
-
-
-@pytest.mark.parametrize(
-    "environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}], ids=["offline", "refused"]
-)
-def test_no_network_is_one_clear_line_and_quick(tmp_path, environment):
-    output, seconds = run_offline(tmp_path, **environment)
-    assert output.startswith("DataError data set 'ylecun/mnist' is neither in the local cache nor")
-    assert "hf download --repo-type dataset ylecun/mnist --local-dir DIR` and set dataset.path=DIR" in output
-    assert output.count("\n") == 1
-    assert seconds < 15
-
-
-@pytest.mark.slow
-def test_hub_that_never_answers_is_given_up(tmp_path):
-    import socket
-
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        output, seconds = run_offline(tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert output.startswith("DataError")
-    assert seconds < 30
-
-
-def test_earlier_download_is_used_offline(texts, tmp_path):
-    snapshot = tmp_path / "hub" / "datasets--ylecun--mnist" / "snapshots" / "0" * 1
-    commit = "0123456789012345678901234567890123456789"
-    snapshot = tmp_path / "hub" / "datasets--ylecun--mnist" / "snapshots" / commit
-    for split in ("train", "test"):
-        write_split(snapshot / "mnist", split, {"image": [png(1)], "label": [0]})
-    refs = tmp_path / "hub" / "datasets--ylecun--mnist" / "refs"
-    refs.mkdir()
-    (refs / "main").write_text(commit)
-    output, _ = run_offline(tmp_path, HF_HUB_OFFLINE="1")
-    assert output == ""  # no error
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout.startswith("DataError data set 'ylecun/mnist' is neither in the local cache nor")
+    assert result.stdout.count("\n") == 1
 
 
 @pytest.mark.usefixtures("no_network")

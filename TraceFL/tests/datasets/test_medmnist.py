@@ -66,6 +66,15 @@ def test_damaged_file(load, tmp_path, content):
         load("pathmnist")
 
 
+def test_file_with_bytes_overwritten(write_npz, load, tmp_path):
+    write_npz("pathmnist", (28, 28, 3), 9)
+    content = bytearray((tmp_path / "pathmnist.npz").read_bytes())
+    content[5000:6000] = b"\xff" * 1000  # inside the compressed train_images
+    (tmp_path / "pathmnist.npz").write_bytes(content)
+    with pytest.raises(DataError, match="is not MedMNIST's file"):
+        load("pathmnist")
+
+
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [

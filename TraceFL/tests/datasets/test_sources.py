@@ -22,16 +22,3 @@ def test_import_is_light():
     code = f"import sys, tracefl.datasets; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
-
-
-def test_works_without_the_harness():
-    code = (
-        "import sys\n"
-        "for name in ('flwr', 'ray', 'hydra', 'omegaconf', 'wandb'): sys.modules[name] = None\n"
-        "import numpy as np\n"
-        "from tracefl.datasets import PartitionSettings, partition_rows\n"
-        "parts = partition_rows(np.arange(100) % 10, 5, PartitionSettings('dirichlet', 0.5), 0)\n"
-        "print(sum(map(len, parts)))\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "100"

@@ -49,12 +49,12 @@ def test_cut_file(tmp_path, images, keep):
     path = tmp_path / "a"
     save_examples(path, images)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(RecordError, match="cannot be read from .*prepare the data again"):
+    with pytest.raises(RecordError, match=r"cannot be read from .*prepare the data again"):
         load_examples(path)
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(RecordError, match="cannot be read from .*nothing"):
+    with pytest.raises(RecordError, match=r"cannot be read from .*nothing"):
         load_examples(tmp_path / "nothing")
 
 

@@ -101,7 +101,7 @@ def _download(hub_id: str, fetch: str) -> Path:
             etag_timeout=HUB_TIMEOUT_SECONDS,
         )
     except (OSError, ValueError, httpx.HTTPError) as error:
-        cause = str(reason or error).strip().partition("\n")[0]
+        cause = str(reason or error).strip().partition("\n")[0] or type(reason or error).__name__
         raise DataError(
             f"data set {hub_id!r} is neither in the local cache nor to be had from the Hugging Face hub ({cause}); on "
             f"a machine with network {fetch}"
@@ -139,7 +139,7 @@ def _read_split(folder: Path, split: str, settings: DatasetSettings, remedy: str
     from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
 
     files = _split_files(folder, split, remedy)
-    columns = [*settings.input_columns, str(settings.label_column)]
+    columns = list(dict.fromkeys([*settings.input_columns, str(settings.label_column)]))
     try:
         present = parquet.read_schema(files[0]).names
         missing = [column for column in columns if column not in present]

@@ -6,6 +6,7 @@ Training uses the train split, the server the test split; the val split is not u
 import contextlib
 import socket
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def _open(python_class: Any, split: str, root: Path, download: bool, settings: D
         raise DataError(
             f"data set {settings.name!r} is not in {root} and could not be downloaded; {_remedy(python_class.__name__)}"
         ) from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"data set {settings.name!r}: {file} is not MedMNIST's file ({type(error).__name__}: {error}); remove it, "
             "then " + _remedy(python_class.__name__)

@@ -126,10 +126,12 @@ def fetch(
         status = http_status(f"{constants.ENDPOINT}/{source}/resolve/main/config.json")
     reason = f"{constants.ENDPOINT} gives no answer"
     if status is not None:
-        try:  # whatever the status: transformers may have a token for the repository
-            return loader.from_pretrained(source, **options)
-        except transformers_errors() as error:
-            reason = f"{constants.ENDPOINT} answers with status {status}; {one_line(error)}"
+        reason = f"{constants.ENDPOINT} answers with status {status}"
+        if status < 500:  # not below 400: transformers may have a token for the repository, but retries above for long
+            try:
+                return loader.from_pretrained(source, **options)
+            except transformers_errors() as error:
+                reason = f"{reason}: {one_line(error)}" if status < 400 else reason
     raise ConfigError(
         f"{source!r} is neither a folder nor in the local cache, and cannot be fetched ({reason}). On a machine with "
         f"network run `hf download {source} --local-dir FOLDER`, copy FOLDER here and set {key}=FOLDER; {otherwise}"

@@ -17,7 +17,7 @@ from tracefl.rounds import RoundResult
 _CURVES = (
     ("global_accuracy", "global accuracy", "#0072B2", "-o"),
     ("localization_accuracy", "localization accuracy", "#D55E00", "-s"),
-    ("chance_accuracy", "chance level of localization", "#D55E00", ":"),
+    ("chance_accuracy", "chance level of localization", "#D55E00", ":x"),
     ("top_holder_accuracy", "top holder", "#009E73", "-^"),
     ("counterfactual_agreement", "counterfactual agreement", "#555555", "-d"),
 )

@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from tracefl.observer import Observer
 from tracefl.rounds import RoundResult
 
 log = logging.getLogger(__name__)
 
 
-class Terminal:
+class Terminal(Observer):
     """Follows a run as bars; what it says in lines goes through the log, so that run.log has it too."""
 
     def __init__(self, console: Console) -> None:
@@ -62,7 +64,8 @@ class Terminal:
             self._progress.advance(self._rounds)
         row = result.row
         log.info(
-            "round=%d/%d accuracy=%s loss=%.4f localization=%s chance=%s inputs=%d clients=%d train=%.1fs provenance=%.2fs",
+            "round=%d/%d accuracy=%s loss=%.4f localization=%s chance=%s inputs=%d clients=%d "
+            "train=%.1fs provenance=%.2fs",
             row["round"],
             self._num_rounds,
             percent(row["global_accuracy"]),
@@ -78,20 +81,19 @@ class Terminal:
 
 def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Return the rounds as a table, percentages beside their chance level."""
-    table = Table(title=title, title_justify="left")
-    headings = (
-        ("round", "right"),
-        ("global\naccuracy", "right"),
-        ("localization\n(chance)", "right"),
-        ("top\nholder", "right"),
-        ("counterfactual\nagreement", "right"),
-        ("rank\ncorrelation", "right"),
-        ("inputs\ntraced", "right"),
-        ("train\nseconds", "right"),
-        ("provenance\nseconds", "right"),
-    )
-    for heading, justify in headings:
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in (
+        "round",
+        "global\naccuracy",
+        "localization\n(chance)",
+        "top\nholder",
+        "removal\nagrees",
+        "rank\ncorr.",
+        "inputs\ntraced",
+        "train\ns",
+        "trace\ns",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         correlation = row["counterfactual_correlation"]
         table.add_row(
@@ -116,4 +118,4 @@ def show_run(console: Console, rows: Sequence[Mapping[str, Any]], folder: Path) 
 
 def percent(fraction: float | None) -> str:
     """Return a fraction as text in percent, ``-`` where nothing was measured."""
-    return "-" if fraction is None else f"{100 * fraction:.1f} %"
+    return "-" if fraction is None else f"{100 * fraction:.1f}%"

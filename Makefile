@@ -1,0 +1,26 @@
+# make run, make test: both set up everything they need in .venv the first time.
+PYTHON ?= python3.11
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: run test lint lock
+
+run: .venv/.installed
+	$(BIN)/python -m tracefl.main $(ARGS)
+
+test: .venv/.installed
+	cd TraceFL && ../$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.installed
+	cd TraceFL && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy
+
+.venv/.installed: requirements.lock TraceFL/pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e TraceFL
+	touch $@
+
+# After a change of pyproject.toml's dependencies; needs uv.
+lock:
+	uv pip compile TraceFL/pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url \
+		--no-emit-find-links --no-annotate --no-header --output-file requirements.lock

@@ -1,0 +1,157 @@
+"""Trace a stored round again: ``python -m tracefl.trace RUN_FOLDER [round=N] [provenance=PRESET] [provenance.KEY=V]``.
+
+Reads only what the run left in its folder and needs neither Flower nor Ray. With the run's own settings it gives the
+rows of the run's provenance.csv; with others it answers the same question differently on the same weights.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+
+from tracefl.cli import explain_config_error, one_line
+from tracefl.config import read_provenance
+from tracefl.datasets import load_examples
+from tracefl.errors import ConfigError, RecordError, TraceFLError
+from tracefl.models import ModelSpec, build_model
+from tracefl.provenance import summarize
+from tracefl.report.terminal import percent
+from tracefl.rounds import RoundStore
+from tracefl.tracing import RoundTrace, trace_round
+from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows, read_config, to_csv, write_atomically
+from tracefl.training import evaluate
+
+USAGE = "python -m tracefl.trace RUN_FOLDER [round=N] [csv=FILE] [provenance=PRESET] [provenance.KEY=VALUE ...]"
+
+
+def main() -> None:
+    """Trace one stored round and print it; bad input is one line and exit status 2."""
+    arguments = sys.argv[1:]
+    if not arguments or {"-h", "--help"} & set(arguments):
+        sys.stdout.write(f"{__doc__}\nusage: {USAGE}\n")
+        sys.exit(0 if arguments else 2)
+    try:
+        _main(Path(arguments[0]), arguments[1:])
+    except (TraceFLError, OSError) as error:
+        sys.stderr.write(f"tracefl: {one_line(error)}\n")
+        sys.exit(2)
+
+
+def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[str] = ()) -> tuple[int, RoundTrace]:
+    """Trace a stored round from a run's folder alone.
+
+    Args:
+        folder: The run's folder.
+        server_round: The round; None for the last one that is stored.
+        overrides: Of the group provenance, as on the command line.
+
+    Returns:
+        The round and its trace.
+
+    Raises:
+        RecordError: The folder is no run's, or the round is not stored.
+        ConfigError: An override is illegal.
+    """
+    config = read_config(folder / "config.yaml")
+    settings = read_provenance(_provenance_group(config, overrides))
+    if settings is None:
+        raise ConfigError("provenance.enabled=false traces nothing; give provenance=removal")
+    store = RoundStore(folder / "rounds")
+    stored = store.stored_rounds()
+    if server_round is None:
+        if not stored:
+            raise RecordError(f"{folder} keeps no round's weights; run with store=last or store=all")
+        server_round = stored[-1]
+    record = store.read(server_round)
+    model = build_model(ModelSpec.from_json(_read_text(folder / "model.json")))
+    model.load_state_dict(dict(record.global_weights))
+    server = load_examples(folder / "server.safetensors")
+    counts = torch.tensor(json.loads(_read_text(folder / "label_counts.json"))["label_counts"])
+    predicted = evaluate(model, server).predicted
+    return server_round, trace_round(model, record, server, predicted, counts, settings)
+
+
+def _main(folder: Path, arguments: Sequence[str]) -> None:
+    server_round, csv, overrides = None, None, []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "round":
+            if not value.isdigit():
+                raise ConfigError(f"round must be a whole number from 1, got {value!r}")
+            server_round = int(value)
+        elif key == "csv" and value:
+            csv = Path(value)
+        elif key == "provenance" or key.startswith("provenance."):
+            overrides.append(argument)
+        else:
+            raise ConfigError(f"unknown argument {argument!r}; usage: {USAGE}")
+    server_round, trace = retrace(folder, server_round, overrides)
+    if csv is not None:
+        write_atomically(csv, to_csv(PROVENANCE_COLUMNS, provenance_rows(server_round, trace.traced)))
+    _show(Console(), server_round, trace)
+
+
+def _provenance_group(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the run's group provenance, or the preset that is asked for, with single keys changed."""
+    presets = [o.partition("=")[2] for o in overrides if o.startswith("provenance=")]
+    keys = [o for o in overrides if not o.startswith("provenance=")]
+    try:
+        with initialize_config_module("tracefl.conf", version_base="1.3"):
+            cfg = compose("base", [f"provenance={preset}" for preset in presets[-1:]])
+            if not presets:
+                cfg.provenance = OmegaConf.create(dict(config["provenance"]))
+            changed = OmegaConf.merge(cfg, OmegaConf.from_dotlist(keys))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain_config_error(error)) from error
+    group = OmegaConf.to_container(changed.provenance, resolve=True)
+    assert isinstance(group, dict)
+    return {str(key): value for key, value in group.items()}
+
+
+def _show(console: Console, server_round: int, trace: RoundTrace) -> None:
+    """Print the traced inputs, and how the attribution fared beside chance."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("input", "label", "predicted", "client", "score", "holds it", "chance", "removal"):
+        table.add_column(heading, justify="right")
+    for t in trace.traced:
+        table.add_row(
+            str(t.input_index),
+            str(t.label),
+            str(t.predicted),
+            t.traced_client,
+            f"{t.score:.3f}",
+            "yes" if t.correct else "no",
+            percent(t.chance),
+            t.removal_client or "-",
+        )
+    console.print(table)
+    s = summarize(trace.traced)
+    correlation = s.counterfactual_correlation
+    console.print(
+        f"round {server_round}: {s.inputs_traced} inputs, localization {percent(s.localization_accuracy)} "
+        f"(chance {percent(s.chance_accuracy)}), top holder {percent(s.top_holder_accuracy)}, "
+        f"removal agrees {percent(s.counterfactual_agreement)}, "
+        f"rank correlation {'-' if correlation is None else f'{correlation:.3f}'}, "
+        f"{trace.provenance_seconds:.2f} s",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _read_text(path: Path) -> str:
+    if not path.exists():
+        raise RecordError(f"{path.parent} is no run's folder: it has no {path.name}")
+    return path.read_text()
+
+
+if __name__ == "__main__":
+    main()
