@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
@@ -87,10 +88,9 @@ def _known_keys() -> list[str]:
     """Return every key of the default configuration, dotted."""
     GlobalHydra.instance().clear()
     with initialize_config_module("tracefl.conf", version_base="1.3"):
-        cfg = OmegaConf.to_container(compose("base"), resolve=False)
-    assert isinstance(cfg, dict)
+        cfg: dict[str, Any] = OmegaConf.to_container(compose("base"), resolve=False)  # type: ignore[assignment]
 
-    def walk(node: dict[object, object], prefix: str) -> Iterator[str]:
+    def walk(node: dict[str, Any], prefix: str) -> Iterator[str]:
         for key, value in node.items():
             yield f"{prefix}{key}"
             if isinstance(value, dict):

@@ -171,9 +171,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         rule.check(key, _get(config, key))
     model = ModelSettings(**config["model"])
     dataset = DatasetSettings(**config["dataset"])
-    partition = PartitionSettings(
-        dataset.partition, float(config["dirichlet_alpha"]), dataset.classes_per_client, dataset.shards_per_client
-    )
+    partition = dataset.partition_settings(float(config["dirichlet_alpha"]))
     _check_combinations(config, model, dataset)
     gpus = config["client_resources"]["gpus"]
     on_cuda = config["device"] == "cuda"

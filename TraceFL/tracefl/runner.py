@@ -13,7 +13,7 @@ from tracefl.errors import TraceFLError
 from tracefl.experiment import Experiment, prepare_run
 from tracefl.observer import Observer
 from tracefl.report.terminal import Terminal, show_run
-from tracefl.tracking import RunFolder, RunLog
+from tracefl.tracking import RunFolder, RunLog, terminal_lines
 from tracefl.wandb_tracking import WandbTracker
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def run_settings(settings: Settings) -> None:
         show_run(console, [result.row for result in folder.results()], path)
         console.print("already complete, nothing was run; overwrite=true runs it again")
         return
-    with RunLog(console) as run_log, Terminal(console) as terminal:
+    with terminal_lines(console), RunLog() as run_log, Terminal(console) as terminal:
         log.info("preparing %s", settings.run_name)
         began = time.perf_counter()
         prepared = prepare_run(settings)

@@ -116,9 +116,7 @@ class TracedFedAvg(FedAvg):
         arrays, metrics = super().aggregate_train(server_round, list(counted.values()))
         if arrays is None or metrics is None or session.previous is None:
             raise RoundFailedError(f"round {server_round}: the strategy returned no average")
-        num_examples = {
-            k: int(str(reply.content.metric_records["metrics"]["num-examples"])) for k, reply in counted.items()
-        }
+        num_examples = {k: _num_examples(reply) for k, reply in counted.items()}
         total = sum(num_examples.values())
         like = next(iter(weights.values()))
         record = RoundRecord(
@@ -153,6 +151,10 @@ def _as(arrays: ArrayRecord, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: state[name].to(torch.as_tensor(tensor).dtype) for name, tensor in like.items()}
 
 
-def _first_line(reason: str) -> str:
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+def _num_examples(reply: Message) -> int:
+    return int(str(reply.content.metric_records["metrics"]["num-examples"]))
+
+
+def _first_line(reason: str | None) -> str:
+    lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
     return lines[0] if lines else "no reason given"

@@ -27,7 +27,7 @@ from tracefl.provenance import summarize
 from tracefl.report.terminal import percent
 from tracefl.rounds import RoundStore
 from tracefl.tracing import RoundTrace, trace_round
-from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows, read_config, to_csv, write_atomically
+from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows, read_config, terminal_lines, to_csv, write_atomically
 from tracefl.training import evaluate
 
 USAGE = "python -m tracefl.trace RUN_FOLDER [round=N] [csv=FILE] [provenance=PRESET] [provenance.KEY=VALUE ...]"
@@ -94,10 +94,12 @@ def _main(folder: Path, arguments: Sequence[str]) -> None:
             overrides.append(argument)
         else:
             raise ConfigError(f"unknown argument {argument!r}; usage: {USAGE}")
-    server_round, trace = retrace(folder, server_round, overrides)
+    console = Console()
+    with terminal_lines(console):
+        server_round, trace = retrace(folder, server_round, overrides)
     if csv is not None:
         write_atomically(csv, to_csv(PROVENANCE_COLUMNS, provenance_rows(server_round, trace.traced)))
-    _show(Console(), server_round, trace)
+    _show(console, server_round, trace)
 
 
 def _provenance_group(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

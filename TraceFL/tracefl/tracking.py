@@ -7,7 +7,8 @@ import logging
 import logging.handlers
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,28 +167,34 @@ def write_atomically(path: Path, text: str) -> None:
     draft.replace(path)
 
 
+@contextmanager
+def terminal_lines(console: Console) -> Iterator[None]:
+    """Print TraceFL's own log lines and warnings to the terminal while the context lasts."""
+    handler = _TerminalHandler(console)
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    logging.captureWarnings(capture=True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(capture=False)
+        root.removeHandler(handler)
+
+
 class RunLog:
-    """All log records of a run in run.log, those from before its folder exists too; TraceFL's own on the terminal.
+    """All log records of a run in run.log, those from before its folder exists too."""
 
-    Args:
-        console: Where the terminal's lines go.
-    """
-
-    def __init__(self, console: Console) -> None:
+    def __init__(self) -> None:
         self._buffer = logging.handlers.MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
         self._handlers: list[logging.Handler] = [self._buffer]
-        self._terminal = _TerminalHandler(console)
 
     def __enter__(self) -> "RunLog":
-        logging.captureWarnings(capture=True)
         flower = logging.getLogger("flwr")
         flower.handlers.clear()  # its own terminal lines; the records still reach run.log
         flower.propagate = True
         flower.setLevel(logging.INFO)
-        root = logging.getLogger()
-        root.setLevel(logging.INFO)
-        for handler in (self._buffer, self._terminal):
-            root.addHandler(handler)
+        logging.getLogger().addHandler(self._buffer)
         return self
 
     def open(self, path: Path) -> None:
@@ -201,8 +208,7 @@ class RunLog:
         self._handlers.append(file)
 
     def __exit__(self, *error: object) -> None:
-        logging.captureWarnings(capture=False)
-        for handler in (*self._handlers, self._terminal):
+        for handler in self._handlers:
             logging.getLogger().removeHandler(handler)
             handler.close()
 

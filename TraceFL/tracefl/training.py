@@ -1,6 +1,6 @@
 """Local training and evaluation of a classifier. Needs torch alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ from tracefl.provenance.capture import forward
 OptimizerName = Literal["adam", "adamw"]
 Precision = Literal["float32", "bf16"]
 
-_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 OPTIMIZERS = tuple(_OPTIMIZERS)
 PRECISIONS = ("float32", "bf16")
 
@@ -78,8 +78,7 @@ def train(
     model.to(device).train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     anchors = [parameter.detach().clone() for parameter in trainable] if proximal_mu else []
-    options = {"fused": True} if torch.device(device).type == "cuda" else {}
-    optimizer = _OPTIMIZERS[settings.optimizer](trainable, lr=settings.lr, weight_decay=0.0, **options)  # type: ignore[call-arg]
+    optimizer = _OPTIMIZERS[settings.optimizer](trainable, lr=settings.lr, weight_decay=0.0)
     bf16 = settings.precision == "bf16"
     total, steps = torch.zeros((), device=device), 0
     for _ in range(settings.epochs):
@@ -113,7 +112,7 @@ def evaluate(
     """
     model.to(device).eval()
     loss, predicted = torch.zeros((), dtype=torch.float64, device=device), []
-    for index in torch.arange(len(examples)).split(batch_size):
+    for index in torch.split(torch.arange(len(examples)), batch_size):
         inputs, labels = examples.batch(index, device)
         logits = forward(model, inputs).float()
         loss += F.cross_entropy(logits, labels, reduction="sum")
@@ -125,6 +124,6 @@ def evaluate(
 
 def _shuffled_batches(num_examples: int, batch_size: int) -> Iterator[Tensor]:
     """Yield indices of shuffled batches; a last batch of one is dropped: BatchNorm cannot normalise a lone example."""
-    for index in torch.randperm(num_examples).split(batch_size):
+    for index in torch.split(torch.randperm(num_examples), batch_size):
         if len(index) > 1 or num_examples == 1 or batch_size == 1:
             yield index

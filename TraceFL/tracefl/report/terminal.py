@@ -81,7 +81,7 @@ class Terminal(Observer):
 
 def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Return the rounds as a table, percentages beside their chance level."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in (
         "round",
         "global\naccuracy",
