@@ -58,6 +58,14 @@ def own_parameters(layer: nn.Module) -> Iterator[str]:
         yield name
 
 
+def output_features(layer: nn.Module) -> int:
+    """Return how many features one output position of a registered layer has."""
+    for name in ("out_features", "out_channels", "nf"):
+        if hasattr(layer, name):
+            return int(getattr(layer, name))
+    return sum(parameter.numel() for parameter in layer.parameters(recurse=False)) or 1
+
+
 def _positions(tensor: Tensor) -> Tensor:
     """View ``(B, ..., features)`` as ``(B, positions, features)``."""
     return tensor.reshape(len(tensor), -1, tensor.shape[-1])
