@@ -9,12 +9,14 @@ import os
 __version__ = "0.1.0"
 
 # Telemetry is opt-in here. These are read when the libraries are first imported, so they are set before any of them.
-# Ray's line about workers that Flower ends at a simulation's end reads like a failure and is none.
+# Ray leaves the visible GPUs alone, as it announces to do by default; its line about workers that Flower ends with a
+# simulation reads like a failure and is none.
 for _variable, _value in {
     "FLWR_TELEMETRY_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "WANDB_ERROR_REPORTING": "false",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "ClientAppActor.terminate failed",
 }.items():
     os.environ.setdefault(_variable, _value)

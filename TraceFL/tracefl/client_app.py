@@ -32,6 +32,7 @@ def client_id_of(context: Context) -> str:
 @app.query()
 def identify(message: Message, context: Context) -> Message:
     """Answer with the client's id, so that the server can tell which node is which client."""
+    _warm_up()
     return Message(RecordDict({"client": ConfigRecord({"client-id": client_id_of(context)})}), reply_to=message)
 
 
@@ -60,6 +61,12 @@ def train_client(message: Message, context: Context) -> Message:
     arrays = ArrayRecord({name: tensor.cpu() for name, tensor in model.state_dict().items()})
     metrics = MetricRecord({"num-examples": len(examples), "train-loss": loss})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+@functools.cache
+def _warm_up() -> None:
+    """Import what the first training step would import, seconds of it, while the server still prepares."""
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 
 @functools.lru_cache(maxsize=1)

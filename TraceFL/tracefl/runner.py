@@ -1,17 +1,21 @@
 """A run as a user sees it: its folder, its log, its lines in the terminal, its table at the end."""
 
+import gc
 import logging
 import shutil
 import time
+from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from tracefl.config import Settings
 from tracefl.errors import TraceFLError
-from tracefl.experiment import Experiment, prepare_run
 from tracefl.observer import Observer
+from tracefl.ray_cluster import Resources, ray_cluster
 from tracefl.report.terminal import Terminal, show_run
 from tracefl.tracking import RunFolder, RunLog, terminal_lines
 from tracefl.wandb_tracking import WandbTracker
@@ -37,23 +41,53 @@ def run_settings(settings: Settings) -> None:
         show_run(console, [result.row for result in folder.results()], path)
         console.print("already complete, nothing was run; overwrite=true runs it again")
         return
-    with terminal_lines(console), RunLog() as run_log, Terminal(console) as terminal:
+    resources = Resources(
+        config["total_cpus"], settings.total_gpus, config["client_resources"]["cpus"], settings.client_gpus
+    )
+    with terminal_lines(console), RunLog() as run_log, ray_cluster(resources) as ray_is_up:
         log.info("preparing %s", settings.run_name)
-        began = time.perf_counter()
-        prepared = prepare_run(settings)
-        folder.begin()
-        run_log.open(path / "run.log")
-        log.info("%d clients can take part; prepared in %.1fs", len(prepared.data.clients), time.perf_counter() - began)
-        observers: list[Observer] = [terminal]
-        try:
-            if config["wandb"]["mode"] != "disabled":
-                observers.append(WandbTracker(config, path))
-            Experiment(settings, prepared, folder, tuple(observers)).run()
-        except TraceFLError as error:
-            log.error("stopped: %s", error, extra={"said_by_main": True})
-            raise
-        finally:
-            for observer in observers:
-                observer.close()
-            shutil.rmtree(folder.work, ignore_errors=True)
+        _run_on(ray_is_up, resources, settings, folder, run_log, console)
     show_run(console, [result.row for result in folder.results()], path)
+
+
+def _run_on(
+    ray_is_up: "Future[Any]",
+    resources: Resources,
+    settings: Settings,
+    folder: RunFolder,
+    run_log: RunLog,
+    console: Console,
+) -> None:
+    """Run a configuration once Ray is up."""
+    # Seconds of imports of Flower and the data libraries: Ray starts meanwhile.
+    gc.disable()
+    from tracefl.experiment import Experiment
+    from tracefl.preparation import prepare_run
+    from tracefl.server_app import Federation
+    from tracefl.simulation import simulate
+
+    gc.enable()
+    config = settings.config
+    began = time.perf_counter()
+    prepared = prepare_run(settings)
+
+    def serve(federation: Federation) -> None:
+        folder.begin()
+        run_log.open(folder.path / "run.log")
+        with ExitStack() as observers_end, Terminal(console) as terminal:
+            observers: list[Observer] = [terminal]
+            if config["wandb"]["mode"] != "disabled":
+                observers.append(WandbTracker(config, folder.path))
+            for observer in observers:
+                observers_end.callback(observer.close)
+            observers_end.callback(shutil.rmtree, folder.work, ignore_errors=True)
+            try:
+                Experiment(settings, prepared, folder, tuple(observers)).run(federation)
+            except TraceFLError as error:
+                log.error("stopped: %s", error, extra={"said_by_main": True})
+                raise
+
+    seconds = time.perf_counter() - began
+    log.info("%d clients can take part; data prepared in %.1fs", len(prepared.data.clients), seconds)
+    ray_is_up.result()
+    simulate(serve, config["num_clients"], resources)

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
@@ -17,16 +17,15 @@ from tracefl.strategy import RoundOutcome, Session, make_strategy
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05
-_QUERY_TIMEOUT_SECONDS = 600.0
+_CONNECT_SECONDS = 600.0  # longest wait for all clients to connect and to say who they are
 
 
 @dataclass(frozen=True)
 class FederationPlan:
-    """A whole federation, as the server runs it.
+    """What a federation does.
 
     Attributes:
         client_ids: Clients that can take part.
-        num_clients: Clients that connect, those that cannot take part included.
         num_rounds: Rounds to run.
         clients_per_round: Clients sampled a round.
         min_clients: Replies that a round needs.
@@ -36,10 +35,10 @@ class FederationPlan:
         seed: Root seed.
         initial_weights: State dict that round 1 starts from.
         client_job: What every client is told, as JSON: model, training, data_path, device, threads, seed.
+        num_examples: Client id to training examples, where the server knows them: long jobs then start first.
     """
 
     client_ids: Sequence[str]
-    num_clients: int
     num_rounds: int
     clients_per_round: int
     min_clients: int
@@ -49,6 +48,7 @@ class FederationPlan:
     seed: int
     initial_weights: dict[str, Tensor]
     client_job: str
+    num_examples: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,73 +66,94 @@ class FederationHooks:
     on_round: Callable[[RoundOutcome], None]
 
 
-def make_server_app(plan: FederationPlan, hooks: FederationHooks) -> ServerApp:
-    """Return a ServerApp that runs ``plan``."""
+class Federation:
+    """A server and its clients, of a simulation or of a deployment.
+
+    Every client is asked who it is when the federation is made, and its answer is read when it is run: clients, or
+    simulated workers, start up while the server prepares.
+
+    Args:
+        grid: Flower's connection to the clients.
+        num_clients: Clients that will connect.
+        max_in_flight: Messages sent before replies are waited for, as many as there are workers; None for no limit.
+            More would only fill the memory: each carries the whole model.
+    """
+
+    def __init__(self, grid: Grid, num_clients: int, max_in_flight: int | None = None) -> None:
+        self._grid = grid
+        self._num_clients = num_clients
+        self._max_in_flight = max_in_flight
+        self._deadline = time.monotonic() + _CONNECT_SECONDS
+        while len(nodes := sorted(grid.get_node_ids())) < num_clients and time.monotonic() < self._deadline:
+            time.sleep(_POLL_SECONDS)
+        questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
+        self._questions = set(grid.push_messages(questions))
+
+    def run(self, plan: FederationPlan, hooks: FederationHooks) -> None:
+        """Run all rounds.
+
+        Raises:
+            RoundFailedError: Clients are missing at the start, or too few answered in a round.
+        """
+        nodes = self._identify()
+        missing = [client_id for client_id in plan.client_ids if client_id not in nodes]
+        if missing:
+            raise RoundFailedError(
+                f"clients {', '.join(missing)} did not connect: {len(nodes)} of {self._num_clients} are here"
+            )
+        session = Session(
+            nodes={client_id: nodes[client_id] for client_id in plan.client_ids},
+            clients_per_round=plan.clients_per_round,
+            min_clients=plan.min_clients,
+            seed=plan.seed,
+            on_sampled=hooks.on_sampled,
+            on_round=hooks.on_round,
+            num_examples=plan.num_examples,
+        )
+        make_strategy(plan.strategy, session, plan.proximal_mu).start(
+            grid=_ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight),
+            initial_arrays=ArrayRecord(plan.initial_weights),
+            num_rounds=plan.num_rounds,
+            timeout=plan.timeout_seconds,
+            train_config=ConfigRecord({"job": plan.client_job}),
+        )
+
+    def _identify(self) -> dict[str, int]:
+        """Return client id to node id; Flower's own node ids are random in each run."""
+        nodes = {}
+        while self._questions and time.monotonic() < self._deadline:
+            for answer in self._grid.pull_messages(self._questions):
+                self._questions.discard(answer.metadata.reply_to_message_id)
+                node = answer.metadata.src_node_id
+                if answer.has_error():
+                    log.warning("node %d did not say which client it is: %s", node, answer.error.reason)
+                else:
+                    nodes[str(answer.content.config_records["client"]["client-id"])] = node
+            time.sleep(_POLL_SECONDS)
+        return nodes
+
+
+def make_server_app(
+    serve: Callable[[Federation], None], num_clients: int, max_in_flight: int | None = None
+) -> ServerApp:
+    """Return a ServerApp that hands its federation to ``serve``."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         del context
-        run_federation(grid, plan, hooks)
+        serve(Federation(grid, num_clients, max_in_flight))
 
     return app
 
 
-def run_federation(grid: Grid, plan: FederationPlan, hooks: FederationHooks) -> None:
-    """Run a federation over any grid: a simulation's or a deployment's.
-
-    Raises:
-        RoundFailedError: Clients are missing at the start, or too few answered in a round.
-    """
-    nodes = identify_clients(grid, plan.num_clients)
-    missing = [k for k in plan.client_ids if k not in nodes]
-    if missing:
-        raise RoundFailedError(
-            f"clients {', '.join(missing)} did not connect: {len(nodes)} of {plan.num_clients} are here"
-        )
-    session = Session(
-        nodes={k: nodes[k] for k in plan.client_ids},
-        clients_per_round=plan.clients_per_round,
-        min_clients=plan.min_clients,
-        seed=plan.seed,
-        on_sampled=hooks.on_sampled,
-        on_round=hooks.on_round,
-    )
-    make_strategy(plan.strategy, session, plan.proximal_mu).start(
-        grid=_ReportingGrid(grid, hooks.on_reply),
-        initial_arrays=ArrayRecord(plan.initial_weights),
-        num_rounds=plan.num_rounds,
-        timeout=plan.timeout_seconds,
-        train_config=ConfigRecord({"job": plan.client_job}),
-    )
-
-
-def identify_clients(grid: Grid, num_clients: int) -> dict[str, int]:
-    """Wait for all nodes and ask each for its client id; Flower's own node ids are random.
-
-    Returns:
-        Client id to node id, ascending by client id.
-    """
-    deadline = time.monotonic() + _QUERY_TIMEOUT_SECONDS
-    while len(node_ids := sorted(grid.get_node_ids())) < num_clients and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
-    questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in node_ids]
-    answers = grid.send_and_receive(questions, timeout=_QUERY_TIMEOUT_SECONDS)
-    nodes = {}
-    for answer in answers:
-        if answer.has_error():
-            log.warning("node %d did not say which client it is: %s", answer.metadata.src_node_id, answer.error.reason)
-        else:
-            nodes[str(answer.content.config_records["client"]["client-id"])] = answer.metadata.src_node_id
-    return dict(sorted(nodes.items(), key=lambda item: int(item[0])))
-
-
 class _ReportingGrid(Grid):
-    """A grid that says when a reply comes in; everything else is the inner grid's."""
+    """A grid that says when a reply comes in and sends no more than can be worked on; the rest is the inner grid's."""
 
-    def __init__(self, inner: Grid, on_reply: Callable[[], None]) -> None:
+    def __init__(self, inner: Grid, on_reply: Callable[[], None], max_in_flight: int | None) -> None:
         self._inner = inner
         self._on_reply = on_reply
+        self._max_in_flight = max_in_flight
 
     def set_run(self, run: Run) -> None:
         self._inner.set_run(run)
@@ -155,10 +176,14 @@ class _ReportingGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send the messages and wait for their replies, at most ``timeout`` seconds."""
-        waiting = set(self._inner.push_messages(messages))
-        deadline = None if timeout is None else time.monotonic() + timeout
+        unsent = list(messages)
+        waiting: set[str] = set()
         replies: list[Message] = []
-        while waiting and (deadline is None or time.monotonic() < deadline):
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (unsent or waiting) and (deadline is None or time.monotonic() < deadline):
+            room = len(unsent) if self._max_in_flight is None else self._max_in_flight - len(waiting)
+            waiting.update(self._inner.push_messages(unsent[:room]))
+            del unsent[:room]
             arrived = list(self._inner.pull_messages(waiting))
             waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
             replies += arrived

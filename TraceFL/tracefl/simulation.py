@@ -2,58 +2,31 @@
 
 import logging
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import ray
 from flwr.clientapp import ClientApp
 from flwr.simulation import run_simulation
 
 from tracefl import client_app
-from tracefl.server_app import FederationHooks, FederationPlan, make_server_app
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What the simulation may use.
-
-    Attributes:
-        total_cpus: CPUs for all clients together; None for all of the machine.
-        total_gpus: GPUs for all clients together.
-        client_cpus: CPUs of one client, at least 1; also its number of threads.
-        client_gpus: Fraction of a GPU of one client.
-    """
-
-    total_cpus: int | None
-    total_gpus: int
-    client_cpus: int
-    client_gpus: float
+from tracefl.ray_cluster import Resources
+from tracefl.server_app import Federation, make_server_app
 
 
 def simulate(
-    plan: FederationPlan, hooks: FederationHooks, resources: Resources, app: ClientApp = client_app.app
+    serve: Callable[[Federation], None], num_clients: int, resources: Resources, app: ClientApp = client_app.app
 ) -> None:
     """Run a federation with simulated clients, as many at once as the resources hold.
 
     Args:
-        plan: The federation.
-        hooks: Who is told what.
+        serve: What the server does with its federation; it runs in a thread of its own while Ray starts.
+        num_clients: Clients of the federation.
         resources: CPUs and GPUs; they never change a result.
         app: The clients' app.
 
     Raises:
-        RoundFailedError: As ``run_federation``.
+        Exception: Whatever ``serve`` raised.
     """
-    init_args: dict[str, Any] = {
-        "num_gpus": resources.total_gpus,
-        "include_dashboard": False,
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-    }
-    if resources.total_cpus is not None:
-        init_args["num_cpus"] = resources.total_cpus
     client_resources: dict[str, Any] = {
         "num_cpus": resources.client_cpus,
         "num_gpus": resources.client_gpus,
@@ -61,14 +34,15 @@ def simulate(
         "max_restarts": -1,
         "max_task_retries": 1,
     }
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="ray|flwr")  # notes to their own developers
-            run_simulation(
-                server_app=make_server_app(plan, hooks),
-                client_app=app,
-                num_supernodes=plan.num_clients,
-                backend_config={"client_resources": client_resources, "init_args": init_args},
-            )
-    finally:
-        ray.shutdown()
+    flower = logging.getLogger("flwr")
+    flower.handlers.clear()  # its own terminal lines; the records still reach whoever listens at the root
+    flower.propagate = True
+    flower.setLevel(logging.INFO)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="ray|flwr")  # notes to their own developers
+        run_simulation(
+            server_app=make_server_app(serve, num_clients, max_in_flight=resources.workers),
+            client_app=app,
+            num_supernodes=num_clients,
+            backend_config={"client_resources": client_resources},  # Ray runs already, see ray_cluster.py
+        )

@@ -47,6 +47,7 @@ class Session:
         seed: Root seed.
         on_sampled: Called with the round and its sampled client ids.
         on_round: Called with each round's outcome. It may not keep the record's weights.
+        num_examples: Client id to training examples, where they are known: the longest jobs are sent first.
     """
 
     nodes: Mapping[str, int]
@@ -55,6 +56,7 @@ class Session:
     seed: int
     on_sampled: Callable[[int, tuple[str, ...]], None]
     on_round: Callable[[RoundOutcome], None]
+    num_examples: Mapping[str, int] = field(default_factory=dict)
     sampled: tuple[str, ...] = field(default=(), init=False)
     previous: ArrayRecord | None = field(default=None, init=False)
 
@@ -77,7 +79,8 @@ class TracedFedAvg(FedAvg):
         session.on_sampled(server_round, session.sampled)
         config["server-round"] = server_round
         record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
-        return self._construct_messages(record, [session.nodes[k] for k in session.sampled], MessageType.TRAIN)
+        longest_first = sorted(session.sampled, key=lambda k: -session.num_examples.get(k, 0))
+        return self._construct_messages(record, [session.nodes[k] for k in longest_first], MessageType.TRAIN)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -190,10 +190,6 @@ class RunLog:
         self._handlers: list[logging.Handler] = [self._buffer]
 
     def __enter__(self) -> "RunLog":
-        flower = logging.getLogger("flwr")
-        flower.handlers.clear()  # its own terminal lines; the records still reach run.log
-        flower.propagate = True
-        flower.setLevel(logging.INFO)
         logging.getLogger().addHandler(self._buffer)
         return self
 

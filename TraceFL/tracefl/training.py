@@ -78,7 +78,7 @@ def train(
     model.to(device).train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     anchors = [parameter.detach().clone() for parameter in trainable] if proximal_mu else []
-    optimizer = _OPTIMIZERS[settings.optimizer](trainable, lr=settings.lr, weight_decay=0.0)
+    optimizer = _OPTIMIZERS[settings.optimizer](trainable, lr=settings.lr, weight_decay=0.0, fused=True)
     bf16 = settings.precision == "bf16"
     total, steps = torch.zeros((), device=device), 0
     for _ in range(settings.epochs):

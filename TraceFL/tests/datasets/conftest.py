@@ -1,12 +1,9 @@
 import socket
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tracefl.datasets import DatasetSettings, RawDataset, Split
-
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -38,15 +35,6 @@ def make_settings():
         return DatasetSettings(**(values | keys))
 
     return make
-
-
-@pytest.fixture
-def shared_data():
-    """Folder of real data beside the repository."""
-    folder = REPOSITORY.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}")
-    return folder
 
 
 @pytest.fixture

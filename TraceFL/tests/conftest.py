@@ -1,0 +1,42 @@
+"""Fixtures for the whole suite: tiny configurations, the real data where it is there."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+
+from tracefl.config import read_settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# The smallest run that still trains: 3 rounds on a few digits.
+TINY = (
+    "num_clients=5",
+    "clients_per_round=3",
+    "num_rounds=2",
+    "client.epochs=1",
+    "dirichlet_alpha=1.0",
+    "dataset.max_examples_per_client=64",
+    "dataset.max_server_examples=60",
+)
+
+
+def compose_config(*overrides):
+    """Compose the configuration as the command line does."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("tracefl.conf", version_base="1.3"):
+        return compose("base", list(overrides))
+
+
+def compose_settings(*overrides):
+    return read_settings(compose_config(*overrides))
+
+
+@pytest.fixture
+def shared_data():
+    """Folder of real data beside the repository."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}")
+    return folder

@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from tests.provenance.conftest import clients_near, model_and_inputs
+from tracefl.provenance import Method, RoundRecord, attribute_round, removal_effects, weights_without
+from tracefl.provenance.method import contribution_weights
+
+P = {"0": 0.5, "1": 0.3, "2": 0.2}
+
+
+def fedavg(clients, p):
+    return {
+        n: sum(p[k] * c[n] for k, c in clients.items()) if t.is_floating_point() else t for n, t in clients["0"].items()
+    }
+
+
+def round_of(model, scale=0.05):
+    clients = clients_near(model, scale=scale)
+    previous = {n: t.clone() for n, t in model.state_dict().items()}
+    record = RoundRecord(1, clients, P, previous, fedavg(clients, P))
+    model.load_state_dict(record.global_weights)
+    return record
+
+
+def test_the_model_without_a_client_is_the_average_of_the_others():
+    model, _ = model_and_inputs("resnet18", torch.float64)
+    record = round_of(model)
+    others = {"0": 0.5 / 0.8, "1": 0.3 / 0.8, "2": 0.0}
+    assert_close(weights_without(record, "2"), fedavg(record.clients, others))
+
+
+def test_effects_agree_with_building_each_model(family):
+    model, inputs = model_and_inputs(family, torch.float64)
+    record = round_of(model)
+    arguments = inputs if isinstance(inputs, dict) else {"x": inputs}
+
+    def centered(weights, classes=None):
+        model.load_state_dict(weights)
+        with torch.no_grad():
+            out = model(**arguments)
+        logits = getattr(out, "logits", out)
+        classes = logits.argmax(dim=1) if classes is None else classes
+        return logits.gather(1, classes[:, None])[:, 0] - logits.mean(dim=1), classes
+
+    whole, classes = centered(record.global_weights)
+    expected = []
+    for left in record.clients:
+        rest = 1 - P[left]
+        weights = fedavg(record.clients, {k: 0 if k == left else p / rest for k, p in P.items()})
+        expected.append(whole - centered(weights, classes)[0])
+    model.load_state_dict(record.global_weights)
+    assert_close(removal_effects(model, record, inputs), torch.stack(expected, dim=1).double())
+
+
+def test_removal_is_first_order_exact_on_a_linear_model():
+    """Logits linear in the weights: the preset removal is the exact effect, and a client like the average has none."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4)).double()
+    record = round_of(model, scale=1.0)
+    inputs = torch.randn(5, 6, dtype=torch.float64)
+    found = attribute_round(model, record, inputs, torch.zeros(5, dtype=torch.int64), Method())
+    assert_close(found.contributions, removal_effects(model, record, inputs))
+    same = dict.fromkeys(record.clients, record.global_weights)
+    still = RoundRecord(1, same, P, record.previous_global, record.global_weights)
+    assert_close(removal_effects(model, still, inputs), torch.zeros(5, 3).double())
+
+
+def test_two_equal_clients_get_equal_contributions(family):
+    model, inputs = model_and_inputs(family, torch.float64)
+    record = round_of(model)
+    twins = {"0": record.clients["0"], "1": record.clients["0"], "2": record.clients["2"]}
+    p = {"0": 0.4, "1": 0.4, "2": 0.2}
+    record = RoundRecord(1, twins, p, record.previous_global, fedavg(twins, p))
+    model.load_state_dict(record.global_weights)
+    with pytest.warns(UserWarning, match="not traced"):
+        found = attribute_round(model, record, inputs, torch.zeros(3, dtype=torch.int64), Method()).contributions
+    assert_close(found[:, 0], found[:, 1])
+
+
+def test_weightings():
+    record = RoundRecord(1, {}, P, {}, {})
+    assert contribution_weights(record, "none") is None
+    assert contribution_weights(record, "num_examples") == P
+    assert contribution_weights(record, "leave_one_out") == pytest.approx({"0": 1.0, "1": 3 / 7, "2": 0.25})
+    alone = RoundRecord(1, {}, {"0": 1.0}, {}, {})
+    assert contribution_weights(alone, "leave_one_out") == {"0": 1.0}
+    with pytest.raises(ValueError, match="no model without it"):
+        weights_without(alone, "0")
