@@ -148,4 +148,4 @@ def _ranks(x: Tensor) -> Tensor:
     """Return mean ranks from 0 of each row of ``(M, K)``, float64."""
     below = (x.unsqueeze(2) > x.unsqueeze(1)).sum(dim=2)  # (M, K): how many are smaller
     equal = (x.unsqueeze(2) == x.unsqueeze(1)).sum(dim=2)  # itself included
-    return below + (equal - 1) / 2.0
+    return below.double() + (equal - 1).double() / 2

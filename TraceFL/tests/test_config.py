@@ -1,0 +1,176 @@
+import itertools
+import re
+
+import pytest
+import yaml
+from hydra.errors import HydraException
+
+from tests.conftest import compose_config, compose_settings
+from tracefl.cli import CONF, choices, help_text
+from tracefl.config import fingerprint, read_settings
+from tracefl.errors import ConfigError
+
+GROUPS = ("model", "dataset", "strategy", "privacy", "provenance", "launcher", "experiment")
+
+
+@pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in choices(g)])
+def test_every_choice_composes(group, choice):
+    overrides = [f"{group}={choice}"]
+    if group == "model":
+        text = choice in ("gpt", "bert", "hf")
+        overrides += ["dataset=synthetic_text"] if text else []
+        overrides += ["model.name=some/model"] if choice == "hf" else []
+    if group == "dataset":
+        overrides += ["model=gpt"] if choice in ("synthetic_text", "dbpedia_14", "yahoo_answers_topics") else []
+        overrides += (
+            ["dataset.name=x", "dataset.input_columns=[image]", "dataset.label_column=label"] if choice == "hub" else []
+        )
+    settings = compose_settings(*overrides)
+    assert (settings.provenance is None) == (choice == "off")
+
+
+def test_defaults_are_the_embedded_default():
+    settings = compose_settings()
+    assert (settings.model.name, settings.model.pretrained, settings.dataset.name) == ("resnet18", False, "digits")
+    c = settings.config
+    assert (c["num_clients"], c["clients_per_round"], c["num_rounds"], c["dirichlet_alpha"]) == (10, 4, 3, 0.3)
+    assert (settings.device, c["store"], settings.training.epochs, settings.training.batch_size) == (
+        "cpu",
+        "last",
+        2,
+        32,
+    )
+
+
+@pytest.mark.parametrize(
+    ("preset", "values"),
+    [
+        ("removal", (1.0, "leave_one_out", "global", "centered")),
+        ("artifact", (0.9, "none", "none", "predicted")),
+        ("paper", (0.9, "num_examples", "none", "predicted")),
+    ],
+)
+def test_presets_are_those_of_the_design(preset, values):
+    m = compose_settings(f"provenance={preset}").provenance.method
+    assert (m.layer_decay, m.weighting, m.reference, m.target) == values
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["clients_per_round=11"], "clients_per_round=11 is above num_clients=10"),
+        (["clients_per_round=0"], "clients_per_round must be a whole number of at least 1, got 0"),
+        (["num_clients=2.5"], "num_clients must be a whole number of at least 1, got 2.5"),
+        (["num_rounds=true"], "num_rounds must be a whole number of at least 1, got True"),
+        (["dirichlet_alpha=0"], "dirichlet_alpha must be a number above 0, got 0"),
+        (["dirichlet_alpha=-1"], "dirichlet_alpha must be a number above 0, got -1"),
+        (["dirichlet_alpha=much"], "dirichlet_alpha must be a number above 0, got 'much'"),
+        (["seed=-1"], "seed must be a whole number of at least 0"),
+        (["batch_size=0"], "batch_size must be"),
+        (["client.lr=0"], "client.lr must be a number above 0"),
+        (["client.epochs=0"], "client.epochs must be"),
+        (["client.optimizer=sgd"], "client.optimizer must be one of adam, adamw, got 'sgd'"),
+        (["client.precision=bf16"], "client.precision=bf16 needs device=cuda"),
+        (["device=tpu"], "device must be one of cpu, cuda, got 'tpu'"),
+        (["total_cpus=100000"], "total_cpus=100000, and this machine has"),
+        (["total_gpus=99"], "total_gpus=99, and this machine has"),
+        (["client_resources.cpus=100000"], "client_resources.cpus=100000 is above"),
+        (["client_resources.gpus=0.5"], "client_resources.gpus=0.5 is above the 0 GPUs"),
+        (["store=some"], "store must be one of none, last, all, got 'some'"),
+        (["strategy.min_clients=5"], "strategy.min_clients=5 is above clients_per_round=4"),
+        (["strategy.timeout_seconds=0"], "strategy.timeout_seconds must be a number above 0"),
+        (["provenance.layer_decay=1.5"], r"provenance.layer_decay must be a number in \(0, 1\], got 1.5"),
+        (["provenance.target=best"], "provenance.target must be one of predicted, margin, centered, label"),
+        (["provenance.weighting=some"], "provenance.weighting must be one of"),
+        (["provenance.layers=fc"], r"provenance.layers must be a list of layer names"),
+        (["model=gpt"], "model=gpt takes texts and dataset=digits holds images"),
+        (["dataset=synthetic_text"], "model=resnet18 takes images and dataset=synthetic_text holds texts"),
+        (["model=hf", "dataset=synthetic_text"], "model.name is not set: give model.name=..."),
+        (["model.pretrained=3"], "model.pretrained"),
+        (["dataset.mean=[0.5]"], "dataset.mean"),
+        (["dataset.source=digit"], r"dataset.source='digit' .*near: digits"),
+        (["run_name=a/b"], "run_name must be a folder's name"),
+        (["wandb.mode=on"], "wandb.mode must be one of disabled, online, offline"),
+        (["+num_client=3"], r"unknown key 'num_client' \(near: num_clients"),
+    ],
+)
+def test_illegal_values_are_refused_in_one_line(overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        compose_settings(*overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device=cuda, and torch sees no CUDA device"):
+        compose_settings("device=cuda")
+
+
+def test_a_gpu_is_shared_as_asked(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    whole = compose_settings("device=cuda")
+    assert (whole.total_gpus, whole.client_gpus) == (2, 1.0)
+    assert compose_settings("device=cuda", "client_resources.gpus=0.1").client_gpus == 0.1
+    with pytest.raises(ConfigError, match="leaves clients without a GPU"):
+        compose_settings("device=cuda", "client_resources.gpus=0")
+
+
+def test_the_fingerprint_follows_what_changes_results_and_nothing_else():
+    base = compose_settings()
+    for same in ("total_cpus=1", "log_dir=/x", "exp_key=other", "store=all", "wandb.mode=offline", "overwrite=true"):
+        assert fingerprint(compose_settings(same).config) == fingerprint(base.config), same
+    others = [
+        ("seed=1",),
+        ("dirichlet_alpha=0.2",),
+        ("provenance=paper",),
+        ("dataset.partition=iid",),
+        ("client.lr=0.01",),
+    ]
+    prints = {fingerprint(compose_settings(*other).config) for other in others} | {fingerprint(base.config)}
+    assert len(prints) == len(others) + 1
+
+
+def test_run_names_say_the_setting():
+    assert re.fullmatch(r"resnet18-digits-alpha0.3-4of10-3r-seed42-[0-9a-f]{8}", compose_settings().run_name)
+    assert compose_settings("run_name=mine").run_name == "mine"
+    assert "-iid-" in compose_settings("dataset.partition=iid").run_name
+
+
+def test_every_key_carries_a_comment():
+    """Keys that a user sets say their unit and range on the same line, where they are defined first."""
+    skipped = re.compile(
+        r"^\s*(defaults|hydra|run|sweep|client|client_resources|wandb|provenance|dataset|model):|^\s*-"
+    )
+    text = (CONF / "base.yaml").read_text().split("hydra:\n")[0]
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    assert [line for line in lines if "#" not in line and not skipped.match(line)] == []
+
+
+def test_help_names_groups_choices_and_keys():
+    text = help_text()
+    for group in GROUPS:
+        assert group in text
+    for name in ("densenet121", "pathmnist", "fedprox", "artifact", "figure2"):
+        assert name in text
+    keys = itertools.chain.from_iterable(_keys(yaml.safe_load((CONF / "base.yaml").read_text())))
+    assert all(key in text for key in keys)
+
+
+def _keys(node):
+    for key, value in node.items():
+        if key not in ("defaults", "hydra"):
+            yield [key]
+            if isinstance(value, dict):
+                yield from _keys(value)
+
+
+def test_unknown_groups_do_not_compose():
+    with pytest.raises(HydraException):
+        compose_config("model=resnet19")
+
+
+def test_settings_are_plain_values():
+    settings = read_settings(compose_config("model=bert", "dataset=synthetic_text", "++model.config.hidden_size=64"))
+    assert settings.model.config == {"hidden_size": 64}
+    assert isinstance(settings.config, dict)

@@ -1,0 +1,79 @@
+"""The command line: bad input is one line on stderr, status 2, and nothing written."""
+
+import sys
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from tracefl.main import main
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capfd):
+    """Call the command line in an empty folder; returns (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["tracefl", *arguments])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model=resnet19"], ["unknown model 'resnet19'", "resnet18", "choose one of"]),
+        (["dataset=minst"], ["unknown dataset 'minst'", "near: mnist"]),
+        (["num_client=3"], ["unknown key 'num_client'", "near: num_clients"]),
+        (["client.learning_rate=3"], ["unknown key 'client.learning_rate'"]),
+        (["clients_per_round=11"], ["clients_per_round=11 is above num_clients=10"]),
+        (["dirichlet_alpha=0"], ["dirichlet_alpha must be a number above 0, got 0"]),
+        (["model=gpt"], ["model=gpt takes texts and dataset=digits holds images"]),
+        (["dataset=mnist", "dataset.path=/no/such/folder"], ["/no/such/folder", "dataset.path"]),
+        (["dataset=pathmnist", "dataset.root=/no/such/folder"], ["/no/such/folder", "dataset.root"]),
+        (["num_clients=2000", "clients_per_round=2"], ["2000", "num_clients"]),
+        (["batch_size=1500"], ["batch_size"]),
+        (["exp_key=a b=c"], ["tracefl:"]),
+    ],
+)
+def test_bad_input(run, tmp_path, arguments, words):
+    status, _, err = run(*arguments)
+    lines = err.strip().splitlines()
+    assert status == 2
+    assert len(lines) == 1, err
+    assert lines[0].startswith("tracefl: ")
+    for word in words:
+        assert word in err
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_dry_run_says_what_would_run_and_writes_nothing(run, tmp_path):
+    status, out, _ = run("dry_run=true", "model=densenet121")
+    assert status == 0
+    assert "densenet121" in out
+    assert "would run in logs/default/densenet121-digits-" in out
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_help(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    assert "clients_per_round: 4" in out
+
+
+def test_a_folder_of_another_configuration_is_refused(run, tmp_path):
+    place = tmp_path / "logs" / "default" / "mine"
+    place.mkdir(parents=True)
+    (place / "precious.txt").write_text("keep me")
+    status, _, err = run("run_name=mine")
+    assert status == 2
+    assert "is no run's folder" in err
+    assert (place / "precious.txt").read_text() == "keep me"
