@@ -2,8 +2,8 @@ import itertools
 import re
 
 import pytest
-import yaml
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from tests.conftest import compose_config, compose_settings
 from tracefl.cli import CONF, choices, help_text
@@ -153,7 +153,7 @@ def test_help_names_groups_choices_and_keys():
         assert group in text
     for name in ("densenet121", "pathmnist", "fedprox", "artifact", "figure2"):
         assert name in text
-    keys = itertools.chain.from_iterable(_keys(yaml.safe_load((CONF / "base.yaml").read_text())))
+    keys = itertools.chain.from_iterable(_keys(OmegaConf.to_container(OmegaConf.load(CONF / "base.yaml"))))
     assert all(key in text for key in keys)
 
 

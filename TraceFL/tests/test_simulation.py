@@ -174,7 +174,14 @@ def test_medmnist_runs_from_a_local_file(tmp_path, dataset, shape, classes):
         bright = (labels * 190 // classes).astype(np.uint8).reshape(-1, *[1] * len(shape))
         arrays |= {f"{split}_images": noise + bright, f"{split}_labels": labels[:, None].astype(np.uint8)}
     np.savez(tmp_path / f"{dataset}.npz", **arrays)
-    folder = run(tmp_path, f"dataset={dataset}", f"dataset.root={tmp_path}", "num_rounds=1", "strategy=fedprox")
+    folder = run(
+        tmp_path,
+        f"dataset={dataset}",
+        f"dataset.root={tmp_path}",
+        "num_rounds=1",
+        "strategy=fedprox",
+        "dirichlet_alpha=100",
+    )
     assert len(json.loads((folder / "results.json").read_text())["classes"]) == classes
     assert rows(folder / "rounds.csv")
 

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,7 +101,7 @@ class TracedFedAvg(FedAvg):
             if reply is None:
                 left_out[client_id] = "no reply before the time limit (strategy.timeout_seconds)"
             elif reply.has_error():
-                left_out[client_id] = _first_line(reply.error.reason)
+                left_out[client_id] = _cause(reply.error.reason)
             else:
                 state = reply.content.array_records[self.arrayrecord_key].to_torch_state_dict()
                 bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
@@ -158,6 +159,9 @@ def _num_examples(reply: Message) -> int:
     return int(str(reply.content.metric_records["metrics"]["num-examples"]))
 
 
-def _first_line(reason: str | None) -> str:
+def _cause(reason: str | None) -> str:
+    """Return what went wrong, out of a traceback that Ray and Flower wrapped: its last line, without their marks."""
     lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
-    return lines[0] if lines else "no reason given"
+    if not lines:
+        return "no reason given"
+    return re.sub(r"\x1b\[\d*m|^<class '[\w.]+'>:<'|'>$", "", lines[-1])

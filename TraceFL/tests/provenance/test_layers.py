@@ -1,5 +1,8 @@
+import copy
+
 import pytest
 import torch
+from opacus.grad_sample import GradSampleModule
 from torch import nn
 from torch.testing import assert_close
 from transformers.pytorch_utils import Conv1D
@@ -46,6 +49,20 @@ def test_rule_agrees_with_autograd(name):
         (layer(inputs[i : i + 1]) * weights[i : i + 1]).sum().backward()
         for parameter_name, parameter in layer.named_parameters():
             assert_close(found[parameter_name][i], parameter.grad)
+
+
+@pytest.mark.parametrize("name", ["linear on tokens", "conv2d, groups", "conv1d, groups, dilation", "layer norm"])
+def test_rule_agrees_with_opacus(name):
+    """Opacus computes per-sample gradients for another purpose, by other code."""
+    layer, shape = LAYERS[name]
+    sampled = GradSampleModule(copy.deepcopy(layer).double(), loss_reduction="sum")
+    inputs = torch.randn(shape, dtype=torch.float64)
+    output = sampled(inputs)
+    weights = torch.randn_like(output)
+    (output * weights).sum().backward()
+    found = gradient_rule(layer)(layer, inputs, weights)
+    for parameter_name, parameter in sampled._module.named_parameters():
+        assert_close(found[parameter_name], parameter.grad_sample)
 
 
 @pytest.mark.parametrize("traffic", [-torch.inf, torch.inf])
