@@ -31,8 +31,8 @@ def run(monkeypatch, tmp_path, capfd):
     ("arguments", "words"),
     [
         (["model=resnet19"], ["unknown model 'resnet19'", "resnet18", "choose one of"]),
-        (["dataset=minst"], ["unknown dataset 'minst'", "near: mnist"]),
-        (["num_client=3"], ["unknown key 'num_client'", "near: num_clients"]),
+        (["dataset=minst"], ["unknown dataset 'minst'", "did you mean 'mnist'"]),
+        (["num_client=3"], ["unknown key 'num_client'", "did you mean 'num_clients'"]),
         (["client.learning_rate=3"], ["unknown key 'client.learning_rate'"]),
         (["clients_per_round=11"], ["clients_per_round=11 is above num_clients=10"]),
         (["dirichlet_alpha=0"], ["dirichlet_alpha must be a number above 0, got 0"]),

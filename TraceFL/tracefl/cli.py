@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from tracefl.names import near_matches
+from tracefl.names import did_you_mean
 
 CONF = Path(__file__).parent / "conf"
 
@@ -69,13 +69,13 @@ def explain_config_error(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return (
-            f"unknown {group} {name!r}{near_matches(name, choices(group))}; choose one of {', '.join(choices(group))}"
+            f"unknown {group} {name!r}; choose one of {', '.join(choices(group))}{did_you_mean(name, choices(group))}"
         )
     cause = error.__cause__ or error
     unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(r"full_key: (\S+)", str(cause))
     if unknown and "not in struct" in f"{error} {cause}":
         key = unknown.group(1)
-        return f"unknown key {key!r}{near_matches(key, _known_keys())}; --help lists all keys"
+        return f"unknown key {key!r}, see --help{did_you_mean(key, _known_keys())}"
     return one_line(error)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tracefl.datasets import DatasetSettings, PartitionSettings, source_names
+from tracefl.datasets import DatasetSettings, PartitionSettings
 from tracefl.errors import ConfigError
 from tracefl.models import ModelSettings
-from tracefl.names import near_matches
+from tracefl.names import did_you_mean
 from tracefl.provenance import Method
 from tracefl.provenance.method import METHOD_TARGETS, REFERENCES, WEIGHTINGS
 from tracefl.rounds import STORES
@@ -234,11 +234,6 @@ def _check_combinations(config: Mapping[str, Any], model: ModelSettings, dataset
             f"model={model.name} takes {model.kind}s and dataset={dataset.name} holds {dataset.kind}s; "
             f"choose a data set of {model.kind}s or another model"
         )
-    if dataset.source not in source_names():
-        raise ConfigError(
-            f"dataset.source={dataset.source!r} is not one of {', '.join(source_names())}"
-            f"{near_matches(dataset.source, source_names())}"
-        )
     if config["device"] == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda, and torch sees no CUDA device here; use device=cpu")
     if config["client"]["precision"] == "bf16" and config["device"] != "cuda":
@@ -282,7 +277,7 @@ def _refuse_unknown(config: Mapping[str, Any]) -> None:
     known |= {key.split(".")[0] for key in _RULES}
     for key in config:
         if key not in known:
-            raise ConfigError(f"unknown key {key!r}{near_matches(key, known)}; --help lists all keys")
+            raise ConfigError(f"unknown key {key!r}, see --help{did_you_mean(key, known)}")
 
 
 def _get(config: Mapping[str, Any], key: str) -> Any:

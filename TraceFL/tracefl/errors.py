@@ -6,7 +6,9 @@ one line and ends with status 2.
 
 
 class TraceFLError(Exception):
-    """Base of every error that TraceFL raises on purpose."""
+    """Base of every error that TraceFL raises on purpose; the command line ends with its ``exit_status``."""
+
+    exit_status = 2
 
 
 class ConfigError(TraceFLError, ValueError):
@@ -26,7 +28,9 @@ class LayerNotTraceableError(TraceFLError, ValueError):
 
 
 class RoundFailedError(TraceFLError, RuntimeError):
-    """Too few clients answered in a round for it to count."""
+    """Too few clients answered in a round for it to count; what was asked for was legal."""
+
+    exit_status = 1
 
 
 class RecordError(TraceFLError, ValueError):

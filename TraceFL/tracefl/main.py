@@ -27,7 +27,9 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(explain_config_error(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.stderr.write("tracefl: interrupted; finished rounds stay recorded\n")
+        sys.stderr.flush()
+        os._exit(130)  # Flower's server thread may still wait for its clients, for up to strategy.timeout_seconds
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="base")
@@ -41,12 +43,12 @@ def _run(cfg: DictConfig) -> None:
     try:
         run_settings(read_settings(cfg))
     except (TraceFLError, OmegaConfBaseException) as error:
-        _refuse(one_line(error))
+        _refuse(one_line(error), getattr(error, "exit_status", _BAD_INPUT))
 
 
-def _refuse(message: str) -> None:
+def _refuse(message: str, status: int = _BAD_INPUT) -> None:
     sys.stderr.write(f"tracefl: {message}\n")
-    sys.exit(_BAD_INPUT)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

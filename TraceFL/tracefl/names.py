@@ -1,10 +1,10 @@
-"""Near matches for a name that does not exist."""
+"""What somebody may have meant by a name that does not exist."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def near_matches(name: str, known: Iterable[str]) -> str:
-    """Return ``" (near: a, b)"``, or an empty string where nothing comes near."""
-    matches = get_close_matches(name, [candidate for candidate in known if candidate], n=3, cutoff=0.6)
-    return f" (near: {', '.join(matches)})" if matches else ""
+def did_you_mean(name: object, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean 'a' or 'b'?"`` for the choices nearest to ``name``, or an empty string."""
+    near = get_close_matches(str(name), [choice for choice in choices if choice], n=3)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

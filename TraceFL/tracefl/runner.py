@@ -44,9 +44,17 @@ def run_settings(settings: Settings) -> None:
     resources = Resources(
         config["total_cpus"], settings.total_gpus, config["client_resources"]["cpus"], settings.client_gpus
     )
-    with terminal_lines(console), RunLog() as run_log, ray_cluster(resources) as ray_is_up:
+    with (
+        terminal_lines(console),
+        RunLog() as run_log,
+        Terminal(console) as terminal,
+        ray_cluster(resources) as ray_is_up,
+    ):
         log.info("preparing %s", settings.run_name)
-        _run_on(ray_is_up, resources, settings, folder, run_log, console)
+        try:
+            _run_on(ray_is_up, resources, settings, folder, run_log, terminal)
+        finally:
+            shutil.rmtree(folder.work, ignore_errors=True)
     show_run(console, [result.row for result in folder.results()], path)
 
 
@@ -56,7 +64,7 @@ def _run_on(
     settings: Settings,
     folder: RunFolder,
     run_log: RunLog,
-    console: Console,
+    terminal: Terminal,
 ) -> None:
     """Run a configuration once Ray is up."""
     # Seconds of imports of Flower and the data libraries: Ray starts meanwhile.
@@ -74,16 +82,15 @@ def _run_on(
     def serve(federation: Federation) -> None:
         folder.begin()
         run_log.open(folder.path / "run.log")
-        with ExitStack() as observers_end, Terminal(console) as terminal:
+        with ExitStack() as observers_end:
             observers: list[Observer] = [terminal]
             if config["wandb"]["mode"] != "disabled":
                 observers.append(WandbTracker(config, folder.path))
             for observer in observers:
                 observers_end.callback(observer.close)
-            observers_end.callback(shutil.rmtree, folder.work, ignore_errors=True)
             try:
                 Experiment(settings, prepared, folder, tuple(observers)).run(federation)
-            except TraceFLError as error:
+            except (TraceFLError, OSError) as error:
                 log.error("stopped: %s", error, extra={"said_by_main": True})
                 raise
 

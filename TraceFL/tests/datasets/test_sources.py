@@ -12,7 +12,7 @@ def test_sources_are_registered():
 
 
 def test_unknown_source_names_near_matches(make_settings):
-    with pytest.raises(ConfigError, match=r"dataset\.source is 'digit', .*did you mean digits\?"):
+    with pytest.raises(ConfigError, match=r"dataset\.source is 'digit', .*did you mean 'digits'\?"):
         load_source(make_settings(source="digit"), seed=0)
 
 

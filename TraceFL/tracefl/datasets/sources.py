@@ -1,6 +1,5 @@
 """Where data sets come from: types that every source returns, and the registry of sources."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from tracefl.datasets.settings import DatasetSettings
 from tracefl.errors import ConfigError
+from tracefl.names import did_you_mean
 
 Rows = NDArray[np.int64]
 
@@ -86,10 +86,8 @@ def load_source(settings: DatasetSettings, seed: int) -> RawDataset:
         DataError: The data set is absent, incomplete or not as described.
     """
     if settings.source not in _SOURCES:
-        near = difflib.get_close_matches(str(settings.source), source_names(), n=2)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ConfigError(
-            f"dataset.source is {settings.source!r}, which is not registered; {hint}"
-            f"set it to one of {', '.join(source_names())}"
+            f"dataset.source is {settings.source!r}, which is not registered; set it to one of "
+            f"{', '.join(source_names())}{did_you_mean(settings.source, source_names())}"
         )
     return _SOURCES[settings.source](settings, seed)

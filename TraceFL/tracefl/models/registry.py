@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from tracefl.errors import ConfigError
-from tracefl.models.settings import ModelSettings, ModelSpec, did_you_mean
+from tracefl.models.settings import ModelSettings, ModelSpec
+from tracefl.names import did_you_mean
 
 if TYPE_CHECKING:
     from tracefl.models.tokenizer import TextEncoder

@@ -1,6 +1,5 @@
 """What the configuration group ``model`` says, and what another process needs to build the same architecture."""
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -8,19 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from tracefl.errors import ConfigError, RecordError
+from tracefl.names import did_you_mean
+from tracefl.training import OPTIMIZERS
 
 FAMILIES: dict[str, str] = {"torchvision": "image", "transformers": "text"}
 """Library that a model comes from, to the kind of input it takes."""
 
-OPTIMIZERS = ("adam", "adamw")
 MIN_TOKENIZER_VOCAB = 300
 """A trained tokenizer starts from 256 bytes and its special tokens."""
-
-
-def did_you_mean(value: str, choices: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the choice nearest to ``value``, else the empty string."""
-    near = difflib.get_close_matches(value, list(choices), n=3)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 @dataclass(frozen=True)

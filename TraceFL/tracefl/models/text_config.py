@@ -6,7 +6,8 @@ from typing import Any
 
 from tracefl.errors import ConfigError
 from tracefl.models.hub import fetch, is_folder, load_transformers, one_line, transformers_errors
-from tracefl.models.settings import ModelSettings, did_you_mean
+from tracefl.models.settings import ModelSettings
+from tracefl.names import did_you_mean
 
 log = logging.getLogger(__name__)
 

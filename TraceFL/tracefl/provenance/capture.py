@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tracefl.errors import LayerNotTraceableError
 from tracefl.examples import Inputs
-from tracefl.names import near_matches
+from tracefl.names import did_you_mean
 from tracefl.provenance.layers import gradient_rule, own_parameters
 
 
@@ -59,8 +59,8 @@ def traced_layers(model: nn.Module, layers: Sequence[str] | None) -> dict[str, n
     for wanted in layers:
         if wanted not in modules:
             raise LayerNotTraceableError(
-                f"layer {wanted!r} does not exist in the model{near_matches(wanted, modules)}; "
-                "name layers as in named_modules() (provenance.layers)"
+                f"layer {wanted!r} does not exist in the model; name layers as in named_modules() "
+                f"(provenance.layers){did_you_mean(wanted, modules)}"
             )
         below = {name for name in traceable if not wanted or name == wanted or name.startswith(f"{wanted}.")}
         if not below:
