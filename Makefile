@@ -17,7 +17,7 @@ lint: .venv/.installed
 .venv/.installed: requirements.lock TraceFL/pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e TraceFL
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e TraceFL
 	touch $@
 
 # After a change of pyproject.toml's dependencies; needs uv.

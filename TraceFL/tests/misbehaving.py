@@ -1,4 +1,4 @@
-"""A client app whose clients 1, 2 and 3 misbehave in round 1: raise, die, answer with a NaN."""
+"""Client apps whose clients 1, 2 and 3 misbehave in one round: raise, die, answer with a NaN."""
 
 import os
 
@@ -8,21 +8,24 @@ from flwr.clientapp import ClientApp
 
 from tracefl import client_app
 
-app = ClientApp()
-app.query()(client_app.identify)
 
+def misbehaving_app(bad_round):
+    app = ClientApp()
+    app.query()(client_app.identify)
 
-@app.train()
-def train(message, context):
-    client = client_app.client_id_of(context)
-    first = message.content.config_records["config"]["server-round"] == 1
-    if first and client == "1":
-        raise ValueError("the disk of client 1 is full")
-    if first and client == "2":
-        os._exit(1)
-    reply = client_app.train_client(message, context)
-    if first and client == "3":
-        state = reply.content.array_records["arrays"].to_torch_state_dict()
-        state["fc.bias"] = torch.full_like(state["fc.bias"], torch.nan)
-        reply.content["arrays"] = ArrayRecord(state)
-    return reply
+    @app.train()
+    def train(message, context):
+        client = client_app.client_id_of(context)
+        bad = message.content.config_records["config"]["server-round"] == bad_round
+        if bad and client == "1":
+            raise ValueError("the disk of client 1 is full")
+        if bad and client == "2":
+            os._exit(1)
+        reply = client_app.train_client(message, context)
+        if bad and client == "3":
+            state = reply.content.array_records["arrays"].to_torch_state_dict()
+            state["fc.bias"] = torch.full_like(state["fc.bias"], torch.nan)
+            reply.content["arrays"] = ArrayRecord(state)
+        return reply
+
+    return app

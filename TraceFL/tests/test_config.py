@@ -90,7 +90,15 @@ def test_presets_are_those_of_the_design(preset, values):
         (["dataset.mean=[0.5]"], "dataset.mean"),
         (["run_name=a/b"], "run_name must be a folder's name"),
         (["wandb.mode=on"], "wandb.mode must be one of disabled, online, offline"),
-        (["+num_client=3"], r"unknown key 'num_client', .*did you mean 'num_clients'"),
+        (["log_dir=null"], "log_dir must be text"),
+        (["strategy.name=fedfoo"], "strategy.name must be one of fedavg, fedprox, got 'fedfoo'"),
+        (["strategy.proximal_mu=0.5"], "strategy.proximal_mu=0.5 needs strategy=fedprox"),
+        (["privacy.name=zzz"], "privacy.name must be one of none"),
+        (["model.name=resnet19"], "model.name='resnet19' is unknown"),
+        (["dataset.source=digit"], "dataset.source is 'digit', .*did you mean 'digits'"),
+        (["dataset=mnist", "dataset.path=5"], "dataset.path must be text"),
+        (["client=null"], "client.epochs is missing"),
+        (["~client.lr"], "client.lr is missing"),
     ],
 )
 def test_illegal_values_are_refused_in_one_line(overrides, message):

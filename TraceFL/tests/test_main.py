@@ -1,10 +1,13 @@
 """The command line: bad input is one line on stderr, status 2, and nothing written."""
 
+import subprocess
 import sys
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
+from tests.conftest import compose_config
 from tracefl.main import main
 
 
@@ -42,6 +45,11 @@ def run(monkeypatch, tmp_path, capfd):
         (["num_clients=2000", "clients_per_round=2"], ["2000", "num_clients"]),
         (["batch_size=1500"], ["batch_size"]),
         (["exp_key=a b=c"], ["tracefl:"]),
+        (["+num_client=3"], ["keys cannot be added or removed", "did you mean 'num_clients'"]),
+        (["~client.lr"], ["keys cannot be added or removed"]),
+        (["model.pretrained=/no/such.pt"], ["/no/such.pt", "model.pretrained"]),
+        (["provenance.layers=[fcc]"], ["layer 'fcc' does not exist", "did you mean 'fc'"]),
+        (["log_dir=/dev/null/x"], ["cannot write below /dev/null"]),
     ],
 )
 def test_bad_input(run, tmp_path, arguments, words):
@@ -69,7 +77,24 @@ def test_help(run):
     assert "clients_per_round: 4" in out
 
 
-def test_a_folder_of_another_configuration_is_refused(run, tmp_path):
+def test_a_run_of_another_configuration_is_refused(run, tmp_path):
+    place = tmp_path / "logs" / "default" / "mine"
+    place.mkdir(parents=True)
+    OmegaConf.save(compose_config("run_name=mine", "seed=7", "store=all"), place / "config.yaml", resolve=True)
+    status, _, err = run("run_name=mine")
+    assert status == 2
+    assert "holds a run of another configuration (differs in seed)" in err
+    (place / "config.yaml").write_text("a: [")
+    assert "is damaged" in run("run_name=mine")[2]
+
+
+def test_telemetry_is_off():
+    code = "import os, tracefl; print(os.environ['FLWR_TELEMETRY_ENABLED'], os.environ['RAY_USAGE_STATS_ENABLED'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0"]
+
+
+def test_a_folder_that_is_no_run_is_refused(run, tmp_path):
     place = tmp_path / "logs" / "default" / "mine"
     place.mkdir(parents=True)
     (place / "precious.txt").write_text("keep me")

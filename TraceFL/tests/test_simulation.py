@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from tests.conftest import TINY, compose_settings
-from tracefl import runner, simulation
+from tests.misbehaving import misbehaving_app
+from tracefl import simulation
 from tracefl.errors import RoundFailedError
 from tracefl.runner import run_settings
 from tracefl.trace import retrace
-from tracefl.tracking import provenance_rows
+from tracefl.tracking import RunFolder, provenance_rows
 
 pytestmark = [pytest.mark.simulation, pytest.mark.slow]
 
@@ -128,13 +129,17 @@ def test_a_complete_run_is_shown_and_not_run_again(digits, capsys):
 
 @pytest.fixture
 def misbehaving(monkeypatch):
-    from tests import misbehaving
+    """Let clients 1, 2 and 3 misbehave in one round of the runs that follow."""
+    simulate = simulation.simulate
 
-    monkeypatch.setattr(simulation, "simulate", functools.partial(simulation.simulate, app=misbehaving.app))
-    return runner
+    def use(bad_round):
+        monkeypatch.setattr(simulation, "simulate", functools.partial(simulate, app=misbehaving_app(bad_round)))
+
+    return use
 
 
-def test_clients_that_fail_are_left_out_and_the_run_goes_on(misbehaving, tmp_path, caplog):
+def test_clients_that_fail_are_left_out_and_the_run_goes_on(misbehaving, tmp_path):
+    misbehaving(bad_round=1)
     folder = run(tmp_path, "clients_per_round=5", "store=all")
     first, second = (json.loads((folder / f"rounds/000{n}/round.json").read_text()) for n in (1, 2))
     assert set(first["client_weights"]) == {"0", "4"}
@@ -148,17 +153,17 @@ def test_clients_that_fail_are_left_out_and_the_run_goes_on(misbehaving, tmp_pat
     assert json.loads((folder / "results.json").read_text())["clients_left_out"] == 3
 
 
-def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(misbehaving, tmp_path, monkeypatch):
-    settings = compose_settings(
-        *TINY, f"log_dir={tmp_path}", "run_name=run", "clients_per_round=5", "strategy.min_clients=3"
-    )
-    with pytest.raises(
-        RoundFailedError, match=r"round 1: 2 of 5 clients answered, strategy.min_clients is 3; .*client 1"
-    ):
-        run_settings(settings)
+def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(misbehaving, tmp_path):
+    misbehaving(bad_round=2)
+    overrides = ("clients_per_round=5", "strategy.min_clients=3")
+    with pytest.raises(RoundFailedError, match=r"round 2: 2 of 5 clients answered, .*min_clients is 3; .*client 1"):
+        run(tmp_path, *overrides)
     folder = tmp_path / "default" / "run"
+    assert [row["round"] for row in rows(folder / "rounds.csv")] == ["1"]
+    assert {row["round"] for row in rows(folder / "provenance.csv")} == {"1"}
+    assert retrace(folder)[0] == 1
     assert not (folder / "results.json").exists()
-    assert "stopped: round 1" in (folder / "run.log").read_text()
+    assert "stopped: round 2" in (folder / "run.log").read_text()
     assert not (folder / ".work").exists()
 
 
@@ -168,7 +173,7 @@ def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(misbehaving, tmp_p
 def test_medmnist_runs_from_a_local_file(tmp_path, dataset, shape, classes):
     draw = np.random.default_rng(0)
     arrays = {}
-    for split, n in (("train", 330), ("val", 22), ("test", 66)):
+    for split, n in (("train", 900), ("val", 22), ("test", 66)):
         labels = np.arange(n) % classes
         noise = draw.integers(0, 60, (n, *shape), dtype=np.uint8)
         bright = (labels * 190 // classes).astype(np.uint8).reshape(-1, *[1] * len(shape))
@@ -216,8 +221,25 @@ def test_text_models_run_and_trace_again(tmp_path, model):
     assert (folder / "tokenizer").is_dir()
 
 
-def test_real_data_from_a_folder(tmp_path, shared_data):
-    folder = run(tmp_path, "dataset=mnist", f"dataset.path={shared_data / 'mnist'}", "num_rounds=1", "provenance=off")
-    (row,) = rows(folder / "rounds.csv")
-    assert row["localization_accuracy"] == ""
-    assert float(row["global_accuracy"]) > 0
+def test_real_data_from_a_folder_traced_every_second_round(tmp_path, shared_data):
+    overrides = (
+        "dataset=mnist",
+        f"dataset.path={shared_data / 'mnist'}",
+        "provenance.every=2",
+        "provenance.target=label",
+    )
+    folder = run(tmp_path, *overrides, "provenance.counterfactual=false", "client.epochs=2")
+    first, second = rows(folder / "rounds.csv")
+    assert (first["localization_accuracy"], first["inputs_traced"]) == ("", "0")
+    assert {row["round"] for row in rows(folder / "provenance.csv")} <= {"2"}
+    assert second["counterfactual_agreement"] == ""
+
+
+def test_an_unfinished_run_of_the_same_configuration_is_run_again(tmp_path):
+    place = tmp_path / "default" / "run"
+    place.mkdir(parents=True)
+    settings = compose_settings(*TINY, f"log_dir={tmp_path}", "run_name=run", "num_rounds=1", "provenance=off")
+    RunFolder(place, settings).begin()
+    (place / "rounds.csv").write_text("left by a kill")
+    run_settings(settings)
+    assert [row["round"] for row in rows(place / "rounds.csv")] == ["1"]

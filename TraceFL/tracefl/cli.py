@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
+from tracefl.errors import ConfigError
 from tracefl.names import did_you_mean
 
 CONF = Path(__file__).parent / "conf"
@@ -60,7 +61,15 @@ def _group_lines(group: str, name: str) -> Iterator[str]:
 
 
 def prepare_overrides(arguments: Sequence[str]) -> list[str]:
-    """Let ``model.config.KEY=value`` add keys: each architecture has sizes of its own, checked when it is built."""
+    """Let ``model.config.KEY=value`` add keys: each architecture has sizes of its own, checked when it is built.
+
+    Raises:
+        ConfigError: A key is appended (+key) or removed (~key): nothing would read it, or something would miss it.
+    """
+    for argument in arguments:
+        if argument.startswith(("+", "~")) and not argument.startswith("++model.config."):
+            key = argument.lstrip("+~").partition("=")[0]
+            raise ConfigError(f"keys cannot be added or removed, got {argument!r}{did_you_mean(key, _known_keys())}")
     return [f"++{a}" if a.startswith("model.config.") else a for a in arguments]
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,18 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tracefl.datasets import DatasetSettings, PartitionSettings
+from tracefl.cli import choices
+from tracefl.datasets import DatasetSettings, PartitionSettings, check_source
+from tracefl.environment import cpus_here
 from tracefl.errors import ConfigError
-from tracefl.models import ModelSettings
-from tracefl.names import did_you_mean
+from tracefl.models import ModelSettings, find_model
 from tracefl.provenance import Method
 from tracefl.provenance.method import METHOD_TARGETS, REFERENCES, WEIGHTINGS
 from tracefl.rounds import STORES
 from tracefl.training import OPTIMIZERS, PRECISIONS, TrainingSettings
 
 # Keys that say where and how a run happens, and so change none of its numbers.
-_CIRCUMSTANCES = (
+CIRCUMSTANCES = (
     "exp_key",
     "run_name",
     "log_dir",
@@ -84,7 +84,7 @@ class Settings:
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Return eight hexadecimal digits that differ whenever two configurations can give different numbers."""
-    kept = {key: value for key, value in config.items() if key not in _CIRCUMSTANCES}
+    kept = {key: value for key, value in config.items() if key not in CIRCUMSTANCES}
     kept["client_resources"] = config["client_resources"]["cpus"]  # a client's threads: they change the rounding
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -119,7 +119,18 @@ _NOT_NEGATIVE = _Rule((int, float), lambda v: 0 <= v < float("inf"), "a number o
 _FLAG = _Rule((bool,), lambda _: True, "true or false")
 _NAME = _Rule((str,), lambda v: bool(v) and "/" not in v and v not in (".", ".."), "a folder's name without '/'")
 
+_TEXT = _Rule((str,), bool, "text (in quotes where it looks like a number)")
+_OPTIONAL_TEXT = _Rule(_TEXT.kinds, _TEXT.allowed, _TEXT.wanted, optional=True)
+
 _RULES: dict[str, _Rule] = {
+    "log_dir": _TEXT,
+    "model.name": _TEXT,
+    "dataset.name": _TEXT,
+    "dataset.hub_id": _OPTIONAL_TEXT,
+    "dataset.path": _OPTIONAL_TEXT,
+    "dataset.root": _OPTIONAL_TEXT,
+    "strategy.name": _one_of(tuple(choices("strategy"))),
+    "privacy.name": _one_of(tuple(choices("privacy"))),
     "exp_key": _NAME,
     "run_name": _Rule(_NAME.kinds, _NAME.allowed, _NAME.wanted, optional=True),
     "overwrite": _FLAG,
@@ -166,7 +177,6 @@ def read_settings(cfg: DictConfig) -> Settings:
     if missing:
         raise ConfigError(f"{missing[0]} is not set: give {missing[0]}=...")
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    _refuse_unknown(config)
     for key, rule in _RULES.items():
         rule.check(key, _get(config, key))
     model = ModelSettings(**config["model"])
@@ -238,11 +248,16 @@ def _check_combinations(config: Mapping[str, Any], model: ModelSettings, dataset
         raise ConfigError("device=cuda, and torch sees no CUDA device here; use device=cpu")
     if config["client"]["precision"] == "bf16" and config["device"] != "cuda":
         raise ConfigError(f"client.precision=bf16 needs device=cuda, got device={config['device']}")
+    strategy = config["strategy"]
+    if strategy["name"] != "fedprox" and strategy["proximal_mu"]:
+        raise ConfigError(f"strategy.proximal_mu={strategy['proximal_mu']} needs strategy=fedprox")
+    find_model(model.name, model.family)
+    check_source(dataset)
     _check_resources(config)
 
 
 def _check_resources(config: Mapping[str, Any]) -> None:
-    here = os.cpu_count() or 1
+    here = cpus_here()
     total_cpus = config["total_cpus"] or here
     if total_cpus > here:
         raise ConfigError(f"total_cpus={total_cpus}, and this machine has {here}; lower it or leave it null")
@@ -271,17 +286,10 @@ def _total_gpus(config: Mapping[str, Any]) -> int:
     return torch.cuda.device_count() if config["device"] == "cuda" else 0
 
 
-def _refuse_unknown(config: Mapping[str, Any]) -> None:
-    """Refuse keys that were appended (+key=value): nothing would read them."""
-    known = {"client", "model", "dataset", "strategy", "privacy", "provenance", "client_resources", "wandb", "log_dir"}
-    known |= {key.split(".")[0] for key in _RULES}
-    for key in config:
-        if key not in known:
-            raise ConfigError(f"unknown key {key!r}, see --help{did_you_mean(key, known)}")
-
-
 def _get(config: Mapping[str, Any], key: str) -> Any:
     value: Any = config
     for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise ConfigError(f"{key} is missing; groups cannot be null and keys cannot be removed")
         value = value[part]
     return value

@@ -25,8 +25,13 @@ def describe_environment(device: str) -> dict[str, Any]:
             "device": device,
             "gpu": gpu,
             "processor": platform.processor() or platform.machine(),
-            "cpus": os.cpu_count(),
+            "cpus": cpus_here(),
             "torch_threads": torch.get_num_threads(),
             "system": platform.platform(),
         },
     }
+
+
+def cpus_here() -> int:
+    """Return how many CPUs this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

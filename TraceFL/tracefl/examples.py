@@ -38,11 +38,6 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, index: Tensor) -> "Examples":
-        """Return the examples at ``index``, a ``(M,)`` int64 tensor."""
-        features = {name: tensor[index] for name, tensor in self.features.items()}
-        return Examples(features, self.labels[index], self.rows[index], self.mean, self.std)
-
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Inputs, Tensor]:
         """Return model inputs and ``(B,)`` labels of the examples at ``index``, on ``device``."""
         chosen = {name: tensor[index].to(device) for name, tensor in self.features.items()}

@@ -13,6 +13,7 @@ from tracefl.models import initial_model
 from tracefl.observer import Observer
 from tracefl.preparation import Prepared, save_inputs
 from tracefl.provenance import summarize
+from tracefl.provenance.capture import traced_layers
 from tracefl.report.figures import draw_run
 from tracefl.rounds import RoundResult
 from tracefl.seeds import derive_seed
@@ -26,10 +27,11 @@ log = logging.getLogger(__name__)
 
 
 class Experiment:
-    """A prepared run with its folder; ``run`` trains, traces and records every round.
+    """A prepared run; ``run`` trains, traces and records every round.
 
     Raises:
         ConfigError: The initial model cannot be made as asked.
+        LayerNotTraceableError: A layer named in ``provenance.layers`` cannot be traced.
     """
 
     def __init__(
@@ -37,26 +39,29 @@ class Experiment:
         settings: Settings,
         prepared: Prepared,
         folder: RunFolder,
-        observers: tuple[Observer, ...],
     ) -> None:
         self.settings = settings
         self.prepared = prepared
         seed = derive_seed(settings.config["seed"], "model")
         self.model = initial_model(settings.model, prepared.spec, seed)
+        if settings.provenance is not None and settings.provenance.method.layers is not None:
+            traced_layers(self.model, settings.provenance.method.layers)
         self.folder = folder
-        self.observers = observers
+        self.observers: tuple[Observer, ...] = ()
         self._round_began = 0.0
 
-    def run(self, federation: Federation) -> None:
+    def run(self, federation: Federation, observers: tuple[Observer, ...]) -> None:
         """Run all rounds, record each, and write the results.
 
         Args:
             federation: The clients, by the ids of the prepared data.
+            observers: Who follows the run.
 
         Raises:
             RoundFailedError: Too few clients answered; earlier rounds stay recorded.
         """
         began = time.perf_counter()
+        self.observers = observers
         self._write_inputs()
         for note in self.prepared.data.notes:
             log.info("data: %s", note)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tracefl.cli import explain_config_error, help_text, one_line, prepare_overrides
-from tracefl.errors import TraceFLError
+from tracefl.errors import ConfigError, TraceFLError
 
 _BAD_INPUT = 2  # exit status
 
@@ -20,11 +20,11 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
-    sys.argv[1:] = prepare_overrides(sys.argv[1:])
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra then raises instead of printing and exiting with 1
     try:
+        sys.argv[1:] = prepare_overrides(sys.argv[1:])
         _run()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _refuse(explain_config_error(error))
     except KeyboardInterrupt:
         sys.stderr.write("tracefl: interrupted; finished rounds stay recorded\n")
@@ -42,6 +42,8 @@ def _run(cfg: DictConfig) -> None:
     gc.enable()
     try:
         run_settings(read_settings(cfg))
+    except OSError as error:
+        _refuse(f"{error.strerror or one_line(error)}: {error.filename or 'no file named'}", status=1)
     except (TraceFLError, OmegaConfBaseException) as error:
         _refuse(one_line(error), getattr(error, "exit_status", _BAD_INPUT))
 

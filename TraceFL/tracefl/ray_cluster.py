@@ -14,6 +14,8 @@ from typing import Any
 
 import ray
 
+from tracefl.environment import cpus_here
+
 # For the workers, where glibc allocates: keep the memory of a step's gradients for the next step, rather than hand it
 # back to the system and fault it in again page by page. A training step of ResNet-18 is 7 % shorter.
 _WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
@@ -38,7 +40,7 @@ class Resources:
     @property
     def workers(self) -> int:
         """How many clients run at once."""
-        by_cpu = (self.total_cpus or os.cpu_count() or 1) // self.client_cpus
+        by_cpu = (self.total_cpus or cpus_here()) // self.client_cpus
         return min(by_cpu, int(self.total_gpus / self.client_gpus)) if self.client_gpus else by_cpu
 
 
@@ -52,13 +54,13 @@ def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
         What ``ray.init`` will return or raise; to be waited for before Ray is used.
     """
     arguments: dict[str, Any] = {
+        "address": "local",  # a cluster of its own, whatever else runs on this machine
+        "num_cpus": resources.total_cpus or cpus_here(),
         "num_gpus": resources.total_gpus,
         "include_dashboard": False,
         "log_to_driver": False,
         "logging_level": logging.ERROR,
     }
-    if resources.total_cpus is not None:
-        arguments["num_cpus"] = resources.total_cpus
     for variable, value in _WORKER_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     with ThreadPoolExecutor(1) as background:

@@ -138,7 +138,10 @@ def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _save(path: Path, state: Mapping[str, Tensor]) -> None:
     # safetensors refuses tensors that share memory (tied weights) or are not contiguous
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
+    except SafetensorError as error:
+        raise RecordError(f"{path} cannot be written ({error}); earlier rounds stay recorded") from error
 
 
 def _load(path: Path) -> dict[str, Tensor]:

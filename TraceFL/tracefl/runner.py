@@ -78,6 +78,7 @@ def _run_on(
     config = settings.config
     began = time.perf_counter()
     prepared = prepare_run(settings)
+    experiment = Experiment(settings, prepared, folder)  # whatever can be refused is, before anything is written
 
     def serve(federation: Federation) -> None:
         folder.begin()
@@ -89,7 +90,7 @@ def _run_on(
             for observer in observers:
                 observers_end.callback(observer.close)
             try:
-                Experiment(settings, prepared, folder, tuple(observers)).run(federation)
+                experiment.run(federation, tuple(observers))
             except (TraceFLError, OSError) as error:
                 log.error("stopped: %s", error, extra={"said_by_main": True})
                 raise

@@ -1,6 +1,7 @@
 """The Flower server: finds out which node is which client, then runs the strategy over the rounds."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,9 +78,13 @@ class Federation:
         num_clients: Clients that will connect.
         max_in_flight: Messages sent before replies are waited for, as many as there are workers; None for no limit.
             More would only fill the memory: each carries the whole model.
+        over: Set when no client will answer any more.
     """
 
-    def __init__(self, grid: Grid, num_clients: int, max_in_flight: int | None = None) -> None:
+    def __init__(
+        self, grid: Grid, num_clients: int, max_in_flight: int | None = None, over: threading.Event | None = None
+    ) -> None:
+        self._over = threading.Event() if over is None else over
         self._grid = grid
         self._num_clients = num_clients
         self._max_in_flight = max_in_flight
@@ -111,7 +116,7 @@ class Federation:
             num_examples=plan.num_examples,
         )
         make_strategy(plan.strategy, session, plan.proximal_mu).start(
-            grid=_ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight),
+            grid=_ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._over),
             initial_arrays=ArrayRecord(plan.initial_weights),
             num_rounds=plan.num_rounds,
             timeout=plan.timeout_seconds,
@@ -120,8 +125,8 @@ class Federation:
 
     def _identify(self) -> dict[str, int]:
         """Return client id to node id; Flower's own node ids are random in each run."""
-        nodes = {}
-        while self._questions and time.monotonic() < self._deadline:
+        nodes: dict[str, int] = {}
+        while self._questions and not self._over.is_set() and time.monotonic() < self._deadline:
             for answer in self._grid.pull_messages(self._questions):
                 self._questions.discard(answer.metadata.reply_to_message_id)
                 node = answer.metadata.src_node_id
@@ -134,7 +139,10 @@ class Federation:
 
 
 def make_server_app(
-    serve: Callable[[Federation], None], num_clients: int, max_in_flight: int | None = None
+    serve: Callable[[Federation], None],
+    num_clients: int,
+    max_in_flight: int | None = None,
+    over: threading.Event | None = None,
 ) -> ServerApp:
     """Return a ServerApp that hands its federation to ``serve``."""
     app = ServerApp()
@@ -142,7 +150,7 @@ def make_server_app(
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         del context
-        serve(Federation(grid, num_clients, max_in_flight))
+        serve(Federation(grid, num_clients, max_in_flight, over))
 
     return app
 
@@ -150,7 +158,10 @@ def make_server_app(
 class _ReportingGrid(Grid):
     """A grid that says when a reply comes in and sends no more than can be worked on; the rest is the inner grid's."""
 
-    def __init__(self, inner: Grid, on_reply: Callable[[], None], max_in_flight: int | None) -> None:
+    def __init__(
+        self, inner: Grid, on_reply: Callable[[], None], max_in_flight: int | None, over: threading.Event
+    ) -> None:
+        self._over = over
         self._inner = inner
         self._on_reply = on_reply
         self._max_in_flight = max_in_flight
@@ -180,7 +191,7 @@ class _ReportingGrid(Grid):
         waiting: set[str] = set()
         replies: list[Message] = []
         deadline = None if timeout is None else time.monotonic() + timeout
-        while (unsent or waiting) and (deadline is None or time.monotonic() < deadline):
+        while (unsent or waiting) and not self._over.is_set() and (deadline is None or time.monotonic() < deadline):
             room = len(unsent) if self._max_in_flight is None else self._max_in_flight - len(waiting)
             waiting.update(self._inner.push_messages(unsent[:room]))
             del unsent[:room]

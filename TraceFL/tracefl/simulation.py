@@ -1,8 +1,10 @@
 """Runs a federation on this machine, or on a Ray cluster: Flower's simulation with Ray-backed clients."""
 
 import logging
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from flwr.clientapp import ClientApp
@@ -38,10 +40,12 @@ def simulate(
     flower.handlers.clear()  # its own terminal lines; the records still reach whoever listens at the root
     flower.propagate = True
     flower.setLevel(logging.INFO)
-    with warnings.catch_warnings():
+    over = threading.Event()
+    with warnings.catch_warnings(), ExitStack() as ending:
+        ending.callback(over.set)  # Flower's server thread must not wait for clients that are gone
         warnings.filterwarnings("ignore", module="ray|flwr")  # notes to their own developers
         run_simulation(
-            server_app=make_server_app(serve, num_clients, max_in_flight=resources.workers),
+            server_app=make_server_app(serve, num_clients, resources.workers, over),
             client_app=app,
             num_supernodes=num_clients,
             backend_config={"client_resources": client_resources},  # Ray runs already, see ray_cluster.py

@@ -26,13 +26,11 @@ class RoundOutcome:
 
     Attributes:
         record: Weights of the clients that count, and of the global model before and after.
-        num_examples: Client id to training examples.
         train_loss: Mean of the clients' training losses, weighted by examples, in nats.
         left_out: Client id to the reason why it does not count: failed, silent, or weights that are not finite.
     """
 
     record: RoundRecord
-    num_examples: Mapping[str, int]
     train_loss: float
     left_out: Mapping[str, str]
 
@@ -130,7 +128,7 @@ class TracedFedAvg(FedAvg):
             previous_global=_as(session.previous, like),
             global_weights=_as(arrays, like),
         )
-        session.on_round(RoundOutcome(record, num_examples, float(str(metrics["train-loss"])), left_out))
+        session.on_round(RoundOutcome(record, float(str(metrics["train-loss"])), left_out))
         return arrays, metrics
 
 

@@ -76,8 +76,11 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
     model.load_state_dict(dict(record.global_weights))
     server = load_examples(folder / "server.safetensors")
     counts = torch.tensor(json.loads(_read_text(folder / "label_counts.json"))["label_counts"])
-    predicted = evaluate(model, server).predicted
-    return server_round, trace_round(model, record, server, predicted, counts, settings)
+    device = (
+        "cuda" if config["device"] == "cuda" and torch.cuda.is_available() else "cpu"
+    )  # the run's, for its rounding
+    predicted = evaluate(model, server, device=device).predicted
+    return server_round, trace_round(model, record, server, predicted, counts, settings, device)
 
 
 def _main(folder: Path, arguments: Sequence[str]) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
+from yaml import YAMLError
 
-from tracefl.config import Settings, fingerprint
+from tracefl.config import CIRCUMSTANCES, Settings, fingerprint
 from tracefl.errors import RecordError
 from tracefl.provenance import TracedInput
 from tracefl.rounds import RoundResult, RoundStore
@@ -70,8 +71,13 @@ class RunFolder:
         self.path = path
         self.settings = settings
         self.rounds = RoundStore(path / "rounds", settings.config["store"])
+        if path.exists() and not path.is_dir():
+            raise RecordError(f"{path} is a file; set run_name or exp_key to another")
         if path.exists() and any(path.iterdir()):
             self._refuse_another_run()
+        ancestor = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+            raise RecordError(f"cannot write below {ancestor}; set log_dir to a folder that can be written")
 
     @property
     def is_complete(self) -> bool:
@@ -116,7 +122,7 @@ class RunFolder:
         here = self.settings.config
         if fingerprint(there) != fingerprint(here):
             before, now = _flat(there), _flat(here)
-            differing = [key for key in now if before.get(key) != now[key]]
+            differing = [k for k in now if before.get(k) != now[k] and k.split(".")[0] not in CIRCUMSTANCES]
             raise RecordError(
                 f"{self.path} holds a run of another configuration (differs in {', '.join(differing[:5])}); "
                 "set run_name or exp_key to another, or delete it"
@@ -131,9 +137,12 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise RecordError(f"{path.parent} is no run's folder: it has no {path.name}")
-    config = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(config, dict):
-        raise RecordError(f"{path} is damaged: expected a mapping, got {type(config).__name__}")
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError) as error:
+        raise RecordError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("client_resources"), dict):
+        raise RecordError(f"{path} is no run's configuration")
     return {str(key): value for key, value in config.items()}
 
 

@@ -4,6 +4,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from tests.provenance.conftest import clients_near, model_and_inputs
+from tracefl.errors import ModelMismatchError
 from tracefl.provenance import Method, RoundRecord, attribute_round, removal_effects, weights_without
 from tracefl.provenance.method import contribution_weights
 
@@ -67,6 +68,24 @@ def test_removal_is_first_order_exact_on_a_linear_model():
     assert_close(removal_effects(model, still, inputs), torch.zeros(5, 3).double())
 
 
+def test_a_dominant_client_can_be_taken_out():
+    """p = 0.999 and variances nine orders apart: what is left of a float32 average would be rounding, here negative."""
+    p = {"big": 0.999, "small": 0.001}
+    clients = {"big": {"v": torch.tensor([1e3])}, "small": {"v": torch.tensor([1e-6])}}
+    average = {"v": sum(p[k] * c["v"] for k, c in clients.items())}
+    record = RoundRecord(1, clients, p, average, average)
+    assert_close(weights_without(record, "big")["v"], torch.tensor([1e-6]), rtol=1e-4, atol=0)
+
+
+def test_logits_that_are_not_finite_are_refused():
+    model = nn.Sequential(nn.Linear(2, 2))
+    good = {n: t.clone() for n, t in model.state_dict().items()}
+    bad = {n: t * torch.inf for n, t in good.items()}
+    record = RoundRecord(1, {"a": good, "b": bad}, {"a": 0.5, "b": 0.5}, good, good)
+    with pytest.raises(ModelMismatchError, match="without client 'a' gives logits that are not finite"):
+        removal_effects(model, record, torch.ones(1, 2))
+
+
 def test_two_equal_clients_get_equal_contributions(family):
     model, inputs = model_and_inputs(family, torch.float64)
     record = round_of(model)
@@ -77,6 +96,19 @@ def test_two_equal_clients_get_equal_contributions(family):
     with pytest.warns(UserWarning, match="not traced"):
         found = attribute_round(model, record, inputs, torch.zeros(3, dtype=torch.int64), Method()).contributions
     assert_close(found[:, 0], found[:, 1])
+
+
+def test_the_label_can_be_the_target():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4)).double()
+    record, inputs = round_of(model), torch.randn(5, 6, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    method = Method(layer_decay=1.0, weighting="none", reference="none", target="label")
+    found = attribute_round(model, record, inputs, labels, method).contributions
+    expected = [
+        [(inputs[i] @ c["0.weight"][y] + c["0.bias"][y]) for c in record.clients.values()] for i, y in enumerate(labels)
+    ]
+    assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
 def test_weightings():

@@ -191,6 +191,23 @@ def test_a_layer_that_folds_the_batch_is_traced_input_by_input():
     assert_close(attribute(model, clients, inputs).contributions, expected)
 
 
+def test_time_first_layers_are_told_from_batch_first_ones_of_the_same_length():
+    class TimeFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):  # (B, T, 3) -> (T, B, 4) -> (B, 4)
+            return self.head(torch.tanh(self.mix(x.transpose(0, 1))).mean(dim=0))
+
+    torch.manual_seed(0)
+    model, inputs = TimeFirst().double(), torch.randn(6, 6, 3).double()  # as many steps as inputs
+    clients = clients_near(model)
+    expected = literal_contributions(model, clients, inputs, VALUES["predicted"], 0.9)
+    for size in (6, 4):
+        assert_close(attribute(model, clients, inputs, batch_size=size).contributions, expected)
+
+
 def test_one_client_answers_with_that_client():
     model, inputs = model_and_inputs("resnet18")
     found = quiet(model, clients_near(model, 1), inputs)

@@ -11,7 +11,7 @@ from tests.provenance.conftest import clients_near, model_and_inputs
 from tracefl.provenance import attribute, engine, register_layer
 from tracefl.provenance.layers import gradient_rule
 
-pytestmark = pytest.mark.filterwarnings("ignore:not traced")
+pytestmark = pytest.mark.filterwarnings("ignore:not traced", "ignore:.*weight_norm")
 
 LAYERS = {
     "linear": (nn.Linear(5, 3), (4, 5)),
@@ -95,6 +95,13 @@ def test_a_subclass_with_a_forward_of_its_own_is_not_taken_for_its_parent():
     assert gradient_rule(Renamed(2, 2)) is gradient_rule(nn.Linear(2, 2))
 
 
+def test_a_layer_with_parameters_of_another_kind_is_not_traced():
+    model = nn.Sequential(nn.Linear(2, 2), nn.utils.weight_norm(nn.Linear(2, 2)))
+    assert gradient_rule(model[1]) is None
+    with pytest.warns(UserWarning, match=r"1 Linear \(1\)"):
+        attribute(model, {"a": model.state_dict()}, torch.ones(1, 2))
+
+
 def test_a_registered_kind_is_traced():
     class Scale(nn.Module):
         def __init__(self):
@@ -104,7 +111,7 @@ def test_a_registered_kind_is_traced():
         def forward(self, x):
             return self.scale * x
 
-    @register_layer(Scale)
+    @register_layer(Scale, parameters=["scale"])
     def _scale(layer, layer_input, gradient):
         return {"scale": layer_input * gradient}
 

@@ -7,11 +7,12 @@ from tracefl.datasets import bundled, hub, medmnist  # noqa: F401 - they registe
 from tracefl.datasets.federated import Encode, FederatedData, prepare, training_texts
 from tracefl.datasets.partitioning import PARTITIONS, PartitionSettings, partition_rows
 from tracefl.datasets.settings import DatasetSettings
-from tracefl.datasets.sources import RawDataset, Split, load_source, register_source, source_names
+from tracefl.datasets.sources import RawDataset, Split, check_source, load_source, register_source, source_names
 from tracefl.datasets.storage import load_examples, save_examples
 from tracefl.datasets.transforms import images_to_tensor
 
 __all__ = [
+    "check_source",
     "DatasetSettings",
     "RawDataset",
     "Split",

@@ -74,6 +74,19 @@ def source_names() -> tuple[str, ...]:
     return tuple(sorted(_SOURCES))
 
 
+def check_source(settings: DatasetSettings) -> None:
+    """Refuse a source that is not registered.
+
+    Raises:
+        ConfigError: No such source is registered.
+    """
+    if settings.source not in _SOURCES:
+        raise ConfigError(
+            f"dataset.source is {settings.source!r}, which is not registered; set it to one of "
+            f"{', '.join(source_names())}{did_you_mean(settings.source, source_names())}"
+        )
+
+
 def load_source(settings: DatasetSettings, seed: int) -> RawDataset:
     """Open the data set that ``settings.source`` names.
 
@@ -85,9 +98,5 @@ def load_source(settings: DatasetSettings, seed: int) -> RawDataset:
         ConfigError: No such source is registered.
         DataError: The data set is absent, incomplete or not as described.
     """
-    if settings.source not in _SOURCES:
-        raise ConfigError(
-            f"dataset.source is {settings.source!r}, which is not registered; set it to one of "
-            f"{', '.join(source_names())}{did_you_mean(settings.source, source_names())}"
-        )
+    check_source(settings)
     return _SOURCES[settings.source](settings, seed)

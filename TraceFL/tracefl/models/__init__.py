@@ -4,6 +4,7 @@ from tracefl.models import text, vision  # noqa: F401  registers the models
 from tracefl.models.registry import (
     build_model,
     check_max_tokens,
+    find_model,
     initial_model,
     model_names,
     model_spec,
@@ -19,6 +20,7 @@ __all__ = [
     "build_model",
     "build_text_encoder",
     "check_max_tokens",
+    "find_model",
     "initial_model",
     "model_names",
     "model_spec",

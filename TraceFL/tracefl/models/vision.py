@@ -67,7 +67,7 @@ class TorchvisionModel(ModelFamily):
         reason = f"{weights.url} gives no answer"
         if file.is_file() or http_status(weights.url) is not None:
             try:
-                return dict(weights.get_state_dict(progress=False, check_hash=True))
+                return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
             except (OSError, RuntimeError) as error:
                 reason = one_line(error)
         raise ConfigError(

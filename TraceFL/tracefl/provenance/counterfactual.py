@@ -11,13 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tracefl.errors import ModelMismatchError
 from tracefl.examples import Inputs
 from tracefl.provenance.capture import undisturbed
 from tracefl.provenance.record import RoundRecord
 
 
-def weights_without(record: RoundRecord, client_id: str) -> dict[str, Tensor]:
+def weights_without(
+    record: RoundRecord, client_id: str, average: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return the average of the round's other clients, buffers included; integer buffers stay the average's.
+
+    Args:
+        record: The round.
+        client_id: The client that is left out.
+        average: ``float64_average(record)`` where it is at hand; computed otherwise.
 
     Raises:
         ValueError: The client is the round's only one.
@@ -25,12 +33,27 @@ def weights_without(record: RoundRecord, client_id: str) -> dict[str, Tensor]:
     p = record.client_weights[client_id]
     if not p < 1:
         raise ValueError(f"client {client_id!r} is the whole average (weight {p}): there is no model without it")
+    average = float64_average(record) if average is None else average
     left = record.clients[client_id]
-    # W + p/(1-p) (W - W_k) is (W - p W_k) / (1 - p) with less cancellation.
     return {
-        name: w + p / (1 - p) * (w - left[name].to(w)) if w.is_floating_point() else w
+        name: ((average[name] - p * left[name].double()) / (1 - p)).to(w) if name in average else w
         for name, w in record.global_weights.items()
     }
+
+
+def float64_average(record: RoundRecord) -> dict[str, Tensor]:
+    """Return sum_k p_k W_k of the floating-point weights and buffers.
+
+    In float64: where a client with most of the weight is taken out of a float32 average, little of the others is left
+    but rounding, and a running variance can turn negative.
+    """
+    total: dict[str, Tensor] = {}
+    for client_id, weights in record.clients.items():
+        for name, w in record.global_weights.items():
+            if w.is_floating_point():
+                part = record.client_weights[client_id] * weights[name].double()
+                total[name] = total[name] + part if name in total else part
+    return total
 
 
 @torch.no_grad()
@@ -57,14 +80,18 @@ def removal_effects(
 
     Raises:
         ValueError: The round has one client only.
+        ModelMismatchError: A model without a client gives logits that are not finite.
     """
     with undisturbed(global_model, device) as place:
         logits = _logits(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
         predicted = logits.argmax(dim=1)
         with_all = _centered(logits, predicted)
+        average = float64_average(record)
         effects = []
         for client_id in record.clients:
-            without = _logits(global_model, weights_without(record, client_id), inputs, batch_size, place)
+            without = _logits(global_model, weights_without(record, client_id, average), inputs, batch_size, place)
+            if not without.isfinite().all():
+                raise ModelMismatchError(f"the model without client {client_id!r} gives logits that are not finite")
             effects.append(with_all - _centered(without, predicted))
     return torch.stack(effects, dim=1).cpu()
 

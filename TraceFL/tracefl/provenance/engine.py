@@ -90,15 +90,16 @@ def attribute(
     _check_weights(global_model, clients, chosen, reference)
     with undisturbed(global_model, device) as place:
         size = batch_size or DEFAULT_BATCH_SIZE
+        if min(size, num_inputs) > 1 and not _batch_first(
+            run_forward(global_model, _slice(inputs, 0, 1, place), chosen)
+        ):
+            size = 1  # some layer folds the batch into other dimensions: only one input at a time can be told apart
         contributions, predicted = [], []
         start = 0
         while start < num_inputs:
             batch = _slice(inputs, start, start + size, place)
             batch_target = target if classes is None else classes[start : start + size]
             logits, calls = run_forward(global_model, batch, chosen)
-            if size > 1 and not _batch_first(calls, len(logits)):
-                size = 1  # some layer folds the batch into other dimensions: only one input at a time can be told apart
-                continue
             values = target_values(logits, batch_target)
             contributions.append(_contributions(values, calls, chosen, clients, reference, layer_decay))
             predicted.append(logits.detach().argmax(dim=1).cpu())
@@ -273,9 +274,11 @@ def _check_weights(
                 )
 
 
-def _batch_first(calls: Mapping[str, LayerCalls], num_inputs: int) -> bool:
+def _batch_first(forward_of_one: tuple[Tensor, Mapping[str, LayerCalls]]) -> bool:
+    """Tell from the forward of a single input whether every layer's first dimension is the batch's."""
+    _, calls = forward_of_one
     tensors = (t for call in calls.values() for t in (*call.inputs, *call.outputs))
-    return all(t.ndim > 1 and len(t) == num_inputs for t in tensors)
+    return all(t.ndim > 1 and len(t) == 1 for t in tensors)
 
 
 def _join(layer_name: str, parameter: str) -> str:

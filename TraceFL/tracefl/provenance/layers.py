@@ -7,7 +7,7 @@ input, contributes to the target.
 Shapes: b inputs, s positions (tokens, pixels), i and o input and output features, q = i/groups * kernel size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import torch
@@ -19,15 +19,19 @@ ParameterGradients: TypeAlias = dict[str, Tensor]
 
 GradientRule: TypeAlias = Callable[[nn.Module, Tensor, Tensor], ParameterGradients]
 
-_RULES: dict[type[nn.Module] | str, GradientRule] = {}
+_RULES: dict[type[nn.Module] | str, tuple[GradientRule, frozenset[str]]] = {}
 
 
-def register_layer(*kinds: type[nn.Module] | str) -> Callable[[GradientRule], GradientRule]:
+def register_layer(
+    *kinds: type[nn.Module] | str, parameters: Sequence[str] = ("weight", "bias")
+) -> Callable[[GradientRule], GradientRule]:
     """Register how a kind of layer's parameter gradients follow from its input and its output's gradient.
 
     Args:
         kinds: Module classes; or ``"package.Class"`` of a package that is not to be imported for it, e.g.
             ``"transformers.Conv1D"``.
+        parameters: All parameters that a layer of the kind may have. One with others, as weight normalisation makes
+            them, is not traced.
 
     Returns:
         A decorator for a function of the layer, its ``(B, ...)`` input and the ``(B, ...)`` gradient of its output.
@@ -36,7 +40,7 @@ def register_layer(*kinds: type[nn.Module] | str) -> Callable[[GradientRule], Gr
 
     def decorator(rule: GradientRule) -> GradientRule:
         for kind in kinds:
-            _RULES[kind] = rule
+            _RULES[kind] = (rule, frozenset(parameters))
         return rule
 
     return decorator
@@ -45,10 +49,12 @@ def register_layer(*kinds: type[nn.Module] | str) -> Callable[[GradientRule], Gr
 def gradient_rule(layer: nn.Module) -> GradientRule | None:
     """Return the rule of a layer's kind, inherited kinds included, or None where it cannot be traced."""
     for kind in type(layer).__mro__:
-        rule = _RULES.get(kind) or _RULES.get(f"{kind.__module__.split('.')[0]}.{kind.__name__}")
-        if rule is not None:
+        registered = _RULES.get(kind) or _RULES.get(f"{kind.__module__.split('.')[0]}.{kind.__name__}")
+        if registered is not None:
+            rule, parameters = registered
             # A subclass with a forward of its own computes something that this rule knows nothing of.
-            return rule if getattr(type(layer), "forward", None) is getattr(kind, "forward", None) else None
+            same = getattr(type(layer), "forward", None) is getattr(kind, "forward", None)
+            return rule if same and parameters.issuperset(own_parameters(layer)) else None
     return None
 
 
