@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from tracefl.errors import ConfigError
+from tracefl.errors import ConfigError, one_line
 from tracefl.names import did_you_mean
 
 CONF = Path(__file__).parent / "conf"
@@ -86,11 +86,6 @@ def explain_config_error(error: Exception) -> str:
         key = unknown.group(1)
         return f"unknown key {key!r}, see --help{did_you_mean(key, _known_keys())}"
     return one_line(error)
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message on one line."""
-    return " ".join(str(error).split())
 
 
 def _known_keys() -> list[str]:

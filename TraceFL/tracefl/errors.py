@@ -35,3 +35,8 @@ class RoundFailedError(TraceFLError, RuntimeError):
 
 class RecordError(TraceFLError, ValueError):
     """A run's folder is missing, incomplete, damaged or of another configuration."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line."""
+    return " ".join(str(error).split())

@@ -34,12 +34,7 @@ class Experiment:
         LayerNotTraceableError: A layer named in ``provenance.layers`` cannot be traced.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        prepared: Prepared,
-        folder: RunFolder,
-    ) -> None:
+    def __init__(self, settings: Settings, prepared: Prepared, folder: RunFolder) -> None:
         self.settings = settings
         self.prepared = prepared
         seed = derive_seed(settings.config["seed"], "model")

@@ -9,8 +9,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tracefl.cli import explain_config_error, help_text, one_line, prepare_overrides
-from tracefl.errors import ConfigError, TraceFLError
+from tracefl.cli import explain_config_error, help_text, prepare_overrides
+from tracefl.errors import ConfigError, TraceFLError, one_line
 
 _BAD_INPUT = 2  # exit status
 

@@ -18,10 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from tracefl.cli import explain_config_error, one_line
+from tracefl.cli import explain_config_error
 from tracefl.config import read_provenance
 from tracefl.datasets import load_examples
-from tracefl.errors import ConfigError, RecordError, TraceFLError
+from tracefl.errors import ConfigError, RecordError, TraceFLError, one_line
 from tracefl.models import ModelSpec, build_model
 from tracefl.provenance import summarize
 from tracefl.report.terminal import percent
@@ -76,9 +76,8 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
     model.load_state_dict(dict(record.global_weights))
     server = load_examples(folder / "server.safetensors")
     counts = torch.tensor(json.loads(_read_text(folder / "label_counts.json"))["label_counts"])
-    device = (
-        "cuda" if config["device"] == "cuda" and torch.cuda.is_available() else "cpu"
-    )  # the run's, for its rounding
+    on_cuda = config["device"] == "cuda" and torch.cuda.is_available()
+    device = "cuda" if on_cuda else "cpu"  # the run's where it is there, for its rounding
     predicted = evaluate(model, server, device=device).predicted
     return server_round, trace_round(model, record, server, predicted, counts, settings, device)
 

@@ -107,8 +107,7 @@ class RunFolder:
         write_atomically(self.path / "provenance.csv", to_csv(PROVENANCE_COLUMNS, rows))
 
     def finish(self, results: Mapping[str, Any]) -> None:
-        """Write results.json, which marks the run complete, and drop the working files."""
-        shutil.rmtree(self.work, ignore_errors=True)
+        """Write results.json, which marks the run complete."""
         write_atomically(self.path / "results.json", json.dumps(results, indent=1) + "\n")
 
     def results(self) -> list[RoundResult]:

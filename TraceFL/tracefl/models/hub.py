@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tracefl.errors import ConfigError
+from tracefl.errors import ConfigError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +44,9 @@ def transformers_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def one_line(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """Return an error's message on one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200]
+    return one_line(error)[:200]
 
 
 def http_status(url: str, timeout_seconds: float = NETWORK_WAIT_SECONDS) -> int | None:
@@ -131,7 +131,7 @@ def fetch(
             try:
                 return loader.from_pretrained(source, **options)
             except transformers_errors() as error:
-                reason = f"{reason}: {one_line(error)}" if status < 400 else reason
+                reason = f"{reason}: {brief(error)}" if status < 400 else reason
     raise ConfigError(
         f"{source!r} is neither a folder nor in the local cache, and cannot be fetched ({reason}). On a machine with "
         f"network run `hf download {source} --local-dir FOLDER`, copy FOLDER here and set {key}=FOLDER; {otherwise}"

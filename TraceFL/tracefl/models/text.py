@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tracefl.errors import ConfigError
-from tracefl.models.hub import fetch, is_folder, load_transformers, one_line, transformers_errors
+from tracefl.models.hub import brief, fetch, is_folder, load_transformers, transformers_errors
 from tracefl.models.registry import ModelFamily, register_model
 from tracefl.models.settings import ModelSettings, ModelSpec
 from tracefl.models.text_config import text_config
@@ -123,6 +123,6 @@ class TransformersModel(ModelFamily):
                 return self.build(spec)
         except transformers_errors() as error:
             raise ConfigError(
-                f"model.config does not make a model of architecture {spec.config['model_type']}: {one_line(error)}; "
+                f"model.config does not make a model of architecture {spec.config['model_type']}: {brief(error)}; "
                 "change the sizes in model.config"
             ) from error

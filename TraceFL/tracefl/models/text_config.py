@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracefl.errors import ConfigError
-from tracefl.models.hub import fetch, is_folder, load_transformers, one_line, transformers_errors
+from tracefl.models.hub import brief, fetch, is_folder, load_transformers, transformers_errors
 from tracefl.models.settings import ModelSettings
 from tracefl.names import did_you_mean
 
@@ -57,7 +57,7 @@ def text_config(settings: ModelSettings, repository: str, architecture: str | No
     try:
         return type(config).from_dict({**known, **changes})
     except transformers_errors() as error:
-        raise ConfigError(f"model.config={dict(settings.config)} is not legal: {one_line(error)}") from error
+        raise ConfigError(f"model.config={dict(settings.config)} is not legal: {brief(error)}") from error
 
 
 def _base_config(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.errors import ConfigError
-from tracefl.models.hub import http_status, one_line
+from tracefl.models.hub import brief, http_status
 from tracefl.models.registry import ModelFamily, register_model
 from tracefl.models.settings import ModelSettings, ModelSpec
 from tracefl.models.weights import load_state, read_state_dict
@@ -69,7 +69,7 @@ class TorchvisionModel(ModelFamily):
             try:
                 return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
             except (OSError, RuntimeError) as error:
-                reason = one_line(error)
+                reason = brief(error)
         raise ConfigError(
             f"model.pretrained=true: no ImageNet weights of {self.name} in {file}, nor from the network ({reason}). "
             f"On a machine with network run `curl -LO {weights.url}`, copy the file here and set "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.errors import ConfigError, ModelMismatchError
-from tracefl.models.hub import one_line
+from tracefl.models.hub import brief
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +89,7 @@ def _read_torch(file: Path) -> object:
         return torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ConfigError(
-            f"model.pretrained={str(file)!r} cannot be read as tensors alone ({one_line(error)}); "
-            "save model.state_dict()"
+            f"model.pretrained={str(file)!r} cannot be read as tensors alone ({brief(error)}); save model.state_dict()"
         ) from error
 
 

@@ -95,15 +95,13 @@ def attribute(
         ):
             size = 1  # some layer folds the batch into other dimensions: only one input at a time can be told apart
         contributions, predicted = [], []
-        start = 0
-        while start < num_inputs:
+        for start in range(0, num_inputs, size):
             batch = _slice(inputs, start, start + size, place)
             batch_target = target if classes is None else classes[start : start + size]
             logits, calls = run_forward(global_model, batch, chosen)
             values = target_values(logits, batch_target)
             contributions.append(_contributions(values, calls, chosen, clients, reference, layer_decay))
             predicted.append(logits.detach().argmax(dim=1).cpu())
-            start += len(logits)
     return _result(tuple(clients), torch.cat(contributions), torch.cat(predicted), client_weights, global_model)
 
 
