@@ -5,19 +5,23 @@ settings, seed) and from its folder of prepared examples.
 """
 
 import functools
+import gc
 import json
 import logging
 from pathlib import Path
 
-import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-from torch import nn
+from tracefl.imports import heavy_imports
 
-from tracefl.datasets import load_examples
-from tracefl.models import ModelSpec, build_model
-from tracefl.seeds import derive_seed
-from tracefl.training import TrainingSettings, train
+with heavy_imports():
+    import torch
+    from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+    from torch import nn
+
+    from tracefl.datasets import load_examples
+    from tracefl.models import ModelSpec, build_model
+    from tracefl.seeds import derive_seed
+    from tracefl.training import TrainingSettings, train
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +70,9 @@ def train_client(message: Message, context: Context) -> Message:
 @functools.cache
 def _warm_up() -> None:
     """Import what the first training step would import, seconds of it, while the server still prepares."""
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    with heavy_imports():
+        torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    gc.freeze()  # a worker that ends need not look at all of it again, for a second
 
 
 @functools.lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from tracefl.config import Settings
@@ -12,7 +13,7 @@ from tracefl.environment import describe_environment
 from tracefl.models import initial_model
 from tracefl.observer import Observer
 from tracefl.preparation import Prepared, save_inputs
-from tracefl.provenance import summarize
+from tracefl.provenance import RoundRecord, summarize
 from tracefl.provenance.capture import traced_layers
 from tracefl.report.figures import draw_run
 from tracefl.rounds import RoundResult
@@ -44,6 +45,8 @@ class Experiment:
         self.folder = folder
         self.observers: tuple[Observer, ...] = ()
         self._round_began = 0.0
+        self._writer: ThreadPoolExecutor
+        self._writing: Future[None] | None = None
 
     def run(self, federation: Federation, observers: tuple[Observer, ...]) -> None:
         """Run all rounds, record each, and write the results.
@@ -63,7 +66,11 @@ class Experiment:
         for observer in self.observers:
             observer.run_started(self.settings.config["num_rounds"])
         hooks = FederationHooks(self._sampled, self._replied, self._aggregated)
-        federation.run(self._plan(), hooks)
+        with ThreadPoolExecutor(1) as self._writer:
+            try:
+                federation.run(self._plan(), hooks)
+            finally:
+                self._wait_for_writing()
         results = self._results(time.perf_counter() - began)
         draw_run(self.folder.results(), self.prepared.data, self.folder.path / "rounds.png")
         self.folder.finish(results)
@@ -128,10 +135,20 @@ class Experiment:
             )
         row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds)
         result = RoundResult(row, trace.traced, record.client_weights, dict(outcome.left_out))
-        self.folder.rounds.commit(result, record)
-        self.folder.append()
+        self._wait_for_writing()
+        self._writing = self._writer.submit(self._write, result, record)  # while the next round's clients train
         for observer in self.observers:
             observer.round_finished(result)
+
+    def _write(self, result: RoundResult, record: RoundRecord) -> None:
+        self.folder.rounds.commit(result, record)
+        self.folder.append()
+
+    def _wait_for_writing(self) -> None:
+        """Wait until the round before is on the disk; raises what its writing raised."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
 
     def _results(self, seconds: float) -> dict[str, Any]:
         rows = [result.row for result in self.folder.results()]

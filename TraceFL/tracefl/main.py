@@ -1,6 +1,5 @@
 """The command line: ``python -m tracefl.main [group=choice ...] [key=value ...]``."""
 
-import gc
 import os
 import sys
 
@@ -11,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tracefl.cli import explain_config_error, help_text, prepare_overrides
 from tracefl.errors import ConfigError, TraceFLError, one_line
+from tracefl.imports import heavy_imports
 
 _BAD_INPUT = 2  # exit status
 
@@ -35,11 +35,10 @@ def main() -> None:
 @hydra.main(version_base="1.3", config_path="conf", config_name="base")
 def _run(cfg: DictConfig) -> None:
     """Run one composed configuration."""
-    gc.disable()  # the imports make millions of objects that live as long as the process: a tenth of their time
-    from tracefl.config import read_settings  # these bring torch: --help does not wait for it
-    from tracefl.runner import run_settings
+    with heavy_imports():  # these bring torch: --help does not wait for it
+        from tracefl.config import read_settings
+        from tracefl.runner import run_settings
 
-    gc.enable()
     try:
         run_settings(read_settings(cfg))
     except OSError as error:
@@ -55,3 +54,6 @@ def _refuse(message: str, status: int = _BAD_INPUT) -> None:
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is closed; the interpreter would free millions of objects one by one, for more than a second

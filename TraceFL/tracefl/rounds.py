@@ -138,8 +138,15 @@ def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _save(path: Path, state: Mapping[str, Tensor]) -> None:
     # safetensors refuses tensors that share memory (tied weights) or are not contiguous
+    tensors: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in state.items():
+        kept = tensor.detach().cpu().contiguous()
+        storage = kept.untyped_storage().data_ptr()
+        tensors[name] = kept.clone() if storage in storages else kept
+        storages.add(storage)
     try:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
+        save_file(tensors, path)
     except SafetensorError as error:
         raise RecordError(f"{path} cannot be written ({error}); earlier rounds stay recorded") from error
 

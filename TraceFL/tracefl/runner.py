@@ -1,24 +1,27 @@
 """A run as a user sees it: its folder, its log, its lines in the terminal, its table at the end."""
 
-import gc
 import logging
 import shutil
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from tracefl.config import Settings
 from tracefl.errors import TraceFLError
+from tracefl.imports import heavy_imports
 from tracefl.observer import Observer
 from tracefl.ray_cluster import Resources, ray_cluster
 from tracefl.report.terminal import Terminal, show_run
 from tracefl.tracking import RunFolder, RunLog, terminal_lines
 from tracefl.wandb_tracking import WandbTracker
+
+if TYPE_CHECKING:
+    from tracefl.experiment import Experiment
 
 log = logging.getLogger(__name__)
 
@@ -66,36 +69,43 @@ def _run_on(
     run_log: RunLog,
     terminal: Terminal,
 ) -> None:
-    """Run a configuration once Ray is up."""
-    # Seconds of imports of Flower and the data libraries: Ray starts meanwhile.
-    gc.disable()
-    from tracefl.experiment import Experiment
-    from tracefl.preparation import prepare_run
-    from tracefl.server_app import Federation
-    from tracefl.simulation import simulate
+    """Prepare while Ray starts, then run."""
+    with ThreadPoolExecutor(1) as background:
+        preparing = background.submit(_prepare, settings, folder)
+        from tracefl.server_app import Federation
+        from tracefl.simulation import simulate
 
-    gc.enable()
-    config = settings.config
+        config = settings.config
+
+        def serve(federation: Federation) -> None:
+            experiment = preparing.result()  # whatever can be refused is, before anything is written
+            folder.begin()
+            run_log.open(folder.path / "run.log")
+            with ExitStack() as observers_end:
+                observers: list[Observer] = [terminal]
+                if config["wandb"]["mode"] != "disabled":
+                    observers.append(WandbTracker(config, folder.path))
+                for observer in observers:
+                    observers_end.callback(observer.close)
+                try:
+                    experiment.run(federation, tuple(observers))
+                except (TraceFLError, OSError) as error:
+                    log.error("stopped: %s", error, extra={"said_by_main": True})
+                    raise
+
+        ray_is_up.result()
+        simulate(serve, config["num_clients"], resources)
+
+
+def _prepare(settings: Settings, folder: RunFolder) -> "Experiment":
+    """Load the data and build the model."""
+    with heavy_imports():
+        from tracefl.experiment import Experiment
+        from tracefl.preparation import prepare_run
+
     began = time.perf_counter()
     prepared = prepare_run(settings)
-    experiment = Experiment(settings, prepared, folder)  # whatever can be refused is, before anything is written
-
-    def serve(federation: Federation) -> None:
-        folder.begin()
-        run_log.open(folder.path / "run.log")
-        with ExitStack() as observers_end:
-            observers: list[Observer] = [terminal]
-            if config["wandb"]["mode"] != "disabled":
-                observers.append(WandbTracker(config, folder.path))
-            for observer in observers:
-                observers_end.callback(observer.close)
-            try:
-                experiment.run(federation, tuple(observers))
-            except (TraceFLError, OSError) as error:
-                log.error("stopped: %s", error, extra={"said_by_main": True})
-                raise
-
+    experiment = Experiment(settings, prepared, folder)
     seconds = time.perf_counter() - began
     log.info("%d clients can take part; data prepared in %.1fs", len(prepared.data.clients), seconds)
-    ray_is_up.result()
-    simulate(serve, config["num_clients"], resources)
+    return experiment

@@ -36,7 +36,7 @@ def weights_without(
     average = float64_average(record) if average is None else average
     left = record.clients[client_id]
     return {
-        name: ((average[name] - p * left[name].double()) / (1 - p)).to(w) if name in average else w
+        name: torch.sub(average[name], left[name], alpha=p).div_(1 - p).to(w) if name in average else w
         for name, w in record.global_weights.items()
     }
 
@@ -47,12 +47,11 @@ def float64_average(record: RoundRecord) -> dict[str, Tensor]:
     In float64: where a client with most of the weight is taken out of a float32 average, little of the others is left
     but rounding, and a running variance can turn negative.
     """
-    total: dict[str, Tensor] = {}
+    floating = {name: w for name, w in record.global_weights.items() if w.is_floating_point()}
+    total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in floating.items()}
     for client_id, weights in record.clients.items():
-        for name, w in record.global_weights.items():
-            if w.is_floating_point():
-                part = record.client_weights[client_id] * weights[name].double()
-                total[name] = total[name] + part if name in total else part
+        for name in floating:
+            total[name].add_(weights[name], alpha=record.client_weights[client_id])
     return total
 
 
