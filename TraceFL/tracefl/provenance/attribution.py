@@ -1,7 +1,8 @@
 """What an attribution says: a contribution and a score for every input and client."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -12,8 +13,9 @@ class Attribution:
     Attributes:
         client_ids: The K clients, in the order of the columns below.
         contributions: ``(B, K)`` T_k in units of the target (logits), on the CPU; float64 for a float64 model, else
-            float32.
-        scores: ``(B, K)`` softmax of the contributions over the clients (Gill et al. 2025, Eq. 7); rows sum to 1.
+            float32. ``(B, K, C)`` where all classes were the target.
+        scores: Softmax of the contributions over the clients (Gill et al. 2025, Eq. 7), of their shape: they sum to 1
+            over the clients.
         predicted: ``(B,)`` int64 class that the global model predicts, on the CPU.
     """
 
@@ -22,15 +24,38 @@ class Attribution:
     scores: Tensor
     predicted: Tensor
 
+    def of_class(self, classes: int | Tensor) -> "Attribution":
+        """Return the ``(B, K)`` attribution of one class, or of one a input; only where all classes were the target.
+
+        Args:
+            classes: A class, or ``(B,)`` classes.
+
+        Raises:
+            ValueError: One target only was attributed.
+        """
+        if self.contributions.ndim != 3:
+            raise ValueError('one target was attributed, not all classes: call attribute(target="all")')
+        wanted = torch.as_tensor(classes).expand(len(self.predicted)).view(-1, 1, 1)
+        pick = wanted.expand(-1, len(self.client_ids), 1)
+        return replace(
+            self,
+            contributions=self.contributions.gather(2, pick).squeeze(2),
+            scores=self.scores.gather(2, pick).squeeze(2),
+        )
+
     @property
     def responsible(self) -> tuple[str, ...]:
-        """The client with the highest contribution, one for each input."""
+        """The client with the highest contribution, one for each input; of all classes, to the predicted one."""
+        if self.contributions.ndim == 3:
+            return self.of_class(self.predicted).responsible
         return tuple(self.client_ids[k] for k in self.contributions.argmax(dim=1).tolist())
 
     def ranking(self, i: int) -> tuple[tuple[str, float], ...]:
-        """Return (client id, score) of input ``i``, highest first.
+        """Return (client id, score) of input ``i``, highest first; of all classes, for the predicted one.
 
         Contributions decide the order: scores that lie far apart round to 0 and 1 and no longer tell clients apart.
         """
+        if self.contributions.ndim == 3:
+            return self.of_class(self.predicted).ranking(i)
         order = self.contributions[i].argsort(descending=True, stable=True).tolist()
         return tuple((self.client_ids[k], float(self.scores[i, k])) for k in order)

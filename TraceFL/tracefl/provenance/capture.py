@@ -1,7 +1,7 @@
 """One forward and one backward of the global model: every traced layer's input and the gradient of its output."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tracefl.errors import LayerNotTraceableError
 from tracefl.examples import Inputs
 from tracefl.names import did_you_mean
-from tracefl.provenance.layers import gradient_rule, own_parameters
+from tracefl.provenance.layers import gradient_rule, option_of, traced_tensors
 
 
 @dataclass
@@ -22,6 +22,10 @@ class LayerCalls:
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     input_versions: list[int] = field(default_factory=list)
+
+
+class ActivationsTooLargeError(Exception):
+    """What the layers saw exceeds the memory budget: fewer inputs must be taken at a time."""
 
 
 def forward(model: nn.Module, inputs: Inputs) -> Tensor:
@@ -38,22 +42,27 @@ def forward(model: nn.Module, inputs: Inputs) -> Tensor:
     return logits
 
 
-def traced_layers(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
+def traced_layers(model: nn.Module, layers: Sequence[str] | None, also: Collection[str] = ()) -> dict[str, nn.Module]:
     """Return the layers to trace by name, in the order of ``named_modules()``.
 
     Args:
         model: The global model.
         layers: Names as in ``named_modules()``; a name stands for every traceable layer at or below it. None traces
             all, and names in one warning those with parameters that cannot be traced.
+        also: Kinds that are traced only where they are asked for, see ``layers.OPTIONS``.
 
     Raises:
         LayerNotTraceableError: A name does not exist, or nothing at or below it can be traced.
     """
     modules = dict(model.named_modules())
-    with_parameters = {name: module for name, module in modules.items() if any(own_parameters(module))}
-    traceable = {name: module for name, module in with_parameters.items() if gradient_rule(module) is not None}
+    traceable = {
+        name: module
+        for name, module in modules.items()
+        if gradient_rule(module, also) is not None and traced_tensors(module)
+    }
     if layers is None:
-        _warn_untraced({n: m for n, m in with_parameters.items() if n not in traceable})
+        with_parameters = {n: m for n, m in modules.items() if next(m.parameters(recurse=False), None) is not None}
+        _warn_untraced({name: module for name, module in with_parameters.items() if name not in traceable})
         return traceable
     chosen: set[str] = set()
     for wanted in layers:
@@ -83,7 +92,9 @@ def _warn_untraced(untraced: Mapping[str, nn.Module], shown: int = 20) -> None:
     for kind, names in kinds.items():
         more = f" and {len(names) - shown} more" if len(names) > shown else ""
         parts.append(f"{len(names)} {kind} ({', '.join(names[:shown])}{more})")
-    warnings.warn(f"not traced, for no rule is registered: {'; '.join(parts)}", stacklevel=4)
+    options = sorted({option for module in untraced.values() if (option := option_of(module)) is not None})
+    ask = f"; also={options} would trace some of them" if options else ""
+    warnings.warn(f"not traced: {'; '.join(parts)}{ask}", stacklevel=4)
 
 
 @contextmanager
@@ -114,18 +125,23 @@ def undisturbed(model: nn.Module, device: torch.device | str | None) -> Iterator
 
 
 @contextmanager
-def _recording(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, LayerCalls]]:
+def _recording(layers: Mapping[str, nn.Module], limit_bytes: int | None) -> Iterator[dict[str, LayerCalls]]:
     """Record every call of the layers while the context lasts; the hooks go with it, also after an error."""
     calls = {name: LayerCalls() for name in layers}
+    held = 0
 
     def record(name: str) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
                 raise LayerNotTraceableError(
                     f"layer {name!r} was not called with one Tensor that gives one Tensor; exclude it with "
                     "provenance.layers"
                 )
             layer_input = args[0].detach()
+            nonlocal held
+            held += _bytes_held(layer, layer_input, output)
+            if limit_bytes is not None and held > limit_bytes:
+                raise ActivationsTooLargeError
             call = calls[name]
             call.inputs.append(layer_input)
             call.input_versions.append(layer_input._version)
@@ -143,10 +159,25 @@ def _recording(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, LayerCalls
         yield calls
 
 
+def _bytes_held(layer: nn.Module, layer_input: Tensor, output: Tensor) -> int:
+    """Return what a call needs: input, output, its copy and its gradient; and what a kernel's window makes of it."""
+    held = layer_input.numel() * layer_input.itemsize + 3 * output.numel() * output.itemsize
+    weight = getattr(layer, "weight", None)
+    if isinstance(weight, Tensor) and weight.ndim > 2:
+        held += output.numel() // weight.shape[0] * weight[0].numel() * output.itemsize
+    return held
+
+
 def run_forward(
-    model: nn.Module, inputs: Inputs, layers: Mapping[str, nn.Module]
+    model: nn.Module, inputs: Inputs, layers: Mapping[str, nn.Module], limit_bytes: int | None = None
 ) -> tuple[Tensor, dict[str, LayerCalls]]:
     """Run the model once and record its traced layers.
+
+    Args:
+        model: The model, its parameters frozen.
+        inputs: One batch.
+        layers: The traced layers by name.
+        limit_bytes: Most that may be recorded, None for no limit.
 
     Returns:
         Logits ``(B, C)`` with a graph back to the layers' outputs, and the calls of the layers that were called, in
@@ -154,8 +185,9 @@ def run_forward(
 
     Raises:
         LayerNotTraceableError: A layer's input is no longer what the layer saw.
+        ActivationsTooLargeError: The limit is exceeded.
     """
-    with torch.enable_grad(), _recording(layers) as calls:
+    with torch.enable_grad(), _recording(layers, limit_bytes) as calls:
         logits = forward(model, inputs)
     for name, call in calls.items():
         if any(z._version != v for z, v in zip(call.inputs, call.input_versions, strict=True)):

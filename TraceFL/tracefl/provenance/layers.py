@@ -1,124 +1,287 @@
-"""The kinds of layer that can be traced, and the gradient of each one's parameters, input by input.
+"""The kinds of layer that can be traced, and how the gradient of each one's parameters follows, input by input.
 
-Each kind is linear in its parameters, output = sum of parameter times something known. So the inner product of a
-client's parameters with the gradient given here is exactly what that client's layer, applied to the global layer's
-input, contributes to the target.
+Each kind is linear in its parameters (BatchNorm: to first order), output = sum of parameter times something known. So
+the inner product of a client's parameters with the gradient given here is exactly what that client's layer, applied to
+the global layer's input, contributes to the target.
 
-Shapes: b inputs, s positions (tokens, pixels), i and o input and output features, q = i/groups * kernel size.
+A gradient is given either as it is, or as the two factors whose outer products over the layer's positions sum up to
+it: ``OuterProducts``. Then it need never be formed where another order of multiplication is cheaper (contraction.py).
+
+Shapes: B inputs, C targets an input, S positions (tokens, pixels), G groups, i and o input and output features, t
+kernel taps.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ParameterGradients: TypeAlias = dict[str, Tensor]
-"""Parameter name to the ``(B, *parameter shape)`` gradient of each input's target."""
+from tracefl.provenance.windows import Window, windows
 
-GradientRule: TypeAlias = Callable[[nn.Module, Tensor, Tensor], ParameterGradients]
 
-_RULES: dict[type[nn.Module] | str, tuple[GradientRule, frozenset[str]]] = {}
+@dataclass(frozen=True)
+class OuterProducts:
+    """A parameter's gradient, sum over positions of (gradient of the output) x (input of the layer).
+
+    Attributes:
+        gradient: ``(B, C, G, S, m)`` gradient of the targets with respect to the layer's output.
+        layer_input: ``(B, G, S, n)`` what the layer saw.
+        rows_from_input: The parameter's first dimension runs over the input's features, as in transposed layers, and
+            not over the output's. Within a group the parameter is ``(m, n)`` in memory, or ``(n, m)`` where this holds.
+        taps: The part of the parameter's trailing dimensions that the factors cover; the rest meets padding alone, and
+            its gradient is 0. Empty for all.
+    """
+
+    gradient: Tensor
+    layer_input: Tensor
+    rows_from_input: bool = False
+    taps: tuple[slice, ...] = ()
+
+
+@dataclass(frozen=True)
+class RowGradients:
+    """The gradient of some rows of a parameter; that of the others is 0.
+
+    Attributes:
+        gradient: ``(B, C, rows, columns)``.
+        rows: ``(rows,)`` their numbers.
+    """
+
+    gradient: Tensor
+    rows: Tensor
+
+
+ParameterGradient: TypeAlias = Tensor | OuterProducts | RowGradients
+"""A tensor is the gradient itself, ``(B, C, *parameter shape)``."""
+
+GradientRule: TypeAlias = Callable[[nn.Module, Tensor, Tensor], dict[str, ParameterGradient]]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    rule: GradientRule
+    tensors: tuple[str, ...]
+    option: str | None
+
+
+_KINDS: dict[type[nn.Module] | str, _Kind] = {}
+
+OPTIONS = ("batch_norm", "embedding")
+"""Kinds of layer that are traced only where they are asked for."""
 
 
 def register_layer(
-    *kinds: type[nn.Module] | str, parameters: Sequence[str] = ("weight", "bias")
+    *kinds: type[nn.Module] | str, tensors: Sequence[str] = ("weight", "bias"), option: str | None = None
 ) -> Callable[[GradientRule], GradientRule]:
     """Register how a kind of layer's parameter gradients follow from its input and its output's gradient.
 
     Args:
         kinds: Module classes; or ``"package.Class"`` of a package that is not to be imported for it, e.g.
             ``"transformers.Conv1D"``.
-        parameters: All parameters that a layer of the kind may have. One with others, as weight normalisation makes
-            them, is not traced.
+        tensors: All parameters and buffers that the rule knows. A layer with other parameters, as weight normalisation
+            makes them, is not traced.
+        option: A member of ``OPTIONS``: such layers are traced only where ``attribute(also=...)`` names it.
 
     Returns:
-        A decorator for a function of the layer, its ``(B, ...)`` input and the ``(B, ...)`` gradient of its output.
-        It names only parameters that the layer has: none for a bias that is None.
+        A decorator for a function of the layer, its ``(B, ...)`` input and the ``(B, C, ...)`` gradients of C targets
+        with respect to its output. It names only tensors that the layer has: none for a bias that is None.
     """
 
     def decorator(rule: GradientRule) -> GradientRule:
         for kind in kinds:
-            _RULES[kind] = (rule, frozenset(parameters))
+            _KINDS[kind] = _Kind(rule, tuple(tensors), option)
         return rule
 
     return decorator
 
 
-def gradient_rule(layer: nn.Module) -> GradientRule | None:
-    """Return the rule of a layer's kind, inherited kinds included, or None where it cannot be traced."""
-    for kind in type(layer).__mro__:
-        registered = _RULES.get(kind) or _RULES.get(f"{kind.__module__.split('.')[0]}.{kind.__name__}")
-        if registered is not None:
-            rule, parameters = registered
+def gradient_rule(layer: nn.Module, also: Collection[str] = ()) -> GradientRule | None:
+    """Return the rule of a layer's kind, inherited kinds included, or None where it is not traced."""
+    kind = _kind(layer)
+    return None if kind is None or (kind.option is not None and kind.option not in also) else kind.rule
+
+
+def traced_tensors(layer: nn.Module) -> tuple[str, ...]:
+    """Return the names of a traced layer's own parameters and buffers that its rule knows."""
+    kind = _kind(layer)
+    return () if kind is None else tuple(name for name in kind.tensors if getattr(layer, name, None) is not None)
+
+
+def option_of(layer: nn.Module) -> str | None:
+    """Return the option with which a layer of a kind that is traced only on request would be traced."""
+    kind = _kind(layer)
+    return None if kind is None else kind.option
+
+
+def _kind(layer: nn.Module) -> _Kind | None:
+    for cls in type(layer).__mro__:
+        kind = _KINDS.get(cls) or _KINDS.get(f"{cls.__module__.split('.')[0]}.{cls.__name__}")
+        if kind is not None:
             # A subclass with a forward of its own computes something that this rule knows nothing of.
-            same = getattr(type(layer), "forward", None) is getattr(kind, "forward", None)
-            return rule if same and parameters.issuperset(own_parameters(layer)) else None
+            same = getattr(type(layer), "forward", None) is getattr(cls, "forward", None)
+            own = {name for name, _ in layer.named_parameters(recurse=False)}
+            return kind if same and own.issubset(kind.tensors) and _as_registered(layer) else None
     return None
 
 
-def own_parameters(layer: nn.Module) -> Iterator[str]:
-    """Yield the names of the layer's own parameters, those of its children left out."""
-    for name, _ in layer.named_parameters(recurse=False):
-        yield name
-
-
-def output_features(layer: nn.Module) -> int:
-    """Return how many features one output position of a registered layer has."""
-    for name in ("out_features", "out_channels", "nf"):
-        if hasattr(layer, name):
-            return int(getattr(layer, name))
-    return sum(parameter.numel() for parameter in layer.parameters(recurse=False)) or 1
-
-
-def _positions(tensor: Tensor) -> Tensor:
-    """View ``(B, ..., features)`` as ``(B, positions, features)``."""
-    return tensor.reshape(len(tensor), -1, tensor.shape[-1])
+def _as_registered(layer: nn.Module) -> bool:
+    """Refuse layers whose options make their output no linear function of their parameters."""
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        return layer.running_mean is not None  # otherwise it normalises by the batch, in evaluation too
+    if isinstance(layer, nn.Embedding):
+        return layer.max_norm is None and not layer.scale_grad_by_freq
+    return True
 
 
 @register_layer(nn.Linear)
-def _linear(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> ParameterGradients:
-    z, g = _positions(layer_input), _positions(gradient)
-    gradients = {"weight": torch.einsum("bso,bsi->boi", g, z)}
+def _linear(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    z, g = _positions(layer_input, 1), _positions(gradient, 2)
+    gradients: dict[str, ParameterGradient] = {"weight": OuterProducts(g, z)}
     if layer.bias is not None:
-        gradients["bias"] = g.sum(dim=1)
+        gradients["bias"] = g.sum(dim=(2, 3))
     return gradients
 
 
 @register_layer("transformers.Conv1D")
-def _transposed_linear(_: nn.Module, layer_input: Tensor, gradient: Tensor) -> ParameterGradients:
-    z, g = _positions(layer_input), _positions(gradient)
-    return {"weight": torch.einsum("bsi,bso->bio", z, g), "bias": g.sum(dim=1)}
+def _transposed_linear(_: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    z, g = _positions(layer_input, 1), _positions(gradient, 2)
+    return {"weight": OuterProducts(g, z, rows_from_input=True), "bias": g.sum(dim=(2, 3))}
 
 
-@register_layer(nn.Conv1d, nn.Conv2d)
-def _convolution(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> ParameterGradients:
-    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    z = F.pad(layer_input, layer._reversed_padding_repeated_twice, mode=mode)  # every padding, "same" included
-    kernel_size, dilation, stride = layer.kernel_size, layer.dilation, layer.stride
-    if isinstance(layer, nn.Conv1d):  # an image one pixel high
-        z, gradient = z.unsqueeze(2), gradient.unsqueeze(2)
-        kernel_size, dilation, stride = (1, *kernel_size), (1, *dilation), (1, *stride)
-    patches = F.unfold(z, kernel_size, dilation=dilation, stride=stride)  # (b, i * kernel size, s)
-    patches = patches.reshape(len(z), layer.groups, -1, patches.shape[-1])  # (b, groups, q, s)
-    g = gradient.reshape(len(z), layer.groups, -1, patches.shape[-1])  # (b, groups, o / groups, s)
-    weight = torch.einsum("bgos,bgqs->bgoq", g, patches)
-    gradients = {"weight": weight.reshape(len(z), *layer.weight.shape)}
+@register_layer(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def _convolution(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    padding = layer._reversed_padding_repeated_twice  # every padding, "same" included; last dimension first
+    before, after = tuple(padding[-2::-2]), tuple(padding[::-2])
+    sizes = zip(layer.kernel_size, layer.stride, layer.dilation, before, after, strict=True)
+    window = [Window(*size) for size in sizes]
+    if layer.padding_mode != "zeros":
+        layer_input = F.pad(layer_input, padding, mode=layer.padding_mode)
+        window = [w.without_padding() for w in window]
+    z, taps = windows(layer_input, window, layer.groups)  # (B, G, S, i * t)
+    gradients: dict[str, ParameterGradient] = {"weight": OuterProducts(_channels(gradient, layer.groups), z, taps=taps)}
     if layer.bias is not None:
-        gradients["bias"] = gradient.flatten(2).sum(dim=2)
+        gradients["bias"] = gradient.flatten(3).sum(dim=3)
+    return gradients
+
+
+@register_layer(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+def _transposed_convolution(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    assert isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    # An input pixel reaches the outputs from stride * s - padding on: a convolution from the output to the input.
+    window = []
+    shape = zip(
+        layer_input.shape[2:],
+        gradient.shape[3:],
+        layer.kernel_size,
+        layer.stride,
+        layer.dilation,
+        layer.padding,
+        strict=True,
+    )
+    for n_in, n_out, kernel, stride, dilation, padding in shape:
+        reach = (n_in - 1) * stride + (kernel - 1) * dilation + 1
+        window.append(Window(kernel, stride, dilation, int(padding), reach - int(padding) - n_out))
+    g, taps = windows(gradient.flatten(0, 1), window, layer.groups)  # (B * C, G, S, o * t)
+    g = g.view(*gradient.shape[:2], *g.shape[1:])
+    z = layer_input.reshape(len(layer_input), layer.groups, layer_input.shape[1] // layer.groups, -1).transpose(
+        2, 3
+    )  # (B, G, S, i)
+    gradients: dict[str, ParameterGradient] = {"weight": OuterProducts(g, z, rows_from_input=True, taps=taps)}
+    if layer.bias is not None:
+        gradients["bias"] = gradient.flatten(3).sum(dim=3)
     return gradients
 
 
 @register_layer(nn.LayerNorm)
-def _layer_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> ParameterGradients:
+def _layer_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
     assert isinstance(layer, nn.LayerNorm)
-    gradients = {}
-    shape = (len(layer_input), -1, *layer.normalized_shape)
+    return _scaled(layer, F.layer_norm(layer_input, layer.normalized_shape, eps=layer.eps), gradient)
+
+
+@register_layer("torchvision.LayerNorm2d")
+def _layer_norm_of_channels(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    return _layer_norm(layer, layer_input.movedim(1, -1), gradient.movedim(2, -1))
+
+
+@register_layer(nn.RMSNorm, tensors=("weight",))
+def _rms_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    assert isinstance(layer, nn.RMSNorm)
+    return _scaled(layer, F.rms_norm(layer_input, layer.normalized_shape, eps=layer.eps), gradient)
+
+
+@register_layer(
+    *(f"transformers.{family}RMSNorm" for family in ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Phi3")),
+    "transformers.T5LayerNorm",
+    tensors=("weight",),
+)
+def _transformers_rms_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    normalized = F.rms_norm(layer_input.float(), layer_input.shape[-1:], eps=float(layer.variance_epsilon))  # type: ignore[arg-type]
+    return _scaled(layer, normalized.to(layer_input.dtype), gradient)
+
+
+@register_layer(
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    tensors=("weight", "bias", "running_mean", "running_var"),
+    option="batch_norm",
+)
+def _batch_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    """In evaluation y = (x - m) * weight / sqrt(v + eps) + bias; to first order in m and v, exactly in the others."""
+    assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    mean, variance = layer.running_mean, layer.running_var
+    assert mean is not None
+    assert variance is not None
+    scale = (variance + layer.eps).rsqrt()  # (i,)
+    features = (1, -1, *(1 for _ in layer_input.shape[2:]))
+    normalized = (layer_input - mean.view(features)) * scale.view(features)
+    g = gradient.reshape(*gradient.shape[:3], -1)  # (B, C, i, S)
+    by_bias = g.sum(dim=3)
+    by_weight = (g * normalized.reshape(len(normalized), 1, *g.shape[2:])).sum(dim=3)
+    weight = torch.ones_like(scale) if layer.weight is None else layer.weight
+    gradients: dict[str, ParameterGradient] = {
+        "running_mean": -by_bias * weight * scale,
+        "running_var": -0.5 * by_weight * weight * scale.square(),
+    }
     if layer.weight is not None:
-        normalized = F.layer_norm(layer_input, layer.normalized_shape, eps=layer.eps)
-        gradients["weight"] = (normalized * gradient).reshape(shape).sum(dim=1)
-    if layer.bias is not None:
-        gradients["bias"] = gradient.reshape(shape).sum(dim=1)
+        gradients |= {"weight": by_weight, "bias": by_bias}
     return gradients
+
+
+@register_layer(nn.Embedding, tensors=("weight",), option="embedding")
+def _embedding(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    assert isinstance(layer, nn.Embedding)
+    ids = layer_input.reshape(len(layer_input), -1)  # (B, S)
+    rows, place = torch.unique(ids, return_inverse=True)
+    g = _positions(gradient, 2).squeeze(2)  # (B, C, S, features)
+    total = g.new_zeros(*g.shape[:2], len(rows), g.shape[-1])
+    total.scatter_add_(2, place.unsqueeze(1).unsqueeze(3).expand_as(g), g)
+    if layer.padding_idx is not None:  # no part of what is learnt
+        total[:, :, rows == layer.padding_idx] = 0
+    return {"weight": RowGradients(total, rows)}
+
+
+def _scaled(layer: nn.Module, normalized: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    """Return the gradients of a layer that multiplies what is normalised by its weight and adds its bias."""
+    gradients: dict[str, ParameterGradient] = {}
+    parameter = next(layer.parameters(recurse=False))
+    shape = (*gradient.shape[:2], -1, *parameter.shape)  # (B, C, S, *parameter)
+    if layer.weight is not None:
+        gradients["weight"] = (normalized.unsqueeze(1) * gradient).reshape(shape).sum(dim=2)
+    if getattr(layer, "bias", None) is not None:
+        gradients["bias"] = gradient.reshape(shape).sum(dim=2)
+    return gradients
+
+
+def _positions(tensor: Tensor, leading: int) -> Tensor:
+    """View ``(*leading, ..., features)`` as ``(*leading, 1 group, S, features)``."""
+    return tensor.reshape(*tensor.shape[:leading], 1, -1, tensor.shape[-1])
+
+
+def _channels(gradient: Tensor, groups: int) -> Tensor:
+    """View ``(B, C, o, *pixels)`` as ``(B, C, G, S, o / G)``."""
+    return gradient.reshape(*gradient.shape[:2], groups, gradient.shape[2] // groups, -1).transpose(3, 4)

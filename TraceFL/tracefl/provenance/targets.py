@@ -2,7 +2,8 @@
 
 With c the predicted class and C classes: ``predicted`` is logit_c, ``margin`` is logit_c minus the runner-up's logit,
 ``centered`` is logit_c minus the mean of all logits, and a tensor of classes is each input's logit of its class. A
-constant added to all logits changes no prediction, and no ``margin`` or ``centered`` value either.
+constant added to all logits changes no prediction, and no ``margin`` or ``centered`` value either. ``all`` is every
+class's logit, C targets an input: why this class and not that one.
 """
 
 from typing import Literal, TypeAlias
@@ -10,12 +11,12 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-Target: TypeAlias = Literal["predicted", "margin", "centered"] | Tensor
-TARGETS = ("predicted", "margin", "centered")
+Target: TypeAlias = Literal["predicted", "margin", "centered", "all"] | Tensor
+TARGETS = ("predicted", "margin", "centered", "all")
 
 
 def target_values(logits: Tensor, target: Target) -> Tensor:
-    """Return the ``(B,)`` values to attribute, differentiable in ``logits``.
+    """Return the ``(B, 1)`` values to attribute, ``(B, C)`` for ``"all"``, differentiable in ``logits``.
 
     Args:
         logits: ``(B, C)`` of the global model.
@@ -26,13 +27,15 @@ def target_values(logits: Tensor, target: Target) -> Tensor:
     """
     classes = check_target(target, len(logits), logits.shape[1])
     if classes is not None:
-        return logits.gather(1, classes.to(logits.device).unsqueeze(1)).squeeze(1)
-    predicted_logit, predicted = logits.max(dim=1)  # (B,), (B,)
+        return logits.gather(1, classes.to(logits.device).unsqueeze(1))
+    if target == "all":
+        return logits
+    predicted_logit, predicted = logits.max(dim=1, keepdim=True)  # (B, 1), (B, 1)
     if target == "margin":
-        others = logits.scatter(1, predicted.unsqueeze(1), -torch.inf)
-        return predicted_logit - others.max(dim=1).values
+        others = logits.scatter(1, predicted, -torch.inf)
+        return predicted_logit - others.max(dim=1, keepdim=True).values
     if target == "centered":
-        return predicted_logit - logits.mean(dim=1)
+        return predicted_logit - logits.mean(dim=1, keepdim=True)
     return predicted_logit
 
 

@@ -1,0 +1,256 @@
+"""The clients' parameters, from memory or from files, brought to where they are multiplied: block by block, once."""
+
+import json
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from tracefl.errors import ModelMismatchError, RecordError
+
+Weights: TypeAlias = Mapping[str, Tensor]
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_SMALL = 4096  # parameters below which one call for all clients beats one call for each
+_MULTIPLE = 16  # clients are padded to a multiple of it with zeros: matrix products of odd sizes are half as fast
+
+
+class SafetensorsFile:
+    """A client's weights in a safetensors file, read a few rows at a time; nothing of it is kept.
+
+    Plain reads, and not a memory map: pages of a map would count as this process's memory until the system takes
+    them back. The file is opened for each read, so that thousands of clients need no more file handles than one.
+
+    Args:
+        path: The file.
+
+    Raises:
+        RecordError: It is missing or no whole safetensors file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            with self.path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                size = os.fstat(file.fileno()).st_size
+                if length > size:
+                    raise ValueError(f"a header of {length} bytes in a file of {size}")
+                header = json.loads(file.read(length))
+            self._start = 8 + length
+            self._tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            ends = [entry["data_offsets"][1] for entry in self._tensors.values()]
+            if self._start + max(ends, default=0) != size:
+                raise ValueError(f"{size} bytes, and its header speaks of {self._start + max(ends, default=0)}")
+        except OSError as error:
+            raise RecordError(f"{self.path} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, struct.error) as error:
+            raise RecordError(f"{self.path} is no whole safetensors file ({error})") from error
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return a tensor's shape, None where the file has no such tensor of floating-point numbers."""
+        entry = self._tensors.get(name)
+        return tuple(entry["shape"]) if entry is not None and entry["dtype"] in _DTYPES else None
+
+    def rows(self, name: str, rows: slice) -> Tensor:
+        """Return some rows of a tensor.
+
+        Raises:
+            RecordError: The file has become shorter.
+        """
+        entry = self._tensors[name]
+        shape, dtype = entry["shape"], _DTYPES[entry["dtype"]]
+        row = dtype.itemsize
+        for size in shape[1:]:
+            row *= size
+        tensor = torch.empty((rows.stop - rows.start, *shape[1:]), dtype=dtype)
+        target = memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            read = os.preadv(descriptor, [target], self._start + entry["data_offsets"][0] + rows.start * row)
+        finally:
+            os.close(descriptor)
+        if read != len(target):
+            raise RecordError(f"{self.path} ends within {name!r}; the round is damaged, use another")
+        return tensor
+
+
+Source: TypeAlias = Weights | SafetensorsFile
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some numbers of one parameter, and how many clients' are wanted at once.
+
+    Attributes:
+        parameter: Its name in the model.
+        rows: Rows of its first dimension, or their numbers.
+        taps: Part of its trailing dimensions; empty for all.
+        clients_at_once: Clients in one block, at least 1.
+    """
+
+    parameter: str
+    rows: slice | Tensor
+    taps: tuple[slice, ...]
+    clients_at_once: int
+
+
+PartT = TypeVar("PartT", bound=Part)
+
+
+class Clients:
+    """The clients of one attribution, as blocks of numbers ready to be multiplied.
+
+    Args:
+        weights: Client id to its parameters, or the safetensors file that holds them.
+        center: The global model's parameters, on ``device``: subtracted from every client's.
+        reference: What the caller wants subtracted, or None. The difference to ``center`` is a last, additional client.
+        base: Added to what the clients hold, or None: the weights they started from, where they hold differences.
+        aliases: Parameter name to its other names, for tied weights of which a file keeps only one.
+        device: Where the products are computed.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Weights | str | Path],
+        center: Weights,
+        reference: Weights | None,
+        base: Weights | None,
+        aliases: Mapping[str, Sequence[str]],
+        device: torch.device,
+    ) -> None:
+        self.ids = tuple(weights)
+        self.device = device
+        self._sources: list[Source] = [
+            SafetensorsFile(source) if isinstance(source, str | Path) else source for source in weights.values()
+        ]
+        self._from_files = any(isinstance(source, SafetensorsFile) for source in self._sources)
+        self._center = center
+        self._reference = reference
+        self._base = base
+        self._aliases = aliases
+        self._buffers: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse clients that lack a traced parameter, or have it in another shape.
+
+        Raises:
+            ModelMismatchError: With the client's id and the parameter.
+        """
+        owners: list[tuple[str, Source]] = [
+            (f"client {client_id!r}", source) for client_id, source in zip(self.ids, self._sources, strict=True)
+        ]
+        owners += [("the reference", self._reference)] if self._reference is not None else []
+        owners += [("the base", self._base)] if self._base is not None else []
+        for owner, source in owners:
+            for name, shape in shapes.items():
+                found = self._shape(source, name)
+                if found is None:
+                    raise ModelMismatchError(f"{owner} lacks parameter {name!r} of the global model, shape {shape}")
+                if found != shape:
+                    raise ModelMismatchError(
+                        f"{owner} has parameter {name!r} in shape {found}, the global model in {shape}"
+                    )
+
+    def staged(self, parts: Iterable[PartT]) -> Iterator[tuple[PartT, slice, Tensor]]:
+        """Yield the parameters, less the center's, of a part of the model and a few clients at a time.
+
+        From files, the next block is read while this one is used.
+
+        Yields:
+            The part; the clients' places; and ``(clients or more, rows, ...)`` on the device, valid until the next. The
+            additional ones hold zeros, and the last place is the center less the reference.
+        """
+        jobs = ((part, chunk) for part in parts for chunk in self._chunks(part.clients_at_once))
+        if not self._from_files:
+            for part, chunk in jobs:
+                yield part, chunk, self._stage(part, chunk, 0)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            waiting: tuple[PartT, slice, Future[Tensor]] | None = None
+            for turn, (part, chunk) in enumerate(jobs):
+                coming = reader.submit(self._stage, part, chunk, turn % 2)
+                if waiting is not None:
+                    yield waiting[0], waiting[1], waiting[2].result()
+                waiting = part, chunk, coming
+            if waiting is not None:
+                yield waiting[0], waiting[1], waiting[2].result()
+
+    def _chunks(self, size: int) -> Iterator[slice]:
+        for start in range(0, len(self) + 1, size):
+            yield slice(start, min(start + size, len(self) + 1))
+
+    def _stage(self, part: Part, chunk: slice, turn: int) -> Tensor:
+        name, rows, taps = part.parameter, part.rows, part.taps
+        center = _taken(self._center[name], rows, taps)
+        offset = center if self._base is None else center - _taken(self._base[name], rows, taps).to(center)
+        width = -(-(chunk.stop - chunk.start) // _MULTIPLE) * _MULTIPLE
+        block = self._buffer(turn, (width, *center.shape), center.dtype)
+        block[chunk.stop - chunk.start :].zero_()
+        own = self._sources[chunk.start : min(chunk.stop, len(self))]
+        self._fill(block[: len(own)], own, part, offset)
+        if chunk.stop > len(self):
+            block[len(own)] = center
+            if self._reference is not None:
+                block[len(own)] -= _taken(self._reference[name], rows, taps).to(center)
+        return block
+
+    def _fill(self, block: Tensor, sources: Sequence[Source], part: Part, offset: Tensor) -> None:
+        """Write each source's part, less the offset, into its row of the block: one pass over what is read."""
+        raw = [self._read(source, part) for source in sources]
+        if raw and offset.numel() < _SMALL and all(t.device == offset.device and t.dtype == offset.dtype for t in raw):
+            torch.stack(raw, out=block)
+            block -= offset
+            return
+        for row, tensor in zip(block, raw, strict=True):
+            if tensor.device != offset.device:
+                tensor = tensor.contiguous().pin_memory().to(offset.device, non_blocking=True)
+            torch.sub(tensor, offset, out=row)
+
+    def _read(self, source: Source, part: Part) -> Tensor:
+        name = self._own_name(source, part.parameter)
+        if not isinstance(source, SafetensorsFile):
+            return _taken(source[name].detach(), part.rows, part.taps)
+        if isinstance(part.rows, slice):
+            return _taken(source.rows(name, part.rows), slice(None), part.taps)
+        shape = source.shape(name)
+        assert shape is not None
+        return _taken(source.rows(name, slice(0, shape[0])), part.rows, part.taps)
+
+    def _buffer(self, turn: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a block of memory; the two turns' differ, so that one can be filled while the other is read."""
+        key = (self.device, dtype)
+        held = self._buffers.setdefault(key, [torch.empty(0, dtype=dtype, device=self.device)] * 2)
+        size = torch.Size(shape).numel()
+        if held[turn].numel() < size:
+            held[turn] = torch.empty(size, dtype=dtype, device=self.device)
+        return held[turn][:size].view(shape)
+
+    def _shape(self, source: Source, name: str) -> tuple[int, ...] | None:
+        name = self._own_name(source, name)
+        if isinstance(source, SafetensorsFile):
+            return source.shape(name)
+        return tuple(source[name].shape) if name in source else None
+
+    def _own_name(self, source: Source, name: str) -> str:
+        """Return the name under which a client keeps a parameter: of tied weights, files keep only one."""
+        for candidate in (name, *self._aliases.get(name, ())):
+            there = source.shape(candidate) is not None if isinstance(source, SafetensorsFile) else candidate in source
+            if there:
+                return candidate
+        return name
+
+
+def _taken(tensor: Tensor, rows: slice | Tensor, taps: tuple[slice, ...]) -> Tensor:
+    """Return rows of a tensor and taps of these."""
+    tensor = tensor[rows.to(tensor.device) if isinstance(rows, Tensor) else rows]
+    return tensor[(slice(None),) * (tensor.ndim - len(taps)) + taps] if taps else tensor
