@@ -33,9 +33,11 @@ from torch import Tensor
 from tracefl.provenance.layers import OuterProducts, ParameterGradient, RowGradients
 from tracefl.provenance.sources import Clients, Part
 
-_ENTRY = 12  # multiplications that writing and reading one more entry of a gradient is worth
+_ENTRY = 8  # multiplications that writing and reading one more entry of a gradient is worth
+_THIN = 1.6  # multiplications of a large product that one of a product with few rows and columns is worth
 _BLOCK = {"cpu": 2**21, "cuda": 2**26}  # entries of one block: 8 MiB of a processor's cache, 256 MiB of a GPU's memory
-_CHUNK = 32  # clients in one product on a CPU: more would leave too few parameters of each in a block
+_CHUNK = 16  # clients in one product on a CPU: more would leave too few parameters of each in a block
+_MULTIPLE = 16  # clients are padded to a multiple of it: thin matrix products of odd sizes are half as fast
 _SEGMENT = 1024  # parameters in one of the small products that a long one is split into: twice as fast on a CPU
 _SPARSE_POSITIONS = 16  # from so many positions on, look for positions without gradient
 
@@ -64,18 +66,19 @@ def contract(pieces: Iterable[Piece], clients: Clients) -> Tensor:
     """
     total: Tensor | None = None
     current: _Block | None = None
-    formed: Tensor | None = None
+    gradients = _Gradients()
     for block, chunk, parameters in clients.staged(_blocks(pieces, clients)):
-        if block is not current:
-            current, formed = block, None if block.by_application else _formed(block.gradient)
         inputs, targets = _leading(block.gradient)
         if total is None:
             total = torch.zeros(inputs, targets, len(clients) + 1, dtype=torch.float64, device=clients.device)
-        if formed is None:
+        if block.by_application:
             assert isinstance(block.gradient, OuterProducts)
             part = _applied(block.gradient, parameters)
         else:
-            part = _product(formed, parameters.flatten(1)).view(inputs, targets, -1)
+            if block is not current:
+                gradients.form(block.gradient)
+            part = gradients.times(parameters.flatten(1)).view(inputs, targets, -1)
+        current = block
         total[:, :, chunk].add_(part[:, :, : chunk.stop - chunk.start], alpha=block.factor)
     if total is None:
         raise ValueError("contract() needs at least one piece")
@@ -100,10 +103,11 @@ def _blocks(pieces: Iterable[Piece], clients: Clients) -> Iterator[_Block]:
             gradient = without_empty_positions(gradient)
         by_application = isinstance(gradient, OuterProducts) and application_is_cheaper(gradient, len(clients))
         inputs, targets = _leading(gradient)
-        held = max(min(len(clients) + 1, width), 1 if by_application else inputs * targets)
+        held = max(min(len(clients) + 1, width), inputs * targets)
         taps = gradient.taps if isinstance(gradient, OuterProducts) else ()
         for part, rows in _row_parts(gradient, _BLOCK[clients.device.type] // held):
-            yield _Block(piece.parameter, rows, taps, width, part, piece.factor, by_application)
+            multiple = 1 if by_application else _MULTIPLE
+            yield _Block(piece.parameter, rows, taps, width, multiple, part, piece.factor, by_application)
 
 
 def _row_parts(gradient: ParameterGradient, entries: int) -> Iterator[tuple[ParameterGradient, slice | Tensor]]:
@@ -141,9 +145,12 @@ def application_is_cheaper(factors: OuterProducts, num_clients: int) -> bool:
     """Compare the two orders of multiplication by the cost model above."""
     _, targets, _, positions, m = factors.gradient.shape
     n = factors.layer_input.shape[-1]
-    wide = m  # features that the clients' outputs have
-    by_gradient = targets * m * n * (max(positions, _ENTRY) + num_clients)
-    by_application = m * n * positions * num_clients + positions * num_clients * wide * (targets + 1)
+    product = _THIN * -(-num_clients // _MULTIPLE) * _MULTIPLE  # a processor's vectors are filled or wasted
+    by_gradient = targets * m * n * (positions + _ENTRY + product)
+    times = targets if factors.rows_from_input else 1
+    by_application = (
+        positions * num_clients * (times * m * n + _ENTRY * targets * (n if factors.rows_from_input else m))
+    )
     return by_application < by_gradient
 
 
@@ -156,11 +163,14 @@ def without_empty_positions(factors: OuterProducts) -> OuterProducts:
     positions = gradient.shape[3]
     if gradient.device.type != "cpu" or positions < _SPARSE_POSITIONS:
         return factors
-    counts = gradient.ne(0).any(dim=4).sum(dim=(1, 2))  # (B, S): 0 where no target and no group has a gradient
-    kept = int((counts > 0).sum(dim=1).max())
-    if kept > 0.75 * positions:
+    enough = 0.75 * positions
+    if gradient[..., 0].any(dim=(1, 2)).sum(dim=1).max() > enough:  # one feature says so: no need to look at all
         return factors
-    places = (counts > 0).int().argsort(dim=1, descending=True, stable=True)[:, : max(kept, 1)]  # (B, kept)
+    used = gradient.any(dim=4).any(dim=2).any(dim=1)  # (B, S): some target and group has a gradient there
+    kept = int(used.sum(dim=1).max())
+    if kept > enough:
+        return factors
+    places = used.int().argsort(dim=1, descending=True, stable=True)[:, : max(kept, 1)]  # (B, kept)
     index = places.view(len(places), 1, 1, -1, 1)
     return OuterProducts(
         gradient.take_along_dim(index, dim=3),
@@ -175,43 +185,56 @@ def _leading(gradient: ParameterGradient) -> tuple[int, int]:
     return tensor.shape[0], tensor.shape[1]
 
 
-def _formed(gradient: ParameterGradient) -> Tensor:
-    """Return the gradient itself, ``(B * C, rows * columns)``."""
-    if not isinstance(gradient, OuterProducts):
-        tensor = gradient if isinstance(gradient, Tensor) else gradient.gradient
-        return tensor.flatten(2).flatten(0, 1)
-    g, z = gradient.gradient, gradient.layer_input.unsqueeze(1)  # (B, C, G, S, m), (B, 1, G, S, n)
-    first, second = (z, g) if gradient.rows_from_input else (g, z)
-    if g.shape[3] == 1:  # an outer product: no sum to take
-        return (first.transpose(3, 4) * second).flatten(2).flatten(0, 1)
-    return torch.matmul(first.transpose(3, 4), second).flatten(2).flatten(0, 1)
+class _Gradients:
+    """One block's gradients, ``(B * C, P)``.
 
+    Always in the same memory: the system would clear new memory each time, which takes longer than to use it.
+    """
 
-def _product(gradients: Tensor, parameters: Tensor) -> Tensor:
-    """Return ``gradients @ parameters.T``, ``(rows, n)`` times ``(clients, n)``: few rows, few clients, large n."""
-    n = gradients.shape[1]
-    whole = n - n % _SEGMENT
-    if gradients.device.type != "cpu" or whole < 2 * _SEGMENT:
-        return gradients @ parameters.T
-    left = gradients[:, :whole].view(len(gradients), -1, _SEGMENT).transpose(0, 1)  # (segments, rows, segment)
-    right = parameters[:, :whole].view(len(parameters), -1, _SEGMENT).permute(1, 2, 0)  # (segments, segment, clients)
-    product = torch.bmm(left, right).sum(dim=0)
-    return product if whole == n else product + gradients[:, whole:] @ parameters[:, whole:].T
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+        self._formed = torch.empty(0)
+
+    def form(self, gradient: ParameterGradient) -> None:
+        """Multiply the factors out."""
+        if not isinstance(gradient, OuterProducts):
+            tensor = gradient if isinstance(gradient, Tensor) else gradient.gradient
+            self._formed = tensor.flatten(2).flatten(0, 1)
+            return
+        g, z = gradient.gradient, gradient.layer_input.unsqueeze(1)  # (B, C, G, S, m), (B, 1, G, S, n)
+        z = z.expand(-1, g.shape[1], -1, -1, -1)
+        first, second = (z, g) if gradient.rows_from_input else (g, z)
+        left, right = first.transpose(3, 4).flatten(0, 2), second.flatten(0, 2)
+        size = len(left) * left.shape[1] * right.shape[2]
+        if self._memory.numel() < size or self._memory.dtype != g.dtype or self._memory.device != g.device:
+            self._memory = torch.empty(size, dtype=g.dtype, device=g.device)
+        product = self._memory[:size].view(len(left), left.shape[1], right.shape[2])
+        torch.bmm(left, right, out=product)
+        self._formed = product.view(g.shape[0] * g.shape[1], -1)
+
+    def times(self, parameters: Tensor) -> Tensor:
+        """Return ``gradients @ parameters.T``, for parameters ``(clients, P)``: few rows and columns, large P."""
+        gradients = self._formed
+        count = gradients.shape[1]
+        whole = count - count % _SEGMENT
+        if gradients.device.type != "cpu" or whole < 2 * _SEGMENT:
+            return gradients @ parameters.T
+        left = gradients[:, :whole].view(len(gradients), -1, _SEGMENT).transpose(0, 1)  # (segments, rows, segment)
+        right = parameters[:, :whole].view(len(parameters), -1, _SEGMENT).permute(1, 2, 0)
+        product = torch.bmm(left, right).sum(dim=0)
+        return product if whole == count else product + gradients[:, whole:] @ parameters[:, whole:].T
 
 
 def _applied(factors: OuterProducts, parameters: Tensor) -> Tensor:
     """Return ``(B, C, clients)``: each client's parameters applied to the input, contracted with the gradient."""
-    g, z = factors.gradient, factors.layer_input  # (B, C, G, S, m), (B, G, S, n)
-    groups, n, m = z.shape[1], z.shape[3], g.shape[4]
-    if groups == 1:
-        if factors.rows_from_input:
-            weight = parameters.view(-1, n, m).transpose(0, 1).reshape(n, -1)  # (n, K * m)
-        else:
-            weight = parameters.view(-1, n).T  # (n, K * m)
-        outputs = (z.squeeze(1) @ weight).view(*z.shape[:1], z.shape[2], -1, m)  # (B, S, K, m)
-        if g.shape[1] == 1:
-            return torch.einsum("bskm,bsm->bk", outputs, g[:, 0, 0]).unsqueeze(1)
-        return torch.einsum("bskm,bcsm->bck", outputs, g.squeeze(2))
-    letters = "kgnm" if factors.rows_from_input else "kgmn"
-    shape = (-1, groups, n, m) if factors.rows_from_input else (-1, groups, m, n)
-    return torch.einsum(f"{letters},bgsn,bcgsm->bck", parameters.view(shape), z, g)
+    g, z = factors.gradient, factors.layer_input.unsqueeze(1)  # (B, C, G, S, m), (B, 1, G, S, n)
+    by_columns, by_rows = (g, z) if factors.rows_from_input else (z, g)
+    groups, rows, columns = g.shape[2], by_rows.shape[4], by_columns.shape[4]
+    if groups > 1:
+        weight = parameters.view(-1, groups, rows, columns)
+        return torch.einsum("kgrq,bcgsq,bdgsr->bcdk", weight, by_columns, by_rows).flatten(1, 2)
+    outputs = by_columns.squeeze(2) @ parameters.view(-1, columns).T  # (B, C or 1, S, K * rows)
+    outputs = outputs.view(*outputs.shape[:3], -1, rows)
+    if outputs.shape[1] == g.shape[1]:
+        return outputs.mul_(by_rows.squeeze(2).unsqueeze(3)).sum(dim=(2, 4))
+    return torch.einsum("bskr,bcsr->bck", outputs.squeeze(1), by_rows.squeeze(2))

@@ -18,7 +18,6 @@ Weights: TypeAlias = Mapping[str, Tensor]
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _SMALL = 4096  # parameters below which one call for all clients beats one call for each
-_MULTIPLE = 16  # clients are padded to a multiple of it with zeros: matrix products of odd sizes are half as fast
 
 
 class SafetensorsFile:
@@ -58,12 +57,14 @@ class SafetensorsFile:
         entry = self._tensors.get(name)
         return tuple(entry["shape"]) if entry is not None and entry["dtype"] in _DTYPES else None
 
-    def rows(self, name: str, rows: slice) -> Tensor:
-        """Return some rows of a tensor.
+    def rows(self, name: str, rows: slice | Tensor) -> Tensor:
+        """Return some rows of a tensor, or the rows of these numbers.
 
         Raises:
             RecordError: The file has become shorter.
         """
+        if isinstance(rows, Tensor):
+            return self.rows(name, slice(0, self._tensors[name]["shape"][0]))[rows.cpu()]
         entry = self._tensors[name]
         shape, dtype = entry["shape"], _DTYPES[entry["dtype"]]
         row = dtype.itemsize
@@ -81,7 +82,22 @@ class SafetensorsFile:
         return tensor
 
 
-Source: TypeAlias = Weights | SafetensorsFile
+class InMemory:
+    """A client's weights as tensors by name."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return a tensor's shape, None where there is none of that name."""
+        return tuple(self._weights[name].shape) if name in self._weights else None
+
+    def rows(self, name: str, rows: slice | Tensor) -> Tensor:
+        """Return some rows of a tensor, or the rows of these numbers."""
+        return _rows(self._weights[name].detach(), rows)
+
+
+Source: TypeAlias = InMemory | SafetensorsFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +109,14 @@ class Part:
         rows: Rows of its first dimension, or their numbers.
         taps: Part of its trailing dimensions; empty for all.
         clients_at_once: Clients in one block, at least 1.
+        multiple: Clients are padded to a multiple of it.
     """
 
     parameter: str
     rows: slice | Tensor
     taps: tuple[slice, ...]
     clients_at_once: int
+    multiple: int
 
 
 PartT = TypeVar("PartT", bound=Part)
@@ -128,14 +146,16 @@ class Clients:
         self.ids = tuple(weights)
         self.device = device
         self._sources: list[Source] = [
-            SafetensorsFile(source) if isinstance(source, str | Path) else source for source in weights.values()
+            SafetensorsFile(source) if isinstance(source, str | Path) else InMemory(source)
+            for source in weights.values()
         ]
         self._from_files = any(isinstance(source, SafetensorsFile) for source in self._sources)
-        self._center = center
-        self._reference = reference
-        self._base = base
+        self._center = InMemory(center)
+        self._reference = None if reference is None else InMemory(reference)
+        self._base = None if base is None else InMemory(base)
         self._aliases = aliases
-        self._buffers: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        self._own_names: dict[str, list[str]] = {}  # parameter to its name in each source
+        self._buffers: dict[tuple[int, torch.dtype], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -146,20 +166,23 @@ class Clients:
         Raises:
             ModelMismatchError: With the client's id and the parameter.
         """
-        owners: list[tuple[str, Source]] = [
-            (f"client {client_id!r}", source) for client_id, source in zip(self.ids, self._sources, strict=True)
-        ]
+        owners = [(f"client {client_id!r}", source) for client_id, source in zip(self.ids, self._sources, strict=True)]
         owners += [("the reference", self._reference)] if self._reference is not None else []
         owners += [("the base", self._base)] if self._base is not None else []
-        for owner, source in owners:
-            for name, shape in shapes.items():
-                found = self._shape(source, name)
-                if found is None:
-                    raise ModelMismatchError(f"{owner} lacks parameter {name!r} of the global model, shape {shape}")
-                if found != shape:
-                    raise ModelMismatchError(
-                        f"{owner} has parameter {name!r} in shape {found}, the global model in {shape}"
-                    )
+        for name, shape in shapes.items():
+            self._own_names[name] = [self._own_name(owner, source, name, shape) for owner, source in owners]
+
+    def _own_name(self, owner: str, source: Source, name: str, shape: tuple[int, ...]) -> str:
+        """Return the name under which a parameter is kept: of tied weights, files keep only one."""
+        shapes = {own: source.shape(own) for own in (name, *self._aliases.get(name, ()))}
+        there = [own for own, found in shapes.items() if found is not None]
+        if not there:
+            raise ModelMismatchError(f"{owner} lacks parameter {name!r} of the global model, shape {shape}")
+        if shapes[there[0]] != shape:
+            raise ModelMismatchError(
+                f"{owner} has parameter {name!r} in shape {shapes[there[0]]}, the global model in {shape}"
+            )
+        return there[0]
 
     def staged(self, parts: Iterable[PartT]) -> Iterator[tuple[PartT, slice, Tensor]]:
         """Yield the parameters, less the center's, of a part of the model and a few clients at a time.
@@ -168,7 +191,7 @@ class Clients:
 
         Yields:
             The part; the clients' places; and ``(clients or more, rows, ...)`` on the device, valid until the next. The
-            additional ones hold zeros, and the last place is the center less the reference.
+            additional ones hold anything, and the last place is the center less the reference.
         """
         jobs = ((part, chunk) for part in parts for chunk in self._chunks(part.clients_at_once))
         if not self._from_files:
@@ -191,66 +214,45 @@ class Clients:
 
     def _stage(self, part: Part, chunk: slice, turn: int) -> Tensor:
         name, rows, taps = part.parameter, part.rows, part.taps
-        center = _taken(self._center[name], rows, taps)
-        offset = center if self._base is None else center - _taken(self._base[name], rows, taps).to(center)
-        width = -(-(chunk.stop - chunk.start) // _MULTIPLE) * _MULTIPLE
+        center = _taps(self._center.rows(name, rows), taps)
+        offset = center
+        if self._base is not None:
+            offset = center - _taps(self._base.rows(name, rows), taps).to(center)
+        width = -(-(chunk.stop - chunk.start) // part.multiple) * part.multiple
         block = self._buffer(turn, (width, *center.shape), center.dtype)
-        block[chunk.stop - chunk.start :].zero_()
-        own = self._sources[chunk.start : min(chunk.stop, len(self))]
-        self._fill(block[: len(own)], own, part, offset)
+        sources, names = self._sources[chunk], self._own_names[name][chunk]
+        raw = [_taps(source.rows(own, rows), taps) for source, own in zip(sources, names, strict=False)]
+        self._fill(block[: len(raw)], raw, offset)
         if chunk.stop > len(self):
-            block[len(own)] = center
+            block[len(raw)] = center
             if self._reference is not None:
-                block[len(own)] -= _taken(self._reference[name], rows, taps).to(center)
+                block[len(raw)] -= _taps(self._reference.rows(name, rows), taps).to(center)
         return block
 
-    def _fill(self, block: Tensor, sources: Sequence[Source], part: Part, offset: Tensor) -> None:
-        """Write each source's part, less the offset, into its row of the block: one pass over what is read."""
-        raw = [self._read(source, part) for source in sources]
-        if raw and offset.numel() < _SMALL and all(t.device == offset.device and t.dtype == offset.dtype for t in raw):
-            torch.stack(raw, out=block)
+    def _fill(self, block: Tensor, raw: Sequence[Tensor], offset: Tensor) -> None:
+        """Write each client's part, less the offset, into its row of the block: one pass over what is read."""
+        plain = offset.numel() < _SMALL and all(t.device == offset.device and t.dtype == offset.dtype for t in raw)
+        if raw and plain:
+            torch.stack(tuple(raw), out=block)
             block -= offset
             return
-        for row, tensor in zip(block, raw, strict=True):
+        for row, tensor in zip(block.unbind(), raw, strict=True):
             if tensor.device != offset.device:
                 tensor = tensor.contiguous().pin_memory().to(offset.device, non_blocking=True)
             torch.sub(tensor, offset, out=row)
 
-    def _read(self, source: Source, part: Part) -> Tensor:
-        name = self._own_name(source, part.parameter)
-        if not isinstance(source, SafetensorsFile):
-            return _taken(source[name].detach(), part.rows, part.taps)
-        if isinstance(part.rows, slice):
-            return _taken(source.rows(name, part.rows), slice(None), part.taps)
-        shape = source.shape(name)
-        assert shape is not None
-        return _taken(source.rows(name, slice(0, shape[0])), part.rows, part.taps)
-
     def _buffer(self, turn: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a block of memory; the two turns' differ, so that one can be filled while the other is read."""
-        key = (self.device, dtype)
-        held = self._buffers.setdefault(key, [torch.empty(0, dtype=dtype, device=self.device)] * 2)
         size = torch.Size(shape).numel()
-        if held[turn].numel() < size:
-            held[turn] = torch.empty(size, dtype=dtype, device=self.device)
-        return held[turn][:size].view(shape)
-
-    def _shape(self, source: Source, name: str) -> tuple[int, ...] | None:
-        name = self._own_name(source, name)
-        if isinstance(source, SafetensorsFile):
-            return source.shape(name)
-        return tuple(source[name].shape) if name in source else None
-
-    def _own_name(self, source: Source, name: str) -> str:
-        """Return the name under which a client keeps a parameter: of tied weights, files keep only one."""
-        for candidate in (name, *self._aliases.get(name, ())):
-            there = source.shape(candidate) is not None if isinstance(source, SafetensorsFile) else candidate in source
-            if there:
-                return candidate
-        return name
+        held = self._buffers.get((turn, dtype))
+        if held is None or held.numel() < size:
+            held = self._buffers[turn, dtype] = torch.zeros(size, dtype=dtype, device=self.device)
+        return held[:size].view(shape)
 
 
-def _taken(tensor: Tensor, rows: slice | Tensor, taps: tuple[slice, ...]) -> Tensor:
-    """Return rows of a tensor and taps of these."""
-    tensor = tensor[rows.to(tensor.device) if isinstance(rows, Tensor) else rows]
+def _rows(tensor: Tensor, rows: slice | Tensor) -> Tensor:
+    return tensor[rows.to(tensor.device) if isinstance(rows, Tensor) else rows]
+
+
+def _taps(tensor: Tensor, taps: tuple[slice, ...]) -> Tensor:
     return tensor[(slice(None),) * (tensor.ndim - len(taps)) + taps] if taps else tensor

@@ -53,6 +53,8 @@ def windows(tensor: Tensor, window: Sequence[Window], groups: int) -> tuple[Tens
     """
     sizes = tensor.shape[2:]
     used = tuple(w.used(n) for w, n in zip(window, sizes, strict=True))
+    if any(u.stop - u.start > 1 for u in used):  # to pick several taps out of each kernel is slower than to take all
+        used = tuple(slice(0, w.taps) for w in window)
     places = tuple(w.positions(n) for w, n in zip(window, sizes, strict=True))
     if any(w.before or w.after for w in window):
         tensor = F.pad(tensor, [edge for w in reversed(window) for edge in (w.before, w.after)])
