@@ -82,6 +82,8 @@ def test_presets_are_those_of_the_design(preset, values):
         (["provenance.layer_decay=1.5"], r"provenance.layer_decay must be a number in \(0, 1\], got 1.5"),
         (["provenance.target=best"], "provenance.target must be one of predicted, margin, centered, label"),
         (["provenance.weighting=some"], "provenance.weighting must be one of"),
+        (["provenance.also=[batchnorm]"], r"provenance.also must be a list of batch_norm, embedding"),
+        (["provenance.memory_budget=0"], r"provenance.memory_budget must be a number above 0"),
         (["provenance.layers=fc"], r"provenance.layers must be a list of layer names"),
         (["model=gpt"], "model=gpt takes texts and dataset=digits holds images"),
         (["dataset=synthetic_text"], "model=resnet18 takes images and dataset=synthetic_text holds texts"),

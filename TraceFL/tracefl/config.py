@@ -16,6 +16,7 @@ from tracefl.environment import cpus_here
 from tracefl.errors import ConfigError
 from tracefl.models import ModelSettings, find_model
 from tracefl.provenance import Method
+from tracefl.provenance.layers import OPTIONS
 from tracefl.provenance.method import METHOD_TARGETS, REFERENCES, WEIGHTINGS
 from tracefl.rounds import STORES
 from tracefl.training import OPTIMIZERS, PRECISIONS, TrainingSettings
@@ -44,6 +45,7 @@ class ProvenanceSettings:
         every: Rounds between two traced rounds, at least 1.
         counterfactual: Check the answers against each client's exact removal.
         batch_size: Inputs in one forward, at least 1.
+        memory_budget: Bytes that an attribution may hold beyond the model, at least 1.
     """
 
     method: Method
@@ -51,6 +53,7 @@ class ProvenanceSettings:
     every: int
     counterfactual: bool
     batch_size: int
+    memory_budget: int
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ _RULES: dict[str, _Rule] = {
     "provenance.every": _whole(1),
     "provenance.counterfactual": _FLAG,
     "provenance.batch_size": _whole(1),
+    "provenance.memory_budget": _ABOVE_0,
     "wandb.mode": _one_of(("disabled", "online", "offline")),
 }
 
@@ -211,6 +215,9 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
     layers = group["layers"]
     if layers is not None and not (isinstance(layers, list) and layers and all(isinstance(n, str) for n in layers)):
         raise ConfigError(f"provenance.layers must be a list of layer names such as [fc], or null, got {layers!r}")
+    also = group["also"]
+    if not isinstance(also, list) or not set(map(str, also)) <= set(OPTIONS):
+        raise ConfigError(f"provenance.also must be a list of {', '.join(OPTIONS)}, or [], got {also!r}")
     if not group["enabled"]:
         return None
     return ProvenanceSettings(
@@ -220,11 +227,13 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
             reference=group["reference"],
             target=group["target"],
             layers=None if layers is None else tuple(layers),
+            also=tuple(also),
         ),
         inputs_per_label=group["inputs_per_label"],
         every=group["every"],
         counterfactual=group["counterfactual"],
         batch_size=group["batch_size"],
+        memory_budget=int(group["memory_budget"] * 2**30),
     )
 
 

@@ -41,7 +41,7 @@ class Experiment:
         seed = derive_seed(settings.config["seed"], "model")
         self.model = initial_model(settings.model, prepared.spec, seed)
         if settings.provenance is not None and settings.provenance.method.layers is not None:
-            traced_layers(self.model, settings.provenance.method.layers)
+            traced_layers(self.model, settings.provenance.method.layers, settings.provenance.method.also)
         self.folder = folder
         self.observers: tuple[Observer, ...] = ()
         self._round_began = 0.0

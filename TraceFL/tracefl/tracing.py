@@ -53,7 +53,14 @@ def trace_round(
     inputs, labels = server.batch(chosen)
     begin = time.perf_counter()
     attribution = attribute_round(
-        model, record, inputs, labels, settings.method, batch_size=settings.batch_size, device=device
+        model,
+        record,
+        inputs,
+        labels,
+        settings.method,
+        batch_size=settings.batch_size,
+        memory_budget=settings.memory_budget,
+        device=device,
     )
     traced_at = time.perf_counter()
     effects = None

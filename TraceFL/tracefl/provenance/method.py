@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tracefl.examples import Inputs
 from tracefl.provenance.attribution import Attribution
-from tracefl.provenance.engine import attribute
+from tracefl.provenance.engine import DEFAULT_MEMORY_BUDGET, attribute
 from tracefl.provenance.record import RoundRecord
 
 Weighting = Literal["none", "num_examples", "leave_one_out"]
@@ -31,6 +31,8 @@ class Method:
         target: What is attributed: the predicted class's logit, its margin over the runner-up, its difference to the
             mean of all logits, or the true label's logit.
         layers: Layers to trace, by name; None for all.
+        also: Kinds of layer that are traced only where they are named, see ``attribute``. The removal of a client
+            changes BatchNorm's parameters and running statistics too.
     """
 
     layer_decay: float = 1.0
@@ -38,6 +40,7 @@ class Method:
     reference: Reference = "global"
     target: MethodTarget = "centered"
     layers: tuple[str, ...] | None = None
+    also: tuple[str, ...] = ("batch_norm",)
 
 
 def attribute_round(
@@ -48,6 +51,7 @@ def attribute_round(
     method: Method,
     *,
     batch_size: int | None = None,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
     device: torch.device | str | None = None,
 ) -> Attribution:
     """Attribute the predictions of a round's global model to the round's clients.
@@ -59,6 +63,7 @@ def attribute_round(
         labels: ``(B,)`` true classes; used where ``method.target`` is ``"label"``.
         method: What is computed.
         batch_size: As in ``attribute``.
+        memory_budget: As in ``attribute``.
         device: As in ``attribute``.
 
     Raises:
@@ -78,7 +83,9 @@ def attribute_round(
             "global": record.global_weights,
         }[method.reference],
         layers=method.layers,
+        also=method.also,
         batch_size=batch_size,
+        memory_budget=memory_budget,
         device=device,
     )
 
