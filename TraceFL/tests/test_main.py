@@ -35,6 +35,7 @@ def run(monkeypatch, tmp_path, capfd):
     [
         (["model=resnet19"], ["unknown model 'resnet19'", "resnet18", "choose one of"]),
         (["dataset=minst"], ["unknown dataset 'minst'", "did you mean 'mnist'"]),
+        (["store=some"], ["unknown store 'some'", "choose one of all, last, none"]),
         (["num_client=3"], ["unknown key 'num_client'", "did you mean 'num_clients'"]),
         (["client.learning_rate=3"], ["unknown key 'client.learning_rate'"]),
         (["clients_per_round=11"], ["clients_per_round=11 is above num_clients=10"]),

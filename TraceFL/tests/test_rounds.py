@@ -61,6 +61,23 @@ def test_tied_and_transposed_weights_are_stored(tmp_path):
     assert_close(RoundStore(tmp_path).read(1).global_weights, state)
 
 
+@pytest.mark.parametrize("kind", ["weights", "updates"])
+@pytest.mark.parametrize(("dtype", "error", "size"), [("float32", 1e-6, 4), ("bfloat16", 2**-8, 2)])
+def test_clients_are_kept_in_less_space(tmp_path, kind, dtype, error, size):
+    whole = record(size=100)
+    store = RoundStore(tmp_path, "all", dtype, kind)
+    store.commit(result(), whole)
+    found = store.read(1)
+    for k, weights in whole.clients.items():
+        near = weights["w"] - whole.previous_global["w"] if kind == "updates" else weights["w"]
+        assert (found.clients[k]["w"] - weights["w"]).abs().max() <= error * near.abs().max()
+        assert found.clients[k]["w"].dtype == torch.float32
+        assert_close(found.clients[k]["n"], weights["n"], rtol=0, atol=0)
+    files = sorted(tmp_path.rglob(f"{kind.removesuffix('s').replace('weight', 'client')}-*.safetensors"))
+    assert [path.stat().st_size for path in files] == [pytest.approx(size * 100 * 100, rel=0.02)] * 2
+    assert_close(found.global_weights, whole.global_weights, rtol=0, atol=0)
+
+
 def test_refusals(tmp_path):
     store = RoundStore(tmp_path, "last")
     with pytest.raises(RecordError, match="round 1 has no weights .* none are kept"):

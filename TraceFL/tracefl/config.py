@@ -18,7 +18,7 @@ from tracefl.models import ModelSettings, find_model
 from tracefl.provenance import Method
 from tracefl.provenance.layers import OPTIONS
 from tracefl.provenance.method import METHOD_TARGETS, REFERENCES, WEIGHTINGS
-from tracefl.rounds import STORES
+from tracefl.rounds import DTYPES, KINDS, STORES
 from tracefl.training import OPTIMIZERS, PRECISIONS, TrainingSettings
 
 # Keys that say where and how a run happens, and so change none of its numbers.
@@ -153,7 +153,9 @@ _RULES: dict[str, _Rule] = {
     "total_gpus": _whole(0, optional=True),
     "client_resources.cpus": _whole(1),
     "client_resources.gpus": _Rule((int, float), lambda v: v >= 0, "a number of at least 0", optional=True),
-    "store": _one_of(STORES),
+    "store.rounds": _one_of(STORES),
+    "store.dtype": _one_of(tuple(DTYPES)),
+    "store.kind": _one_of(KINDS),
     "strategy.min_clients": _whole(1),
     "strategy.timeout_seconds": _ABOVE_0,
     "strategy.proximal_mu": _NOT_NEGATIVE,

@@ -1,9 +1,10 @@
 """What is kept of a round, and how it is read back: whole rounds or none.
 
 ``rounds/0001/round.json`` holds the round's row and its traced inputs; ``rounds/0001/weights/`` holds, where they are
-kept, ``global.safetensors``, ``previous_global.safetensors`` and one ``client-ID.safetensors`` a participant. A round
-is written beside its place and then renamed into it, so a kill at any moment leaves it whole or absent. Nothing that
-is read here is ever unpickled.
+kept, ``global.safetensors``, ``previous_global.safetensors`` and one ``client-ID.safetensors`` a participant, or
+``update-ID.safetensors`` where its difference to ``previous_global`` is kept instead. A round is written beside its
+place and then renamed into it, so a kill at any moment leaves it whole or absent. Nothing that is read here is ever
+unpickled.
 """
 
 import json
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +25,8 @@ from tracefl.provenance import RoundRecord, TracedInput
 
 Store = Literal["none", "last", "all"]
 STORES = ("none", "last", "all")
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # None: as the clients sent them
+KINDS = ("weights", "updates")
 
 
 @dataclass(frozen=True)
@@ -48,31 +52,41 @@ class RoundResult:
 
 
 class RoundStore:
-    """The ``rounds/`` folder of a run."""
+    """The ``rounds/`` folder of a run.
 
-    def __init__(self, folder: Path, store: Store = "none") -> None:
+    Args:
+        folder: Where the rounds are.
+        rounds: Rounds whose weights are kept.
+        dtype: Numbers of the clients' floating-point tensors, a key of ``DTYPES``. The global model is kept as it is.
+        kind: The clients' weights, or their updates: differences to the weights that they started from, which lose far
+            less to bfloat16.
+    """
+
+    def __init__(self, folder: Path, rounds: Store = "none", dtype: str = "float32", kind: str = "weights") -> None:
         self.folder = folder
-        self.store = store
+        self.rounds = rounds
+        self.dtype = dtype
+        self.kind = kind
 
     def commit(self, result: RoundResult, record: RoundRecord) -> None:
-        """Write a round, its weights too unless ``store`` is none; with ``last``, older rounds' weights go."""
+        """Write a round, its weights too unless ``rounds`` is none; with ``last``, older rounds' weights go."""
         place = self._place(result.server_round)
         draft = place.with_name(f".{place.name}.partial")
         if draft.exists():
             shutil.rmtree(draft)
         draft.mkdir(parents=True)
-        if self.store != "none":
+        if self.rounds != "none":
             weights = draft / "weights"
             weights.mkdir()
             _save(weights / "global.safetensors", record.global_weights)
             _save(weights / "previous_global.safetensors", record.previous_global)
             for client_id, state in record.clients.items():
-                _save(weights / f"client-{client_id}.safetensors", state)
+                self._save_client(weights, client_id, state, record.previous_global)
         (draft / "round.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
         _sync(draft)
         draft.rename(place)
         _sync_folder(self.folder)
-        if self.store == "last":
+        if self.rounds == "last":
             for older in self.stored_rounds():
                 if older != result.server_round:
                     self._drop_weights(older)
@@ -87,7 +101,7 @@ class RoundStore:
         return sorted(int(place.parent.name) for place in self.folder.glob("[0-9]*/weights"))
 
     def read(self, server_round: int) -> RoundRecord:
-        """Return a kept round, memory-mapped.
+        """Return a kept round, its weights in the global model's types whatever they were kept in.
 
         Raises:
             RecordError: The round's weights are not kept, or a file is damaged.
@@ -99,16 +113,30 @@ class RoundStore:
         place = self._place(server_round)
         weights = place / "weights"
         p = _read_result(place / "round.json").client_weights
+        previous = _load(weights / "previous_global.safetensors")
         return RoundRecord(
             server_round=server_round,
-            clients={k: _load(weights / f"client-{k}.safetensors") for k in p},
+            clients={k: _load_client(weights, k, previous) for k in p},
             client_weights=p,
-            previous_global=_load(weights / "previous_global.safetensors"),
+            previous_global=previous,
             global_weights=_load(weights / "global.safetensors"),
         )
 
     def _place(self, server_round: int) -> Path:
         return self.folder / f"{server_round:04d}"
+
+    def _save_client(
+        self, folder: Path, client_id: str, state: Mapping[str, Tensor], previous: Mapping[str, Tensor]
+    ) -> None:
+        updates = self.kind == "updates"
+        dtype = DTYPES[self.dtype]
+        kept = {}
+        for name, tensor in state.items():
+            if tensor.is_floating_point():
+                tensor = tensor - previous[name].to(tensor) if updates else tensor
+                tensor = tensor if dtype is None else tensor.to(dtype)
+            kept[name] = tensor
+        _save(folder / f"{'update' if updates else 'client'}-{client_id}.safetensors", kept)
 
     def _drop_weights(self, server_round: int) -> None:
         """Delete a round's weights; renamed first, so that a kill leaves no half of them in sight."""
@@ -156,6 +184,17 @@ def _load(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise RecordError(f"{path} cannot be read ({error}); the round is damaged, use another") from error
+
+
+def _load_client(folder: Path, client_id: str, previous: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    update = folder / f"update-{client_id}.safetensors"
+    base = previous if update.exists() else {}
+    kept = _load(update if update.exists() else folder / f"client-{client_id}.safetensors")
+    floating = {name for name, tensor in kept.items() if tensor.is_floating_point() and name in previous}
+    return {
+        name: tensor.to(previous[name]) + base.get(name, 0) if name in floating else tensor
+        for name, tensor in kept.items()
+    }
 
 
 def _sync(folder: Path) -> None:

@@ -70,7 +70,7 @@ class RunFolder:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
         self.settings = settings
-        self.rounds = RoundStore(path / "rounds", settings.config["store"])
+        self.rounds = RoundStore(path / "rounds", **settings.config["store"])
         if path.exists() and not path.is_dir():
             raise RecordError(f"{path} is a file; set run_name or exp_key to another")
         if path.exists() and any(path.iterdir()):
