@@ -11,6 +11,10 @@ Timed in one run, in turn, several times:
 (b) the engine, ``tracefl.provenance.attribute``;
 (c) the limit: one forward and one backward of the batch to the layers' outputs, and one reading of all traced client
     weights from where they lie.
+
+The disagreement is between (a) and (b), relative to the largest contribution. The errors are of what the scores depend
+on, the contributions' differences between clients, against the same computed in float64: (a) multiplies whole weights,
+(b) subtracts the global model first.
 """
 
 import argparse
@@ -99,12 +103,19 @@ def measure(name: str, num_clients: int, options: argparse.Namespace) -> dict[st
         "spread": {way: [min(values), max(values)] for way, values in seconds.items()},
         "peak_mib": peak / 2**20,
         "disagreement": None,
+        "error_a": None,
+        "error_b": None,
     }
     row["a/b"] = row["a"] / row["b"] if row["a"] else None
     row["b/c"] = statistics.median(b / c for b, c in zip(seconds["b"], seconds["c"], strict=True))
     if "a" in found:
         a, b = found["a"], found["b"].contributions[: options.literal_inputs].double()
         row["disagreement"] = float((a - b).abs().max() / a.abs().max())
+        some = dict(list(clients.items())[:10])
+        exact = _between_clients(_in_float64(model, some, few))
+        for way, contributions in (("error_a", a), ("error_b", b)):
+            error = _between_clients(contributions[:, : len(some)]) - exact
+            row[way] = float(error.abs().max() / exact.abs().max())
     return row
 
 
@@ -183,6 +194,19 @@ def _literal(model: nn.Module, clients: Mapping[str, Any], inputs: Any, layers: 
             row.append(contribution)
         rows.append(row)
     return torch.tensor(rows, dtype=torch.float64)
+
+
+def _in_float64(model: nn.Module, clients: Mapping[str, Any], inputs: Any) -> Tensor:
+    """Return the contributions of the same weights, computed in float64."""
+    weights = {k: {name: tensor.double() for name, tensor in own.items()} for k, own in clients.items()}
+    double = copy.deepcopy(model).double()
+    inputs = inputs if isinstance(inputs, dict) else inputs.double()
+    return attribute(double, weights, inputs, layer_decay=LAYER_DECAY).contributions
+
+
+def _between_clients(contributions: Tensor) -> Tensor:
+    """Return the contributions less their mean over the clients: all that the scores depend on."""
+    return contributions - contributions.mean(dim=1, keepdim=True)
 
 
 def _layers_of(weights: Mapping[str, Tensor], layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
@@ -288,8 +312,9 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    columns = ("model", "clients", "a", "b", "c", "a/b", "b/c", "peak_mib", "disagreement")
-    yield "| " + " | ".join((*columns[:2], "a, s", "b, s", "c, s", *columns[5:7], "peak, MiB", "disagreement")) + " |"
+    columns = ("model", "clients", "a", "b", "c", "a/b", "b/c", "peak_mib", "disagreement", "error_a", "error_b")
+    heads = ("a, s", "b, s", "c, s", *columns[5:7], "peak, MiB", "disagreement", "error of a", "error of b")
+    yield "| " + " | ".join((*columns[:2], *heads)) + " |"
     yield "|" + "---|" * len(columns)
     for row in rows:
         yield "| " + " | ".join(_text(row[column]) for column in columns) + " |"

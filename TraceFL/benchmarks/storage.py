@@ -1,0 +1,56 @@
+"""What storing a round's clients in fewer bytes costs in exactness, as a Markdown table.
+
+    python -m tracefl.main ...
+    python TraceFL/benchmarks/storage.py RUN_FOLDER
+
+The run's last stored round is stored again in each way and traced from there. The error is the largest difference of a
+contribution to the one from the round as it is, relative to the largest contribution; beside it, how often the first
+client is the same.
+"""
+
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+from tracefl.datasets import load_examples
+from tracefl.models import ModelSpec, build_model
+from tracefl.provenance import Method, RoundRecord, attribute_round
+from tracefl.rounds import DTYPES, KINDS, RoundResult, RoundStore
+
+
+def main() -> None:
+    """Print the table for the run folder on the command line."""
+    warnings.filterwarnings("ignore", message="not traced")
+    folder = Path(sys.argv[1])
+    rounds = RoundStore(folder / "rounds")
+    record = rounds.read(rounds.stored_rounds()[-1])
+    result = next(r for r in rounds.results() if r.server_round == record.server_round)
+    model = build_model(ModelSpec.from_json((folder / "model.json").read_text()))
+    model.load_state_dict(dict(record.global_weights))
+    server = load_examples(folder / "server.safetensors")
+    inputs, labels = server.batch(torch.tensor([traced.input_index for traced in result.traced]))
+    exact = attribute_round(model, record, inputs, labels, Method()).contributions
+    sys.stdout.write("| kind | dtype | MB a client | error | same first client |\n|---|---|---|---|---|\n")
+    for kind in KINDS:
+        for dtype in DTYPES:
+            with tempfile.TemporaryDirectory() as place:
+                size, again = _stored(Path(place), record, result, dtype, kind)
+            found = attribute_round(model, again, inputs, labels, Method()).contributions
+            error = float((found - exact).abs().max() / exact.abs().max())
+            same = float((found.argmax(dim=1) == exact.argmax(dim=1)).double().mean())
+            sys.stdout.write(f"| {kind} | {dtype} | {size / 1e6:.1f} | {error:.1e} | {same:.1%} |\n")
+
+
+def _stored(place: Path, record: RoundRecord, result: RoundResult, dtype: str, kind: str) -> tuple[float, RoundRecord]:
+    """Store a round and read it back; returns a client's bytes too."""
+    store = RoundStore(place, "all", dtype, kind)
+    store.commit(result, record)
+    files = list(place.rglob("*-*.safetensors"))
+    return sum(path.stat().st_size for path in files) / len(files), store.read(record.server_round)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
