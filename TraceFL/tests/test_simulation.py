@@ -91,6 +91,7 @@ def test_the_same_round_under_another_preset(digits):
             "provenance.weighting=none",
             "provenance.reference=none",
             "provenance.target=predicted",
+            "provenance.also=[]",
         ],
     )
     assert [t.input_index for t in artifact.traced] == [t.input_index for t in removal.traced]

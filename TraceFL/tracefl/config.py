@@ -217,7 +217,7 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
     layers = group["layers"]
     if layers is not None and not (isinstance(layers, list) and layers and all(isinstance(n, str) for n in layers)):
         raise ConfigError(f"provenance.layers must be a list of layer names such as [fc], or null, got {layers!r}")
-    also = group["also"]
+    also = group.get("also", [])  # folders written before the key existed traced nothing more
     if not isinstance(also, list) or not set(map(str, also)) <= set(OPTIONS):
         raise ConfigError(f"provenance.also must be a list of {', '.join(OPTIONS)}, or [], got {also!r}")
     if not group["enabled"]:
