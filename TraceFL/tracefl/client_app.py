@@ -5,23 +5,19 @@ settings, seed) and from its folder of prepared examples.
 """
 
 import functools
-import gc
 import json
 import logging
 from pathlib import Path
 
-from tracefl.imports import heavy_imports
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import nn
 
-with heavy_imports():
-    import torch
-    from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-    from flwr.clientapp import ClientApp
-    from torch import nn
-
-    from tracefl.datasets import load_examples
-    from tracefl.models import ModelSpec, build_model
-    from tracefl.seeds import derive_seed
-    from tracefl.training import TrainingSettings, train
+from tracefl.datasets import load_examples
+from tracefl.models import ModelSpec, build_model
+from tracefl.seeds import derive_seed
+from tracefl.training import TrainingSettings, train
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +32,6 @@ def client_id_of(context: Context) -> str:
 @app.query()
 def identify(message: Message, context: Context) -> Message:
     """Answer with the client's id, so that the server can tell which node is which client."""
-    _warm_up()
     return Message(RecordDict({"client": ConfigRecord({"client-id": client_id_of(context)})}), reply_to=message)
 
 
@@ -65,14 +60,6 @@ def train_client(message: Message, context: Context) -> Message:
     arrays = ArrayRecord({name: tensor.cpu() for name, tensor in model.state_dict().items()})
     metrics = MetricRecord({"num-examples": len(examples), "train-loss": loss})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
-
-
-@functools.cache
-def _warm_up() -> None:
-    """Import what the first training step would import, seconds of it, while the server still prepares."""
-    with heavy_imports():
-        torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    gc.freeze()  # a worker that ends need not look at all of it again, for a second
 
 
 @functools.lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ from tracefl.datasets import DatasetSettings, PartitionSettings, check_source
 from tracefl.environment import cpus_here
 from tracefl.errors import ConfigError
 from tracefl.models import ModelSettings, find_model
+from tracefl.models.weights import check_exists
 from tracefl.provenance import Method
 from tracefl.provenance.layers import OPTIONS
 from tracefl.provenance.method import METHOD_TARGETS, REFERENCES, WEIGHTINGS
@@ -263,6 +264,8 @@ def _check_combinations(config: Mapping[str, Any], model: ModelSettings, dataset
     if strategy["name"] != "fedprox" and strategy["proximal_mu"]:
         raise ConfigError(f"strategy.proximal_mu={strategy['proximal_mu']} needs strategy=fedprox")
     find_model(model.name, model.family)
+    if isinstance(model.pretrained, str):
+        check_exists(model.pretrained)
     check_source(dataset)
     _check_resources(config)
 

@@ -60,6 +60,7 @@ def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
         "include_dashboard": False,
         "log_to_driver": False,
         "logging_level": logging.ERROR,
+        "_system_config": {"preload_python_modules": ["tracefl.worker_imports"]},
     }
     for variable, value in _WORKER_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)

@@ -69,7 +69,7 @@ def _run_on(
     run_log: RunLog,
     terminal: Terminal,
 ) -> None:
-    """Prepare while Ray starts, then run."""
+    """Prepare while Ray and its workers start, then run: whatever can be refused is, before anything is written."""
     with ThreadPoolExecutor(1) as background:
         preparing = background.submit(_prepare, settings, folder)
         from tracefl.server_app import Federation
@@ -78,7 +78,6 @@ def _run_on(
         config = settings.config
 
         def serve(federation: Federation) -> None:
-            experiment = preparing.result()  # whatever can be refused is, before anything is written
             folder.begin()
             run_log.open(folder.path / "run.log")
             with ExitStack() as observers_end:
@@ -93,6 +92,7 @@ def _run_on(
                     log.error("stopped: %s", error, extra={"said_by_main": True})
                     raise
 
+        experiment = preparing.result()
         ray_is_up.result()
         simulate(serve, config["num_clients"], resources)
 

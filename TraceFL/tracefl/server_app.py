@@ -70,9 +70,6 @@ class FederationHooks:
 class Federation:
     """A server and its clients, of a simulation or of a deployment.
 
-    Every client is asked who it is when the federation is made, and its answer is read when it is run: clients, or
-    simulated workers, start up while the server prepares.
-
     Args:
         grid: Flower's connection to the clients.
         num_clients: Clients that will connect.
@@ -88,11 +85,6 @@ class Federation:
         self._grid = grid
         self._num_clients = num_clients
         self._max_in_flight = max_in_flight
-        self._deadline = time.monotonic() + _CONNECT_SECONDS
-        while len(nodes := sorted(grid.get_node_ids())) < num_clients and time.monotonic() < self._deadline:
-            time.sleep(_POLL_SECONDS)
-        questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
-        self._questions = set(grid.push_messages(questions))
 
     def run(self, plan: FederationPlan, hooks: FederationHooks) -> None:
         """Run all rounds.
@@ -124,11 +116,16 @@ class Federation:
         )
 
     def _identify(self) -> dict[str, int]:
-        """Return client id to node id; Flower's own node ids are random in each run."""
+        """Ask every client who it is; returns client id to node id: Flower's node ids are random in each run."""
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        while len(there := sorted(self._grid.get_node_ids())) < self._num_clients and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in there]
+        waiting = set(self._grid.push_messages(questions))
         nodes: dict[str, int] = {}
-        while self._questions and not self._over.is_set() and time.monotonic() < self._deadline:
-            for answer in self._grid.pull_messages(self._questions):
-                self._questions.discard(answer.metadata.reply_to_message_id)
+        while waiting and not self._over.is_set() and time.monotonic() < deadline:
+            for answer in self._grid.pull_messages(waiting):
+                waiting.discard(answer.metadata.reply_to_message_id)
                 node = answer.metadata.src_node_id
                 if answer.has_error():
                     log.warning("node %d did not say which client it is: %s", node, answer.error.reason)

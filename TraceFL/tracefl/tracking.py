@@ -17,7 +17,7 @@ from rich.console import Console
 from yaml import YAMLError
 
 from tracefl.config import CIRCUMSTANCES, Settings, fingerprint
-from tracefl.errors import RecordError
+from tracefl.errors import RecordError, one_line
 from tracefl.provenance import TracedInput
 from tracefl.rounds import RoundResult, RoundStore
 
@@ -139,7 +139,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, YAMLError) as error:
-        raise RecordError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        raise RecordError(f"{path} is damaged: {one_line(error)}") from error
     if not isinstance(config, dict) or not isinstance(config.get("client_resources"), dict):
         raise RecordError(f"{path} is no run's configuration")
     return {str(key): value for key, value in config.items()}

@@ -33,8 +33,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     reader = _READERS.get(file.suffix)
     if reader is None:
         raise ConfigError(f"model.pretrained={path!r}: expected true, false or a path in {', '.join(_READERS)}")
-    if not file.is_file():
-        raise ConfigError(f"model.pretrained={path!r}: there is no such file; give an existing one, or false")
+    check_exists(path)
     state = reader(file)
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ModelMismatchError(
@@ -42,6 +41,16 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
             "save model.state_dict()"
         )
     return dict(state)
+
+
+def check_exists(path: str) -> None:
+    """Refuse a path of weights where there is nothing.
+
+    Raises:
+        ConfigError: There is no such file or folder.
+    """
+    if not Path(path).expanduser().exists():
+        raise ConfigError(f"model.pretrained={path!r}: there is no such file; give an existing one, or false")
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], may_stay: Callable[[str], bool], source: str) -> None:

@@ -5,7 +5,7 @@ responsible, tested so, in the measure in which its removal lowers the predicted
 the mean of all logits).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,14 @@ from tracefl.examples import Inputs
 from tracefl.provenance.capture import undisturbed
 from tracefl.provenance.record import RoundRecord
 
+_BLOCK = 2**17  # weights converted to float64 at once: their 1 MiB stays in the processor's cache
+
 
 def weights_without(
-    record: RoundRecord, client_id: str, average: Mapping[str, Tensor] | None = None
+    record: RoundRecord,
+    client_id: str,
+    average: Mapping[str, Tensor] | None = None,
+    out: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return the average of the round's other clients, buffers included; integer buffers stay the average's.
 
@@ -26,6 +31,7 @@ def weights_without(
         record: The round.
         client_id: The client that is left out.
         average: ``float64_average(record)`` where it is at hand; computed otherwise.
+        out: An earlier result, to be overwritten.
 
     Raises:
         ValueError: The client is the round's only one.
@@ -34,11 +40,14 @@ def weights_without(
     if not p < 1:
         raise ValueError(f"client {client_id!r} is the whole average (weight {p}): there is no model without it")
     average = float64_average(record) if average is None else average
-    left = record.clients[client_id]
-    return {
-        name: torch.sub(average[name], left[name], alpha=p).div_(1 - p).to(w) if name in average else w
-        for name, w in record.global_weights.items()
-    }
+    without = dict(record.global_weights)
+    for name, total in average.items():
+        like = record.global_weights[name]
+        rest = torch.empty(like.shape, dtype=like.dtype, device=like.device) if out is None else out[name]
+        for others, everyone, left in _blocks(rest, total, record.clients[client_id][name]):
+            others.copy_(left.double().mul(-p).add_(everyone).div_(1 - p))
+        without[name] = rest
+    return without
 
 
 def float64_average(record: RoundRecord) -> dict[str, Tensor]:
@@ -48,11 +57,19 @@ def float64_average(record: RoundRecord) -> dict[str, Tensor]:
     but rounding, and a running variance can turn negative.
     """
     floating = {name: w for name, w in record.global_weights.items() if w.is_floating_point()}
-    total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in floating.items()}
+    total = {name: torch.zeros(w.shape, dtype=torch.float64, device=w.device) for name, w in floating.items()}
     for client_id, weights in record.clients.items():
         for name in floating:
-            total[name].add_(weights[name], alpha=record.client_weights[client_id])
+            for sums, part in _blocks(total[name], weights[name]):
+                sums.add_(part.double().mul(record.client_weights[client_id]))
     return total
+
+
+def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the same few entries of each tensor; those of contiguous ones can be written to."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    for begin in range(0, flat[0].numel(), _BLOCK):
+        yield tuple(part[begin : begin + _BLOCK] for part in flat)
 
 
 @torch.no_grad()
@@ -87,8 +104,10 @@ def removal_effects(
         with_all = _centered(logits, predicted)
         average = float64_average(record)
         effects = []
+        weights = None
         for client_id in record.clients:
-            without = _logits(global_model, weights_without(record, client_id, average), inputs, batch_size, place)
+            weights = weights_without(record, client_id, average, out=weights)
+            without = _logits(global_model, weights, inputs, batch_size, place)
             if not without.isfinite().all():
                 raise ModelMismatchError(f"the model without client {client_id!r} gives logits that are not finite")
             effects.append(with_all - _centered(without, predicted))
