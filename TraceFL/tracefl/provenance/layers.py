@@ -207,6 +207,12 @@ def _layer_norm_of_channels(layer: nn.Module, layer_input: Tensor, gradient: Ten
     return _layer_norm(layer, layer_input.movedim(1, -1), gradient.movedim(2, -1))
 
 
+@register_layer("transformers.ConvNextLayerNorm", "transformers.ConvNextV2LayerNorm")
+def _layer_norm_of_either(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    of_channels = layer.data_format == "channels_first"
+    return (_layer_norm_of_channels if of_channels else _layer_norm)(layer, layer_input, gradient)
+
+
 @register_layer(nn.RMSNorm, tensors=("weight",))
 def _rms_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
     assert isinstance(layer, nn.RMSNorm)
