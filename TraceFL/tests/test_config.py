@@ -84,6 +84,8 @@ def test_presets_are_those_of_the_design(preset, values):
         (["provenance.target=best"], "provenance.target must be one of predicted, margin, centered, label"),
         (["provenance.weighting=some"], "provenance.weighting must be one of"),
         (["provenance.also=[batchnorm]"], r"provenance.also must be a list of batch_norm, embedding"),
+        (["provenance.precision=bf16"], r"provenance.precision=bf16 needs device=cuda, got device=cpu"),
+        (["provenance.precision=half"], r"provenance.precision must be one of float32, bf16, got 'half'"),
         (["provenance.memory_budget=0"], r"provenance.memory_budget must be a number above 0"),
         (["provenance.layers=fc"], r"provenance.layers must be a list of layer names"),
         (["model=gpt"], "model=gpt takes texts and dataset=digits holds images"),

@@ -17,6 +17,7 @@ from tracefl.errors import ConfigError
 from tracefl.models import ModelSettings, find_model
 from tracefl.models.weights import check_exists
 from tracefl.provenance import Method
+from tracefl.provenance.engine import Precision
 from tracefl.provenance.layers import OPTIONS
 from tracefl.provenance.method import METHOD_TARGETS, REFERENCES, WEIGHTINGS
 from tracefl.rounds import DTYPES, KINDS, STORES
@@ -47,6 +48,7 @@ class ProvenanceSettings:
         counterfactual: Check the answers against each client's exact removal.
         batch_size: Inputs in one forward, at least 1.
         memory_budget: Bytes that an attribution may hold beyond the model, at least 1.
+        precision: Of the products' factors.
     """
 
     method: Method
@@ -55,6 +57,7 @@ class ProvenanceSettings:
     counterfactual: bool
     batch_size: int
     memory_budget: int
+    precision: Precision
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ _RULES: dict[str, _Rule] = {
     "provenance.counterfactual": _FLAG,
     "provenance.batch_size": _whole(1),
     "provenance.memory_budget": _ABOVE_0,
+    "provenance.precision": _one_of(PRECISIONS),
     "wandb.mode": _one_of(("disabled", "online", "offline")),
 }
 
@@ -237,6 +241,7 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
         counterfactual=group["counterfactual"],
         batch_size=group["batch_size"],
         memory_budget=int(group["memory_budget"] * 2**30),
+        precision=group["precision"],
     )
 
 
@@ -260,6 +265,8 @@ def _check_combinations(config: Mapping[str, Any], model: ModelSettings, dataset
         raise ConfigError("device=cuda, and torch sees no CUDA device here; use device=cpu")
     if config["client"]["precision"] == "bf16" and config["device"] != "cuda":
         raise ConfigError(f"client.precision=bf16 needs device=cuda, got device={config['device']}")
+    if config["provenance"]["precision"] == "bf16" and config["device"] != "cuda":
+        raise ConfigError(f"provenance.precision=bf16 needs device=cuda, got device={config['device']}")
     strategy = config["strategy"]
     if strategy["name"] != "fedprox" and strategy["proximal_mu"]:
         raise ConfigError(f"strategy.proximal_mu={strategy['proximal_mu']} needs strategy=fedprox")

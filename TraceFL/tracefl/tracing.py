@@ -60,6 +60,7 @@ def trace_round(
         settings.method,
         batch_size=settings.batch_size,
         memory_budget=settings.memory_budget,
+        precision=settings.precision,
         device=device,
     )
     traced_at = time.perf_counter()

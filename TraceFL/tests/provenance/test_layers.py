@@ -157,6 +157,20 @@ def test_both_orders_give_the_same(family, by_application, monkeypatch):
     assert_close(attribute(model, clients, inputs).contributions, chosen)
 
 
+@pytest.mark.filterwarnings("ignore:not traced")
+@pytest.mark.parametrize("by_application", [True, False])
+def test_factors_in_bf16_cost_little(family, by_application, monkeypatch):
+    """Of differences between clients, so that half a percent is half a percent of what tells clients apart."""
+    model, inputs = model_and_inputs(family)
+    clients, reference = clients_near(model), model.state_dict()
+    monkeypatch.setattr(contraction, "application_is_cheaper", lambda *_: by_application)
+    exact = attribute(model, clients, inputs, reference=reference).contributions
+    rounded = attribute(model, clients, inputs, reference=reference, precision="bf16").contributions
+    error = (rounded - exact).abs().max() / exact.abs().max()
+    assert 1e-6 < error < 5e-3
+    assert rounded.dtype == torch.float32
+
+
 def test_positions_without_gradient_are_dropped_and_change_nothing():
     torch.manual_seed(0)
     gradient, layer_input = torch.randn(2, 1, 1, 32, 3), torch.randn(2, 1, 32, 4)

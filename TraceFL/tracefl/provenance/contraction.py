@@ -20,6 +20,9 @@ Conditioning: clients differ little, so inner products of whole weights cancel i
 (the center) are subtracted from every client's before the product, in the same pass that brings them into the cache;
 the center's own product is added back in float64, where it is common to all clients and so changes no difference.
 
+Precision: products are taken in the parameters' own, at least float32. With ``factors=torch.bfloat16`` large products'
+factors are rounded to it and their sums kept in float32, as a GPU's tensor cores do.
+
 Memory: parameters are taken in blocks of rows and clients in chunks, so that a block of gradients and a block of
 clients' parameters stay in the processor's cache together; neither B, K nor P changes what is held at once.
 """
@@ -57,17 +60,18 @@ class Piece:
     factor: float
 
 
-def contract(pieces: Iterable[Piece], clients: Clients) -> Tensor:
+def contract(pieces: Iterable[Piece], clients: Clients, factors: torch.dtype | None = None) -> Tensor:
     """Return ``(B, C, K)`` float64: all pieces' products with every client's parameters, less the reference's.
 
     Args:
         pieces: At least one; each is asked for when the one before is nearly done, and then forgotten.
         clients: The K clients.
+        factors: What the factors of large products are rounded to; None for not at all.
     """
     total: Tensor | None = None
     current: _Block | None = None
     gradients = _Gradients()
-    for block, chunk, parameters in clients.staged(_blocks(pieces, clients)):
+    for block, chunk, parameters in clients.staged(_blocks(pieces, clients, factors)):
         inputs, targets = _leading(block.gradient)
         if total is None:
             total = torch.zeros(inputs, targets, len(clients) + 1, dtype=torch.float64, device=clients.device)
@@ -94,20 +98,22 @@ class _Block(Part):
     by_application: bool
 
 
-def _blocks(pieces: Iterable[Piece], clients: Clients) -> Iterator[_Block]:
+def _blocks(pieces: Iterable[Piece], clients: Clients, dtype: torch.dtype | None) -> Iterator[_Block]:
     """Cut gradients into blocks of rows of their parameters, whole groups where they have several."""
     width = _CHUNK if clients.device.type == "cpu" else len(clients) + 1
     for piece in pieces:
-        gradient = piece.gradient
+        gradient, rounded = piece.gradient, None
         if isinstance(gradient, OuterProducts):
             gradient = without_empty_positions(gradient)
+            if dtype is not None and gradient.gradient.shape[2] == 1:
+                gradient, rounded = gradient.to(dtype), dtype
         by_application = isinstance(gradient, OuterProducts) and application_is_cheaper(gradient, len(clients))
         inputs, targets = _leading(gradient)
         held = max(min(len(clients) + 1, width), inputs * targets)
         taps = gradient.taps if isinstance(gradient, OuterProducts) else ()
         for part, rows in _row_parts(gradient, _BLOCK[clients.device.type] // held):
             multiple = 1 if by_application else _MULTIPLE
-            yield _Block(piece.parameter, rows, taps, width, multiple, part, piece.factor, by_application)
+            yield _Block(piece.parameter, rows, taps, width, multiple, rounded, part, piece.factor, by_application)
 
 
 def _row_parts(gradient: ParameterGradient, entries: int) -> Iterator[tuple[ParameterGradient, slice | Tensor]]:
@@ -218,11 +224,13 @@ class _Gradients:
         count = gradients.shape[1]
         whole = count - count % _SEGMENT
         if gradients.device.type != "cpu" or whole < 2 * _SEGMENT:
-            return gradients @ parameters.T
+            return _product(gradients.unsqueeze(0), parameters.T.unsqueeze(0)).squeeze(0)
         left = gradients[:, :whole].view(len(gradients), -1, _SEGMENT).transpose(0, 1)  # (segments, rows, segment)
         right = parameters[:, :whole].view(len(parameters), -1, _SEGMENT).permute(1, 2, 0)
-        product = torch.bmm(left, right).sum(dim=0)
-        return product if whole == count else product + gradients[:, whole:] @ parameters[:, whole:].T
+        product = _product(left, right).sum(dim=0)
+        if whole < count:
+            product += _product(gradients[None, :, whole:], parameters[None, :, whole:].transpose(1, 2)).squeeze(0)
+        return product
 
 
 def _applied(factors: OuterProducts, parameters: Tensor) -> Tensor:
@@ -233,8 +241,18 @@ def _applied(factors: OuterProducts, parameters: Tensor) -> Tensor:
     if groups > 1:
         weight = parameters.view(-1, groups, rows, columns)
         return torch.einsum("kgrq,bcgsq,bdgsr->bcdk", weight, by_columns, by_rows).flatten(1, 2)
-    outputs = by_columns.squeeze(2) @ parameters.view(-1, columns).T  # (B, C or 1, S, K * rows)
-    outputs = outputs.view(*outputs.shape[:3], -1, rows)
+    by_columns = by_columns.squeeze(2)  # (B, C or 1, S, columns)
+    outputs = _product(by_columns.flatten(0, 2).unsqueeze(0), parameters.view(1, -1, columns).transpose(1, 2))
+    outputs = outputs.view(*by_columns.shape[:3], -1, rows)  # (B, C or 1, S, K, rows)
     if outputs.shape[1] == g.shape[1]:
         return outputs.mul_(by_rows.squeeze(2).unsqueeze(3)).sum(dim=(2, 4))
-    return torch.einsum("bskr,bcsr->bck", outputs.squeeze(1), by_rows.squeeze(2))
+    return torch.einsum("bskr,bcsr->bck", outputs.squeeze(1), by_rows.squeeze(2).to(outputs.dtype))
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Return ``torch.bmm(left, right)``; of bf16 factors, with the sums in float32."""
+    if left.dtype != torch.bfloat16:
+        return torch.bmm(left, right)
+    if left.is_cuda:
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return torch.bmm(left.float(), right.float())  # a CPU would round the sums too

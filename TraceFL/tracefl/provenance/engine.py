@@ -20,6 +20,7 @@ counted in the order of ``named_modules()``, the last one's factor is 1.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,8 @@ from tracefl.provenance.targets import Target, check_target, target_values
 
 DEFAULT_BATCH_SIZE = 32  # inputs; bounds the activations kept, and changes no result
 DEFAULT_MEMORY_BUDGET = 2 * 2**30  # bytes beyond the model
+Precision: TypeAlias = Literal["float32", "bf16"]
+_FACTORS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
 
 
 def attribute(
@@ -58,6 +61,7 @@ def attribute(
     also: Collection[str] = (),
     batch_size: int | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    precision: Precision = "float32",
     device: torch.device | str | None = None,
 ) -> Attribution:
     """Attribute the global model's predictions to the clients it averages.
@@ -82,6 +86,8 @@ def attribute(
         batch_size: Most inputs in one forward. It changes no result beyond rounding. Default 32.
         memory_budget: Bytes beyond the model that may be held at once; fewer inputs are taken at a time where their
             activations need more. One input's activations are the least.
+        precision: Of large products' factors: ``"float32"`` (or the model's, where that is more), or ``"bf16"`` with
+            sums in float32, which tensor cores are made for. Forward and backward are in the model's own precision.
         device: Where to compute; None for where the model is.
 
     Returns:
@@ -95,7 +101,7 @@ def attribute(
     """
     num_inputs = _count(inputs)
     classes = check_target(target, num_inputs)
-    _check_arguments(clients, num_inputs, layer_decay, client_weights, batch_size, memory_budget, also)
+    _check_arguments(clients, num_inputs, layer_decay, client_weights, batch_size, memory_budget, precision, also)
     chosen = traced_layers(global_model, layers, also)
     contributions, predicted = [], []
     with undisturbed(global_model, device) as place:
@@ -115,7 +121,7 @@ def attribute(
                     continue
             values = target_values(logits, target if classes is None else classes[start : start + size])
             pieces = _pieces(_gradients(values, calls), calls, chosen, also, layer_decay, single=len(values) == 1)
-            contributions.append(contract(pieces, staged).cpu())  # (B, C, K)
+            contributions.append(contract(pieces, staged, _FACTORS[precision]).cpu())  # (B, C, K)
             predicted.append(logits.detach().argmax(dim=1).cpu())
             start += size
     total = torch.cat(contributions).transpose(1, 2)  # (B, K, C)
@@ -233,6 +239,7 @@ def _check_arguments(
     client_weights: Mapping[str, float] | None,
     batch_size: int | None,
     memory_budget: int,
+    precision: str,
     also: Collection[str],
 ) -> None:
     if not clients:
@@ -245,6 +252,8 @@ def _check_arguments(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if memory_budget < 1:
         raise ValueError(f"memory_budget must be at least 1 byte, got {memory_budget}")
+    if precision not in _FACTORS:
+        raise ValueError(f"precision must be one of {', '.join(_FACTORS)}, got {precision!r}")
     if isinstance(also, str) or not set(also) <= set(OPTIONS):
         raise ValueError(f"also may name {', '.join(OPTIONS)}, got {also!r}")
     missing = [] if client_weights is None else [k for k in clients if k not in client_weights]

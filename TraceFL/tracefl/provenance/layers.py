@@ -40,6 +40,10 @@ class OuterProducts:
     rows_from_input: bool = False
     taps: tuple[slice, ...] = ()
 
+    def to(self, dtype: torch.dtype) -> "OuterProducts":
+        """Round the factors to ``dtype``."""
+        return OuterProducts(self.gradient.to(dtype), self.layer_input.to(dtype), self.rows_from_input, self.taps)
+
 
 @dataclass(frozen=True)
 class RowGradients:

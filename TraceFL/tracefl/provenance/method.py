@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tracefl.examples import Inputs
 from tracefl.provenance.attribution import Attribution
-from tracefl.provenance.engine import DEFAULT_MEMORY_BUDGET, attribute
+from tracefl.provenance.engine import DEFAULT_MEMORY_BUDGET, Precision, attribute
 from tracefl.provenance.record import RoundRecord
 
 Weighting = Literal["none", "num_examples", "leave_one_out"]
@@ -52,6 +52,7 @@ def attribute_round(
     *,
     batch_size: int | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    precision: Precision = "float32",
     device: torch.device | str | None = None,
 ) -> Attribution:
     """Attribute the predictions of a round's global model to the round's clients.
@@ -64,6 +65,7 @@ def attribute_round(
         method: What is computed.
         batch_size: As in ``attribute``.
         memory_budget: As in ``attribute``.
+        precision: As in ``attribute``.
         device: As in ``attribute``.
 
     Raises:
@@ -86,6 +88,7 @@ def attribute_round(
         also=method.also,
         batch_size=batch_size,
         memory_budget=memory_budget,
+        precision=precision,
         device=device,
     )
 

@@ -110,6 +110,7 @@ class Part:
         taps: Part of its trailing dimensions; empty for all.
         clients_at_once: Clients in one block, at least 1.
         multiple: Clients are padded to a multiple of it.
+        dtype: What the differences to the center are rounded to; None for not at all.
     """
 
     parameter: str
@@ -117,6 +118,7 @@ class Part:
     taps: tuple[slice, ...]
     clients_at_once: int
     multiple: int
+    dtype: torch.dtype | None
 
 
 PartT = TypeVar("PartT", bound=Part)
@@ -219,19 +221,18 @@ class Clients:
         if self._base is not None:
             offset = center - _taps(self._base.rows(name, rows), taps).to(center)
         width = -(-(chunk.stop - chunk.start) // part.multiple) * part.multiple
-        block = self._buffer(turn, (width, *center.shape), center.dtype)
+        block = self._buffer(turn, (width, *center.shape), part.dtype or center.dtype)
         sources, names = self._sources[chunk], self._own_names[name][chunk]
         raw = [_taps(source.rows(own, rows), taps) for source, own in zip(sources, names, strict=False)]
         self._fill(block[: len(raw)], raw, offset)
         if chunk.stop > len(self):
-            block[len(raw)] = center
-            if self._reference is not None:
-                block[len(raw)] -= _taps(self._reference.rows(name, rows), taps).to(center)
+            reference = None if self._reference is None else _taps(self._reference.rows(name, rows), taps).to(center)
+            block[len(raw)] = center if reference is None else center - reference
         return block
 
     def _fill(self, block: Tensor, raw: Sequence[Tensor], offset: Tensor) -> None:
         """Write each client's part, less the offset, into its row of the block: one pass over what is read."""
-        plain = offset.numel() < _SMALL and all(t.device == offset.device and t.dtype == offset.dtype for t in raw)
+        plain = offset.numel() < _SMALL and all(t.device == offset.device and t.dtype == block.dtype for t in raw)
         if raw and plain:
             torch.stack(tuple(raw), out=block)
             block -= offset
