@@ -160,14 +160,14 @@ def test_both_orders_give_the_same(family, by_application, monkeypatch):
 @pytest.mark.filterwarnings("ignore:not traced")
 @pytest.mark.parametrize("by_application", [True, False])
 def test_factors_in_bf16_cost_little(family, by_application, monkeypatch):
-    """Of differences between clients, so that half a percent is half a percent of what tells clients apart."""
+    """Of differences between clients, so that a percent is one of what tells clients apart."""
     model, inputs = model_and_inputs(family)
     clients, reference = clients_near(model), model.state_dict()
     monkeypatch.setattr(contraction, "application_is_cheaper", lambda *_: by_application)
     exact = attribute(model, clients, inputs, reference=reference).contributions
     rounded = attribute(model, clients, inputs, reference=reference, precision="bf16").contributions
     error = (rounded - exact).abs().max() / exact.abs().max()
-    assert 1e-6 < error < 5e-3
+    assert 1e-6 < error < 1e-2
     assert rounded.dtype == torch.float32
 
 

@@ -1,0 +1,49 @@
+"""What an attribution holds at most, measured by the system, in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MEASURE = """
+import sys, torch
+from pathlib import Path
+from safetensors.torch import save_file
+from torch import nn
+from tracefl.provenance import attribute
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+budget, folder = int(sys.argv[1]), Path(sys.argv[2])
+layers = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()]
+model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(16), nn.Flatten(), nn.Linear(8192, 128), nn.Linear(128, 4))
+inputs = torch.randn(64, 3, 96, 96)
+paths = {str(k): folder / f"{k}.safetensors" for k in range(60)}  # of 4 MiB each
+for path in paths.values():
+    save_file({n: w + 0.01 * torch.randn_like(w) for n, w in model.state_dict().items()}, path)
+attribute(model, {"0": paths["0"]}, inputs[:1])  # what torch itself needs once
+
+def held(what):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) * 1024
+
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
+before = held("VmRSS")
+attribute(model, paths, inputs, memory_budget=budget, batch_size=64)
+print(held("VmHWM") - before)
+"""
+
+
+def peak(budget, folder):
+    """Bytes beyond what the process had needed before."""
+    command = [sys.executable, "-c", MEASURE, str(budget), str(folder)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's count of a process's memory")
+def test_the_memory_budget_is_kept(tmp_path):
+    """64 inputs need five times the budget at once, and 60 clients more than it; neither is ever held whole."""
+    budget = 192 * 2**20
+    assert peak(2**40, tmp_path) > 4 * budget
+    assert peak(budget, tmp_path) < budget
