@@ -68,9 +68,16 @@ def measure(name: str, num_clients: int, options: argparse.Namespace) -> dict[st
         few = _first(inputs, options.literal_inputs)
         found: dict[str, Any] = {}
 
-        def engine() -> None:
-            found["b"] = attribute(
-                model, clients, inputs, layer_decay=LAYER_DECAY, batch_size=options.inputs, device=device
+        def engine(target: Any = "predicted") -> None:
+            found["b" if target == "predicted" else "all"] = attribute(
+                model,
+                clients,
+                inputs,
+                target=target,
+                layer_decay=LAYER_DECAY,
+                batch_size=options.inputs,
+                precision=options.precision,
+                device=device,
             )
 
         def literal() -> None:
@@ -83,6 +90,8 @@ def measure(name: str, num_clients: int, options: argparse.Namespace) -> dict[st
         ways: dict[str, Callable[[], None]] = {"b": engine, "c": limit}
         if not (options.no_literal or options.from_disk):
             ways["a"] = literal
+        if options.all_classes:
+            ways["all"] = lambda: engine("all")
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         peak = _peak_beyond(engine, device)
         for way in ("b", "c"):
@@ -100,6 +109,8 @@ def measure(name: str, num_clients: int, options: argparse.Namespace) -> dict[st
         "a": median["a"] * options.inputs / options.literal_inputs if "a" in median else None,
         "b": median["b"],
         "c": median["c"],
+        "all": median.get("all"),
+        "classes": found["all"].contributions.shape[2] if "all" in found else None,
         "spread": {way: [min(values), max(values)] for way, values in seconds.items()},
         "peak_mib": peak / 2**20,
         "disagreement": None,
@@ -108,6 +119,7 @@ def measure(name: str, num_clients: int, options: argparse.Namespace) -> dict[st
     }
     row["a/b"] = row["a"] / row["b"] if row["a"] else None
     row["b/c"] = statistics.median(b / c for b, c in zip(seconds["b"], seconds["c"], strict=True))
+    row["all/b"] = row["all"] / row["b"] if row["all"] else None
     if "a" in found:
         a, b = found["a"], found["b"].contributions[: options.literal_inputs].double()
         row["disagreement"] = float((a - b).abs().max() / a.abs().max())
@@ -314,6 +326,8 @@ def _line(row: dict[str, Any]) -> str:
 def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
     columns = ("model", "clients", "a", "b", "c", "a/b", "b/c", "peak_mib", "disagreement", "error_a", "error_b")
     heads = ("a, s", "b, s", "c, s", *columns[5:7], "peak, MiB", "disagreement", "error of a", "error of b")
+    if any(row["all"] for row in rows):
+        columns, heads = (*columns, "all/b", "classes"), (*heads, "all/b", "classes")
     yield "| " + " | ".join((*columns[:2], *heads)) + " |"
     yield "|" + "---|" * len(columns)
     for row in rows:
@@ -348,6 +362,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--from-disk", action="store_true", help="clients as safetensors files; leaves (a) out")
     parser.add_argument("--folder", help="where the files are written; the system's folder for such by default")
     parser.add_argument("--full", action="store_true", help="12 layers of width 768 instead of 4 of 256")
+    parser.add_argument("--all-classes", action="store_true", help="time target='all' too: all/b, against one target")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bf16"), help="of the engine's factors")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", help="file to write the figures to")

@@ -24,10 +24,11 @@ Precision: products are taken in the parameters' own, at least float32. With ``f
 factors are rounded to it and their sums kept in float32, as a GPU's tensor cores do.
 
 Memory: parameters are taken in blocks of rows and clients in chunks, so that a block of gradients and a block of
-clients' parameters stay in the processor's cache together; neither B, K nor P changes what is held at once.
+clients' parameters stay in the processor's cache together; neither B, K nor P changes what is held at once. A block is
+one thread's from its first number to its last (workers.py).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,7 @@ from torch import Tensor
 
 from tracefl.provenance.layers import OuterProducts, ParameterGradient, RowGradients
 from tracefl.provenance.sources import Clients, Part
+from tracefl.provenance.workers import OrderedSum, Work, run_workers
 
 _ENTRY = 8  # multiplications that writing and reading one more entry of a gradient is worth
 _THIN = 1.6  # multiplications of a large product that one of a product with few rows and columns is worth
@@ -60,32 +62,44 @@ class Piece:
     factor: float
 
 
-def contract(pieces: Iterable[Piece], clients: Clients, factors: torch.dtype | None = None) -> Tensor:
+def contract(
+    calls: Iterable[Callable[[], Iterable[Piece]]], clients: Clients, factors: torch.dtype | None = None
+) -> Tensor:
     """Return ``(B, C, K)`` float64: all pieces' products with every client's parameters, less the reference's.
 
     Args:
-        pieces: At least one; each is asked for when the one before is nearly done, and then forgotten.
+        calls: Each gives the pieces of one call of a layer, of which there must be at least one; each is called when
+            those before are nearly done, on any thread.
         clients: The K clients.
         factors: What the factors of large products are rounded to; None for not at all.
     """
-    total: Tensor | None = None
-    current: _Block | None = None
-    gradients = _Gradients()
-    for block, chunk, parameters in clients.staged(_blocks(pieces, clients, factors)):
-        inputs, targets = _leading(block.gradient)
-        if total is None:
-            total = torch.zeros(inputs, targets, len(clients) + 1, dtype=torch.float64, device=clients.device)
-        if block.by_application:
-            assert isinstance(block.gradient, OuterProducts)
-            part = _applied(block.gradient, parameters)
-        else:
-            if block is not current:
-                gradients.form(block.gradient)
-            part = gradients.times(parameters.flatten(1)).view(inputs, targets, -1)
-        current = block
-        total[:, :, chunk].add_(part[:, :, : chunk.stop - chunk.start], alpha=block.factor)
-    if total is None:
-        raise ValueError("contract() needs at least one piece")
+
+    def blocks_of(call: Callable[[], Iterable[Piece]]) -> Callable[[], Iterator[_Block]]:
+        return lambda: (block for piece in call() for block in _blocks(piece, clients, factors))
+
+    work = Work(blocks_of(call) for call in calls)
+    found = OrderedSum(work.made)
+
+    def run() -> None:
+        gradients = _Gradients()
+        term = torch.empty(0)
+        for place, block, chunk, parameters in clients.staged(work):
+            leading = _leading(block.gradient)
+            if chunk.start == 0:
+                term = torch.empty(*leading, len(clients) + 1, dtype=torch.float64, device=clients.device)
+                if not block.by_application:
+                    gradients.form(block.gradient)
+            if block.by_application:
+                assert isinstance(block.gradient, OuterProducts)
+                part = _applied(block.gradient, parameters)
+            else:
+                part = gradients.times(parameters.flatten(1)).view(*leading, -1)
+            term[:, :, chunk] = part[:, :, : chunk.stop - chunk.start]
+            if chunk.stop == len(clients) + 1:
+                found.add(place, term.mul_(block.factor))
+
+    run_workers(work, run, clients.device)
+    total = found.total()
     return total[:, :, :-1] + total[:, :, -1:]  # the last client is what the center was short of
 
 
@@ -98,22 +112,21 @@ class _Block(Part):
     by_application: bool
 
 
-def _blocks(pieces: Iterable[Piece], clients: Clients, dtype: torch.dtype | None) -> Iterator[_Block]:
-    """Cut gradients into blocks of rows of their parameters, whole groups where they have several."""
+def _blocks(piece: Piece, clients: Clients, dtype: torch.dtype | None) -> Iterator[_Block]:
+    """Cut a gradient into blocks of rows of its parameter, whole groups where it has several."""
     width = _CHUNK if clients.device.type == "cpu" else len(clients) + 1
-    for piece in pieces:
-        gradient, rounded = piece.gradient, None
-        if isinstance(gradient, OuterProducts):
-            gradient = without_empty_positions(gradient)
-            if dtype is not None and gradient.gradient.shape[2] == 1:
-                gradient, rounded = gradient.to(dtype), dtype
-        by_application = isinstance(gradient, OuterProducts) and application_is_cheaper(gradient, len(clients))
-        inputs, targets = _leading(gradient)
-        held = max(min(len(clients) + 1, width), inputs * targets)
-        taps = gradient.taps if isinstance(gradient, OuterProducts) else ()
-        for part, rows in _row_parts(gradient, _BLOCK[clients.device.type] // held):
-            multiple = 1 if by_application else _MULTIPLE
-            yield _Block(piece.parameter, rows, taps, width, multiple, rounded, part, piece.factor, by_application)
+    gradient, rounded = piece.gradient, None
+    if isinstance(gradient, OuterProducts):
+        gradient = without_empty_positions(gradient)
+        if dtype is not None and gradient.gradient.shape[2] == 1:
+            gradient, rounded = gradient.to(dtype), dtype
+    by_application = isinstance(gradient, OuterProducts) and application_is_cheaper(gradient, len(clients))
+    inputs, targets = _leading(gradient)
+    held = max(min(len(clients) + 1, width), inputs * targets)
+    taps = gradient.taps if isinstance(gradient, OuterProducts) else ()
+    for part, rows in _row_parts(gradient, _BLOCK[clients.device.type] // held):
+        multiple = 1 if by_application else _MULTIPLE
+        yield _Block(piece.parameter, rows, taps, width, multiple, rounded, part, piece.factor, by_application)
 
 
 def _row_parts(gradient: ParameterGradient, entries: int) -> Iterator[tuple[ParameterGradient, slice | Tensor]]:

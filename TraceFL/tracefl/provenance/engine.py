@@ -18,7 +18,8 @@ Letters: B inputs, C targets an input (1, or all classes), K clients, L traced l
 counted in the order of ``named_modules()``, the last one's factor is 1.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -32,6 +33,7 @@ from tracefl.provenance.capture import ActivationsTooLargeError, LayerCalls, run
 from tracefl.provenance.contraction import Piece, contract
 from tracefl.provenance.layers import (
     OPTIONS,
+    GradientRule,
     OuterProducts,
     ParameterGradient,
     RowGradients,
@@ -146,7 +148,8 @@ def _gradients(values: Tensor, calls: Mapping[str, LayerCalls]) -> dict[Tensor, 
     found = {}
     for output, *gradients in zip(outputs, *by_target, strict=True):
         if any(g is not None for g in gradients):  # otherwise it does not reach the target, and contributes nothing
-            found[output] = torch.stack([torch.zeros_like(output) if g is None else g for g in gradients], dim=1)
+            there = [torch.zeros_like(output) if g is None else g for g in gradients]
+            found[output] = torch.stack(there, dim=1) if len(there) > 1 else there[0].unsqueeze(1)
     return found
 
 
@@ -157,8 +160,8 @@ def _pieces(
     also: Collection[str],
     layer_decay: float,
     single: bool,
-) -> Iterator[Piece]:
-    """Yield every parameter's gradient, one a call of its layer, and forget what it was made of."""
+) -> Iterator[Callable[[], Iterator[Piece]]]:
+    """Yield, for each call of a layer, what gives its parameters' gradients."""
     for position, (name, call) in enumerate(calls.items()):
         factor = layer_decay ** (len(calls) - 1 - position)
         rule = gradient_rule(layers[name], also)
@@ -166,11 +169,22 @@ def _pieces(
         for layer_input, output in zip(call.inputs, call.outputs, strict=True):
             if output not in gradients:
                 continue
-            gradient = gradients[output]
-            dtype = torch.promote_types(gradient.dtype, torch.float32)
-            z = layer_input.to(dtype) if layer_input.is_floating_point() else layer_input
-            for parameter, found in rule(layers[name], z, gradient.to(dtype)).items():
-                yield Piece(_join(name, parameter), _of_one_input(found) if single else found, factor)
+            yield partial(_pieces_of, name, layers[name], rule, layer_input, gradients[output], factor, single)
+
+
+def _pieces_of(
+    name: str,
+    layer: nn.Module,
+    rule: GradientRule,
+    layer_input: Tensor,
+    gradient: Tensor,
+    factor: float,
+    single: bool,
+) -> Iterator[Piece]:
+    dtype = torch.promote_types(gradient.dtype, torch.float32)
+    z = layer_input.to(dtype) if layer_input.is_floating_point() else layer_input
+    for parameter, found in rule(layer, z, gradient.to(dtype)).items():
+        yield Piece(_join(name, parameter), _of_one_input(found) if single else found, factor)
 
 
 def _of_one_input(found: ParameterGradient) -> ParameterGradient:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tracefl.errors import ModelMismatchError, RecordError
+from tracefl.provenance.workers import Place
 
 Weights: TypeAlias = Mapping[str, Tensor]
 
@@ -157,7 +158,6 @@ class Clients:
         self._base = None if base is None else InMemory(base)
         self._aliases = aliases
         self._own_names: dict[str, list[str]] = {}  # parameter to its name in each source
-        self._buffers: dict[tuple[int, torch.dtype], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -186,42 +186,44 @@ class Clients:
             )
         return there[0]
 
-    def staged(self, parts: Iterable[PartT]) -> Iterator[tuple[PartT, slice, Tensor]]:
+    def staged(self, parts: Iterable[tuple[Place, PartT]]) -> Iterator[tuple[Place, PartT, slice, Tensor]]:
         """Yield the parameters, less the center's, of a part of the model and a few clients at a time.
 
-        From files, the next block is read while this one is used.
+        From files, the next block is read while this one is used. Several threads may each have an iterator.
 
         Yields:
-            The part; the clients' places; and ``(clients or more, rows, ...)`` on the device, valid until the next. The
-            additional ones hold anything, and the last place is the center less the reference.
+            The part, with its place in the work; the clients' places; and ``(clients or more, rows, ...)`` on the
+            device, valid until the next. The additional ones hold anything, and the last place is the center less the
+            reference.
         """
-        jobs = ((part, chunk) for part in parts for chunk in self._chunks(part.clients_at_once))
+        jobs = ((place, part, chunk) for place, part in parts for chunk in self._chunks(part.clients_at_once))
+        memory = _Memory(self.device), _Memory(self.device)  # one is filled while the other is read
         if not self._from_files:
-            for part, chunk in jobs:
-                yield part, chunk, self._stage(part, chunk, 0)
+            for place, part, chunk in jobs:
+                yield place, part, chunk, self._stage(part, chunk, memory[0])
             return
         with ThreadPoolExecutor(1) as reader:
-            waiting: tuple[PartT, slice, Future[Tensor]] | None = None
-            for turn, (part, chunk) in enumerate(jobs):
-                coming = reader.submit(self._stage, part, chunk, turn % 2)
+            waiting: tuple[Place, PartT, slice, Future[Tensor]] | None = None
+            for turn, (place, part, chunk) in enumerate(jobs):
+                coming = reader.submit(self._stage, part, chunk, memory[turn % 2])
                 if waiting is not None:
-                    yield waiting[0], waiting[1], waiting[2].result()
-                waiting = part, chunk, coming
+                    yield *waiting[:3], waiting[3].result()
+                waiting = place, part, chunk, coming
             if waiting is not None:
-                yield waiting[0], waiting[1], waiting[2].result()
+                yield *waiting[:3], waiting[3].result()
 
     def _chunks(self, size: int) -> Iterator[slice]:
         for start in range(0, len(self) + 1, size):
             yield slice(start, min(start + size, len(self) + 1))
 
-    def _stage(self, part: Part, chunk: slice, turn: int) -> Tensor:
+    def _stage(self, part: Part, chunk: slice, memory: "_Memory") -> Tensor:
         name, rows, taps = part.parameter, part.rows, part.taps
         center = _taps(self._center.rows(name, rows), taps)
         offset = center
         if self._base is not None:
             offset = center - _taps(self._base.rows(name, rows), taps).to(center)
         width = -(-(chunk.stop - chunk.start) // part.multiple) * part.multiple
-        block = self._buffer(turn, (width, *center.shape), part.dtype or center.dtype)
+        block = memory.block((width, *center.shape), part.dtype or center.dtype)
         sources, names = self._sources[chunk], self._own_names[name][chunk]
         raw = [_taps(source.rows(own, rows), taps) for source, own in zip(sources, names, strict=False)]
         self._fill(block[: len(raw)], raw, offset)
@@ -242,12 +244,20 @@ class Clients:
                 tensor = tensor.contiguous().pin_memory().to(offset.device, non_blocking=True)
             torch.sub(tensor, offset, out=row)
 
-    def _buffer(self, turn: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Return a block of memory; the two turns' differ, so that one can be filled while the other is read."""
+
+class _Memory:
+    """Memory that is used again for every block: new memory would have to be cleared by the system each time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._held: dict[torch.dtype, Tensor] = {}
+
+    def block(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a block of it; what it holds is what the block before left."""
         size = torch.Size(shape).numel()
-        held = self._buffers.get((turn, dtype))
+        held = self._held.get(dtype)
         if held is None or held.numel() < size:
-            held = self._buffers[turn, dtype] = torch.zeros(size, dtype=dtype, device=self.device)
+            held = self._held[dtype] = torch.zeros(size, dtype=dtype, device=self._device)
         return held[:size].view(shape)
 
 
