@@ -122,8 +122,11 @@ def attribute(
                     size = 1  # some layer folds the batch into other dimensions: one input at a time can be told apart
                     continue
             values = target_values(logits, target if classes is None else classes[start : start + size])
-            pieces = _pieces(_gradients(values, calls), calls, chosen, also, layer_decay, single=len(values) == 1)
-            contributions.append(contract(pieces, staged, _FACTORS[precision]).cpu())  # (B, C, K)
+            found = []
+            for some, keep in _some_targets(values, calls, memory_budget // 2):
+                pieces = _pieces(_gradients(some, calls, keep), calls, chosen, also, layer_decay, len(values) == 1)
+                found.append(contract(pieces, staged, _FACTORS[precision]))
+            contributions.append(torch.cat(found, dim=1).cpu())  # (B, C, K)
             predicted.append(logits.detach().argmax(dim=1).cpu())
             start += size
     total = torch.cat(contributions).transpose(1, 2)  # (B, K, C)
@@ -132,8 +135,22 @@ def attribute(
     return _result(tuple(clients), total, torch.cat(predicted), client_weights, dtype)
 
 
-def _gradients(values: Tensor, calls: Mapping[str, LayerCalls]) -> dict[Tensor, Tensor]:
-    """Return the gradients of all C targets, ``(B, C, ...)``, with respect to each layer's outputs that reach them."""
+def _some_targets(values: Tensor, calls: Mapping[str, LayerCalls], limit_bytes: int) -> Iterator[tuple[Tensor, bool]]:
+    """Yield as many of the targets' values at a time as the memory holds gradients of, and whether more follow."""
+    one = 2 * sum(output.numel() * output.itemsize for call in calls.values() for output in call.outputs)
+    size, count = max(1, limit_bytes // max(one, 1)), values.shape[1]
+    for start in range(0, count, size):
+        yield values[:, start : start + size], start + size < count
+
+
+def _gradients(values: Tensor, calls: Mapping[str, LayerCalls], keep: bool) -> dict[Tensor, Tensor]:
+    """Return the gradients of C targets, ``(B, C, ...)``, with respect to each layer's outputs that reach them.
+
+    Args:
+        values: ``(B, C)`` the targets.
+        calls: The layers' outputs.
+        keep: Whether more gradients of this forward will be asked for.
+    """
     outputs = [output for call in calls.values() for output in call.outputs]
     if not values.requires_grad:
         raise LayerNotTraceableError(
@@ -142,7 +159,7 @@ def _gradients(values: Tensor, calls: Mapping[str, LayerCalls]) -> dict[Tensor, 
         )
     columns = values.sum(dim=0).unbind()  # the inputs do not depend on one another
     by_target = [
-        torch.autograd.grad(column, outputs, allow_unused=True, retain_graph=number < len(columns) - 1)
+        torch.autograd.grad(column, outputs, allow_unused=True, retain_graph=keep or number < len(columns) - 1)
         for number, column in enumerate(columns)
     ]
     found = {}
