@@ -1,6 +1,8 @@
 """Does the engine choose the cheaper order of multiplication? Every layer of the four models, both ways, in turn.
 
-python TraceFL/benchmarks/contractions.py [--clients 10 100] [--verbose]
+On one thread, as each of the engine's workers has it.
+
+    python TraceFL/benchmarks/contractions.py [--clients 10 100] [--verbose]
 """
 
 import argparse
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--verbose", action="store_true", help="print every layer")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="not traced")
     sys.stdout.write(
         "| model | clients | layers | within 20 % | worst | all layers chosen / best |\n|---|---|---|---|---|---|\n"
@@ -63,8 +66,9 @@ def layer_times(
     with undisturbed(model, None) as device:
         clients = engine._clients(model, weights, layers, None, None, device)
         logits, calls = run_forward(model, inputs, layers)
-        gradients = engine._gradients(logits.max(dim=1, keepdim=True).values, calls)
-        for piece in engine._pieces(gradients, calls, layers, (), 1.0, single=False):
+        gradients = engine._gradients(logits.max(dim=1, keepdim=True).values, calls, keep=False)
+        by_call = engine._pieces(gradients, calls, layers, (), 1.0, single=False)
+        for piece in (piece for pieces in by_call for piece in pieces()):
             if isinstance(piece.gradient, OuterProducts):
                 dense = contraction.without_empty_positions(piece.gradient)
                 both = _both(Piece(piece.parameter, dense, 1.0), clients, options.repeats)
@@ -79,7 +83,7 @@ def _both(piece: Piece, clients: Clients, repeats: int) -> tuple[float, float]:
         for way, values in seconds.items():
             contraction.application_is_cheaper = _always(way)
             begin = time.perf_counter()
-            contract([piece], clients)
+            contract([lambda: [piece]], clients)
             if turn:
                 values.append(time.perf_counter() - begin)
     contraction.application_is_cheaper = chooses
