@@ -7,7 +7,7 @@ next: between cores that share no cache, forming a gradient takes twice as long 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -140,6 +140,10 @@ def run_workers(work: Work[JobT], run: Callable[[], None], device: torch.device)
 
     with _threads_of_torch(threads // count), ThreadPoolExecutor(count) as pool:
         running = [pool.submit(guarded) for _ in range(count)]
+        try:
+            wait(running)
+        finally:
+            work.stop()  # where this thread is interrupted, the others finish what they have begun and no more
     for worker in running:
         worker.result()
 
