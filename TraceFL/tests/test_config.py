@@ -34,7 +34,7 @@ def test_defaults_are_the_embedded_default():
     assert (settings.model.name, settings.model.pretrained, settings.dataset.name) == ("resnet18", False, "digits")
     c = settings.config
     assert (c["num_clients"], c["clients_per_round"], c["num_rounds"], c["dirichlet_alpha"]) == (10, 4, 3, 0.3)
-    assert (settings.device, c["store"]["rounds"], settings.training.epochs, settings.training.batch_size) == (
+    assert (settings.device, c["store"]["keep"], settings.training.epochs, settings.training.batch_size) == (
         "cpu",
         "last",
         2,
@@ -76,7 +76,7 @@ def test_presets_are_those_of_the_design(preset, values):
         (["total_gpus=99"], "total_gpus=99, and this machine has"),
         (["client_resources.cpus=100000"], "client_resources.cpus=100000 is above"),
         (["client_resources.gpus=0.5"], "client_resources.gpus=0.5 is above the 0 GPUs"),
-        (["store.rounds=some"], "store.rounds must be one of none, last, all, got 'some'"),
+        (["store.keep=some"], "store.keep must be one of none, last, all, got 'some'"),
         (["store.dtype=int8"], "store.dtype must be one of float32, bfloat16, got 'int8'"),
         (["strategy.min_clients=5"], "strategy.min_clients=5 is above clients_per_round=4"),
         (["strategy.timeout_seconds=0"], "strategy.timeout_seconds must be a number above 0"),

@@ -50,7 +50,13 @@ def test_what_is_stored(tmp_path, kept, stored):
         store.commit(result(n), record(n))
     assert store.stored_rounds() == stored
     assert [r.server_round for r in store.results()] == [1, 2, 3]
-    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} <= {".json", ".safetensors"}
+    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} <= {".json", ".safetensors", ""}
+    globals_kept = {"none": [2, 3], "last": [2, 3], "all": [1, 2, 3]}[kept]
+    assert [int(p.parent.name) for p in sorted(tmp_path.glob("*/global.safetensors"))] == globals_kept
+    store.finish()  # the run is complete: nothing is gone on from
+    finished = {"none": [], "last": [3], "all": [1, 2, 3]}[kept]
+    assert [int(p.parent.name) for p in sorted(tmp_path.glob("*/global.safetensors"))] == finished
+    assert store.stored_rounds() == stored
 
 
 def test_tied_and_transposed_weights_are_stored(tmp_path):
@@ -87,7 +93,7 @@ def test_refusals(tmp_path):
         store.read(2)
     damaged = tmp_path / "0001" / "weights" / "client-7.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:40])
-    with pytest.raises(RecordError, match="client-7.safetensors cannot be read"):
+    with pytest.raises(RecordError, match="client-7.safetensors is damaged: its checksum"):
         store.read(1)
     (tmp_path / "0001" / "round.json").write_text('{"row": ')
     with pytest.raises(RecordError, match="round.json is damaged"):

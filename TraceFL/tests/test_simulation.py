@@ -40,7 +40,7 @@ def digits(tmp_path_factory):
 
 def test_a_run_leaves_what_the_design_says(digits):
     names = {path.name for path in digits.iterdir()}
-    assert names >= {"run.log", "config.yaml", "rounds.csv", "provenance.csv", "results.json", "rounds", "rounds.png"}
+    assert names >= {"run.log", "config.yaml", "rounds.csv", "provenance.csv", "results.json", "rounds", "rounds.png", "status.json"}
     assert not (digits / ".work").exists()
     table = rows(digits / "rounds.csv")
     assert [row["round"] for row in table] == ["1", "2"]
@@ -65,7 +65,7 @@ def test_the_average_is_that_of_the_clients_weighted_by_examples(digits):
     p = json.loads((folder / "round.json").read_text())["client_weights"]
     assert sum(p.values()) == pytest.approx(1)
     clients = {k: load_file(folder / "weights" / f"client-{k}.safetensors") for k in p}
-    average = load_file(folder / "weights" / "global.safetensors")
+    average = load_file(folder / "global.safetensors")
     for name, tensor in average.items():
         if tensor.is_floating_point():
             assert_close(tensor, sum(p[k] * clients[k][name] for k in p), rtol=1e-5, atol=1e-6)
@@ -240,7 +240,9 @@ def test_an_unfinished_run_of_the_same_configuration_is_run_again(tmp_path):
     place = tmp_path / "default" / "run"
     place.mkdir(parents=True)
     settings = compose_settings(*TINY, f"log_dir={tmp_path}", "run_name=run", "num_rounds=1", "provenance=off")
-    RunFolder(place, settings).begin()
+    unfinished = RunFolder(place, settings)
+    unfinished.begin(resume=False)
+    unfinished.close()
     (place / "rounds.csv").write_text("left by a kill")
     run_settings(settings)
     assert [row["round"] for row in rows(place / "rounds.csv")] == ["1"]

@@ -20,7 +20,7 @@ from tracefl.provenance import Method
 from tracefl.provenance.engine import Precision
 from tracefl.provenance.layers import OPTIONS
 from tracefl.provenance.method import METHOD_TARGETS, REFERENCES, WEIGHTINGS
-from tracefl.rounds import DTYPES, KINDS, STORES
+from tracefl.rounds import DTYPES, KEEPS, KINDS
 from tracefl.training import OPTIMIZERS, PRECISIONS, TrainingSettings
 
 # Keys that say where and how a run happens, and so change none of its numbers.
@@ -29,6 +29,7 @@ CIRCUMSTANCES = (
     "run_name",
     "log_dir",
     "overwrite",
+    "resume",
     "dry_run",
     "total_cpus",
     "total_gpus",
@@ -141,6 +142,7 @@ _RULES: dict[str, _Rule] = {
     "exp_key": _NAME,
     "run_name": _Rule(_NAME.kinds, _NAME.allowed, _NAME.wanted, optional=True),
     "overwrite": _FLAG,
+    "resume": _FLAG,
     "dry_run": _FLAG,
     "seed": _whole(0),
     "num_clients": _whole(1),
@@ -157,7 +159,7 @@ _RULES: dict[str, _Rule] = {
     "total_gpus": _whole(0, optional=True),
     "client_resources.cpus": _whole(1),
     "client_resources.gpus": _Rule((int, float), lambda v: v >= 0, "a number of at least 0", optional=True),
-    "store.rounds": _one_of(STORES),
+    "store.keep": _one_of(KEEPS),
     "store.dtype": _one_of(tuple(DTYPES)),
     "store.kind": _one_of(KINDS),
     "strategy.min_clients": _whole(1),
@@ -247,6 +249,8 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
 
 def _check_combinations(config: Mapping[str, Any], model: ModelSettings, dataset: DatasetSettings) -> None:
     """Refuse values that do not go with one another, or with this machine."""
+    if config["overwrite"] and config["resume"]:
+        raise ConfigError("overwrite=true begins again and resume=true goes on; give one of them")
     if config["clients_per_round"] > config["num_clients"]:
         raise ConfigError(
             f"clients_per_round={config['clients_per_round']} is above num_clients={config['num_clients']}; lower it"

@@ -6,9 +6,19 @@ one line and ends with status 2.
 
 
 class TraceFLError(Exception):
-    """Base of every error that TraceFL raises on purpose; the command line ends with its ``exit_status``."""
+    """Base of every error that TraceFL raises on purpose; the command line ends with its ``exit_status``.
+
+    Args:
+        message: One line: what, the value received and what to do.
+        exit_status: Other than the class's own.
+    """
 
     exit_status = 2
+
+    def __init__(self, message: str, exit_status: int | None = None) -> None:
+        super().__init__(message)
+        if exit_status is not None:
+            self.exit_status = exit_status
 
 
 class ConfigError(TraceFLError, ValueError):
@@ -31,6 +41,12 @@ class RoundFailedError(TraceFLError, RuntimeError):
     """Too few clients answered in a round for it to count; what was asked for was legal."""
 
     exit_status = 1
+
+
+class RunStopped(TraceFLError, RuntimeError):  # noqa: N818 - nothing went wrong
+    """A signal asked the run to stop, and it did so between two rounds; ``resume=true`` goes on."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 class RecordError(TraceFLError, ValueError):

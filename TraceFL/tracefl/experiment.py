@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -10,15 +11,18 @@ from typing import Any
 from tracefl.config import Settings
 from tracefl.datasets import save_examples
 from tracefl.environment import describe_environment
+from tracefl.errors import RunStopped
 from tracefl.models import initial_model
 from tracefl.observer import Observer
 from tracefl.preparation import Prepared, save_inputs
-from tracefl.provenance import RoundRecord, summarize
+from tracefl.progress import Progress
+from tracefl.provenance import summarize
 from tracefl.provenance.capture import traced_layers
 from tracefl.report.figures import draw_run
 from tracefl.rounds import RoundResult
 from tracefl.seeds import derive_seed
 from tracefl.server_app import Federation, FederationHooks, FederationPlan
+from tracefl.stopping import StopRequest
 from tracefl.strategy import RoundOutcome
 from tracefl.tracing import RoundTrace, trace_round
 from tracefl.tracking import RunFolder
@@ -43,41 +47,62 @@ class Experiment:
         if settings.provenance is not None and settings.provenance.method.layers is not None:
             traced_layers(self.model, settings.provenance.method.layers, settings.provenance.method.also)
         self.folder = folder
+        self.progress = Progress(settings.config["num_rounds"])
         self.observers: tuple[Observer, ...] = ()
+        self.stop = StopRequest()
         self._round_began = 0.0
         self._writer: ThreadPoolExecutor
         self._writing: Future[None] | None = None
 
-    def run(self, federation: Federation, observers: tuple[Observer, ...]) -> None:
-        """Run all rounds, record each, and write the results.
+    def run(
+        self, federation: Federation, progress: Progress, observers: tuple[Observer, ...], stop: StopRequest
+    ) -> None:
+        """Run the rounds that are still to do, record each, and write the results.
 
         Args:
             federation: The clients, by the ids of the prepared data.
+            progress: Where to go on from.
             observers: Who follows the run.
+            stop: Asked between two rounds.
 
         Raises:
             RoundFailedError: Too few clients answered; earlier rounds stay recorded.
+            RunStopped: A signal asked for it; what is recorded can be gone on with.
+            RecordError: A round cannot be written; earlier rounds stay recorded.
         """
-        began = time.perf_counter()
+        self.progress = progress
         self.observers = observers
+        self.stop = stop
         self._write_inputs()
         for note in self.prepared.data.notes:
             log.info("data: %s", note)
         for observer in self.observers:
-            observer.run_started(self.settings.config["num_rounds"])
+            observer.run_started(progress)
         hooks = FederationHooks(self._sampled, self._replied, self._aggregated)
-        with ThreadPoolExecutor(1) as self._writer:
-            try:
-                federation.run(self._plan(), hooks)
-            finally:
-                self._wait_for_writing()
-        results = self._results(time.perf_counter() - began)
+        if progress.rounds_done < progress.num_rounds:
+            with ThreadPoolExecutor(1) as self._writer:
+                try:
+                    federation.run(self._plan(), hooks)
+                finally:
+                    self._wait_for_writing()
+        results = self._results()
         draw_run(self.folder.results(), self.prepared.data, self.folder.path / "rounds.png")
         self.folder.finish(results)
+
+    @property
+    def bytes_needed(self) -> int:
+        """Disk that the run takes at most: what it keeps of its rounds, and the examples of clients and server."""
+        config, data = self.settings.config, self.prepared.data
+        weights = self.folder.rounds.bytes_needed(
+            self.model.state_dict(), config["clients_per_round"], config["num_rounds"]
+        )
+        everyone = (*data.clients.values(), data.server)
+        return weights + sum(tensor.nbytes for examples in everyone for tensor in examples.features.values())
 
     def _plan(self) -> FederationPlan:
         config = self.settings.config
         strategy = config["strategy"]
+        done = self.progress.rounds_done
         return FederationPlan(
             client_ids=tuple(self.prepared.data.clients),
             num_rounds=config["num_rounds"],
@@ -87,7 +112,8 @@ class Experiment:
             strategy=strategy["name"],
             proximal_mu=strategy["proximal_mu"],
             seed=config["seed"],
-            initial_weights=dict(self.model.state_dict()),
+            initial_weights=self.folder.rounds.read_global(done) if done else dict(self.model.state_dict()),
+            rounds_done=done,
             num_examples={client_id: len(examples) for client_id, examples in self.prepared.data.clients.items()},
             client_job=json.dumps(
                 {
@@ -104,13 +130,16 @@ class Experiment:
     def _write_inputs(self) -> None:
         """Write what clients read, and what a stored round needs to be traced again."""
         data = self.prepared.data
+        shutil.rmtree(self.folder.work, ignore_errors=True)  # a killed session's
         self.folder.work.mkdir()
         for client_id, examples in data.clients.items():
             save_examples(self.folder.work / f"client-{client_id}.safetensors", examples)
         save_inputs(self.folder.path, self.prepared)
 
     def _sampled(self, server_round: int, clients: tuple[str, ...]) -> None:
+        self._stop_if_asked()
         self._round_began = time.perf_counter()
+        self.progress.round_started()
         log.info("round=%d clients sampled: %s", server_round, " ".join(clients))
         for observer in self.observers:
             observer.round_started(server_round, clients)
@@ -136,13 +165,21 @@ class Experiment:
         row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds)
         result = RoundResult(row, trace.traced, record.client_weights, dict(outcome.left_out))
         self._wait_for_writing()
-        self._writing = self._writer.submit(self._write, result, record)  # while the next round's clients train
+        self._writing = self._writer.submit(self.folder.commit, result, record)  # while the next round's clients train
+        self.progress.round_finished(record.server_round)
         for observer in self.observers:
             observer.round_finished(result)
+        if self.progress.rounds_done < self.progress.num_rounds:
+            self._stop_if_asked()
 
-    def _write(self, result: RoundResult, record: RoundRecord) -> None:
-        self.folder.rounds.commit(result, record)
-        self.folder.append()
+    def _stop_if_asked(self) -> None:
+        """Stop after the round in hand, once it is on the disk."""
+        if self.stop.signal is not None:
+            self._wait_for_writing()
+            done, of = self.progress.rounds_done, self.progress.num_rounds
+            raise RunStopped(
+                f"stopped by {self.stop.signal} after round {done} of {of}; the same command with resume=true goes on"
+            )
 
     def _wait_for_writing(self) -> None:
         """Wait until the round before is on the disk; raises what its writing raised."""
@@ -150,7 +187,7 @@ class Experiment:
             self._writing.result()
             self._writing = None
 
-    def _results(self, seconds: float) -> dict[str, Any]:
+    def _results(self) -> dict[str, Any]:
         rows = [result.row for result in self.folder.results()]
         return {
             "run": self.folder.path.name,
@@ -160,7 +197,7 @@ class Experiment:
             "mean": {name: _mean([row[name] for row in rows]) for name in rows[-1] if name != "round"},
             "clients_left_out": sum(row["clients_left_out"] for row in rows),
             "classes": list(self.prepared.data.label_names),
-            "seconds": round(seconds, 3),
+            "seconds": round(self.progress.seconds, 3),
             **describe_environment(self.settings.device),
         }
 

@@ -1,13 +1,14 @@
 """Who follows a run while it happens: the terminal, W&B."""
 
+from tracefl.progress import Progress
 from tracefl.rounds import RoundResult
 
 
 class Observer:
     """Told of a run's events, in the server's thread; each does nothing unless a subclass cares."""
 
-    def run_started(self, num_rounds: int) -> None:
-        """The federation starts."""
+    def run_started(self, progress: Progress) -> None:
+        """The federation starts, or goes on; ``progress`` stays true of the run."""
 
     def round_started(self, server_round: int, clients: tuple[str, ...]) -> None:
         """A round's clients are sampled."""

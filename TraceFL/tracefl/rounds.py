@@ -1,14 +1,14 @@
 """What is kept of a round, and how it is read back: whole rounds or none.
 
-``rounds/0001/round.json`` holds the round's row and its traced inputs; ``rounds/0001/weights/`` holds, where they are
-kept, ``global.safetensors``, ``previous_global.safetensors`` and one ``client-ID.safetensors`` a participant, or
-``update-ID.safetensors`` where its difference to ``previous_global`` is kept instead. A round is written beside its
-place and then renamed into it, so a kill at any moment leaves it whole or absent. Nothing that is read here is ever
-unpickled.
+``rounds/0001/round.json`` holds the round's row and its traced inputs; ``global.safetensors`` the new global model, of
+which an unfinished run keeps at least the last two, to go on from; ``weights/``, where they are kept, the clients':
+``previous_global.safetensors`` and one ``client-ID.safetensors`` a participant, or ``update-ID.safetensors`` where its
+difference to ``previous_global`` is kept instead; ``SHA256SUMS`` the checksums of them all. A round is written beside
+its place and then renamed into it, so a kill at any moment leaves it whole or absent.
 """
 
 import json
-import os
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord, TracedInput
+from tracefl.round_files import cannot_write, check_file, load_weights, save_weights, sync, sync_folder, write_checksums
 
-Store = Literal["none", "last", "all"]
-STORES = ("none", "last", "all")
+log = logging.getLogger(__name__)
+
+Keep = Literal["none", "last", "all"]
+KEEPS = ("none", "last", "all")
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # None: as the clients sent them
 KINDS = ("weights", "updates")
 
@@ -56,49 +57,108 @@ class RoundStore:
 
     Args:
         folder: Where the rounds are.
-        rounds: Rounds whose weights are kept.
+        keep: Rounds whose weights are kept.
         dtype: Numbers of the clients' floating-point tensors, a key of ``DTYPES``. The global model is kept as it is.
         kind: The clients' weights, or their updates: differences to the weights that they started from, which lose far
             less to bfloat16.
     """
 
-    def __init__(self, folder: Path, rounds: Store = "none", dtype: str = "float32", kind: str = "weights") -> None:
+    def __init__(self, folder: Path, keep: Keep = "none", dtype: str = "float32", kind: str = "weights") -> None:
         self.folder = folder
-        self.rounds = rounds
+        self.keep = keep
         self.dtype = dtype
         self.kind = kind
 
     def commit(self, result: RoundResult, record: RoundRecord) -> None:
-        """Write a round, its weights too unless ``rounds`` is none; with ``last``, older rounds' weights go."""
+        """Write a round, then let go of what is not kept of the rounds before it.
+
+        Raises:
+            RecordError: The disk is full or fails; earlier rounds are left as they were.
+        """
         place = self._place(result.server_round)
         draft = place.with_name(f".{place.name}.partial")
-        if draft.exists():
-            shutil.rmtree(draft)
-        draft.mkdir(parents=True)
-        if self.rounds != "none":
-            weights = draft / "weights"
-            weights.mkdir()
-            _save(weights / "global.safetensors", record.global_weights)
-            _save(weights / "previous_global.safetensors", record.previous_global)
-            for client_id, state in record.clients.items():
-                self._save_client(weights, client_id, state, record.previous_global)
-        (draft / "round.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
-        _sync(draft)
-        draft.rename(place)
-        _sync_folder(self.folder)
-        if self.rounds == "last":
-            for older in self.stored_rounds():
-                if older != result.server_round:
-                    self._drop_weights(older)
+        try:
+            self._write(draft, result, record)
+            draft.rename(place)
+            sync_folder(self.folder)
+        except (OSError, RecordError) as error:
+            shutil.rmtree(draft, ignore_errors=True)  # gives back the space that it took
+            raise error if isinstance(error, RecordError) else cannot_write(place, error) from error
+        if self.keep == "last":
+            self._drop_clients(before=result.server_round)
+        if self.keep != "all":
+            self._drop_global_models(before=result.server_round - 1)
+
+    def bytes_needed(self, model: Mapping[str, Tensor], clients: int, num_rounds: int) -> int:
+        """Return what the weights of a run take at most at once, as rounds are written before older ones go.
+
+        Args:
+            model: A state dict of the global model.
+            clients: Participants of a round.
+            num_rounds: Rounds of the run.
+        """
+        whole = sum(tensor.nbytes for tensor in model.values())
+        dtype = DTYPES[self.dtype]
+        client = whole if dtype is None else sum(_as_kept(tensor, dtype).nbytes for tensor in model.values())
+        a_round = whole + clients * client
+        if self.keep == "all":
+            return num_rounds * (whole + a_round)
+        return min(num_rounds, 3) * whole + (min(num_rounds, 2) * a_round if self.keep == "last" else 0)
+
+    def finish(self) -> None:
+        """Let go of the global models that only an unfinished run needs."""
+        if self.keep != "all":
+            rounds = self._numbers("global.safetensors")
+            self._drop_global_models(before=rounds[-1] + (self.keep == "none") if rounds else 0)
+
+    def rewind(self) -> int:
+        """Delete what is damaged and every round after it; returns the last round to go on from, 0 for none.
+
+        What is damaged is named in the log.
+        """
+        last = usable = 0
+        for number in self._numbers("round.json"):
+            if number != last + 1:
+                log.warning("round %d is missing in %s", last + 1, self.folder)
+                break
+            try:
+                self._check(number, "round.json")
+            except RecordError as error:
+                log.warning("%s", error)
+                break
+            last = number
+        for number in reversed(self._numbers("global.safetensors")):
+            if number > last:
+                continue
+            try:
+                self._check(number, "global.safetensors")
+            except RecordError as error:
+                log.warning("%s", error)
+                continue
+            usable = number
+            break
+        for leftover in (*self.folder.glob(".*"), *self.folder.glob("[0-9]*/.*"), *self.folder.glob("[0-9]*")):
+            if leftover.name.startswith(".") or int(leftover.name) > usable:
+                self._delete(leftover)
+        return usable
 
     def results(self) -> Iterator[RoundResult]:
         """Yield every whole round's result, in order."""
-        for place in sorted(self.folder.glob("[0-9]*")):
-            yield _read_result(place / "round.json")
+        for number in self._numbers("round.json"):
+            yield _read_result(self._place(number) / "round.json")
 
     def stored_rounds(self) -> list[int]:
-        """Return the rounds whose weights are kept, ascending."""
-        return sorted(int(place.parent.name) for place in self.folder.glob("[0-9]*/weights"))
+        """Return the rounds whose clients' weights are kept, ascending."""
+        return self._numbers("weights")
+
+    def read_global(self, server_round: int) -> dict[str, Tensor]:
+        """Return a round's global model.
+
+        Raises:
+            RecordError: It is not kept, or damaged.
+        """
+        self._check(server_round, "global.safetensors")
+        return load_weights(self._place(server_round) / "global.safetensors")
 
     def read(self, server_round: int) -> RoundRecord:
         """Return a kept round, its weights in the global model's types whatever they were kept in.
@@ -111,16 +171,40 @@ class RoundStore:
             have = f"kept are {', '.join(map(str, kept))}" if kept else "none are kept"
             raise RecordError(f"round {server_round} has no weights in {self.folder}: {have}; run with store=all")
         place = self._place(server_round)
+        for path in ("round.json", *(f"weights/{path.name}" for path in sorted((place / "weights").iterdir()))):
+            self._check(server_round, path)
         weights = place / "weights"
         p = _read_result(place / "round.json").client_weights
-        previous = _load(weights / "previous_global.safetensors")
+        previous = load_weights(weights / "previous_global.safetensors")
         return RoundRecord(
             server_round=server_round,
             clients={k: _load_client(weights, k, previous) for k in p},
             client_weights=p,
             previous_global=previous,
-            global_weights=_load(weights / "global.safetensors"),
+            global_weights=self.read_global(server_round),
         )
+
+    def _write(self, draft: Path, result: RoundResult, record: RoundRecord) -> None:
+        if draft.exists():
+            shutil.rmtree(draft)
+        draft.mkdir(parents=True)
+        save_weights(draft / "global.safetensors", record.global_weights)
+        if self.keep != "none":
+            weights = draft / "weights"
+            weights.mkdir()
+            save_weights(weights / "previous_global.safetensors", record.previous_global)
+            for client_id, state in record.clients.items():
+                self._save_client(weights, client_id, state, record.previous_global)
+        (draft / "round.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+        write_checksums(draft)
+        sync(draft)
+
+    def _check(self, server_round: int, name: str) -> None:
+        check_file(self._place(server_round), name)
+
+    def _numbers(self, name: str) -> list[int]:
+        """Return the rounds that hold a file or folder of that name, ascending."""
+        return sorted(int(place.parent.name) for place in self.folder.glob(f"[0-9]*/{name}"))
 
     def _place(self, server_round: int) -> Path:
         return self.folder / f"{server_round:04d}"
@@ -134,15 +218,33 @@ class RoundStore:
         for name, tensor in state.items():
             if tensor.is_floating_point():
                 tensor = tensor - previous[name].to(tensor) if updates else tensor
-                tensor = tensor if dtype is None else tensor.to(dtype)
+                tensor = tensor if dtype is None else _as_kept(tensor, dtype)
             kept[name] = tensor
-        _save(folder / f"{'update' if updates else 'client'}-{client_id}.safetensors", kept)
+        save_weights(folder / f"{'update' if updates else 'client'}-{client_id}.safetensors", kept)
 
-    def _drop_weights(self, server_round: int) -> None:
-        """Delete a round's weights; renamed first, so that a kill leaves no half of them in sight."""
-        gone = self._place(server_round) / ".weights.gone"
-        (self._place(server_round) / "weights").rename(gone)
-        shutil.rmtree(gone)
+    def _drop_clients(self, before: int) -> None:
+        for number in self._numbers("weights"):
+            if number < before:
+                self._delete(self._place(number) / "weights")
+
+    def _drop_global_models(self, before: int) -> None:
+        for number in self._numbers("global.safetensors"):
+            if number < before:
+                (self._place(number) / "global.safetensors").unlink()
+
+    @staticmethod
+    def _delete(folder: Path) -> None:
+        """Delete a folder; renamed first, so that a kill leaves no half of it in sight."""
+        if not folder.name.startswith("."):
+            gone = folder.with_name(f".{folder.name}.gone")
+            if gone.exists():
+                shutil.rmtree(gone)
+            folder = folder.rename(gone)
+        shutil.rmtree(folder)
+
+
+def _as_kept(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _read_result(path: Path) -> RoundResult:
@@ -164,51 +266,12 @@ def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _save(path: Path, state: Mapping[str, Tensor]) -> None:
-    # safetensors refuses tensors that share memory (tied weights) or are not contiguous
-    tensors: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in state.items():
-        kept = tensor.detach().cpu().contiguous()
-        storage = kept.untyped_storage().data_ptr()
-        tensors[name] = kept.clone() if storage in storages else kept
-        storages.add(storage)
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        raise RecordError(f"{path} cannot be written ({error}); earlier rounds stay recorded") from error
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RecordError(f"{path} cannot be read ({error}); the round is damaged, use another") from error
-
-
 def _load_client(folder: Path, client_id: str, previous: Mapping[str, Tensor]) -> dict[str, Tensor]:
     update = folder / f"update-{client_id}.safetensors"
     base = previous if update.exists() else {}
-    kept = _load(update if update.exists() else folder / f"client-{client_id}.safetensors")
+    kept = load_weights(update if update.exists() else folder / f"client-{client_id}.safetensors")
     floating = {name for name, tensor in kept.items() if tensor.is_floating_point() and name in previous}
     return {
         name: tensor.to(previous[name]) + base.get(name, 0) if name in floating else tensor
         for name, tensor in kept.items()
     }
-
-
-def _sync(folder: Path) -> None:
-    """Bring every file below a folder to the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,6 @@
 """A run as a user sees it: its folder, its log, its lines in the terminal, its table at the end."""
 
 import logging
-import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,11 +11,12 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from tracefl.config import Settings
-from tracefl.errors import TraceFLError
 from tracefl.imports import heavy_imports
 from tracefl.observer import Observer
 from tracefl.ray_cluster import Resources, ray_cluster
 from tracefl.report.terminal import Terminal, show_run
+from tracefl.run_state import StatusFile, read_progress
+from tracefl.stopping import StopRequest
 from tracefl.tracking import RunFolder, RunLog, terminal_lines
 from tracefl.wandb_tracking import WandbTracker
 
@@ -30,7 +30,7 @@ def run_settings(settings: Settings) -> None:
     """Run one configuration and show it; a run that is already complete is shown again, not run again.
 
     Raises:
-        TraceFLError: Bad input, or a run that failed; run.log then says the same.
+        TraceFLError: Bad input, or a run that failed or was stopped; run.log then says the same.
     """
     console = Console()
     config = settings.config
@@ -44,10 +44,12 @@ def run_settings(settings: Settings) -> None:
         show_run(console, [result.row for result in folder.results()], path)
         console.print("already complete, nothing was run; overwrite=true runs it again")
         return
+    folder.refuse_if_claimed()
     resources = Resources(
         config["total_cpus"], settings.total_gpus, config["client_resources"]["cpus"], settings.client_gpus
     )
     with (
+        StopRequest() as stop,
         terminal_lines(console),
         RunLog() as run_log,
         Terminal(console) as terminal,
@@ -55,9 +57,9 @@ def run_settings(settings: Settings) -> None:
     ):
         log.info("preparing %s", settings.run_name)
         try:
-            _run_on(ray_is_up, resources, settings, folder, run_log, terminal)
+            _run_on(ray_is_up, resources, settings, folder, run_log, terminal, stop)
         finally:
-            shutil.rmtree(folder.work, ignore_errors=True)
+            folder.close()
     show_run(console, [result.row for result in folder.results()], path)
 
 
@@ -68,6 +70,7 @@ def _run_on(
     folder: RunFolder,
     run_log: RunLog,
     terminal: Terminal,
+    stop: StopRequest,
 ) -> None:
     """Prepare while Ray and its workers start, then run: whatever can be refused is, before anything is written."""
     with ThreadPoolExecutor(1) as background:
@@ -78,21 +81,26 @@ def _run_on(
         config = settings.config
 
         def serve(federation: Federation) -> None:
-            folder.begin()
+            rounds_done = folder.begin(config["resume"])
             run_log.open(folder.path / "run.log")
+            progress = read_progress(folder.path, rounds_done, config["num_rounds"])
+            status = StatusFile(folder.path)
             with ExitStack() as observers_end:
-                observers: list[Observer] = [terminal]
+                observers: list[Observer] = [status, terminal]
                 if config["wandb"]["mode"] != "disabled":
                     observers.append(WandbTracker(config, folder.path))
                 for observer in observers:
                     observers_end.callback(observer.close)
                 try:
-                    experiment.run(federation, tuple(observers))
-                except (TraceFLError, OSError) as error:
+                    experiment.run(federation, progress, tuple(observers), stop)
+                except BaseException as error:
                     log.error("stopped: %s", error, extra={"said_by_main": True})
+                    status.ended(error)
                     raise
+                status.ended(None)
 
         experiment = preparing.result()
+        folder.check_space(experiment.bytes_needed)
         ray_is_up.result()
         simulate(serve, config["num_clients"], resources)
 

@@ -27,14 +27,15 @@ class FederationPlan:
 
     Attributes:
         client_ids: Clients that can take part.
-        num_rounds: Rounds to run.
+        num_rounds: Rounds of the whole run.
+        rounds_done: Rounds that earlier sessions have done.
         clients_per_round: Clients sampled a round.
         min_clients: Replies that a round needs.
         timeout_seconds: Longest wait for a round's replies.
         strategy: A name of ``strategy.STRATEGIES``.
         proximal_mu: FedProx's mu.
         seed: Root seed.
-        initial_weights: State dict that round 1 starts from.
+        initial_weights: State dict that the first round to run starts from.
         client_job: What every client is told, as JSON: model, training, data_path, device, threads, seed.
         num_examples: Client id to training examples, where the server knows them: long jobs then start first.
     """
@@ -50,6 +51,7 @@ class FederationPlan:
     initial_weights: dict[str, Tensor]
     client_job: str
     num_examples: Mapping[str, int] = field(default_factory=dict)
+    rounds_done: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Federation:
         self._max_in_flight = max_in_flight
 
     def run(self, plan: FederationPlan, hooks: FederationHooks) -> None:
-        """Run all rounds.
+        """Run the rounds that are still to do.
 
         Raises:
             RoundFailedError: Clients are missing at the start, or too few answered in a round.
@@ -106,11 +108,12 @@ class Federation:
             on_sampled=hooks.on_sampled,
             on_round=hooks.on_round,
             num_examples=plan.num_examples,
+            rounds_done=plan.rounds_done,
         )
         make_strategy(plan.strategy, session, plan.proximal_mu).start(
             grid=_ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._over),
             initial_arrays=ArrayRecord(plan.initial_weights),
-            num_rounds=plan.num_rounds,
+            num_rounds=plan.num_rounds - plan.rounds_done,
             timeout=plan.timeout_seconds,
             train_config=ConfigRecord({"job": plan.client_job}),
         )

@@ -47,6 +47,7 @@ class Session:
         on_sampled: Called with the round and its sampled client ids.
         on_round: Called with each round's outcome. It may not keep the record's weights.
         num_examples: Client id to training examples, where they are known: the longest jobs are sent first.
+        rounds_done: Rounds that earlier sessions of the run have done: Flower counts those of this session, from 1.
     """
 
     nodes: Mapping[str, int]
@@ -56,6 +57,7 @@ class Session:
     on_sampled: Callable[[int, tuple[str, ...]], None]
     on_round: Callable[[RoundOutcome], None]
     num_examples: Mapping[str, int] = field(default_factory=dict)
+    rounds_done: int = 0
     sampled: tuple[str, ...] = field(default=(), init=False)
     previous: ArrayRecord | None = field(default=None, init=False)
 
@@ -71,6 +73,7 @@ class TracedFedAvg(FedAvg):
         """Sample the round's clients from a seed of their own: Flower's node ids differ from run to run."""
         del grid
         session = self.session
+        server_round += session.rounds_done
         everyone = sorted(session.nodes, key=int)
         draw = random.Random(derive_seed(session.seed, "sample", server_round))
         session.sampled = tuple(sorted(draw.sample(everyone, session.clients_per_round), key=int))
@@ -90,6 +93,7 @@ class TracedFedAvg(FedAvg):
             RoundFailedError: Fewer than ``session.min_clients`` count.
         """
         session = self.session
+        server_round += session.rounds_done
         by_node = {reply.metadata.src_node_id: reply for reply in replies}
         counted: dict[str, Message] = {}
         weights: dict[str, dict[str, Tensor]] = {}

@@ -26,8 +26,9 @@ from tracefl.models import ModelSpec, build_model
 from tracefl.provenance import summarize
 from tracefl.report.terminal import percent
 from tracefl.rounds import RoundStore
+from tracefl.text_files import write_atomically
 from tracefl.tracing import RoundTrace, trace_round
-from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows, read_config, terminal_lines, to_csv, write_atomically
+from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows, read_config, terminal_lines, to_csv
 from tracefl.training import evaluate
 
 USAGE = "python -m tracefl.trace RUN_FOLDER [round=N] [csv=FILE] [provenance=PRESET] [provenance.KEY=VALUE ...]"

@@ -14,12 +14,18 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.filesize import decimal
 from yaml import YAMLError
 
+from tracefl.claim import CLAIM, Claim, refuse_if_claimed
 from tracefl.config import CIRCUMSTANCES, Settings, fingerprint
 from tracefl.errors import RecordError, one_line
-from tracefl.provenance import TracedInput
+from tracefl.provenance import RoundRecord, TracedInput
+from tracefl.round_files import cannot_write
 from tracefl.rounds import RoundResult, RoundStore
+from tracefl.text_files import write_atomically
+
+log = logging.getLogger(__name__)
 
 ROUND_COLUMNS = (
     "round",
@@ -64,7 +70,7 @@ class RunFolder:
         settings: The run's settings.
 
     Raises:
-        RecordError: The folder holds a run of another configuration.
+        RecordError: The folder holds a run of another configuration, is being written, or cannot be written.
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
@@ -73,7 +79,8 @@ class RunFolder:
         self.rounds = RoundStore(path / "rounds", **settings.config["store"])
         if path.exists() and not path.is_dir():
             raise RecordError(f"{path} is a file; set run_name or exp_key to another")
-        if path.exists() and any(path.iterdir()):
+        self._claim: Claim | None = None
+        if path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
             self._refuse_another_run()
         ancestor = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
         if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
@@ -89,30 +96,102 @@ class RunFolder:
         """Files that live no longer than the run: the clients' prepared examples."""
         return self.path / ".work"
 
-    def begin(self) -> None:
-        """Clear what an unfinished or overwritten run left, and write the configuration."""
-        if self.path.exists():
-            gone = self.path.with_name(f".{self.path.name}.gone")  # renamed first: a kill leaves no half of it in sight
-            shutil.rmtree(gone, ignore_errors=True)
-            self.path.rename(gone)
-            shutil.rmtree(gone)
-        self.path.mkdir(parents=True)
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(self.settings.config))))
+    def refuse_if_claimed(self) -> None:
+        """Raise a RecordError where another process is writing this run."""
+        refuse_if_claimed(self.path)
 
-    def append(self) -> None:
-        """Bring rounds.csv and provenance.csv up to the committed rounds, each replaced at one stroke."""
-        results = list(self.rounds.results())
-        write_atomically(self.path / "rounds.csv", to_csv(ROUND_COLUMNS, (r.row for r in results)))
-        rows = (row for r in results for row in provenance_rows(r.server_round, r.traced))
-        write_atomically(self.path / "provenance.csv", to_csv(PROVENANCE_COLUMNS, rows))
+    def check_space(self, needed: int) -> None:
+        """Say how much of the disk the run will take at most.
+
+        Args:
+            needed: Bytes of all that the run keeps at once.
+
+        Raises:
+            RecordError: The disk has less.
+        """
+        there = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
+        kept = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        free, missing = shutil.disk_usage(there).free, needed - kept
+        log.info("disk: the run needs %s at most, %s are free", decimal(needed), decimal(free))
+        if missing > free:
+            raise RecordError(
+                f"the run needs {decimal(missing)} of disk and {there} has {decimal(free)}; free some space, set "
+                "log_dir to another disk, or keep less: store=last, store=none, store.dtype=bfloat16"
+            )
+
+    def begin(self, resume: bool) -> int:
+        """Hold the folder and write the configuration.
+
+        Args:
+            resume: Go on with the run that is there; else what an unfinished or overwritten run left is cleared.
+
+        Returns:
+            The last round that is recorded whole, 0 for none.
+
+        Raises:
+            RecordError: Another process is writing there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._claim = Claim(self.path)
+        if resume:
+            rounds_done = self.rounds.rewind()
+            if not rounds_done:
+                self._clear()
+        else:
+            rounds_done = 0
+            self._clear()
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(self.settings.config))))
+        if rounds_done:
+            self._write_tables()
+        return rounds_done
+
+    def commit(self, result: RoundResult, record: RoundRecord) -> None:
+        """Record a round: its folder first, then rounds.csv and provenance.csv.
+
+        Raises:
+            RecordError: It cannot be written, or another process took over.
+        """
+        assert self._claim is not None
+        self._claim.check()
+        self.rounds.commit(result, record)
+        self._write_tables()
+
+    def close(self) -> None:
+        """Delete what lives no longer than the run, and let go of the folder."""
+        if self._claim is not None:
+            shutil.rmtree(self.work, ignore_errors=True)
+            self._claim.release()
+            self._claim = None
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write results.json, which marks the run complete."""
+        self.rounds.finish()
         write_atomically(self.path / "results.json", json.dumps(results, indent=1) + "\n")
 
     def results(self) -> list[RoundResult]:
         """Return the committed rounds."""
         return list(self.rounds.results())
+
+    def _write_tables(self) -> None:
+        """Bring rounds.csv and provenance.csv up to the recorded rounds, each replaced at one stroke."""
+        results = list(self.rounds.results())
+        try:
+            write_atomically(self.path / "rounds.csv", to_csv(ROUND_COLUMNS, (r.row for r in results)))
+            rows = (row for r in results for row in provenance_rows(r.server_round, r.traced))
+            write_atomically(self.path / "provenance.csv", to_csv(PROVENANCE_COLUMNS, rows))
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def _clear(self) -> None:
+        """Delete a run; its results first, so that a kill leaves it unfinished, and its configuration not at all."""
+        (self.path / "results.json").unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name in (CLAIM, "config.yaml"):
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
     def _refuse_another_run(self) -> None:
         if not (self.path / "config.yaml").exists():
@@ -163,16 +242,6 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file at one stroke: a reader, or a kill, sees the old one or the new one."""
-    draft = path.with_name(f".{path.name}.partial")
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 @contextmanager

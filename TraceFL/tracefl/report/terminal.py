@@ -7,10 +7,19 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from tracefl.observer import Observer
+from tracefl.progress import Progress as RunProgress
 from tracefl.rounds import RoundResult
 
 log = logging.getLogger(__name__)
@@ -25,13 +34,14 @@ class Terminal(Observer):
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
         self._rounds: TaskID | None = None
         self._clients: TaskID | None = None
-        self._num_rounds = 0
+        self._run = RunProgress(0)
 
     def __enter__(self) -> "Terminal":
         self._progress.start()
@@ -40,16 +50,20 @@ class Terminal(Observer):
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
-    def run_started(self, num_rounds: int) -> None:
+    def run_started(self, progress: RunProgress) -> None:
         """Show the bars; before the first round the workers start."""
-        self._num_rounds = num_rounds
-        self._rounds = self._progress.add_task("rounds (starting)", total=num_rounds)
+        self._run = progress
+        if progress.rounds_done:
+            log.info("going on after round %d of %d", progress.rounds_done, progress.num_rounds)
+        self._rounds = self._progress.add_task(
+            "rounds (starting)", total=progress.num_rounds, completed=progress.rounds_done
+        )
         self._clients = self._progress.add_task("clients", total=None)
 
     def round_started(self, server_round: int, clients: tuple[str, ...]) -> None:
         """Name the round's clients."""
         if self._rounds is not None and self._clients is not None:
-            self._progress.update(self._rounds, description=f"round {server_round} of {self._num_rounds}")
+            self._progress.update(self._rounds, description=f"round {server_round} of {self._run.num_rounds}")
             shown = " ".join(clients[:6]) + (" ..." if len(clients) > 6 else "")
             self._progress.reset(self._clients, total=len(clients), description=f"clients {shown}")
 
@@ -65,9 +79,9 @@ class Terminal(Observer):
         row = result.row
         log.info(
             "round=%d/%d accuracy=%s loss=%.4f localization=%s chance=%s inputs=%d clients=%d "
-            "train=%.1fs provenance=%.2fs",
+            "train=%.1fs provenance=%.2fs left=%s",
             row["round"],
-            self._num_rounds,
+            self._run.num_rounds,
             percent(row["global_accuracy"]),
             row["global_loss"],
             percent(row["localization_accuracy"]),
@@ -76,6 +90,7 @@ class Terminal(Observer):
             row["clients"],
             row["train_seconds"],
             row["provenance_seconds"],
+            duration(self._run.seconds_left),
         )
 
 
@@ -114,6 +129,16 @@ def show_run(console: Console, rows: Sequence[Mapping[str, Any]], folder: Path) 
     """Print a run's table and where its folder is."""
     console.print(rounds_table(rows, folder.name))
     console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as text such as ``1h05m`` or ``40s``, ``-`` where they are not known."""
+    if seconds is None:
+        return "-"
+    minutes, hours = round(seconds / 60), round(seconds / 60) // 60
+    if seconds < 100:
+        return f"{seconds:.0f}s"
+    return f"{hours}h{minutes % 60:02d}m" if hours else f"{minutes}m"
 
 
 def percent(fraction: float | None) -> str:

@@ -1,0 +1,55 @@
+"""Signals that ask a run to stop between two rounds: SIGTERM, and SIGUSR2, SLURM's warning before the time limit."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
+
+class StopRequest:
+    """Whether a signal has asked the run to stop.
+
+    The first one lets the round in hand finish; after it the signals do what they did before, so that a second one
+    ends the run at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        """Name of the signal, None while there was none."""
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python cannot listen to signals
+            self._before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listen_no_more()
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.signal = signal.Signals(number).name
+        self._listen_no_more()
+
+    def _listen_no_more(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+@contextlib.contextmanager
+def children_deaf_to_warnings() -> Iterator[None]:
+    """Let processes and threads started here never hear SIGUSR2, which would end them.
+
+    SLURM may send its warning to every process of a job. Only this one is to act on it, and Ray's are to live until the
+    round in hand is done. A blocked signal stays blocked in whatever is started meanwhile.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
