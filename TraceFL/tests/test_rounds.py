@@ -139,3 +139,92 @@ def test_records_are_json(tmp_path):
     content = json.loads((tmp_path / "0001" / "round.json").read_text())
     assert content["traced"][0]["ranking"] == [["7", 0.75], ["3", 0.25]]
     assert content["left_out"] == {"9": "died"}
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("keep", "damaged", "goes_on_from"),
+    [
+        ("last", [], 4),
+        ("last", ["0004/global.safetensors"], 3),
+        ("last", ["0004/round.json"], 3),
+        ("last", ["0004/weights/client-3.safetensors"], 4),  # not needed to go on
+        ("last", ["0004/global.safetensors", "0003/global.safetensors"], 0),  # older ones are not kept
+        ("last", ["0002/round.json"], 0),
+        ("all", ["0004/global.safetensors", "0003/global.safetensors"], 2),
+        ("all", ["0002/round.json"], 1),
+        ("none", ["0004/global.safetensors"], 3),
+    ],
+)
+def test_what_is_gone_on_from(tmp_path, caplog, keep, damaged, goes_on_from):
+    store = RoundStore(tmp_path, keep)
+    for n in (1, 2, 3, 4):
+        store.commit(result(n), record(n))
+    for name in damaged:
+        flip(tmp_path / name)
+    assert store.rewind() == goes_on_from
+    assert [r.server_round for r in store.results()] == list(range(1, goes_on_from + 1))
+    if goes_on_from:
+        assert_close(store.read_global(goes_on_from), dict(record(goes_on_from).global_weights), rtol=0, atol=0)
+    named = [name for name in damaged if "client" not in name]
+    assert [str(tmp_path / name) in caplog.text for name in named] == [True] * len(named)
+    store.commit(result(goes_on_from + 1), record(goes_on_from + 1))
+    assert store.rewind() == goes_on_from + 1
+
+
+def test_sha256sum_agrees(tmp_path):
+    RoundStore(tmp_path, "all").commit(result(), record())
+    check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=tmp_path / "0001", check=False, capture_output=True).returncode == 0
+    flip(tmp_path / "0001" / "weights" / "client-7.safetensors")
+    assert subprocess.run(check, cwd=tmp_path / "0001", check=False, capture_output=True).returncode == 1
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tests.test_rounds import record, result
+from tracefl.errors import RecordError
+from tracefl.rounds import RoundStore
+store = RoundStore(Path(sys.argv[1]), "last")
+store.commit(result(1), record(1, size=10))
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))  # as a disk with no room for more
+try:
+    store.commit(result(2), record(2, size=200))
+except RecordError as error:
+    print(error.exit_status, error)
+"""
+
+
+def test_a_disk_without_room_costs_only_the_round_in_hand(tmp_path):
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, tmp_path, root], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout.startswith("1 ")
+    assert "cannot be written (" in done.stdout
+    assert "earlier rounds stay recorded" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["0001"]  # no half of a round is left
+    store = RoundStore(tmp_path, "last")
+    assert_close(store.read(1).global_weights, record(1, size=10).global_weights, rtol=0, atol=0)
+    store.commit(result(2), record(2, size=200))
+    assert store.stored_rounds() == [2]
+
+
+@pytest.mark.parametrize(("keep", "dtype"), [("none", "float32"), ("last", "float32"), ("all", "bfloat16")])
+def test_the_space_it_needs_is_the_most_it_takes(tmp_path, keep, dtype):
+    store = RoundStore(tmp_path, keep, dtype)
+    sizes = []
+    for n in range(1, 5):
+        store._write(tmp_path / ".draft", result(n), record(n, size=300))  # what a commit adds before others go
+        sizes.append(sum(p.stat().st_size for p in tmp_path.rglob("*.safetensors")))
+        store._delete(tmp_path / ".draft")
+        store.commit(result(n), record(n, size=300))
+    needed = store.bytes_needed(record(1, size=300).global_weights, clients=2, num_rounds=4)
+    assert needed == pytest.approx(max(sizes), rel=0.02)

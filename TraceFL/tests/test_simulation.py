@@ -40,7 +40,16 @@ def digits(tmp_path_factory):
 
 def test_a_run_leaves_what_the_design_says(digits):
     names = {path.name for path in digits.iterdir()}
-    assert names >= {"run.log", "config.yaml", "rounds.csv", "provenance.csv", "results.json", "rounds", "rounds.png", "status.json"}
+    assert names >= {
+        "run.log",
+        "config.yaml",
+        "rounds.csv",
+        "provenance.csv",
+        "results.json",
+        "rounds",
+        "rounds.png",
+        "status.json",
+    }
     assert not (digits / ".work").exists()
     table = rows(digits / "rounds.csv")
     assert [row["round"] for row in table] == ["1", "2"]
