@@ -102,6 +102,7 @@ def _run_on(
         experiment = preparing.result()
         folder.check_space(experiment.bytes_needed)
         ray_is_up.result()
+        stop.listen()
         simulate(serve, config["num_clients"], resources)
 
 

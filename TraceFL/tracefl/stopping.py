@@ -24,8 +24,14 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python cannot listen to signals
-            self._before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+            self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+            self.listen()
         return self
+
+    def listen(self) -> None:
+        """Listen, or listen again: Ray, when it starts, puts a handler of its own in place that aborts the process."""
+        for number in self._before:
+            signal.signal(number, self._hear)
 
     def __exit__(self, *error: object) -> None:
         self._listen_no_more()
