@@ -7,12 +7,15 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import torch
+
 from tracefl.config import Settings
 from tracefl.datasets import save_examples
 from tracefl.environment import describe_environment
 from tracefl.models import initial_model
 from tracefl.observer import Observer
 from tracefl.preparation import Prepared, save_inputs
+from tracefl.privacy.accounting import PrivacyLedger, client_dp_sgd
 from tracefl.provenance import RoundRecord, summarize
 from tracefl.provenance.capture import traced_layers
 from tracefl.report.figures import draw_run
@@ -25,6 +28,8 @@ from tracefl.tracking import RunFolder
 from tracefl.training import Evaluation, evaluate
 
 log = logging.getLogger(__name__)
+
+_NO_MEAN = ("round", "epsilon_by_client")
 
 
 class Experiment:
@@ -42,6 +47,7 @@ class Experiment:
         self.model = initial_model(settings.model, prepared.spec, seed)
         if settings.provenance is not None and settings.provenance.method.layers is not None:
             traced_layers(self.model, settings.provenance.method.layers, settings.provenance.method.also)
+        self.ledger = self._ledger()
         self.folder = folder
         self.observers: tuple[Observer, ...] = ()
         self._round_began = 0.0
@@ -89,10 +95,18 @@ class Experiment:
             seed=config["seed"],
             initial_weights=dict(self.model.state_dict()),
             num_examples={client_id: len(examples) for client_id, examples in self.prepared.data.clients.items()},
+            privacy=self.settings.privacy,
+            trainable=tuple(
+                name
+                for name, parameter in self.model.named_parameters(remove_duplicate=False)
+                if parameter.requires_grad
+            ),
             client_job=json.dumps(
                 {
                     "model": self.prepared.spec.to_json(),
                     "training": dataclasses.asdict(self.settings.training),
+                    "privacy": dataclasses.asdict(self.settings.privacy),
+                    "num_rounds": config["num_rounds"],
                     "data_path": str(self.folder.work.resolve()),
                     "device": self.settings.device,
                     "threads": config["client_resources"]["cpus"],
@@ -100,6 +114,37 @@ class Experiment:
                 }
             ),
         )
+
+    def _ledger(self) -> PrivacyLedger | None:
+        """Return the account of DP-SGD, None without it; refuses a model that cannot be trained so.
+
+        Raises:
+            ConfigError: Naming the layer, or the target that cannot be met.
+        """
+        privacy, data = self.settings.privacy, self.prepared.data
+        if not privacy.is_dp_sgd:
+            return None
+        from tracefl.privacy.per_sample import check_per_sample_gradients  # brings Opacus
+
+        check_per_sample_gradients(self.model, *data.server.batch(torch.arange(min(2, len(data.server)))))
+        clients = {
+            client_id: client_dp_sgd(privacy, self.settings.training, len(examples), self.settings.config["num_rounds"])
+            for client_id, examples in data.clients.items()
+        }
+        assert privacy.target_delta is not None
+        return PrivacyLedger(clients, privacy.target_delta)
+
+    def _privacy_columns(self, outcome: RoundOutcome) -> dict[str, Any]:
+        """Return a row's columns of privacy, None where the run has no such privacy."""
+        spent = {}
+        if self.ledger is not None:
+            spent = self.ledger.add_round(sorted((*outcome.record.clients, *outcome.left_out), key=int))
+        return {
+            "clipping_norm": outcome.clipping_norm,
+            "next_clipping_norm": outcome.next_clipping_norm,
+            "epsilon": max(spent.values(), default=None),
+            "epsilon_by_client": " ".join(f"{client}:{epsilon:.6g}" for client, epsilon in spent.items()) or None,
+        }
 
     def _write_inputs(self) -> None:
         """Write what clients read, and what a stored round needs to be traced again."""
@@ -130,13 +175,18 @@ class Experiment:
         provenance = self.settings.provenance
         trace = RoundTrace((), 0.0, 0.0)
         if provenance is not None and record.server_round % provenance.every == 0:
+            predicted = evaluation.predicted
+            if self.settings.privacy.trace == "before_noise":
+                record = record.without_noise()
+                model.load_state_dict(dict(record.global_weights))
+                predicted = evaluate(model, data.server, device=self.settings.device).predicted
             trace = trace_round(
-                model, record, data.server, evaluation.predicted, data.label_counts, provenance, self.settings.device
+                model, record, data.server, predicted, data.label_counts, provenance, self.settings.device
             )
-        row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds)
+        row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds) | self._privacy_columns(outcome)
         result = RoundResult(row, trace.traced, record.client_weights, dict(outcome.left_out))
         self._wait_for_writing()
-        self._writing = self._writer.submit(self._write, result, record)  # while the next round's clients train
+        self._writing = self._writer.submit(self._write, result, outcome.record)  # while the next round's clients train
         for observer in self.observers:
             observer.round_finished(result)
 
@@ -157,7 +207,7 @@ class Experiment:
             "seed": self.settings.config["seed"],
             "rounds": len(rows),
             "final": rows[-1],
-            "mean": {name: _mean([row[name] for row in rows]) for name in rows[-1] if name != "round"},
+            "mean": {name: _mean([row[name] for row in rows]) for name in rows[-1] if name not in _NO_MEAN},
             "clients_left_out": sum(row["clients_left_out"] for row in rows),
             "classes": list(self.prepared.data.label_names),
             "seconds": round(seconds, 3),

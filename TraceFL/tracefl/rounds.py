@@ -1,10 +1,10 @@
 """What is kept of a round, and how it is read back: whole rounds or none.
 
 ``rounds/0001/round.json`` holds the round's row and its traced inputs; ``rounds/0001/weights/`` holds, where they are
-kept, ``global.safetensors``, ``previous_global.safetensors`` and one ``client-ID.safetensors`` a participant, or
-``update-ID.safetensors`` where its difference to ``previous_global`` is kept instead. A round is written beside its
-place and then renamed into it, so a kill at any moment leaves it whole or absent. Nothing that is read here is ever
-unpickled.
+kept, ``global.safetensors``, ``previous_global.safetensors``, ``before_noise.safetensors`` where privacy added noise,
+and one ``client-ID.safetensors`` a participant, or ``update-ID.safetensors`` where its difference to
+``previous_global`` is kept instead. A round is written beside its place and then renamed into it, so a kill at any
+moment leaves it whole or absent. Nothing that is read here is ever unpickled.
 """
 
 import json
@@ -80,6 +80,8 @@ class RoundStore:
             weights.mkdir()
             _save(weights / "global.safetensors", record.global_weights)
             _save(weights / "previous_global.safetensors", record.previous_global)
+            if record.before_noise is not None:
+                _save(weights / "before_noise.safetensors", record.before_noise)
             for client_id, state in record.clients.items():
                 self._save_client(weights, client_id, state, record.previous_global)
         (draft / "round.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
@@ -114,12 +116,14 @@ class RoundStore:
         weights = place / "weights"
         p = _read_result(place / "round.json").client_weights
         previous = _load(weights / "previous_global.safetensors")
+        before_noise = weights / "before_noise.safetensors"
         return RoundRecord(
             server_round=server_round,
             clients={k: _load_client(weights, k, previous) for k in p},
             client_weights=p,
             previous_global=previous,
             global_weights=_load(weights / "global.safetensors"),
+            before_noise=_load(before_noise) if before_noise.exists() else None,
         )
 
     def _place(self, server_round: int) -> Path:

@@ -13,7 +13,8 @@ from flwr.supercore.run import Run
 from torch import Tensor
 
 from tracefl.errors import RoundFailedError
-from tracefl.strategy import RoundOutcome, Session, make_strategy
+from tracefl.privacy import PrivacySettings
+from tracefl.strategy import CentralPrivacy, RoundOutcome, Session, make_strategy
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,11 @@ class FederationPlan:
         proximal_mu: FedProx's mu.
         seed: Root seed.
         initial_weights: State dict that round 1 starts from.
-        client_job: What every client is told, as JSON: model, training, data_path, device, threads, seed.
+        client_job: What every client is told, as JSON: model, training, privacy, num_rounds, data_path, device,
+            threads, seed.
         num_examples: Client id to training examples, where the server knows them: long jobs then start first.
+        privacy: What the server clips and how much noise it adds, where it does.
+        trainable: Names of the model's trainable parameters.
     """
 
     client_ids: Sequence[str]
@@ -50,6 +54,8 @@ class FederationPlan:
     initial_weights: dict[str, Tensor]
     client_job: str
     num_examples: Mapping[str, int] = field(default_factory=dict)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
+    trainable: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,9 @@ class Federation:
             on_sampled=hooks.on_sampled,
             on_round=hooks.on_round,
             num_examples=plan.num_examples,
+            central=CentralPrivacy(plan.privacy, plan.clients_per_round, plan.trainable, plan.seed)
+            if plan.privacy.is_central
+            else None,
         )
         make_strategy(plan.strategy, session, plan.proximal_mu).start(
             grid=_ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._over),

@@ -23,6 +23,7 @@ from tracefl.config import read_provenance
 from tracefl.datasets import load_examples
 from tracefl.errors import ConfigError, RecordError, TraceFLError, one_line
 from tracefl.models import ModelSpec, build_model
+from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import summarize
 from tracefl.report.terminal import percent
 from tracefl.rounds import RoundStore
@@ -72,6 +73,8 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
             raise RecordError(f"{folder} keeps no round's weights; run with store=last or store=all")
         server_round = stored[-1]
     record = store.read(server_round)
+    if read_privacy(config["privacy"]).trace == "before_noise":
+        record = record.without_noise()
     model = build_model(ModelSpec.from_json(_read_text(folder / "model.json")))
     model.load_state_dict(dict(record.global_weights))
     server = load_examples(folder / "server.safetensors")
