@@ -78,4 +78,6 @@ def train_privately(
                 optimizer.signal_skip_step(do_skip=part is not parts[-1])
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+    for parameter in trainable:
+        del parameter.summed_grad  # type: ignore[attr-defined]  # Opacus leaves it
     return float(total) / drawn if drawn else float("nan")
