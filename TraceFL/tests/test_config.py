@@ -98,7 +98,26 @@ def test_presets_are_those_of_the_design(preset, values):
         (["log_dir=null"], "log_dir must be text"),
         (["strategy.name=fedfoo"], "strategy.name must be one of fedavg, fedprox, got 'fedfoo'"),
         (["strategy.proximal_mu=0.5"], "strategy.proximal_mu=0.5 needs strategy=fedprox"),
-        (["privacy.name=zzz"], "privacy.name must be one of none"),
+        (["privacy.name=zzz"], "privacy.name must be one of central, central_adaptive, dp_sgd, none, got 'zzz'"),
+        (["privacy=central", "privacy.noise_multiplier=-1"], "privacy.noise_multiplier must be a number of at least 0"),
+        (["privacy=central", "privacy.noise_multiplier=null"], "privacy.noise_multiplier is null and privacy=central"),
+        (["privacy=central", "privacy.clipping_norm=0"], "privacy.clipping_norm must be a number above 0 or null"),
+        (["privacy=central", "privacy.trace=noise"], "privacy.trace must be one of deployed, before_noise"),
+        (["privacy=central", "privacy.target_epsilon=3"], "privacy.target_epsilon=3 needs privacy=dp_sgd, got privacy"),
+        (["privacy.noise_multiplier=0.1"], "privacy.noise_multiplier=0.1 needs privacy=central or privacy=central_ada"),
+        (["privacy.trace=before_noise"], "privacy.trace=before_noise needs privacy=central or"),
+        (["privacy=dp_sgd", "privacy.trace=before_noise"], "privacy.trace=before_noise needs privacy=central or"),
+        (["privacy=central_adaptive", "privacy.clipping_norm=5"], "privacy.clipping_norm=5 needs privacy=central, got"),
+        (["privacy=central_adaptive", "privacy.initial_clipping_norm=null"], "privacy.initial_clipping_norm is null"),
+        (["privacy=central_adaptive", "privacy.target_clipped_quantile=2"], r"quantile must be a number in \[0, 1\]"),
+        (["privacy=central_adaptive", "privacy.clip_norm_lr=-1"], "privacy.clip_norm_lr must be a number above 0"),
+        (["privacy=central_adaptive", "privacy.noise_multiplier=0.5"], "must be below twice .*, which is 0.2 .*lower"),
+        (["privacy=dp_sgd", "privacy.target_epsilon=3"], "exactly one of privacy.noise_multiplier and .*got 1.0 and 3"),
+        (["privacy=dp_sgd", "privacy.noise_multiplier=null"], "needs exactly one of .*, got None and None; set"),
+        (["privacy=dp_sgd", "privacy.noise_multiplier=0"], "privacy.noise_multiplier must be above 0 with privacy=dp_"),
+        (["privacy=dp_sgd", "privacy.target_delta=1"], r"privacy.target_delta must be a number in \(0, 1\) or null"),
+        (["privacy=dp_sgd", "privacy.max_grad_norm=x"], "privacy.max_grad_norm must be a number above 0"),
+        (["privacy=dp_sgd", "privacy.max_physical_batch_size=0"], "privacy.max_physical_batch_size must be a whole"),
         (["model.name=resnet19"], "model.name='resnet19' is unknown"),
         (["dataset.source=digit"], "dataset.source is 'digit', .*did you mean 'digits'"),
         (["dataset=mnist", "dataset.path=5"], "dataset.path must be text"),
@@ -163,7 +182,7 @@ def test_help_names_groups_choices_and_keys():
     text = help_text()
     for group in GROUPS:
         assert group in text
-    for name in ("densenet121", "pathmnist", "fedprox", "artifact", "figure2"):
+    for name in ("densenet121", "pathmnist", "fedprox", "artifact", "figure2", "dp_sgd", "clipping_norm: 15.0"):
         assert name in text
     keys = itertools.chain.from_iterable(_keys(OmegaConf.to_container(OmegaConf.load(CONF / "base.yaml"))))
     assert all(key in text for key in keys)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import random
 import signal
@@ -41,6 +42,16 @@ def test_a_round_reads_back_as_it_was(tmp_path):
     assert_close(found.previous_global, record().previous_global, rtol=0, atol=0)
     assert found.client_weights == {"3": 0.25, "7": 0.75}
     assert list(store.results()) == [result()]
+
+
+def test_the_average_before_the_noise_is_kept(tmp_path):
+    noisy = dataclasses.replace(record(), before_noise=record(2).global_weights)
+    store = RoundStore(tmp_path, "all")
+    store.commit(result(), noisy)
+    found = store.read(1)
+    assert_close(found.before_noise, record(2).global_weights, rtol=0, atol=0)
+    assert found.average is found.before_noise
+    assert_close(found.global_weights, record().global_weights, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("kept", "stored"), [("none", []), ("last", [3]), ("all", [1, 2, 3])])

@@ -10,6 +10,7 @@ from tracefl.trace import main
     [
         (["nowhere"], "is no run's folder"),
         (["nowhere", "rounds=3"], "unknown argument 'rounds=3'"),
+        (["nowhere", "privacy.noise_multiplier=1"], "unknown argument 'privacy.noise_multiplier=1'"),
         (["nowhere", "round=last"], "round must be a whole number from 1, got 'last'"),
     ],
 )

@@ -35,6 +35,7 @@ def help_text() -> str:
         ("model", "resnet18"),
         ("dataset", "digits"),
         ("strategy", "fedprox"),
+        ("privacy", "central"),
         ("provenance", "removal"),
     ):
         lines += ["", f"Keys of the group {group}, as in {group}={name}:", ""]

@@ -16,6 +16,8 @@ from torch import nn
 
 from tracefl.datasets import load_examples
 from tracefl.models import ModelSpec, build_model
+from tracefl.privacy import PrivacySettings
+from tracefl.privacy.accounting import client_dp_sgd
 from tracefl.seeds import derive_seed
 from tracefl.training import TrainingSettings, train
 
@@ -48,14 +50,20 @@ def train_client(message: Message, context: Context) -> Message:
     # A deployed client has a folder of its own; in a simulation the server names one that all can read.
     folder = Path(str(context.node_config.get("data-path", job["data_path"])))
     examples = load_examples(folder / f"client-{client_id}.safetensors")
-    loss = train(
-        model,
-        examples,
-        TrainingSettings(**job["training"]),
-        seed=derive_seed(job["seed"], "train", server_round, client_id),
-        device=job["device"],
-        proximal_mu=float(str(config.get("proximal-mu", 0.0))),
-    )
+    training = TrainingSettings(**job["training"])
+    options = {
+        "seed": derive_seed(job["seed"], "train", server_round, client_id),
+        "device": job["device"],
+        "proximal_mu": float(str(config.get("proximal-mu", 0.0))),
+    }
+    privacy = PrivacySettings(**job["privacy"])
+    if privacy.is_dp_sgd:
+        from tracefl.privacy.dp_sgd import train_privately  # brings Opacus: other clients do not wait for it
+
+        dp_sgd = client_dp_sgd(privacy, training, len(examples), job["num_rounds"])
+        loss = train_privately(model, examples, training, dp_sgd, **options)
+    else:
+        loss = train(model, examples, training, **options)
     log.debug("round=%d client=%s examples=%d loss=%.4f", server_round, client_id, len(examples), loss)
     arrays = ArrayRecord({name: tensor.cpu() for name, tensor in model.state_dict().items()})
     metrics = MetricRecord({"num-examples": len(examples), "train-loss": loss})

@@ -1,5 +1,6 @@
 """From a composed configuration to checked, typed settings; illegal values stop here, before any data loads."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from tracefl.environment import cpus_here
 from tracefl.errors import ConfigError
 from tracefl.models import ModelSettings, find_model
 from tracefl.models.weights import check_exists
+from tracefl.privacy import PRIVACY_TRACES, PrivacySettings
+from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import Method
 from tracefl.provenance.engine import Precision
 from tracefl.provenance.layers import OPTIONS
@@ -71,6 +74,7 @@ class Settings:
     partition: PartitionSettings
     training: TrainingSettings
     provenance: ProvenanceSettings | None
+    privacy: PrivacySettings
     device: str
     client_gpus: float
     total_gpus: int
@@ -124,6 +128,8 @@ def _one_of(choices: tuple[str, ...]) -> _Rule:
 
 _ABOVE_0 = _Rule((int, float), lambda v: 0 < v < float("inf"), "a number above 0")
 _NOT_NEGATIVE = _Rule((int, float), lambda v: 0 <= v < float("inf"), "a number of at least 0")
+_OPTIONAL_ABOVE_0 = dataclasses.replace(_ABOVE_0, optional=True)
+_OPTIONAL_NOT_NEGATIVE = dataclasses.replace(_NOT_NEGATIVE, optional=True)
 _FLAG = _Rule((bool,), lambda _: True, "true or false")
 _NAME = _Rule((str,), lambda v: bool(v) and "/" not in v and v not in (".", ".."), "a folder's name without '/'")
 
@@ -139,6 +145,17 @@ _RULES: dict[str, _Rule] = {
     "dataset.root": _OPTIONAL_TEXT,
     "strategy.name": _one_of(tuple(choices("strategy"))),
     "privacy.name": _one_of(tuple(choices("privacy"))),
+    "privacy.noise_multiplier": _OPTIONAL_NOT_NEGATIVE,
+    "privacy.clipping_norm": _OPTIONAL_ABOVE_0,
+    "privacy.initial_clipping_norm": _OPTIONAL_ABOVE_0,
+    "privacy.target_clipped_quantile": _Rule((int, float), lambda v: 0 <= v <= 1, "a number in [0, 1]", optional=True),
+    "privacy.clip_norm_lr": _OPTIONAL_ABOVE_0,
+    "privacy.clipped_count_stddev": _OPTIONAL_NOT_NEGATIVE,
+    "privacy.trace": _one_of(PRIVACY_TRACES),
+    "privacy.max_grad_norm": _OPTIONAL_ABOVE_0,
+    "privacy.target_epsilon": _OPTIONAL_ABOVE_0,
+    "privacy.target_delta": _Rule((int, float), lambda v: 0 < v < 1, "a number in (0, 1)", optional=True),
+    "privacy.max_physical_batch_size": _whole(1, optional=True),
     "exp_key": _NAME,
     "run_name": _Rule(_NAME.kinds, _NAME.allowed, _NAME.wanted, optional=True),
     "overwrite": _FLAG,
@@ -195,7 +212,8 @@ def read_settings(cfg: DictConfig) -> Settings:
     model = ModelSettings(**config["model"])
     dataset = DatasetSettings(**config["dataset"])
     partition = dataset.partition_settings(float(config["dirichlet_alpha"]))
-    _check_combinations(config, model, dataset)
+    privacy = read_privacy(config["privacy"])
+    _check_combinations(config, model, dataset, privacy)
     gpus = config["client_resources"]["gpus"]
     on_cuda = config["device"] == "cuda"
     return Settings(
@@ -205,6 +223,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         partition=partition,
         training=TrainingSettings(batch_size=config["batch_size"], **config["client"]),
         provenance=read_provenance(config["provenance"]),
+        privacy=privacy,
         device=config["device"],
         client_gpus=float(on_cuda) if gpus is None else float(gpus),
         total_gpus=_total_gpus(config),
@@ -247,7 +266,9 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
     )
 
 
-def _check_combinations(config: Mapping[str, Any], model: ModelSettings, dataset: DatasetSettings) -> None:
+def _check_combinations(
+    config: Mapping[str, Any], model: ModelSettings, dataset: DatasetSettings, privacy: PrivacySettings
+) -> None:
     """Refuse values that do not go with one another, or with this machine."""
     if config["overwrite"] and config["resume"]:
         raise ConfigError("overwrite=true begins again and resume=true goes on; give one of them")
@@ -274,6 +295,9 @@ def _check_combinations(config: Mapping[str, Any], model: ModelSettings, dataset
     strategy = config["strategy"]
     if strategy["name"] != "fedprox" and strategy["proximal_mu"]:
         raise ConfigError(f"strategy.proximal_mu={strategy['proximal_mu']} needs strategy=fedprox")
+    privacy.check_round(config["clients_per_round"])
+    if privacy.is_dp_sgd and config["client"]["precision"] != "float32":
+        raise ConfigError(f"privacy=dp_sgd needs client.precision=float32, got {config['client']['precision']}")
     find_model(model.name, model.family)
     if isinstance(model.pretrained, str):
         check_exists(model.pretrained)

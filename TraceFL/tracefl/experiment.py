@@ -8,6 +8,8 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import torch
+
 from tracefl.config import Settings
 from tracefl.datasets import save_examples
 from tracefl.environment import describe_environment
@@ -15,6 +17,8 @@ from tracefl.errors import RunStopped
 from tracefl.models import initial_model
 from tracefl.observer import Observer
 from tracefl.preparation import Prepared, save_inputs
+from tracefl.privacy import PrivacySettings
+from tracefl.privacy.accounting import PrivacyLedger, client_dp_sgd
 from tracefl.progress import Progress
 from tracefl.provenance import summarize
 from tracefl.provenance.capture import traced_layers
@@ -29,6 +33,8 @@ from tracefl.tracking import RunFolder
 from tracefl.training import Evaluation, evaluate
 
 log = logging.getLogger(__name__)
+
+_NO_MEAN = ("round", "epsilon_by_client")
 
 
 class Experiment:
@@ -46,6 +52,8 @@ class Experiment:
         self.model = initial_model(settings.model, prepared.spec, seed)
         if settings.provenance is not None and settings.provenance.method.layers is not None:
             traced_layers(self.model, settings.provenance.method.layers, settings.provenance.method.also)
+        self.num_examples = {client_id: len(examples) for client_id, examples in prepared.data.clients.items()}
+        self.ledger = self._ledger()
         self.folder = folder
         self.progress = Progress(settings.config["num_rounds"])
         self.observers: tuple[Observer, ...] = ()
@@ -74,6 +82,9 @@ class Experiment:
         self.observers = observers
         self.stop = stop
         self._write_inputs()
+        if self.ledger is not None:
+            for result in self.folder.results():
+                self.ledger.add_round((*result.client_weights, *result.left_out))
         for note in self.prepared.data.notes:
             log.info("data: %s", note)
         for observer in self.observers:
@@ -94,7 +105,10 @@ class Experiment:
         """Disk that the run takes at most: what it keeps of its rounds, and the examples of clients and server."""
         config, data = self.settings.config, self.prepared.data
         weights = self.folder.rounds.bytes_needed(
-            self.model.state_dict(), config["clients_per_round"], config["num_rounds"]
+            self.model.state_dict(),
+            config["clients_per_round"],
+            config["num_rounds"],
+            with_noise=self.settings.privacy.is_central,
         )
         everyone = (*data.clients.values(), data.server)
         return weights + sum(tensor.nbytes for examples in everyone for tensor in examples.features.values())
@@ -104,7 +118,7 @@ class Experiment:
         strategy = config["strategy"]
         done = self.progress.rounds_done
         return FederationPlan(
-            client_ids=tuple(self.prepared.data.clients),
+            client_ids=tuple(self.num_examples),
             num_rounds=config["num_rounds"],
             clients_per_round=config["clients_per_round"],
             min_clients=strategy["min_clients"],
@@ -114,11 +128,19 @@ class Experiment:
             seed=config["seed"],
             initial_weights=self.folder.rounds.read_global(done) if done else dict(self.model.state_dict()),
             rounds_done=done,
-            num_examples={client_id: len(examples) for client_id, examples in self.prepared.data.clients.items()},
+            num_examples=self.num_examples,
+            privacy=self._privacy(),
+            trainable=tuple(
+                name
+                for name, parameter in self.model.named_parameters(remove_duplicate=False)
+                if parameter.requires_grad
+            ),
             client_job=json.dumps(
                 {
                     "model": self.prepared.spec.to_json(),
                     "training": dataclasses.asdict(self.settings.training),
+                    "privacy": dataclasses.asdict(self.settings.privacy),
+                    "num_rounds": config["num_rounds"],
                     "data_path": str(self.folder.work.resolve()),
                     "device": self.settings.device,
                     "threads": config["client_resources"]["cpus"],
@@ -127,12 +149,51 @@ class Experiment:
             ),
         )
 
+    def _privacy(self) -> PrivacySettings:
+        """Return the settings of privacy, those of an adaptive norm as the last recorded round left it."""
+        privacy, rows = self.settings.privacy, [result.row for result in self.folder.results()]
+        if privacy.initial_clipping_norm is None or not rows:
+            return privacy
+        return dataclasses.replace(privacy, initial_clipping_norm=rows[-1]["next_clipping_norm"])
+
+    def _ledger(self) -> PrivacyLedger | None:
+        """Return the account of DP-SGD, None without it; refuses a model that cannot be trained so.
+
+        Raises:
+            ConfigError: Naming the layer, or the target that cannot be met.
+        """
+        privacy, data = self.settings.privacy, self.prepared.data
+        if not privacy.is_dp_sgd:
+            return None
+        from tracefl.privacy.per_sample import check_per_sample_gradients  # brings Opacus
+
+        check_per_sample_gradients(self.model, *data.server.batch(torch.arange(min(2, len(data.server)))))
+        clients = {
+            client_id: client_dp_sgd(privacy, self.settings.training, n, self.settings.config["num_rounds"])
+            for client_id, n in self.num_examples.items()
+        }
+        assert privacy.target_delta is not None
+        return PrivacyLedger(clients, privacy.target_delta)
+
+    def _privacy_columns(self, outcome: RoundOutcome) -> dict[str, Any]:
+        """Return a row's columns of privacy, None where the run has no such privacy."""
+        spent = {}
+        if self.ledger is not None:
+            spent = self.ledger.add_round(sorted((*outcome.record.clients, *outcome.left_out), key=int))
+        return {
+            "clipping_norm": outcome.clipping_norm,
+            "next_clipping_norm": outcome.next_clipping_norm,
+            "epsilon": max(spent.values(), default=None),
+            "epsilon_by_client": " ".join(f"{client}:{epsilon:.6g}" for client, epsilon in spent.items()) or None,
+        }
+
     def _write_inputs(self) -> None:
         """Write what clients read, and what a stored round needs to be traced again."""
         data = self.prepared.data
         shutil.rmtree(self.folder.work, ignore_errors=True)  # a killed session's
         self.folder.work.mkdir()
-        for client_id, examples in data.clients.items():
+        for client_id in self.num_examples:
+            examples = data.clients.pop(client_id)  # from here on they are in the files alone
             save_examples(self.folder.work / f"client-{client_id}.safetensors", examples)
         save_inputs(self.folder.path, self.prepared)
 
@@ -159,13 +220,19 @@ class Experiment:
         provenance = self.settings.provenance
         trace = RoundTrace((), 0.0, 0.0)
         if provenance is not None and record.server_round % provenance.every == 0:
+            predicted = evaluation.predicted
+            if self.settings.privacy.trace == "before_noise":
+                record = record.without_noise()
+                model.load_state_dict(dict(record.global_weights))
+                predicted = evaluate(model, data.server, device=self.settings.device).predicted
             trace = trace_round(
-                model, record, data.server, evaluation.predicted, data.label_counts, provenance, self.settings.device
+                model, record, data.server, predicted, data.label_counts, provenance, self.settings.device
             )
-        row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds)
+        row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds) | self._privacy_columns(outcome)
         result = RoundResult(row, trace.traced, record.client_weights, dict(outcome.left_out))
         self._wait_for_writing()
-        self._writing = self._writer.submit(self.folder.commit, result, record)  # while the next round's clients train
+        # while the next round's clients train
+        self._writing = self._writer.submit(self.folder.commit, result, outcome.record)
         self.progress.round_finished(record.server_round)
         for observer in self.observers:
             observer.round_finished(result)
@@ -194,7 +261,7 @@ class Experiment:
             "seed": self.settings.config["seed"],
             "rounds": len(rows),
             "final": rows[-1],
-            "mean": {name: _mean([row[name] for row in rows]) for name in rows[-1] if name != "round"},
+            "mean": {name: _mean([row[name] for row in rows]) for name in rows[-1] if name not in _NO_MEAN},
             "clients_left_out": sum(row["clients_left_out"] for row in rows),
             "classes": list(self.prepared.data.label_names),
             "seconds": round(self.progress.seconds, 3),

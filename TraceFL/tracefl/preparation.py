@@ -1,7 +1,7 @@
 """Everything that a run needs before its first round, and what of it is kept for later questions."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -34,6 +34,8 @@ def prepare_run(settings: Settings) -> Prepared:
     raw = load_source(settings.dataset, config["seed"])
     encoder = _encoder(settings, raw)
     spec = model_spec(settings.model, raw.num_classes, encoder)
+    if settings.privacy.is_dp_sgd:
+        spec = replace(spec, norm="group")
     max_tokens = settings.dataset.max_tokens
     if encoder is not None:
         check_max_tokens(spec, max_tokens)

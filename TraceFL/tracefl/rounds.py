@@ -2,9 +2,10 @@
 
 ``rounds/0001/round.json`` holds the round's row and its traced inputs; ``global.safetensors`` the new global model, of
 which an unfinished run keeps at least the last two, to go on from; ``weights/``, where they are kept, the clients':
-``previous_global.safetensors`` and one ``client-ID.safetensors`` a participant, or ``update-ID.safetensors`` where its
-difference to ``previous_global`` is kept instead; ``SHA256SUMS`` the checksums of them all. A round is written beside
-its place and then renamed into it, so a kill at any moment leaves it whole or absent.
+``previous_global.safetensors``, ``before_noise.safetensors`` where privacy added noise, and one
+``client-ID.safetensors`` a participant, or ``update-ID.safetensors`` where its difference to ``previous_global`` is
+kept instead; ``SHA256SUMS`` the checksums of them all. A round is written beside its place and then renamed into it, so
+a kill at any moment leaves it whole or absent.
 """
 
 import json
@@ -89,18 +90,19 @@ class RoundStore:
         if self.keep != "all":
             self._drop_global_models(before=result.server_round - 1)
 
-    def bytes_needed(self, model: Mapping[str, Tensor], clients: int, num_rounds: int) -> int:
+    def bytes_needed(self, model: Mapping[str, Tensor], clients: int, num_rounds: int, with_noise: bool = False) -> int:
         """Return what the weights of a run take at most at once, as rounds are written before older ones go.
 
         Args:
             model: A state dict of the global model.
             clients: Participants of a round.
             num_rounds: Rounds of the run.
+            with_noise: Whether the average before the noise is kept too.
         """
         whole = sum(tensor.nbytes for tensor in model.values())
         dtype = DTYPES[self.dtype]
         client = whole if dtype is None else sum(_as_kept(tensor, dtype).nbytes for tensor in model.values())
-        a_round = whole + clients * client
+        a_round = (1 + with_noise) * whole + clients * client
         if self.keep == "all":
             return num_rounds * (whole + a_round)
         return min(num_rounds, 3) * whole + (min(num_rounds, 2) * a_round if self.keep == "last" else 0)
@@ -176,12 +178,14 @@ class RoundStore:
         weights = place / "weights"
         p = _read_result(place / "round.json").client_weights
         previous = load_weights(weights / "previous_global.safetensors")
+        before_noise = weights / "before_noise.safetensors"
         return RoundRecord(
             server_round=server_round,
             clients={k: _load_client(weights, k, previous) for k in p},
             client_weights=p,
             previous_global=previous,
             global_weights=self.read_global(server_round),
+            before_noise=load_weights(before_noise) if before_noise.exists() else None,
         )
 
     def _write(self, draft: Path, result: RoundResult, record: RoundRecord) -> None:
@@ -193,6 +197,8 @@ class RoundStore:
             weights = draft / "weights"
             weights.mkdir()
             save_weights(weights / "previous_global.safetensors", record.previous_global)
+            if record.before_noise is not None:
+                save_weights(weights / "before_noise.safetensors", record.before_noise)
             for client_id, state in record.clients.items():
                 self._save_client(weights, client_id, state, record.previous_global)
         (draft / "round.json").write_text(json.dumps(asdict(result), indent=1) + "\n")

@@ -13,7 +13,8 @@ from flwr.supercore.run import Run
 from torch import Tensor
 
 from tracefl.errors import RoundFailedError
-from tracefl.strategy import RoundOutcome, Session, make_strategy
+from tracefl.privacy import PrivacySettings
+from tracefl.strategy import CentralPrivacy, RoundOutcome, Session, make_strategy
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ class FederationPlan:
     Attributes:
         client_ids: Clients that can take part.
         num_rounds: Rounds of the whole run.
-        rounds_done: Rounds that earlier sessions have done.
         clients_per_round: Clients sampled a round.
         min_clients: Replies that a round needs.
         timeout_seconds: Longest wait for a round's replies.
@@ -36,8 +36,12 @@ class FederationPlan:
         proximal_mu: FedProx's mu.
         seed: Root seed.
         initial_weights: State dict that the first round to run starts from.
-        client_job: What every client is told, as JSON: model, training, data_path, device, threads, seed.
+        client_job: What every client is told, as JSON: model, training, privacy, num_rounds, data_path, device,
+            threads, seed.
         num_examples: Client id to training examples, where the server knows them: long jobs then start first.
+        privacy: What the server clips and how much noise it adds, where it does.
+        trainable: Names of the model's trainable parameters.
+        rounds_done: Rounds that earlier sessions have done.
     """
 
     client_ids: Sequence[str]
@@ -52,6 +56,8 @@ class FederationPlan:
     client_job: str
     num_examples: Mapping[str, int] = field(default_factory=dict)
     rounds_done: int = 0
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
+    trainable: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,9 @@ class Federation:
             on_round=hooks.on_round,
             num_examples=plan.num_examples,
             rounds_done=plan.rounds_done,
+            central=CentralPrivacy(plan.privacy, plan.clients_per_round, plan.trainable, plan.seed)
+            if plan.privacy.is_central
+            else None,
         )
         make_strategy(plan.strategy, session, plan.proximal_mu).start(
             grid=_ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._over),

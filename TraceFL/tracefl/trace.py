@@ -23,6 +23,8 @@ from tracefl.config import read_provenance
 from tracefl.datasets import load_examples
 from tracefl.errors import ConfigError, RecordError, TraceFLError, one_line
 from tracefl.models import ModelSpec, build_model
+from tracefl.privacy import PRIVACY_TRACES
+from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import summarize
 from tracefl.report.terminal import percent
 from tracefl.rounds import RoundStore
@@ -31,7 +33,10 @@ from tracefl.tracing import RoundTrace, trace_round
 from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows, read_config, terminal_lines, to_csv
 from tracefl.training import evaluate
 
-USAGE = "python -m tracefl.trace RUN_FOLDER [round=N] [csv=FILE] [provenance=PRESET] [provenance.KEY=VALUE ...]"
+USAGE = (
+    "python -m tracefl.trace RUN_FOLDER [round=N] [csv=FILE] [provenance=PRESET] [provenance.KEY=VALUE ...] "
+    "[privacy.trace=deployed|before_noise]"
+)
 
 
 def main() -> None:
@@ -53,7 +58,7 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
     Args:
         folder: The run's folder.
         server_round: The round; None for the last one that is stored.
-        overrides: Of the group provenance, as on the command line.
+        overrides: Of the group provenance and of privacy.trace, as on the command line.
 
     Returns:
         The round and its trace.
@@ -73,6 +78,10 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
             raise RecordError(f"{folder} keeps no round's weights; run with store=last or store=all")
         server_round = stored[-1]
     record = store.read(server_round)
+    if _privacy_trace(config, overrides) == "before_noise":
+        if record.before_noise is None:
+            raise ConfigError(f"privacy.trace=before_noise, and round {server_round} of {folder} has no noise")
+        record = record.without_noise()
     model = build_model(ModelSpec.from_json(_read_text(folder / "model.json")))
     model.load_state_dict(dict(record.global_weights))
     server = load_examples(folder / "server.safetensors")
@@ -93,7 +102,7 @@ def _main(folder: Path, arguments: Sequence[str]) -> None:
             server_round = int(value)
         elif key == "csv" and value:
             csv = Path(value)
-        elif key == "provenance" or key.startswith("provenance."):
+        elif key in ("provenance", "privacy.trace") or key.startswith("provenance."):
             overrides.append(argument)
         else:
             raise ConfigError(f"unknown argument {argument!r}; usage: {USAGE}")
@@ -105,10 +114,18 @@ def _main(folder: Path, arguments: Sequence[str]) -> None:
     _show(console, server_round, trace)
 
 
+def _privacy_trace(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """Return which model is asked: the run's choice, or the one that is asked for."""
+    asked = [o.partition("=")[2] for o in overrides if o.startswith("privacy.trace=")]
+    if asked and asked[-1] not in PRIVACY_TRACES:
+        raise ConfigError(f"privacy.trace must be one of {', '.join(PRIVACY_TRACES)}, got {asked[-1]!r}")
+    return asked[-1] if asked else read_privacy(config["privacy"]).trace
+
+
 def _provenance_group(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return the run's group provenance, or the preset that is asked for, with single keys changed."""
     presets = [o.partition("=")[2] for o in overrides if o.startswith("provenance=")]
-    keys = [o for o in overrides if not o.startswith("provenance=")]
+    keys = [o for o in overrides if o.startswith("provenance.")]
     try:
         with initialize_config_module("tracefl.conf", version_base="1.3"):
             cfg = compose("base", [f"provenance={preset}" for preset in presets[-1:]])

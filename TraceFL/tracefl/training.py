@@ -1,6 +1,6 @@
 """Local training and evaluation of a classifier. Needs torch alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,7 +78,7 @@ def train(
     model.to(device).train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     anchors = [parameter.detach().clone() for parameter in trainable] if proximal_mu else []
-    optimizer = _OPTIMIZERS[settings.optimizer](trainable, lr=settings.lr, weight_decay=0.0, fused=True)
+    optimizer = make_optimizer(settings, trainable)
     bf16 = settings.precision == "bf16"
     total, steps = torch.zeros((), device=device), 0
     for _ in range(settings.epochs):
@@ -96,6 +96,11 @@ def train(
             total += loss.detach()
             steps += 1
     return float(total) / steps
+
+
+def make_optimizer(settings: TrainingSettings, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the settings' optimizer of the parameters, without weight decay."""
+    return _OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, weight_decay=0.0, fused=True)
 
 
 @torch.no_grad()

@@ -55,7 +55,7 @@ def test_illegal_values_name_their_key(changes, message):
 
 
 def test_specification_survives_json(tiny_spec):
-    for spec in (tiny_spec("roberta"), ModelSpec("torchvision", "resnet18", 10)):
+    for spec in (tiny_spec("roberta"), ModelSpec("torchvision", "resnet18", 10, norm="group")):
         again = ModelSpec.from_json(spec.to_json())
         assert again == spec
         assert again.to_json() == spec.to_json()
@@ -72,3 +72,10 @@ def test_settings_do_not_share_the_callers_mapping():
     settings = text_settings(config=sizes)
     sizes["n_layer"] = 3
     assert settings.config == {"n_layer": 2}
+
+
+def test_a_specification_from_before_there_was_a_choice_of_norm():
+    text = '{"config": {}, "family": "torchvision", "name": "resnet18", "num_classes": 10}'
+    assert ModelSpec.from_json(text) == ModelSpec("torchvision", "resnet18", 10)
+    with pytest.raises(RecordError, match="has norm='instance', expected own or group"):
+        ModelSpec.from_json(text.replace('"num_classes"', '"norm": "instance", "num_classes"'))

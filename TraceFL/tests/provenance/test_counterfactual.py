@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -132,3 +134,32 @@ def test_weightings():
     assert contribution_weights(alone, "leave_one_out") == {"0": 1.0}
     with pytest.raises(ValueError, match="no model without it"):
         weights_without(alone, "0")
+
+
+def noisy_round(model):
+    """Return a round whose deployed model is the average with noise on its parameters."""
+    record = round_of(model)
+    trainable = {name for name, _ in model.named_parameters()}
+    noise = {n: 0.1 * torch.randn_like(t) if n in trainable else 0 * t for n, t in record.global_weights.items()}
+    deployed = {n: t + noise[n] for n, t in record.global_weights.items()}
+    model.load_state_dict(deployed)
+    return dataclasses.replace(record, global_weights=deployed, before_noise=record.global_weights), noise
+
+
+def test_the_noise_stays_where_a_client_is_left_out():
+    model, _ = model_and_inputs("resnet18", torch.float64)
+    record, noise = noisy_round(model)
+    others = fedavg(record.clients, {"0": 0.5 / 0.8, "1": 0.3 / 0.8, "2": 0.0})
+    assert_close(weights_without(record, "2"), {n: t + noise[n] for n, t in others.items()})
+    plain = record.without_noise()
+    assert plain.before_noise is None
+    assert_close(weights_without(plain, "2"), others)
+
+
+def test_removal_is_exact_on_a_noisy_linear_model_too():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 3)).double().eval()
+    record, _ = noisy_round(model)
+    inputs = torch.randn(4, 5, dtype=torch.float64)
+    found = attribute_round(model, record, inputs, torch.zeros(4, dtype=torch.int64), Method())
+    assert_close(found.contributions, removal_effects(model, record, inputs), check_dtype=False)

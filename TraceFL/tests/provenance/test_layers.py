@@ -42,6 +42,8 @@ LAYERS = {
     "layer norm": (nn.LayerNorm(5), (4, 7, 5)),
     "layer norm on two dimensions": (nn.LayerNorm((7, 5)), (4, 7, 5)),
     "layer norm without bias": (nn.LayerNorm(5, bias=False), (4, 7, 5)),
+    "group norm": (nn.GroupNorm(2, 4), (4, 4, 3, 2)),
+    "group norm of vectors": (nn.GroupNorm(2, 4), (4, 4)),
     "layer norm of channels": (LayerNorm2d(5), (4, 5, 3, 2)),
     "RMS norm": (nn.RMSNorm(5), (4, 7, 5)),
     "RMS norm of transformers": (LlamaRMSNorm(5), (4, 7, 5)),
@@ -130,7 +132,9 @@ def test_kind_agrees_with_autograd(name, block, by_application, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("name", ["linear on tokens", "conv2d, groups", "conv1d, groups, dilation", "layer norm"])
+@pytest.mark.parametrize(
+    "name", ["linear on tokens", "conv2d, groups", "conv1d, groups, dilation", "layer norm", "group norm"]
+)
 def test_rule_agrees_with_opacus(name):
     """Opacus computes per-sample gradients for another purpose, by other code."""
     layer, shape = LAYERS[name]

@@ -113,7 +113,7 @@ def model_spec(settings: ModelSettings, num_classes: int, tokenizer: "TextEncode
 
 def build_model(spec: ModelSpec) -> nn.Module:
     """Build the architecture with random weights from torch's current generator; the caller seeds it."""
-    return find_model(spec.name, spec.family).build(spec)
+    return _with_norm(find_model(spec.name, spec.family).build(spec), spec)
 
 
 def initial_model(settings: ModelSettings, spec: ModelSpec, seed: int) -> nn.Module:
@@ -130,10 +130,20 @@ def initial_model(settings: ModelSettings, spec: ModelSpec, seed: int) -> nn.Mod
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        model = build_model(spec)
+        family = find_model(settings.name, settings.family)
+        model = family.build(spec)
         if settings.pretrained is not False:
-            find_model(settings.name, settings.family).load_pretrained(model, settings)
-    return model
+            family.load_pretrained(model, settings)  # published weights are of the architecture's own normalisation
+        return _with_norm(model, spec)
+
+
+def _with_norm(model: nn.Module, spec: ModelSpec) -> nn.Module:
+    """Return the model with the normalisation of its specification."""
+    if spec.norm == "own":
+        return model
+    from tracefl.models.group_norm import with_group_norm  # brings Opacus
+
+    return with_group_norm(model)
 
 
 def check_max_tokens(spec: ModelSpec, max_tokens: int, key: str = "dataset.max_tokens") -> None:

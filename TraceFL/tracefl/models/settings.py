@@ -78,14 +78,17 @@ class ModelSpec:
         name: As in ``ModelSettings``.
         num_classes: Logits a model gives for each input, at least 2.
         config: The full configuration of a ``transformers`` model, in JSON's types; empty for ``torchvision``.
+        norm: ``own`` for the architecture's normalisation, ``group`` for GroupNorm in place of every BatchNorm.
     """
 
     KEYS: ClassVar[frozenset[str]] = frozenset({"family", "name", "num_classes", "config"})
+    NORMS: ClassVar[tuple[str, ...]] = ("own", "group")
 
     family: str
     name: str
     num_classes: int
     config: dict[str, Any] = field(default_factory=dict)
+    norm: str = "own"
 
     def to_json(self) -> str:
         """Return the specification as one line of JSON."""
@@ -104,8 +107,10 @@ class ModelSpec:
             raise RecordError(
                 f"model specification is not JSON ({error}): {text[:60]!r}; record the run anew"
             ) from error
-        if not isinstance(values, dict) or set(values) != cls.KEYS:
+        if not isinstance(values, dict) or set(values) - {"norm"} != cls.KEYS:  # older ones have no norm
             raise RecordError(f"model specification needs exactly {sorted(cls.KEYS)}, got {text[:60]!r}")
+        if values.get("norm", "own") not in cls.NORMS:
+            raise RecordError(f"model specification has norm={values['norm']!r}, expected {' or '.join(cls.NORMS)}")
         return cls(**values)
 
 

@@ -27,6 +27,8 @@ def weights_without(
 ) -> dict[str, Tensor]:
     """Return the average of the round's other clients, buffers included; integer buffers stay the average's.
 
+    Noise that was added to the average for privacy is added to this one too: it is no client's.
+
     Args:
         record: The round.
         client_id: The client that is left out.
@@ -46,6 +48,8 @@ def weights_without(
         rest = torch.empty(like.shape, dtype=like.dtype, device=like.device) if out is None else out[name]
         for others, everyone, left in _blocks(rest, total, record.clients[client_id][name]):
             others.copy_(left.double().mul(-p).add_(everyone).div_(1 - p))
+        if record.before_noise is not None:
+            rest.add_(like - record.before_noise[name])
         without[name] = rest
     return without
 

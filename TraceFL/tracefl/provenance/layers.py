@@ -206,6 +206,13 @@ def _layer_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict
     return _scaled(layer, F.layer_norm(layer_input, layer.normalized_shape, eps=layer.eps), gradient)
 
 
+@register_layer(nn.GroupNorm)
+def _group_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    assert isinstance(layer, nn.GroupNorm)
+    normalized = F.group_norm(layer_input, layer.num_groups, eps=layer.eps)
+    return _scaled(layer, normalized.movedim(1, -1), gradient.movedim(2, -1))
+
+
 @register_layer("torchvision.LayerNorm2d")
 def _layer_norm_of_channels(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
     return _layer_norm(layer, layer_input.movedim(1, -1), gradient.movedim(2, -1))

@@ -27,7 +27,7 @@ class Method:
         weighting: Factor of client k's contribution: 1, p_k, or p_k / (1 - p_k), the step of the average when the
             client is left out.
         reference: What is subtracted from every client's weights: nothing, the weights they started from, or the
-            new average.
+            new average, without the noise that privacy may have added to it: leaving a client out leaves that.
         target: What is attributed: the predicted class's logit, its margin over the runner-up, its difference to the
             mean of all logits, or the true label's logit.
         layers: Layers to trace, by name; None for all.
@@ -82,7 +82,7 @@ def attribute_round(
         reference={
             "none": None,
             "previous_global": record.previous_global,
-            "global": record.global_weights,
+            "global": record.average,
         }[method.reference],
         layers=method.layers,
         also=method.also,

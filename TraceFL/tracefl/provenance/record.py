@@ -1,7 +1,7 @@
 """What provenance needs of a round: the weights that went in and the weights that came out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -16,6 +16,8 @@ class RoundRecord:
         client_weights: Client id to p_k = n_k / sum(n), its weight in the average; they sum to 1.
         previous_global: State dict that the clients started from.
         global_weights: State dict after aggregation, the one that is deployed.
+        before_noise: The clients' average, where noise was then added to it for privacy; None where it is
+            ``global_weights`` itself.
     """
 
     server_round: int
@@ -23,3 +25,13 @@ class RoundRecord:
     client_weights: Mapping[str, float]
     previous_global: Mapping[str, Tensor]
     global_weights: Mapping[str, Tensor]
+    before_noise: Mapping[str, Tensor] | None = None
+
+    @property
+    def average(self) -> Mapping[str, Tensor]:
+        """The clients' average: ``global_weights`` without noise."""
+        return self.global_weights if self.before_noise is None else self.before_noise
+
+    def without_noise(self) -> "RoundRecord":
+        """Return the round as if its average had been deployed without noise."""
+        return replace(self, global_weights=self.average, before_noise=None)
