@@ -4,6 +4,21 @@ Every message says what, the value received and what to do, with the configurati
 one line and ends with status 2.
 """
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What stopped a run, as a run of a sweep gives it back to the command.
+
+    Attributes:
+        message: One line.
+        exit_status: The status that the run alone would have ended with.
+    """
+
+    message: str
+    exit_status: int
+
 
 class TraceFLError(Exception):
     """Base of every error that TraceFL raises on purpose; the command line ends with its ``exit_status``."""
@@ -31,6 +46,19 @@ class RoundFailedError(TraceFLError, RuntimeError):
     """Too few clients answered in a round for it to count; what was asked for was legal."""
 
     exit_status = 1
+
+
+class SweepError(TraceFLError, RuntimeError):
+    """Some runs of a sweep failed.
+
+    Args:
+        message: One line.
+        exit_status: Of the first that failed.
+    """
+
+    def __init__(self, message: str, exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 class RecordError(TraceFLError, ValueError):

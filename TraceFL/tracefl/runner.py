@@ -15,7 +15,7 @@ from tracefl.config import Settings
 from tracefl.errors import TraceFLError
 from tracefl.imports import heavy_imports
 from tracefl.observer import Observer
-from tracefl.ray_cluster import Resources, ray_cluster
+from tracefl.ray_cluster import Resources, check_shared, ray_cluster
 from tracefl.report.terminal import Terminal, show_run
 from tracefl.tracking import RunFolder, RunLog, terminal_lines
 from tracefl.wandb_tracking import WandbTracker
@@ -45,7 +45,11 @@ def run_settings(settings: Settings) -> None:
         console.print("already complete, nothing was run; overwrite=true runs it again")
         return
     resources = Resources(
-        config["total_cpus"], settings.total_gpus, config["client_resources"]["cpus"], settings.client_gpus
+        total_cpus=settings.total_cpus,
+        total_gpus=settings.total_gpus,
+        client_cpus=config["client_resources"]["cpus"],
+        client_gpus=settings.client_gpus,
+        address=config["ray"]["address"],
     )
     with (
         terminal_lines(console),
@@ -80,6 +84,8 @@ def _run_on(
         def serve(federation: Federation) -> None:
             folder.begin()
             run_log.open(folder.path / "run.log")
+            if resources.address is not None:
+                check_shared(folder.path / "config.yaml")
             with ExitStack() as observers_end:
                 observers: list[Observer] = [terminal]
                 if config["wandb"]["mode"] != "disabled":
