@@ -73,6 +73,12 @@ class Sweeper(BasicSweeper):
         """Run a batch and return what its jobs returned."""
         # Here, for Hydra imports its plugins at every start.
         from submitit.core.utils import FailedSubmissionError, UncompletedJobError
+
+        assert self.launcher is not None
+        try:
+            return [job.return_value for job in self.launcher.launch(batch, initial_job_idx=first)]
+        except (UncompletedJobError, FailedSubmissionError, BrokenProcessPool) as error:
+            reason = one_line(error)
             raise SweepError(
                 f"the launcher lost a run, the same command goes on with those not complete: {reason[:500]}"
             ) from error
