@@ -80,7 +80,7 @@ class Sweeper(BasicSweeper):
         except (UncompletedJobError, FailedSubmissionError, BrokenProcessPool) as error:
             reason = one_line(error)
             raise SweepError(
-                f"the launcher lost a run, the same command goes on with those not complete: {reason[:500]}"
+                f"the launcher failed; the same command runs what is not complete: {reason[:500]}"
             ) from error
 
 
