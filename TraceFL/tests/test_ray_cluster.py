@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -113,16 +112,19 @@ import ray
 ray.__version__ = "1.0.0"
 from ray.scripts.scripts import main
 sys.argv = ["ray", "start", "--head", "--block", "--num-cpus=1", "--port", sys.argv[1], "--include-dashboard=false",
-            "--ray-client-server-port=0", "--disable-usage-stats"]
+            "--ray-client-server-port", sys.argv[2], "--disable-usage-stats"]
 main()
 """
 
 
 def test_another_version_of_ray_is_refused(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    head = subprocess.Popen([sys.executable, "-c", OTHER_VERSION, str(port)], stdout=subprocess.DEVNULL)
+    with socket.socket() as free, socket.socket() as also_free:
+        ports = []
+        for each in (free, also_free):
+            each.bind(("127.0.0.1", 0))
+            ports.append(each.getsockname()[1])
+    port = ports[0]
+    head = subprocess.Popen([sys.executable, "-c", OTHER_VERSION, *map(str, ports)], stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 60
         while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < until:
@@ -143,14 +145,35 @@ def test_two_runs_started_at_once_do_not_fight(tmp_path):
         assert (tmp_path / "logs" / f"e{n}" / "run" / "results.json").exists()
 
 
+def processes():
+    """Return all processes that live: (pid, parent, name)."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,comm="], capture_output=True, text=True, check=True).stdout
+    lines = (line.split(maxsplit=3) for line in listed.splitlines())
+    return [(int(pid), int(parent), name) for pid, parent, state, name in lines if not state.startswith("Z")]
+
+
+def descendants(pid):
+    """Return the processes below one, by pid, with their names."""
+    found, everything = {}, processes()
+    todo = [pid]
+    while todo:
+        parent = todo.pop()
+        children = {child: name for child, its_parent, name in everything if its_parent == parent}
+        found |= children
+        todo += children
+    return found
+
+
 def test_nothing_is_left_of_a_killed_run(tmp_path):
     run = start("num_rounds=200", cwd=tmp_path)
     for line in run.stdout:
         if line.startswith("round=1/"):
             break
-    family = psutil.Process(run.pid).children(recursive=True)
-    assert {"raylet", "gcs_server"} <= {process.name() for process in family}
+    family = descendants(run.pid)
+    assert {"raylet", "gcs_server"} <= set(family.values())
     os.kill(run.pid, signal.SIGKILL)
     run.wait(10)
-    _, left = psutil.wait_procs(family, timeout=40)
-    assert left == []
+    until = time.monotonic() + 40
+    while (left := family.keys() & {pid for pid, _, _ in processes()}) and time.monotonic() < until:
+        time.sleep(0.5)
+    assert [family[pid] for pid in left] == []

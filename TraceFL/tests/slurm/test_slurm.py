@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, TINY
+from tests.slurm.conftest import Slurm
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 
@@ -102,6 +103,19 @@ def test_a_job_script_as_an_array(slurm, here, tmp_path):
     job = slurm.submit("--array=0-1%1", script, *TINY, "num_rounds=1", cwd=tmp_path)
     assert slurm.wait(job) == {"0": "COMPLETED", "1": "COMPLETED"}
     assert records(tmp_path / "logs" / "default") == here
+
+
+def test_a_run_on_a_ray_that_slurm_started(slurm, here, tmp_path):
+    """job_cluster.sh on the one node there is: Ray's head in a step of its own, ended with the run."""
+    overrides = (*TINY, "num_rounds=1", "seed=1", f"log_dir={tmp_path / 'logs'}")
+    output = tmp_path / "job.out"
+    arguments = ("--nodes=1", "--cpus-per-task=2", f"--output={output}", "job_cluster.sh", *overrides)
+    env = {**slurm.env, "PYTHON": sys.executable}
+    job = Slurm(env).submit(*arguments, cwd=REPOSITORY)
+    assert slurm.wait(job) == {None: "COMPLETED"}, output.read_text()
+    found = records(tmp_path / "logs" / "default")
+    assert found == {name: record for name, record in here.items() if "seed1" in name}
+    assert "1 nodes, 2 CPUs each" in output.read_text()
 
 
 @pytest.mark.parametrize("name", JOB_SCRIPTS)
