@@ -36,6 +36,8 @@ CIRCUMSTANCES = (
     "dry_run",
     "total_cpus",
     "total_gpus",
+    "runs_at_once",
+    "ray",
     "store",
     "wandb",
 )
@@ -77,6 +79,7 @@ class Settings:
     privacy: PrivacySettings
     device: str
     client_gpus: float
+    total_cpus: int
     total_gpus: int
 
     @property
@@ -124,6 +127,11 @@ def _whole(least: int, optional: bool = False) -> _Rule:
 
 def _one_of(choices: tuple[str, ...]) -> _Rule:
     return _Rule((str,), lambda v: v in choices, f"one of {', '.join(choices)}")
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdigit() and 0 < int(port) < 65536
 
 
 _ABOVE_0 = _Rule((int, float), lambda v: 0 < v < float("inf"), "a number above 0")
@@ -174,6 +182,8 @@ _RULES: dict[str, _Rule] = {
     "device": _one_of(("cpu", "cuda")),
     "total_cpus": _whole(1, optional=True),
     "total_gpus": _whole(0, optional=True),
+    "runs_at_once": _whole(1),
+    "ray.address": _Rule((str,), _is_address, "HOST:PORT", optional=True),
     "client_resources.cpus": _whole(1),
     "client_resources.gpus": _Rule((int, float), lambda v: v >= 0, "a number of at least 0", optional=True),
     "store.keep": _one_of(KEEPS),
@@ -226,6 +236,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         privacy=privacy,
         device=config["device"],
         client_gpus=float(on_cuda) if gpus is None else float(gpus),
+        total_cpus=_total_cpus(config),
         total_gpus=_total_gpus(config),
     )
 
@@ -306,8 +317,14 @@ def _check_combinations(
 
 
 def _check_resources(config: Mapping[str, Any]) -> None:
-    here = cpus_here()
-    total_cpus = config["total_cpus"] or here
+    if config["device"] == "cuda" and config["client_resources"]["gpus"] == 0:
+        raise ConfigError("client_resources.gpus=0 with device=cuda leaves clients without a GPU; give e.g. 0.1")
+    if config["ray"]["address"] is not None:  # what the cluster has is seen when it is there
+        for key in ("total_cpus", "total_gpus"):
+            if config[key] is not None:
+                raise ConfigError(f"{key}={config[key]} and ray.address: the cluster has what it has; leave {key} null")
+        return
+    here, total_cpus = cpus_here(), _total_cpus(config)
     if total_cpus > here:
         raise ConfigError(f"total_cpus={total_cpus}, and this machine has {here}; lower it or leave it null")
     if config["client_resources"]["cpus"] > total_cpus:
@@ -325,8 +342,10 @@ def _check_resources(config: Mapping[str, Any]) -> None:
             f"client_resources.gpus={client_gpus} is above the {total_gpus} GPUs there are (total_gpus, "
             f"device={config['device']}); lower it"
         )
-    if config["device"] == "cuda" and client_gpus == 0:
-        raise ConfigError("client_resources.gpus=0 with device=cuda leaves clients without a GPU; give e.g. 0.1")
+
+
+def _total_cpus(config: Mapping[str, Any]) -> int:
+    return int(config["total_cpus"] or max(1, cpus_here() // config["runs_at_once"]))
 
 
 def _total_gpus(config: Mapping[str, Any]) -> int:

@@ -33,5 +33,24 @@ def describe_environment(device: str) -> dict[str, Any]:
 
 
 def cpus_here() -> int:
-    """Return how many CPUs this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many CPUs this process may use, which can be fewer than the machine has.
+
+    A SLURM that does not bind its tasks says a job's share in variables alone.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    granted = (os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"))
+    return min(bound, *(max(int(cpus), 1) for cpus in granted if cpus.isdigit()), bound)
+
+
+def keep_own_gpus(index: int, runs: int) -> None:
+    """Leave only one run's GPUs visible, where several runs share a machine; before torch looks at them.
+
+    Args:
+        index: Number of the run among all of its sweep, from 0.
+        runs: Runs at once. With fewer GPUs than runs, several runs use the same one.
+    """
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = [str(gpu) for gpu in range(torch.cuda.device_count())] if listed is None else listed.split(",")
+    if runs > 1 and visible and visible != [""]:
+        own = visible[index % runs :: runs] or [visible[index % len(visible)]]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)

@@ -4,6 +4,21 @@ Every message says what, the value received and what to do, with the configurati
 one line and ends with status 2.
 """
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What stopped a run, as a run of a sweep gives it back to the command.
+
+    Attributes:
+        message: One line.
+        exit_status: The status that the run alone would have ended with.
+    """
+
+    message: str
+    exit_status: int
+
 
 class TraceFLError(Exception):
     """Base of every error that TraceFL raises on purpose; the command line ends with its ``exit_status``.
@@ -47,6 +62,12 @@ class RunStopped(TraceFLError, RuntimeError):  # noqa: N818 - nothing went wrong
     """A signal asked the run to stop, and it did so between two rounds; ``resume=true`` goes on."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+
+class SweepError(TraceFLError, RuntimeError):
+    """Some runs of a sweep failed; the exit status is that of the first."""
+
+    exit_status = 1
 
 
 class RecordError(TraceFLError, ValueError):

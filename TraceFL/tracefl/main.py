@@ -1,16 +1,21 @@
 """The command line: ``python -m tracefl.main [group=choice ...] [key=value ...]``."""
 
+import logging
 import os
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tracefl.cli import explain_config_error, help_text, prepare_overrides
-from tracefl.errors import ConfigError, TraceFLError, one_line
+from tracefl.errors import ConfigError, Failure, RunStopped, SweepError, TraceFLError, one_line
 from tracefl.imports import heavy_imports
+
+log = logging.getLogger(__name__)
 
 _BAD_INPUT = 2  # exit status
 
@@ -26,6 +31,8 @@ def main() -> None:
         _run()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _refuse(explain_config_error(error))
+    except SweepError as error:
+        _refuse(one_line(error), error.exit_status)
     except KeyboardInterrupt:
         sys.stderr.write("tracefl: interrupted; finished rounds stay recorded\n")
         sys.stderr.flush()
@@ -33,18 +40,43 @@ def main() -> None:
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="base")
-def _run(cfg: DictConfig) -> None:
-    """Run one composed configuration."""
+def _run(cfg: DictConfig) -> Failure | None:
+    """Run one composed configuration; the sweep that it is a part of says what stopped it, and goes on."""
+    hydra_cfg = HydraConfig.get()
+    in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    try:
+        failure = _attempt(cfg, hydra_cfg.job.num if in_sweep else 0)
+    except RunStopped as error:
+        if in_sweep and hydra_cfg.launcher._target_.endswith(".BasicLauncher"):
+            raise SweepError(one_line(error), error.exit_status) from error  # the signal was for the whole sweep
+        failure = Failure(one_line(error), error.exit_status)
+    except Exception as error:
+        if not in_sweep:
+            raise
+        log.exception("an error that is not the input's")  # in the run's own process, the only one that has the trace
+        failure = Failure(f"{type(error).__name__}: {one_line(error)}", 1)
+    if failure is not None and not in_sweep:
+        _refuse(failure.message, failure.exit_status)
+    return failure
+
+
+def _attempt(cfg: DictConfig, number: int) -> Failure | None:
+    """Run one composed configuration, by its number in its sweep, and return what stopped it."""
     with heavy_imports():  # these bring torch: --help does not wait for it
         from tracefl.config import read_settings
+        from tracefl.environment import keep_own_gpus
         from tracefl.runner import run_settings
 
     try:
+        keep_own_gpus(number, cfg.runs_at_once)
         run_settings(read_settings(cfg))
     except OSError as error:
-        _refuse(f"{error.strerror or one_line(error)}: {error.filename or 'no file named'}", status=1)
+        return Failure(f"{error.strerror or one_line(error)}: {error.filename or 'no file named'}", 1)
+    except RunStopped:
+        raise
     except (TraceFLError, OmegaConfBaseException) as error:
-        _refuse(one_line(error), getattr(error, "exit_status", _BAD_INPUT))
+        return Failure(one_line(error), getattr(error, "exit_status", _BAD_INPUT))
+    return None
 
 
 def _refuse(message: str, status: int = _BAD_INPUT) -> None:

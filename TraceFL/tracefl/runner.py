@@ -13,7 +13,7 @@ from rich.console import Console
 from tracefl.config import Settings
 from tracefl.imports import heavy_imports
 from tracefl.observer import Observer
-from tracefl.ray_cluster import Resources, ray_cluster
+from tracefl.ray_cluster import Resources, check_shared, ray_cluster
 from tracefl.report.terminal import Terminal, show_run
 from tracefl.run_state import StatusFile, read_progress
 from tracefl.stopping import StopRequest
@@ -46,7 +46,11 @@ def run_settings(settings: Settings) -> None:
         return
     folder.refuse_if_claimed()
     resources = Resources(
-        config["total_cpus"], settings.total_gpus, config["client_resources"]["cpus"], settings.client_gpus
+        total_cpus=settings.total_cpus,
+        total_gpus=settings.total_gpus,
+        client_cpus=config["client_resources"]["cpus"],
+        client_gpus=settings.client_gpus,
+        address=config["ray"]["address"],
     )
     with (
         StopRequest() as stop,
@@ -83,6 +87,8 @@ def _run_on(
         def serve(federation: Federation) -> None:
             rounds_done = folder.begin(config["resume"])
             run_log.open(folder.path / "run.log")
+            if resources.address is not None:
+                check_shared(folder.path / "config.yaml")
             progress = read_progress(folder.path, rounds_done, config["num_rounds"])
             status = StatusFile(folder.path)
             with ExitStack() as observers_end:

@@ -14,13 +14,14 @@ class StopRequest:
     """Whether a signal has asked the run to stop.
 
     The first one lets the round in hand finish; after it the signals do what they did before, so that a second one
-    ends the run at once.
+    ends the run at once. Whoever listened before is told at the end: submitit then has SLURM requeue the job.
     """
 
     def __init__(self) -> None:
         self.signal: str | None = None
         """Name of the signal, None while there was none."""
         self._before: dict[signal.Signals, Any] = {}
+        self._passed_over: Any = None
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python cannot listen to signals
@@ -35,10 +36,13 @@ class StopRequest:
 
     def __exit__(self, *error: object) -> None:
         self._listen_no_more()
+        if callable(self._passed_over):
+            self._passed_over(signal.Signals[str(self.signal)], None)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal = signal.Signals(number).name
+        self._passed_over = self._before.get(signal.Signals(number))
         self._listen_no_more()
 
     def _listen_no_more(self) -> None:

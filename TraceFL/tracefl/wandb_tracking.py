@@ -1,51 +1,135 @@
-"""A run on Weights & Biases: its configuration, a step a round, a table of traced inputs. Only where asked for."""
+"""A run on Weights & Biases: its configuration, a step a round with a table of its traced inputs. Only where asked for.
+
+W&B never stops a run, nor holds it up for long: a thread of its own speaks to it, and what fails is a warning.
+"""
 
 import logging
-from collections.abc import Mapping
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from queue import Full, Queue
 from typing import Any
 
+from tracefl.errors import one_line
 from tracefl.observer import Observer
 from tracefl.rounds import RoundResult
 from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows
 
 log = logging.getLogger(__name__)
 
+_INIT_SECONDS = 30.0  # longest wait for the server to take the run
+_CLOSE_SECONDS = 60.0  # longest wait at the run's end for what is not sent yet
+_WAITING = 50  # rounds kept while W&B is slow; further ones are lost to it, not to rounds.csv
+
 
 class WandbTracker(Observer):
     """Follows a run on W&B; ``offline`` writes below the run's folder, to be sent later with ``wandb sync``.
 
+    A run that is resumed goes on in the same run of W&B: its id is kept in the run's folder.
+
     Args:
         config: The resolved configuration, whose ``wandb`` says mode, project and entity.
         folder: The run's folder.
+        close_seconds: Longest wait in ``close``.
     """
 
-    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, config: Mapping[str, Any], folder: Path, close_seconds: float = _CLOSE_SECONDS) -> None:
+        self._config = config
+        self._folder = folder
+        self._close_seconds = close_seconds
+        self._wandb: Any = None
+        self._run: Any = None
+        self._failed = False
+        self._given = self._sent = 0
+        self._calls: Queue[Callable[[], None] | None] = Queue(_WAITING)
+        self._calls.put(self._begin)
+        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+        self._thread.start()
+
+    def round_finished(self, result: RoundResult) -> None:
+        """Send a round's measured values and its traced inputs as one step, when W&B is ready for it."""
+        self._given += 1
+        try:
+            self._calls.put_nowait(lambda: self._send(result))
+        except Full:
+            log.debug("W&B is behind by %d rounds; round=%d is not sent", _WAITING, result.server_round)
+
+    def close(self) -> None:
+        """End the run on W&B; says what W&B did not get."""
+        until = time.monotonic() + self._close_seconds
+        try:
+            self._calls.put(self._end, timeout=self._close_seconds)
+            self._calls.put(None, timeout=max(0.0, until - time.monotonic()))
+        except Full:
+            log.debug("W&B is still busy with what it was given before")
+        self._thread.join(max(0.0, until - time.monotonic()))
+        if self._thread.is_alive():
+            self._warn(f"it did not end within {self._close_seconds:g}s")
+        if self._sent < self._given:
+            log.warning("W&B holds %d of %d rounds; rounds.csv and provenance.csv hold all", self._sent, self._given)
+
+    def _work(self) -> None:
+        """Make the calls one by one; after the first that fails, none."""
+        while (call := self._calls.get()) is not None:
+            if self._failed:
+                continue
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 - W&B raises kinds that it does not document; none may stop a run
+                self._warn(f"{type(error).__name__}: {one_line(error)}")
+
+    def _warn(self, reason: str) -> None:
+        if not self._failed:
+            self._failed = True
+            log.warning(
+                "W&B failed (%s); the run goes on without it. What it has written is sent by: wandb sync %s",
+                reason,
+                self._folder / "wandb" / "*run-*",
+            )
+
+    def _begin(self) -> None:
+        os.environ.setdefault("WANDB_SILENT", "true")  # some of its lines come before its settings are read
         import wandb  # heavy, and not needed by runs that do not ask for it
 
-        options = config["wandb"]
+        options = self._config["wandb"]
         self._wandb = wandb
-        self._rows: list[list[Any]] = []
         self._run = wandb.init(
             project=options["project"],
             entity=options["entity"],
             mode=options["mode"],
-            group=config["exp_key"],
-            name=folder.name,
-            dir=folder,
-            config=dict(config),
-            settings=wandb.Settings(silent=True, console="off"),
+            group=self._config["exp_key"],
+            name=self._folder.name,
+            id=_kept_id(self._folder / "wandb" / "run-id"),
+            resume="allow",
+            allow_val_change=True,
+            dir=self._folder,
+            config=dict(self._config),
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True, console="off", init_timeout=_INIT_SECONDS, finish_timeout=self._close_seconds
+            ),
         )
 
-    def round_finished(self, result: RoundResult) -> None:
-        """Send a round's measured values as one step."""
+    def _send(self, result: RoundResult) -> None:
         measured = {name: value for name, value in result.row.items() if value is not None and name != "round"}
-        self._run.log(measured, step=result.server_round)
         rows = provenance_rows(result.server_round, result.traced)
-        self._rows += [[row[column] for column in PROVENANCE_COLUMNS] for row in rows]
+        table = self._wandb.Table(
+            columns=list(PROVENANCE_COLUMNS), data=[[row[column] for column in PROVENANCE_COLUMNS] for row in rows]
+        )
+        self._run.log({**measured, "traced_inputs": table}, step=result.server_round)
+        self._sent += 1
 
-    def close(self) -> None:
-        """Send the table of traced inputs and end."""
-        table = self._wandb.Table(columns=list(PROVENANCE_COLUMNS), data=self._rows)
-        self._run.log({"traced_inputs": table})
+    def _end(self) -> None:
         self._run.finish()
+        self._wandb.teardown()  # waits until W&B's own process has closed its file
+
+
+def _kept_id(path: Path) -> str:
+    """Return the id kept in a file, made anew where there is none."""
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(uuid.uuid4().hex[:8])
+    return path.read_text()

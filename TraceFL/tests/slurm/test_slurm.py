@@ -1,0 +1,128 @@
+"""Runs through a real SLURM: the same results as here, each run with its own share."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, TINY
+from tests.slurm.conftest import Slurm
+
+pytestmark = [pytest.mark.slow, pytest.mark.simulation]
+
+# Job scripts at the repository's root that take the index of a run, from SLURM's array or as their first argument.
+JOB_SCRIPTS: list[str] = []
+
+SWEEP = ("seed=1,2", "num_rounds=1")
+TINY_JOB = """#!/usr/bin/env bash
+#SBATCH --output=logs/%A_%a.out
+#SBATCH --cpus-per-task=1
+set -euo pipefail
+runs=("seed=1" "seed=2")
+"{python}" -m tracefl.main "${{runs[$SLURM_ARRAY_TASK_ID]}}" "$@"
+"""
+
+
+def sweep(*overrides, cwd, env=None, seconds=420):
+    command = [sys.executable, "-m", "tracefl.main", "--multirun", *TINY, *overrides]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=seconds)
+
+
+def records(folder):
+    """Return, by run, all that a launcher must not change."""
+    found = {}
+    for run in sorted(path for path in folder.iterdir() if (path / "results.json").exists()):
+        with (run / "rounds.csv").open() as file:
+            rows = [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in csv.DictReader(file)]
+        weights = {p.name: p.read_bytes() for p in run.glob("rounds/**/*.safetensors")}
+        assert weights
+        found[run.name] = (rows, (run / "provenance.csv").read_text(), weights)
+    return found
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """The same runs one after the other on this machine."""
+    folder = tmp_path_factory.mktemp("here")
+    done = sweep(*SWEEP, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = records(folder / "logs" / "default")
+    assert len(found) == 2
+    return found
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers_change_no_result(launcher, here, tmp_path):
+    done = sweep(*SWEEP, f"launcher={launcher}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path / "logs" / "default") == here
+
+
+def test_a_sweep_as_one_job_array(slurm, here, tmp_path):
+    done = sweep(*SWEEP, "launcher=slurm", "hydra.launcher.cpus_per_task=1", cwd=tmp_path, env=slurm.env)
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path / "logs" / "default") == here
+    logs = sorted(path.name for path in (tmp_path / "logs/default/.submitit").glob("[0-9]*"))
+    assert len({name.split("_")[0] for name in logs}) == 1  # one array
+    for run in (tmp_path / "logs" / "default").glob("*/results.json"):
+        assert json.loads(run.read_text())["hardware"]["cpus"] == 1  # its share, which nothing binds it to
+
+
+def test_a_refused_run_of_an_array_is_named_and_the_others_run(slurm, tmp_path):
+    overrides = ("launcher=slurm", "hydra.launcher.cpus_per_task=1", "clients_per_round=9,2", "num_rounds=1")
+    done = sweep(*overrides, cwd=tmp_path, env=slurm.env)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "tracefl: run 1 of 2 (clients_per_round=9): clients_per_round=9 is above num_clients=5; lower it",
+        "tracefl: 1 of 2 runs failed",
+    ]
+    assert len(records(tmp_path / "logs" / "default")) == 1
+
+
+def test_what_slurm_refuses_is_one_line(slurm, tmp_path):
+    done = sweep("launcher=slurm", "hydra.launcher.partition=no_such", cwd=tmp_path, env=slurm.env)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]  # before it, sbatch's own
+    assert last.startswith("tracefl: the launcher failed")
+    assert "invalid partition specified: no_such" in last
+
+
+def test_a_time_limit_within_the_warning_is_refused(slurm, tmp_path):
+    done = sweep("launcher=slurm", "hydra.launcher.timeout_min=2", cwd=tmp_path, env=slurm.env)
+    assert done.returncode == 2
+    assert "hydra.launcher.timeout_min=2 is within hydra.launcher.signal_delay_s=120 seconds" in done.stderr
+
+
+def test_a_job_script_as_an_array(slurm, here, tmp_path):
+    (tmp_path / "logs").mkdir()
+    script = tmp_path / "job.sh"
+    script.write_text(TINY_JOB.format(python=sys.executable))
+    job = slurm.submit("--array=0-1%1", script, *TINY, "num_rounds=1", cwd=tmp_path)
+    assert slurm.wait(job) == {"0": "COMPLETED", "1": "COMPLETED"}
+    assert records(tmp_path / "logs" / "default") == here
+
+
+def test_a_run_on_a_ray_that_slurm_started(slurm, here, tmp_path):
+    """job_cluster.sh on the one node there is: Ray's head in a step of its own, ended with the run."""
+    overrides = (*TINY, "num_rounds=1", "seed=1", f"log_dir={tmp_path / 'logs'}")
+    output = tmp_path / "job.out"
+    arguments = ("--nodes=1", "--cpus-per-task=2", f"--output={output}", "job_cluster.sh", *overrides)
+    env = {**slurm.env, "PYTHON": sys.executable}
+    job = Slurm(env).submit(*arguments, cwd=REPOSITORY)
+    assert slurm.wait(job) == {None: "COMPLETED"}, output.read_text()
+    found = records(tmp_path / "logs" / "default")
+    assert found == {name: record for name, record in here.items() if "seed1" in name}
+    assert "1 nodes, 2 CPUs each" in output.read_text()
+
+
+@pytest.mark.parametrize("name", JOB_SCRIPTS)
+def test_the_repository_s_job_scripts_as_arrays(name, slurm, tmp_path):
+    """Two runs of each in miniature. Submitted from the repository: SLURM runs a copy of the script."""
+    overrides = (*TINY, "num_rounds=1", f"log_dir={tmp_path}")
+    job = slurm.submit("--array=0-1%1", f"--output={tmp_path}/%a.out", name, *overrides, cwd=REPOSITORY)
+    states = slurm.wait(job)
+    said = "\n".join(path.read_text() for path in Path(tmp_path).glob("*.out"))
+    assert states == {"0": "COMPLETED", "1": "COMPLETED"}, said
