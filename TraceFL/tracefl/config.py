@@ -96,7 +96,7 @@ def run_folder(config: Mapping[str, Any]) -> Path:
         )
         setting = f"{c['clients_per_round']}of{c['num_clients']}-{c['num_rounds']}r-seed{c['seed']}"
         name = f"{model}-{dataset}-{spread}-{setting}-{fingerprint(c)}"
-    return Path(c["log_dir"]).expanduser() / c["exp_key"] / str(name)
+    return Path(c["log_dir"]).expanduser() / str(c["exp_key"]) / str(name)
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
