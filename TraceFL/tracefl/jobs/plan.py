@@ -6,14 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from tracefl.cli import explain_config_error, prepare_overrides
-from tracefl.errors import ConfigError
+from tracefl.composing import compose_configs
 from tracefl.jobs.table import Overrides
 
 
@@ -70,14 +63,5 @@ def plan_jobs(jobs: Sequence[Job], extra: Sequence[str]) -> list[Plan]:
     """
     from tracefl.config import run_folder  # brings torch: --list and --count do not wait for it
 
-    plans = []
-    try:
-        GlobalHydra.instance().clear()
-        with initialize_config_module("tracefl.conf", version_base="1.3"):
-            for job in jobs:
-                composed = compose("base", prepare_overrides([*job.overrides, "resume=true", *extra]))
-                config: Any = OmegaConf.to_container(composed, resolve=True)
-                plans.append(Plan(job, config, run_folder(config)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain_config_error(error)) from error
-    return plans
+    configs = compose_configs([*job.overrides, "resume=true", *extra] for job in jobs)
+    return [Plan(job, config, run_folder(config)) for job, config in zip(jobs, configs, strict=True)]
