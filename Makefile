@@ -13,6 +13,7 @@ test: .venv/.installed
 
 lint: .venv/.installed
 	cd TraceFL && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy
+	$(BIN)/shellcheck -x .ci/run $$(find . -name "*.sh" -not -path "./.venv/*")
 
 .venv/.installed: requirements.lock TraceFL/pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -163,9 +163,9 @@ def test_the_fingerprint_follows_what_changes_results_and_nothing_else():
 
 
 def test_run_names_say_the_setting():
-    assert re.fullmatch(r"resnet18-digits-alpha0.3-4of10-3r-seed42-[0-9a-f]{8}", compose_settings().run_name)
-    assert compose_settings("run_name=mine").run_name == "mine"
-    assert "-iid-" in compose_settings("dataset.partition=iid").run_name
+    assert re.fullmatch(r"resnet18-digits-alpha0.3-4of10-3r-seed42-[0-9a-f]{8}", compose_settings().folder.name)
+    assert compose_settings("run_name=mine").folder.name == "mine"
+    assert "-iid-" in compose_settings("dataset.partition=iid").folder.name
 
 
 def test_every_key_carries_a_comment():

@@ -83,18 +83,27 @@ class Settings:
     total_gpus: int
 
     @property
-    def run_name(self) -> str:
-        """Folder of the run: as configured, or what it is, followed by its fingerprint."""
-        c = self.config
-        if c["run_name"]:
-            return str(c["run_name"])
-        model = Path(c["model"]["name"]).name
-        dataset = Path(c["dataset"]["name"]).name
+    def folder(self) -> Path:
+        """The run's folder, see ``run_folder``."""
+        return run_folder(self.config)
+
+
+def run_folder(config: Mapping[str, Any]) -> Path:
+    """Return the folder of a run, ``log_dir/exp_key/run_name``; the values need not be legal on this machine.
+
+    Args:
+        config: The resolved configuration. Its ``run_name``, where null, is what the run is, and its fingerprint.
+    """
+    c = config
+    name = c["run_name"]
+    if not name:
+        model, dataset = Path(c["model"]["name"]).name, Path(c["dataset"]["name"]).name
         spread = (
             f"alpha{c['dirichlet_alpha']}" if c["dataset"]["partition"] == "dirichlet" else c["dataset"]["partition"]
         )
         setting = f"{c['clients_per_round']}of{c['num_clients']}-{c['num_rounds']}r-seed{c['seed']}"
-        return f"{model}-{dataset}-{spread}-{setting}-{fingerprint(c)}"
+        name = f"{model}-{dataset}-{spread}-{setting}-{fingerprint(c)}"
+    return Path(c["log_dir"]).expanduser() / str(c["exp_key"]) / str(name)
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -34,7 +33,7 @@ def run_settings(settings: Settings) -> None:
     """
     console = Console()
     config = settings.config
-    path = Path(config["log_dir"]).expanduser() / config["exp_key"] / settings.run_name
+    path = settings.folder
     if config["dry_run"]:
         console.print(OmegaConf.to_yaml(OmegaConf.create(dict(config))), highlight=False, markup=False)
         console.print(f"would run in {path}", soft_wrap=True, highlight=False)
@@ -59,7 +58,7 @@ def run_settings(settings: Settings) -> None:
         Terminal(console) as terminal,
         ray_cluster(resources) as ray_is_up,
     ):
-        log.info("preparing %s", settings.run_name)
+        log.info("preparing %s", path.name)
         try:
             _run_on(ray_is_up, resources, settings, folder, run_log, terminal, stop)
         finally:

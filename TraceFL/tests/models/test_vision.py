@@ -3,11 +3,12 @@ import zipfile
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from tests.models.conftest import image_settings, text_settings
 from tracefl.errors import ConfigError, ModelMismatchError
-from tracefl.models import build_model, initial_model, model_spec
+from tracefl.models import ModelSpec, build_model, initial_model, model_spec
 
 BUILT = ("resnet18", "densenet121")
 OUTLINED = ("resnet34", "resnet50", "resnet101", "resnet152")
@@ -132,9 +133,64 @@ def test_without_network_the_message_says_what_to_fetch():
     assert "\n" not in str(caught.value)
 
 
+SMALL = {
+    "resnet18": {"layers": [1, 1, 1, 1]},
+    "resnet50": {"layers": [1, 1, 1, 1]},
+    "densenet121": {"growth_rate": 4, "block_config": [1, 1, 1, 1], "num_init_features": 8},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_sizes_can_be_changed_and_are_carried_to_where_the_model_is_rebuilt(name):
+    spec = model_spec(image_settings(name, config=SMALL[name]), 10)
+    model = build_model(ModelSpec.from_json(spec.to_json())).eval()
+    published = build_model(model_spec(image_settings(name), 10))
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert sum(w.numel() for w in model.parameters()) < sum(w.numel() for w in published.parameters()) / 2
+
+
+@pytest.mark.parametrize("name", [*BUILT, *OUTLINED])
+def test_published_sizes_are_torchvisions(name):
+    spec = model_spec(image_settings(name), 10)
+    assert spec.config == {}
+    with torch.device("meta"):
+        ours = build_model(spec)
+        theirs = torchvision.models.get_model(name, weights=None, num_classes=10)
+    assert str(ours) == str(theirs)
+
+
+def test_random_weights_are_those_that_torchvision_draws():
+    torch.manual_seed(5)
+    ours = build_model(model_spec(image_settings(), 10)).state_dict()
+    torch.manual_seed(5)
+    theirs = torchvision.models.resnet18(weights=None, num_classes=10).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"n_layer": 2}, r"model\.config\.n_layer is not a size of resnet18, which has layers"),
+        ({"layer": [1, 1, 1, 1]}, "did you mean 'layers'"),
+        ({"layers": [1, 1]}, r"model\.config\.layers=\[1, 1\]: give 4 whole numbers"),
+        ({"layers": 2}, r"model\.config\.layers=2: give 4 whole numbers"),
+        ({"layers": [0, 1, 1, 1]}, "of at least 1"),
+        ({"layers": [1.5, 1, 1, 1]}, "of at least 1"),
+    ],
+)
+def test_illegal_sizes(config, message):
+    with pytest.raises(ConfigError, match=message):
+        model_spec(image_settings(config=config), 10)
+
+
+def test_a_size_that_is_one_number():
+    with pytest.raises(ConfigError, match=r"model\.config\.growth_rate=\[4\]: give a whole number of at least 1"):
+        model_spec(image_settings("densenet121", config={"growth_rate": [4]}), 10)
+
+
 def test_text_options_do_not_go_with_images(encoder):
-    with pytest.raises(ConfigError, match=r"model\.config=\{'n_layer': 2\} is for text models"):
-        model_spec(image_settings(config={"n_layer": 2}), 10)
+    with pytest.raises(ConfigError, match=r"model\.architecture='gpt2' is for text models"):
+        model_spec(image_settings(architecture="gpt2"), 10)
     with pytest.raises(ConfigError, match="resnet18 takes images"):
         model_spec(image_settings(), 10, encoder)
     with pytest.raises(ConfigError, match="gpt takes text"):

@@ -28,7 +28,8 @@ class ModelSettings:
         pretrained: ``False`` for random weights, ``True`` for the published ones, or the path of a state dict
             (``.pt``, ``.pth``, ``.safetensors``) or, for ``transformers``, of a model's folder.
         architecture: ``model_type`` of transformers, used where no configuration can be read; ``None`` otherwise.
-        config: Attributes of the transformers configuration to change, e.g. ``{"n_layer": 2}``.
+        config: Sizes to change: attributes of the transformers configuration, e.g. ``{"n_layer": 2}``, or arguments
+            of torchvision's class, e.g. ``{"layers": [1, 1, 1, 1]}``.
         tokenizer: ``auto``, ``trained``, or the Hugging Face id or folder of a tokenizer.
         tokenizer_vocab: Most entries of a trained tokenizer's vocabulary, at least ``MIN_TOKENIZER_VOCAB``.
         optimizer: A member of ``OPTIMIZERS``.
@@ -77,7 +78,8 @@ class ModelSpec:
         family: Library that defines the architecture, a key of ``FAMILIES``.
         name: As in ``ModelSettings``.
         num_classes: Logits a model gives for each input, at least 2.
-        config: The full configuration of a ``transformers`` model, in JSON's types; empty for ``torchvision``.
+        config: The full configuration of a ``transformers`` model, in JSON's types; of ``torchvision`` what
+            differs from the published sizes.
         norm: ``own`` for the architecture's normalisation, ``group`` for GroupNorm in place of every BatchNorm.
     """
 

@@ -1,6 +1,7 @@
 """Image classifiers of torchvision, with a last layer for the data set's classes."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +13,7 @@ from tracefl.models.hub import brief, http_status
 from tracefl.models.registry import ModelFamily, register_model
 from tracefl.models.settings import ModelSettings, ModelSpec
 from tracefl.models.weights import load_state, read_state_dict
+from tracefl.names import did_you_mean
 
 if TYPE_CHECKING:
     from tracefl.models.tokenizer import TextEncoder
@@ -21,36 +23,74 @@ IMAGENET_WEIGHTS = "IMAGENET1K_V1"
 _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
-@register_model("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", classifier="fc")
-@register_model("densenet121", classifier="classifier")
+@register_model("resnet18", classifier="fc", block="BasicBlock", sizes={"layers": [2, 2, 2, 2]})
+@register_model("resnet34", classifier="fc", block="BasicBlock", sizes={"layers": [3, 4, 6, 3]})
+@register_model("resnet50", classifier="fc", block="Bottleneck", sizes={"layers": [3, 4, 6, 3]})
+@register_model("resnet101", classifier="fc", block="Bottleneck", sizes={"layers": [3, 4, 23, 3]})
+@register_model("resnet152", classifier="fc", block="Bottleneck", sizes={"layers": [3, 8, 36, 3]})
+@register_model(
+    "densenet121",
+    classifier="classifier",
+    sizes={"growth_rate": 32, "block_config": [6, 12, 24, 16], "num_init_features": 64},
+)
 class TorchvisionModel(ModelFamily):
     """A model of ``torchvision.models``: ``(B, 3, H, W)`` floats to ``(B, num_classes)`` logits.
 
     Attributes:
         classifier: Name of the last layer.
+        sizes: The published sizes, by torchvision's name of the argument; ``model.config`` may change them.
+        block: Class of a ResNet's blocks in ``torchvision.models.resnet``, ``None`` for a DenseNet.
     """
 
     family: ClassVar[str] = "torchvision"
 
-    def __init__(self, name: str, classifier: str) -> None:
+    def __init__(
+        self, name: str, classifier: str, sizes: Mapping[str, int | list[int]], block: str | None = None
+    ) -> None:
         super().__init__(name)
         self.classifier = classifier
+        self.sizes = dict(sizes)
+        self.block = block
 
     def spec(self, settings: ModelSettings, num_classes: int, encoder: "TextEncoder | None") -> ModelSpec:
-        """Describe the architecture, which the name and the number of classes fix."""
-        for key in ("config", "architecture"):
-            if getattr(settings, key):
-                raise ConfigError(
-                    f"model.{key}={getattr(settings, key)!r} is for text models; leave it out of model.name={self.name}"
-                )
+        """Describe the architecture: the name, the number of classes, and the sizes that differ from the published."""
+        if settings.architecture:
+            raise ConfigError(
+                f"model.architecture={settings.architecture!r} is for text models; leave it out of "
+                f"model.name={self.name}"
+            )
+        for key, value in settings.config.items():
+            self._check_size(key, value)
         if encoder is not None:
             raise ConfigError(f"model.name={self.name} takes images, the data set gives text; choose model=gpt or bert")
-        return ModelSpec(self.family, self.name, num_classes)
+        return ModelSpec(self.family, self.name, num_classes, dict(settings.config))
 
     def build(self, spec: ModelSpec) -> nn.Module:
         """Build with random weights."""
-        model: nn.Module = _torchvision().models.get_model(self.name, weights=None, num_classes=spec.num_classes)
+        models = _torchvision().models
+        sizes = {**self.sizes, **spec.config, "num_classes": spec.num_classes}
+        if self.block is None:
+            model: nn.Module = models.DenseNet(**sizes)
+        else:
+            model = models.ResNet(getattr(models.resnet, self.block), **sizes)
         return model
+
+    def _check_size(self, key: str, value: object) -> None:
+        if key not in self.sizes:
+            known = ", ".join(self.sizes)
+            raise ConfigError(
+                f"model.config.{key} is not a size of {self.name}, which has {known}{did_you_mean(key, self.sizes)}"
+            )
+        published = self.sizes[key]
+        count = len(published) if isinstance(published, list) else None
+        numbers = value if count is not None else [value]
+        if (
+            not isinstance(numbers, list)
+            or (count is not None and len(numbers) != count)
+            or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers)
+        ):
+            wanted = "a whole number" if count is None else f"{count} whole numbers"
+            raise ConfigError(f"model.config.{key}={value!r}: give {wanted} of at least 1, such as {published}")
 
     def load_pretrained(self, model: nn.Module, settings: ModelSettings) -> None:
         """Copy ImageNet's weights (``pretrained=True``) or a state dict file's, the classifier only where it fits."""

@@ -1,0 +1,113 @@
+"""Gather what runs found: ``python -m tracefl.collect FOLDER [csv=FILE]``.
+
+Every run below the folder becomes a row of one CSV (``FOLDER/collected.csv``), and every setting, over its seeds, a
+line of a table, beside the published number of the same setting. Unfinished runs are named and are not in the table;
+damaged ones are named and left out. Runs in miniature (``smoke/`` of the job scripts) are left out too.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from tracefl.cli import choices
+from tracefl.composing import compose_configs
+from tracefl.config import read_provenance
+from tracefl.errors import ConfigError, RecordError, TraceFLError, one_line
+from tracefl.jobs.table import JOBS
+from tracefl.provenance import Method
+from tracefl.report.collected import CollectedRun, read_run, settings_table
+from tracefl.text_files import write_atomically
+from tracefl.tracking import to_csv
+
+USAGE = "python -m tracefl.collect FOLDER [csv=FILE]"
+
+
+def main() -> None:
+    """Collect and print; bad input is one line and exit status 2."""
+    arguments = sys.argv[1:]
+    if not arguments or {"-h", "--help"} & set(arguments):
+        sys.stdout.write(f"{__doc__}\nusage: {USAGE}\n")
+        sys.exit(0 if arguments else 2)
+    try:
+        root, csv = _read_arguments(arguments)
+        collect(root, csv, Console(width=None if sys.stdout.isatty() else 200))
+    except (TraceFLError, OSError) as error:
+        sys.stderr.write(f"tracefl: {one_line(error)}\n")
+        sys.exit(2)
+
+
+def collect(root: Path, csv: Path, console: Console) -> None:
+    """Collect all runs below ``root`` into the file ``csv`` and print them.
+
+    Raises:
+        RecordError: There is no run that can be read.
+    """
+    presets = _preset_methods()
+    runs: list[CollectedRun] = []
+    damaged: list[str] = []
+    folders = [folder for folder in run_folders(root) if not _is_miniature(folder.relative_to(root))]
+    for folder in folders:
+        try:
+            runs.append(read_run(folder, str(folder.relative_to(root)), presets))
+        except (RecordError, OSError) as error:
+            damaged.append(one_line(error))
+    for problem in damaged:
+        _say(console, f"left out: {problem}")
+    if not runs:
+        raise RecordError(f"{root} holds {'only damaged runs' if damaged else 'no run'}; give a run's log_dir")
+    write_atomically(csv, to_csv(tuple(runs[0].row), (run.row for run in runs)))
+    done = [run for run in runs if run.state.state == "done"]
+    if done:
+        console.print(settings_table(done))
+    unfinished = [run for run in runs if run.state.state != "done"]
+    for run in unfinished:
+        state = run.state
+        why = f" ({state.error})" if state.error else ""
+        _say(console, f"{state.state}: {run.row['folder']}, {state.rounds_done} of {state.num_rounds} rounds{why}")
+    _say(console, f"{len(done)} runs done, {len(unfinished)} unfinished, {len(damaged)} damaged; all in {csv}")
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """Yield the folders with a config.yaml, at any depth; what is below one of them is that run's own."""
+    for place, folders, files in os.walk(root):
+        if "config.yaml" in files:
+            folders.clear()
+            yield Path(place)
+        else:
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def _preset_methods() -> dict[str, Method]:
+    """Return the ways of tracing that have a name."""
+    names = choices("provenance")
+    read = [read_provenance(config["provenance"]) for config in compose_configs([f"provenance={n}"] for n in names)]
+    return {name: settings.method for name, settings in zip(names, read, strict=True) if settings is not None}
+
+
+def _is_miniature(folder: Path) -> bool:
+    return len(folder.parts) > 2 and folder.parts[0] == "smoke" and folder.parts[1] in JOBS
+
+
+def _read_arguments(arguments: Sequence[str]) -> tuple[Path, Path]:
+    root, *options = arguments
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"{root!r} is not a folder; give the runs' log_dir, such as logs/")
+    csv = folder / "collected.csv"
+    for option in options:
+        key, _, value = option.partition("=")
+        if key != "csv" or not value:
+            raise ConfigError(f"unknown argument {option!r}; usage: {USAGE}")
+        csv = Path(value).expanduser()
+    return folder, csv
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    main()

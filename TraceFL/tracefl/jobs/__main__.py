@@ -1,0 +1,124 @@
+"""The job scripts' command line: ``python -m tracefl.jobs NAME`` and what ``USAGE`` says."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tracefl.errors import ConfigError, TraceFLError, one_line
+from tracefl.jobs.plan import Job, plan_jobs
+from tracefl.jobs.table import JOBS
+
+USAGE = """usage: bash job_NAME.sh [INDEX] [--list | --count | --status | --smoke] [group=choice ...] [key=value ...]
+
+    (nothing)     run all that are not complete, one after the other
+    INDEX         only these: 3, or 0-5, or 0,2,8-11; from 0, as in sbatch --array (SLURM_ARRAY_TASK_ID is used too)
+    --list        print the command of every run
+    --count       print how many there are
+    --status      print which are done, running, failed, stopped and to do, and the time left
+    --smoke       run them in miniature, with data sets of the folder DATA_ROOT where it holds them
+
+What follows is passed on to every run: device=cuda client_resources.gpus=0.1 'dataset.path=/data/${dataset.name}'
+Give the same to --status. Runs go on where they stopped; begin again with resume=false overwrite=true.
+"""
+ACTIONS = ("--list", "--count", "--status", "--smoke")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for; ``action`` is one of ``ACTIONS``, or None to run."""
+
+    name: str
+    jobs: tuple[Job, ...]
+    action: str | None
+    extra: tuple[str, ...]
+
+
+def main() -> None:
+    """Do what is asked; bad input is one line and exit status 2."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(USAGE)
+        return
+    try:
+        status = carry_out(read_request(arguments, os.environ.get("SLURM_ARRAY_TASK_ID")))
+    except (TraceFLError, OSError) as error:
+        sys.stderr.write(f"tracefl: {one_line(error)}\n")
+        status = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("tracefl: interrupted\n")
+        status = 130
+    sys.exit(status)
+
+
+def read_request(arguments: Sequence[str], array_index: str | None = None) -> Request:
+    """Read the command line.
+
+    Args:
+        arguments: The script's name, then what the user gave.
+        array_index: SLURM's index of this task, used to run where no index is given.
+
+    Raises:
+        ConfigError: An argument is unknown, or an index is out of range.
+    """
+    name, *given = arguments or [""]
+    if name not in JOBS:
+        raise ConfigError(f"unknown job {name!r}; choose one of {', '.join(JOBS)}")
+    action, index, extra = None, None, []
+    for argument in given:
+        if argument in ACTIONS and action in (None, argument):
+            action = argument
+        elif re.fullmatch(r"[\d,-]+", argument) and index is None:
+            index = argument
+        elif "=" in argument and not argument.startswith("-"):
+            extra.append(argument)
+        else:
+            raise ConfigError(
+                f"unknown argument {argument!r}; give one index, one of {', '.join(ACTIONS)}, and overrides key=value"
+            )
+    if index is None and action is None:
+        index = array_index
+    jobs = [Job(number, overrides) for number, overrides in enumerate(JOBS[name])]
+    chosen = jobs if index is None else [jobs[number] for number in _numbers(index, len(jobs))]
+    return Request(name, tuple(chosen), action, tuple(extra))
+
+
+def carry_out(request: Request) -> int:
+    """Do what was asked; returns the exit status."""
+    if request.action == "--list":
+        sys.stdout.writelines(f"{job.command(request.extra)}\n" for job in request.jobs)
+        return 0
+    if request.action == "--count":
+        sys.stdout.write(f"{len(request.jobs)}\n")
+        return 0
+    from rich.console import Console  # these bring torch: --list and --count do not wait for it
+
+    from tracefl.jobs.execute import run_jobs
+    from tracefl.jobs.smoke import smoke
+    from tracefl.jobs.status import show_status
+
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    plans = plan_jobs(request.jobs, request.extra)
+    if request.action == "--status":
+        show_status(plans, console)
+        return 0
+    if request.action == "--smoke":
+        return smoke(request.name, plans, request.extra, console)
+    return run_jobs(plans, request.extra, console)
+
+
+def _numbers(index: str, count: int) -> list[int]:
+    """Return the numbers of ``0,2,8-11``, ascending."""
+    numbers: set[int] = set()
+    for part in index.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        last = int(match[2] or match[1]) if match else -1
+        if match is None or not int(match[1]) <= last < count:
+            raise ConfigError(f"index {index!r} is not among the runs 0 to {count - 1}")
+        numbers.update(range(int(match[1]), last + 1))
+    return sorted(numbers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""A run in miniature: a tiny model of the same family, few clients, two rounds, and data that is here.
+
+Everything else stays as it is: the experiment's file, alpha, noise and clipping, the way of tracing, what is kept.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tracefl.errors import ConfigError
+from tracefl.jobs.table import Overrides
+
+TINY_MODELS: dict[str, Overrides] = {
+    "resnet18": ("model.config.layers=[1,1,1,1]",),
+    "densenet121": (
+        "model.config.growth_rate=4",
+        "model.config.block_config=[1,1,1,1]",
+        "model.config.num_init_features=8",
+    ),
+    "gpt": ("model.config.n_layer=1", "model.config.n_embd=16", "model.config.n_head=2"),
+    "bert": (
+        "model.config.num_hidden_layers=1",
+        "model.config.hidden_size=16",
+        "model.config.num_attention_heads=2",
+        "model.config.intermediate_size=32",
+    ),
+}
+_SMALL: Overrides = (
+    "model.pretrained=false",
+    "model.tokenizer_vocab=300",
+    "num_clients=6",
+    "clients_per_round=2",
+    "num_rounds=2",
+    "batch_size=8",
+    "client.epochs=1",
+    "dataset.max_examples_per_client=16",
+    "dataset.max_server_examples=32",
+    "dataset.min_examples_per_label=1",
+    "dataset.max_tokens=16",
+    "total_cpus=1",
+    "client_resources.cpus=1",
+)
+_STAND_INS = {"image": "digits", "text": "synthetic_text"}
+
+
+def data_root() -> Path | None:
+    """Return the folder of local data sets that the environment variable DATA_ROOT names, None without one.
+
+    Raises:
+        ConfigError: It is no folder.
+    """
+    given = os.environ.get("DATA_ROOT")
+    if not given:
+        return None
+    root = Path(given).expanduser().resolve()
+    if not root.is_dir():
+        raise ConfigError(f"DATA_ROOT={given!r} is not a folder; give one that holds mnist/, pathmnist.npz, ...")
+    return root
+
+
+def miniature(config: Mapping[str, Any], root: Path | None) -> tuple[Overrides, str]:
+    """Return the overrides that make a run small, and the data that it then uses in words.
+
+    Args:
+        config: The run's configuration, at its real size.
+        root: Folder of local data: ``NAME/`` with parquet files, or MedMNIST's ``NAME.npz``.
+    """
+    data, words = _data(config["dataset"], root)
+    return (*_SMALL, *TINY_MODELS[config["model"]["name"]], *data), words
+
+
+def _data(dataset: Mapping[str, Any], root: Path | None) -> tuple[Overrides, str]:
+    name = dataset["name"]
+    if root is not None and dataset["source"] == "hub" and any((root / name).rglob("*.parquet")):
+        return (f'dataset.path="{root / name}"',), f"{name} of DATA_ROOT"
+    if root is not None and dataset["source"] == "medmnist" and (root / f"{name}.npz").is_file():
+        return (f'dataset.root="{root}"',), f"{name} of DATA_ROOT"
+    stand_in = _STAND_INS[dataset["kind"]]
+    return (f"dataset={stand_in}", "dataset.path=null", "dataset.root=null"), f"{stand_in} in place of {name}"

@@ -1,0 +1,67 @@
+"""The runs that were asked for: their commands, their configurations and their folders."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracefl.composing import compose_configs
+from tracefl.jobs.table import Overrides
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a script.
+
+    Attributes:
+        index: Its place in the script's table, from 0: SLURM's array index.
+        overrides: What follows ``python -m tracefl.main``, without what the user adds.
+    """
+
+    index: int
+    overrides: Overrides
+
+    @property
+    def label(self) -> str:
+        """The run in few words: its choices, then its keys."""
+        chosen = [override.partition("=") for override in self.overrides]
+        return " ".join(value if key in _CHOICES else f"{key.split('.')[-1]}={value}" for key, _, value in chosen)
+
+    def arguments(self, extra: Sequence[str]) -> list[str]:
+        """Return the whole command's arguments; what the user adds comes last, and so wins."""
+        return ["-m", "tracefl.main", *self.overrides, "resume=true", *extra]
+
+    def command(self, extra: Sequence[str]) -> str:
+        """Return the command as a line for a shell."""
+        return shlex.join(["python", *self.arguments(extra)])
+
+
+_CHOICES = ("experiment", "model", "dataset")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job whose configuration is known.
+
+    Attributes:
+        job: The run.
+        config: Its resolved configuration; not checked, so that it can be looked at where it could not run.
+        folder: Where it leaves what it finds.
+    """
+
+    job: Job
+    config: Mapping[str, Any]
+    folder: Path
+
+
+def plan_jobs(jobs: Sequence[Job], extra: Sequence[str]) -> list[Plan]:
+    """Compose the jobs' configurations.
+
+    Raises:
+        ConfigError: An override does not compose; one line.
+    """
+    from tracefl.config import run_folder  # brings torch: --list and --count do not wait for it
+
+    configs = compose_configs([*job.overrides, "resume=true", *extra] for job in jobs)
+    return [Plan(job, config, run_folder(config)) for job, config in zip(jobs, configs, strict=True)]

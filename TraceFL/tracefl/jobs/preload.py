@@ -1,0 +1,29 @@
+"""What a run imports sooner or later, imported once for all the processes that are forked from this one.
+
+No thread may be running when they are forked: nothing here computes.
+"""
+
+import atexit
+import gc
+import os
+
+from tracefl.imports import heavy_imports
+
+with heavy_imports():
+    import datasets  # noqa: F401
+    import flwr_datasets.partitioner  # noqa: F401
+    import medmnist  # noqa: F401
+    import sklearn.datasets
+    import sklearn.model_selection  # noqa: F401
+    import transformers.models.bert.modeling_bert
+    import transformers.models.openai.modeling_openai  # noqa: F401
+
+    import tracefl.experiment
+    import tracefl.main
+    import tracefl.preparation
+    import tracefl.runner
+    import tracefl.simulation  # noqa: F401
+gc.freeze()  # the forked processes share these pages for as long as nobody looks at each object
+# The process that waits here, and forks, ends when its parent does. It has nothing to save, and the interpreter's own end
+# would take seconds and complain of what the libraries left behind.
+atexit.register(os._exit, 0)

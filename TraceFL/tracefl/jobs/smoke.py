@@ -1,0 +1,136 @@
+"""Every run of a script in miniature, to prove that they all work before a cluster is booked.
+
+A run alone takes most of its time to import its libraries. So they are imported once, and each run is a process that is
+forked from there: it has its own memory, its own Ray and its own end.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from rich.console import Console
+
+from tracefl.environment import cpus_here
+from tracefl.jobs.execute import MOST_FAILED
+from tracefl.jobs.miniature import data_root, miniature
+from tracefl.jobs.plan import Plan
+
+_MOST_AT_ONCE = 4
+_MOST_SECONDS = 600.0  # of one run in miniature; longer, and it hangs
+
+
+@dataclass
+class _Run:
+    """A miniature that runs: its process, its output and since when."""
+
+    plan: Plan
+    words: str
+    process: ForkServerProcess
+    output: Path
+    began: float
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
+def smoke(name: str, plans: Sequence[Plan], extra: Sequence[str], console: Console) -> int:
+    """Run miniatures of all runs, some at once, and say of each whether it worked.
+
+    Args:
+        name: The script's, and of the folder below ``log_dir/smoke`` that is written anew.
+        plans: The runs.
+        extra: What the user adds to every command; the miniature's own size wins.
+        console: Where to say it.
+
+    Returns:
+        How many failed, at most 100.
+    """
+    root = data_root()
+    logs = Path(plans[0].config["log_dir"]).expanduser() / "smoke" / name
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(parents=True)
+    _say(console, f"{len(plans)} runs in miniature, data: {root or 'DATA_ROOT is not set, so stand-ins'}, logs: {logs}")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tracefl.jobs.preload"])
+    began, failed, waiting, going = time.monotonic(), 0, list(plans), list[_Run]()
+    try:
+        while waiting or going:
+            while waiting and len(going) < min(_MOST_AT_ONCE, cpus_here()):
+                going.append(_start(context, waiting.pop(0), extra, root, logs))
+            connection.wait([run.process.sentinel for run in going], timeout=1.0)
+            for run in [run for run in going if not run.process.is_alive() or run.seconds > _MOST_SECONDS]:
+                going.remove(run)
+                failed += not _judge(run, console)
+    finally:
+        for run in going:
+            run.process.terminate()
+    seconds = time.monotonic() - began
+    _say(
+        console,
+        f"{len(plans)} runs in miniature: {len(plans) - failed} worked, {failed} failed, in {seconds:.0f} s "
+        f"({seconds / len(plans):.1f} s a run)",
+    )
+    return min(failed, MOST_FAILED)
+
+
+def _start(
+    context: multiprocessing.context.ForkServerContext, plan: Plan, extra: Sequence[str], root: Path | None, logs: Path
+) -> _Run:
+    small, words = miniature(plan.config, root)
+    arguments = [*plan.job.overrides, "resume=true", *extra, *small, f'log_dir="{logs}"']
+    output = logs / f"{plan.job.index}.txt"
+    process = context.Process(target=_run, args=(arguments, str(output)))
+    run = _Run(plan, words, process, output, time.monotonic())
+    process.start()
+    return run
+
+
+def _run(arguments: list[str], output: str) -> None:
+    """Be the command line, in a process of its own, with the output in a file."""
+    with Path(output).open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    from tracefl.main import main
+
+    sys.argv = ["tracefl", *arguments]
+    status = 0
+    try:
+        main()
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)  # as the command line ends: without freeing object by object
+
+
+def _judge(run: _Run, console: Console) -> bool:
+    """Say how a run went; returns whether it worked."""
+    problem = None
+    if run.process.is_alive():
+        run.process.kill()
+        problem = f"killed after {run.seconds:.0f} s"
+    run.process.join()
+    if problem is None and run.process.exitcode != 0:
+        lines = run.output.read_text(errors="replace").strip().splitlines() if run.output.exists() else []
+        problem = lines[-1] if lines else f"exit status {run.process.exitcode}"
+    _say(
+        console,
+        f"{'ok    ' if problem is None else 'FAILED'} {run.seconds:5.1f} s  {run.plan.job.index:>2} "
+        f"{run.plan.job.label}  [{run.words}]" + ("" if problem is None else f"\n       {problem}  (see {run.output})"),
+    )
+    return problem is None
+
+
+def _say(console: Console, text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,71 @@
+"""How far a script's runs are, and how long they may still take."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tracefl.jobs.plan import Plan
+from tracefl.report.terminal import duration
+from tracefl.run_state import RunState, read_run_state
+
+STATES = ("done", "running", "failed", "stopped", "to do")
+_COLOURS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "to do": "dim"}
+
+
+def show_status(plans: Sequence[Plan], console: Console) -> None:
+    """Print every run's state and time left, and a line for all of them."""
+    states = [read_run_state(plan.folder, plan.config["num_rounds"]) for plan in plans]
+    left = seconds_left([plan.config for plan in plans], states)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("", "run", "state", "rounds", "took", "left", "why it failed"):
+        table.add_column(
+            heading, overflow="fold", justify="right" if heading in ("", "rounds", "took", "left") else "left"
+        )
+    for plan, state, seconds in zip(plans, states, left, strict=True):
+        table.add_row(
+            str(plan.job.index),
+            plan.job.label,
+            f"[{_COLOURS[state.state]}]{state.state}",
+            f"{state.rounds_done}/{state.num_rounds}",
+            duration(state.seconds),
+            duration(seconds),
+            state.error or "",
+        )
+    console.print(table)
+    console.print(summary(states, left), soft_wrap=True, highlight=False)
+
+
+def summary(states: Sequence[RunState], left: Sequence[float | None]) -> str:
+    """Return all runs in one line."""
+    counts = ", ".join(f"{sum(s.state == name for s in states)} {name}" for name in STATES)
+    known = [seconds for seconds in left if seconds is not None]
+    unknown = len(left) - len(known)
+    time_left = duration(sum(known)) if len(known) > sum(s.state == "done" for s in states) or not unknown else "-"
+    more = f", and {unknown} runs that nothing is known of" if unknown and time_left != "-" else ""
+    return f"{len(states)} runs: {counts}; left, one after the other: {time_left}{more}"
+
+
+def seconds_left(configs: Sequence[Mapping[str, Any]], states: Sequence[RunState]) -> list[float | None]:
+    """Estimate each run's time left: its own estimate, else what done runs of its model and rounds took on average.
+
+    Returns:
+        Seconds, 0 for a run that is done, None where nothing is known yet.
+    """
+    kinds = [(config["model"]["name"], config["num_rounds"]) for config in configs]
+    took: dict[tuple[str, int], list[float]] = {}
+    for kind, state in zip(kinds, states, strict=True):
+        if state.state == "done" and state.seconds is not None:
+            took.setdefault(kind, []).append(state.seconds)
+    left: list[float | None] = []
+    for kind, state in zip(kinds, states, strict=True):
+        if state.state == "done":
+            left.append(0.0)
+        elif state.seconds_left is not None:
+            left.append(state.seconds_left)
+        else:
+            left.append(fmean(took[kind]) if kind in took else None)
+    return left
