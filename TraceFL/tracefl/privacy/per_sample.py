@@ -1,5 +1,6 @@
 """Per-sample gradients by Opacus's hooks, and what common architectures do that the hooks do not bear."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,6 +15,9 @@ from torch.overrides import TorchFunctionMode
 from tracefl.errors import ConfigError, one_line
 from tracefl.examples import Inputs
 from tracefl.provenance.capture import forward
+
+# The first layer's input needs no gradient, and Opacus's hook there does not use it.
+warnings.filterwarnings("ignore", message="Full backward hook is firing")
 
 # Part of the largest gradient that rounding may make of the difference between a gradient and the sum of its parts.
 _TOLERANCE = 1e-3
