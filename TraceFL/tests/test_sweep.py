@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import ray
@@ -112,7 +113,7 @@ def test_a_run_leaves_nothing_behind_in_its_process(tmp_path):
             "signals": [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)],
             "torch threads": torch.get_num_threads(),
             "children": sorted(descendants(os.getpid()).values()),
-            "folder": os.getcwd(),
+            "folder": Path.cwd(),
         }
 
     run(1)  # what is imported and set once
