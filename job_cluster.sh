@@ -36,6 +36,7 @@ address=$host:$port
 own_ports=(--min-worker-port=0 --max-worker-port=0 --disable-usage-stats)
 
 started=()
+# shellcheck disable=SC2329 # the trap calls it
 finish() { # Ray runs in the foreground of its steps, so it ends with them
   for step in "${started[@]}"; do kill "$step" 2> /dev/null || true; done
   wait
