@@ -84,7 +84,7 @@ fi
 echo "Ray at $address: $there nodes, $cpus CPUs each"
 
 # SLURM warns this shell alone (B: above); the run must hear of it too, and be waited for.
-"$python" -m tracefl.main ray.address="$address" "$@" &
+"$python" -m tracefl.main resume=true ray.address="$address" "$@" &
 run=$!
 trap 'kill -USR2 "$run" 2> /dev/null' USR2
 trap 'kill -TERM "$run" 2> /dev/null' TERM
