@@ -36,6 +36,7 @@ address=$host:$port
 own_ports=(--min-worker-port=0 --max-worker-port=0 --disable-usage-stats)
 
 started=()
+# shellcheck disable=SC2329 # the trap calls it
 finish() { # Ray runs in the foreground of its steps, so it ends with them
   for step in "${started[@]}"; do kill "$step" 2> /dev/null || true; done
   wait
@@ -83,7 +84,7 @@ fi
 echo "Ray at $address: $there nodes, $cpus CPUs each"
 
 # SLURM warns this shell alone (B: above); the run must hear of it too, and be waited for.
-"$python" -m tracefl.main ray.address="$address" "$@" &
+"$python" -m tracefl.main resume=true ray.address="$address" "$@" &
 run=$!
 trap 'kill -USR2 "$run" 2> /dev/null' USR2
 trap 'kill -TERM "$run" 2> /dev/null' TERM

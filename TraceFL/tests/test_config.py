@@ -171,7 +171,7 @@ def test_run_names_say_the_setting():
 def test_every_key_carries_a_comment():
     """Keys that a user sets say their unit and range on the same line, where they are defined first."""
     skipped = re.compile(
-        r"^\s*(defaults|hydra|run|sweep|client|client_resources|wandb|provenance|dataset|model):|^\s*-"
+        r"^\s*(defaults|hydra|run|sweep|client|client_resources|ray|wandb|provenance|dataset|model):|^\s*-"
     )
     text = (CONF / "base.yaml").read_text().split("hydra:\n")[0]
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]

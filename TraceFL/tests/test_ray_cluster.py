@@ -14,6 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.conftest import TINY, compose_settings
+from tests.processes import descendants, processes
 from tests.recording import app as recording_app
 from tracefl import simulation
 from tracefl.errors import ConfigError
@@ -143,25 +144,6 @@ def test_two_runs_started_at_once_do_not_fight(tmp_path):
     assert [run.returncode for run in runs] == [0, 0], said
     for n in (1, 2):
         assert (tmp_path / "logs" / f"e{n}" / "run" / "results.json").exists()
-
-
-def processes():
-    """Return all processes that live: (pid, parent, name)."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,comm="], capture_output=True, text=True, check=True).stdout
-    lines = (line.split(maxsplit=3) for line in listed.splitlines())
-    return [(int(pid), int(parent), name) for pid, parent, state, name in lines if not state.startswith("Z")]
-
-
-def descendants(pid):
-    """Return the processes below one, by pid, with their names."""
-    found, everything = {}, processes()
-    todo = [pid]
-    while todo:
-        parent = todo.pop()
-        children = {child: name for child, its_parent, name in everything if its_parent == parent}
-        found |= children
-        todo += children
-    return found
 
 
 def test_nothing_is_left_of_a_killed_run(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 from importlib.metadata import version
 from typing import Any
 
@@ -30,6 +31,11 @@ def describe_environment(device: str) -> dict[str, Any]:
             "system": platform.platform(),
         },
     }
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kibibytes on Linux
 
 
 def cpus_here() -> int:

@@ -12,7 +12,7 @@ import torch
 
 from tracefl.config import Settings
 from tracefl.datasets import save_examples
-from tracefl.environment import describe_environment
+from tracefl.environment import describe_environment, peak_memory
 from tracefl.errors import RunStopped
 from tracefl.models import initial_model
 from tracefl.observer import Observer
@@ -265,6 +265,7 @@ class Experiment:
             "clients_left_out": sum(row["clients_left_out"] for row in rows),
             "classes": list(self.prepared.data.label_names),
             "seconds": round(self.progress.seconds, 3),
+            "server_peak_memory_bytes": peak_memory(),
             **describe_environment(self.settings.device),
         }
 

@@ -106,7 +106,7 @@ class TracedFedAvg(FedAvg):
         """Average the clients that count, in the order of their ids, and hand the round over.
 
         Raises:
-            RoundFailedError: Fewer than ``session.min_clients`` count.
+            RoundFailedError: Fewer than ``session.min_clients`` count, or another client answers than the one asked.
         """
         session = self.session
         server_round += session.rounds_done
@@ -121,6 +121,11 @@ class TracedFedAvg(FedAvg):
             elif reply.has_error():
                 left_out[client_id] = _cause(reply.error.reason)
             else:
+                answered_by = str(reply.content.config_records["client"]["client-id"])
+                if answered_by != client_id:
+                    raise RoundFailedError(
+                        f"round {server_round}: client {answered_by} answered in place of {client_id}"
+                    )
                 state = _arrays(reply).to_torch_state_dict()
                 bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
                 if bad:

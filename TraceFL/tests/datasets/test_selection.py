@@ -30,7 +30,7 @@ def test_clients_without_a_batch_leave_and_the_others_keep_their_ids(make_settin
     parts = [np.arange(0), np.arange(31), np.arange(31, 63)]
     selection = select_rows(labels, parts, make_settings(), batch_size=32, seed=0)
     assert list(selection.rows) == ["2"]
-    assert selection.notes == ("clients without a full batch of 32 examples, which do not take part: 0, 1",)
+    assert selection.notes == ("clients without a full batch of 32 examples, which do not take part: 2 of 3 (0, 1)",)
 
 
 def test_batch_is_counted_after_labels_are_dropped(make_settings):

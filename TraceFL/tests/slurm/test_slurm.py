@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from tests.slurm.conftest import Slurm
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 
-# Job scripts at the repository's root that take the index of a run, from SLURM's array or as their first argument.
-JOB_SCRIPTS: list[str] = []
+# What makes a run of a job script small enough for a test, whatever the experiment.
+SMALL = (*TINY, "num_rounds=1", "model=resnet18", "model.pretrained=false", "dataset=digits", "dataset.image_size=16")
 
 SWEEP = ("seed=1,2", "num_rounds=1")
 TINY_JOB = """#!/usr/bin/env bash
@@ -118,11 +119,64 @@ def test_a_run_on_a_ray_that_slurm_started(slurm, here, tmp_path):
     assert "1 nodes, 2 CPUs each" in output.read_text()
 
 
-@pytest.mark.parametrize("name", JOB_SCRIPTS)
-def test_the_repository_s_job_scripts_as_arrays(name, slurm, tmp_path):
-    """Two runs of each in miniature. Submitted from the repository: SLURM runs a copy of the script."""
-    overrides = (*TINY, "num_rounds=1", f"log_dir={tmp_path}")
-    job = slurm.submit("--array=0-1%1", f"--output={tmp_path}/%a.out", name, *overrides, cwd=REPOSITORY)
+@pytest.mark.parametrize(
+    ("name", "tasks"),
+    [
+        ("job_training_all_exps.sh", "0-1%1"),
+        ("job_dp_exps.sh", "37"),
+        ("job_scalability_exps.sh", "9"),
+        ("job_dirichlet_exps.sh", "59"),
+    ],
+)
+def test_the_job_scripts_as_arrays(name, tasks, slurm, tmp_path):
+    """Submitted from the repository, for SLURM runs a copy of the script; an index picks the run."""
+    job = slurm.submit(
+        f"--array={tasks}", f"--output={tmp_path}/%a.out", name, *SMALL, f"log_dir={tmp_path}", cwd=REPOSITORY
+    )
     states = slurm.wait(job)
-    said = "\n".join(path.read_text() for path in Path(tmp_path).glob("*.out"))
-    assert states == {"0": "COMPLETED", "1": "COMPLETED"}, said
+    said = "\n".join(path.read_text() for path in tmp_path.glob("*.out"))
+    assert set(states.values()) == {"COMPLETED"}, said
+    assert len(states) == len(list(tmp_path.rglob("results.json")))
+
+
+def test_slurms_warning_stops_a_job_script_after_its_round_and_it_goes_on(slurm, tmp_path):
+    arguments = ("job_training_all_exps.sh", "3", *SMALL, "num_rounds=8", f"log_dir={tmp_path}")
+
+    def submit(name):
+        output = tmp_path / name
+        return slurm.submit("--no-requeue", f"--output={output}", *arguments, cwd=REPOSITORY), output
+
+    job, output = submit("first.out")
+    until = time.monotonic() + 120
+    while not (output.exists() and "round=2 clients sampled" in output.read_text()):
+        assert time.monotonic() < until, output.read_text() if output.exists() else "nothing ran"
+        time.sleep(0.1)
+    slurm.ask("scancel", "--batch", "--signal=USR2", job)  # as --signal=B:USR2@300 does before the time limit
+    assert slurm.wait(job) == {None: "FAILED"}
+    assert "ExitCode=75:0" in slurm.ask("scontrol", "-o", "show", "job", job)
+    assert "stopped by SIGUSR2 after round" in output.read_text()
+    (status,) = tmp_path.rglob("status.json")
+    done = json.loads(status.read_text())["rounds_done"]
+    assert 2 <= done < 8
+    job, output = submit("second.out")
+    assert slurm.wait(job) == {None: "COMPLETED"}, output.read_text()
+    assert f"going on after round {done} of 8" in output.read_text()
+
+
+def test_a_requeued_run_of_a_sweep_goes_on(slurm, tmp_path):
+    """SLURM's warning reaches a run of launcher=slurm: it finishes its round, submitit requeues it, and it goes on."""
+    command = [sys.executable, "-m", "tracefl.main", *SMALL, "num_rounds=8", "launcher=slurm"]
+    command += ["hydra.launcher.cpus_per_task=1", "run_name=run"]
+    with subprocess.Popen(command, cwd=tmp_path, env=slurm.env, stdout=subprocess.DEVNULL) as sweep:
+        log = tmp_path / "logs" / "default" / "run" / "run.log"
+        until = time.monotonic() + 120
+        while not (log.exists() and "round=2 clients sampled" in log.read_text()):
+            assert time.monotonic() < until
+            assert sweep.poll() is None
+            time.sleep(0.1)
+        (job,) = {line.split()[0] for line in slurm.ask("squeue", "-h", "-o", "%A").splitlines()}
+        slurm.ask("scancel", "--signal=USR2", job)
+        assert sweep.wait(timeout=300) == 0
+    assert "stopped by SIGUSR2 after round" in log.read_text()
+    assert "going on after round" in log.read_text()
+    assert json.loads((log.parent / "results.json").read_text())["rounds"] == 8

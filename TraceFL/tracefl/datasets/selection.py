@@ -14,6 +14,8 @@ from tracefl.datasets.settings import DatasetSettings
 from tracefl.datasets.sources import Rows
 from tracefl.seeds import derive_seed
 
+_NAMED = 20  # clients that a note names, at most
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -71,8 +73,10 @@ def select_rows(
             f"{examples_capped} examples"
         )
     if without_batch:
+        named = ", ".join(without_batch[:_NAMED]) + (", ..." if len(without_batch) > _NAMED else "")
         notes.append(
-            f"clients without a full batch of {batch_size} examples, which do not take part: {', '.join(without_batch)}"
+            f"clients without a full batch of {batch_size} examples, which do not take part: {len(without_batch)} of "
+            f"{len(parts)} ({named})"
         )
     return Selection(rows, tuple(notes))
 

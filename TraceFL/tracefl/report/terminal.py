@@ -7,6 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from tracefl.environment import peak_memory
 from tracefl.observer import Observer
 from tracefl.progress import Progress as RunProgress
 from tracefl.rounds import RoundResult
@@ -79,7 +81,7 @@ class Terminal(Observer):
         row = result.row
         log.info(
             "round=%d/%d accuracy=%s loss=%.4f localization=%s chance=%s inputs=%d clients=%d "
-            "train=%.1fs provenance=%.2fs left=%s",
+            "train=%.1fs provenance=%.2fs memory=%s left=%s",
             row["round"],
             self._run.num_rounds,
             percent(row["global_accuracy"]),
@@ -90,6 +92,7 @@ class Terminal(Observer):
             row["clients"],
             row["train_seconds"],
             row["provenance_seconds"],
+            decimal(peak_memory()),
             duration(self._run.seconds_left),
         )
 
