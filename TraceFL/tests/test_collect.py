@@ -76,7 +76,7 @@ def read(path):
 
 
 def test_means_over_rounds_and_seeds(collect, tmp_path):
-    # seed 1: localization (0.9 + 0.7) / 2 = 0.8, worst 0.7 where chance was 0.3; seed 2: (1.0 + 0.8) / 2 = 0.9, worst 0.8
+    # seed 1: localization (0.9 + 0.7) / 2 = 0.8, worst 0.7 where chance was 0.3; seed 2: (1.0 + 0.8) / 2 = 0.9
     make_run(tmp_path, [(0.5, 0.9, 0.2, 0.6, 0.5), (0.4, 0.7, 0.3, 0.4, 0.7)], "seed=1", seconds=100)
     make_run(tmp_path, [(0.6, 1.0, 0.4, 0.8, 0.9), (0.7, 0.8, 0.6, 0.6, 0.5)], "seed=2", seconds=200)
     status, out, _ = collect(tmp_path)
@@ -161,7 +161,7 @@ def test_a_run_without_tracing_has_no_localization(collect, tmp_path):
 
 @pytest.mark.parametrize("arguments", [["{tmp}/nowhere"], ["{tmp}"], ["{tmp}", "json=x"], ["{tmp}", "csv="]])
 def test_bad_input_is_one_line_and_status_2(collect, tmp_path, arguments):
-    status, out, err = collect(*[argument.format(tmp=tmp_path) for argument in arguments])
+    status, _, err = collect(*[argument.format(tmp=tmp_path) for argument in arguments])
     assert status == 2
     assert len(err.strip().splitlines()) == 1
     assert err.startswith("tracefl: ")

@@ -29,8 +29,6 @@ TINY_MODELS: dict[str, Overrides] = {
 _SMALL: Overrides = (
     "model.pretrained=false",
     "model.tokenizer_vocab=300",
-    "num_clients=6",
-    "clients_per_round=2",
     "num_rounds=2",
     "batch_size=8",
     "client.epochs=1",
@@ -67,7 +65,11 @@ def miniature(config: Mapping[str, Any], root: Path | None) -> tuple[Overrides, 
         root: Folder of local data: ``NAME/`` with parquet files, or MedMNIST's ``NAME.npz``.
     """
     data, words = _data(config["dataset"], root)
-    return (*_SMALL, *TINY_MODELS[config["model"]["name"]], *data), words
+    clients = (  # 200 to 1,000 clients, and 10 to 50 of them a round, stay different
+        f"num_clients={max(6, config['num_clients'] // 50)}",
+        f"clients_per_round={max(2, config['clients_per_round'] // 10)}",
+    )
+    return (*_SMALL, *clients, *TINY_MODELS[config["model"]["name"]], *data), words
 
 
 def _data(dataset: Mapping[str, Any], root: Path | None) -> tuple[Overrides, str]:

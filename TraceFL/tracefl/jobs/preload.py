@@ -24,6 +24,6 @@ with heavy_imports():
     import tracefl.runner
     import tracefl.simulation  # noqa: F401
 gc.freeze()  # the forked processes share these pages for as long as nobody looks at each object
-# The process that waits here, and forks, ends when its parent does. It has nothing to save, and the interpreter's own end
-# would take seconds and complain of what the libraries left behind.
+# The process that waits here, and forks, ends when its parent does. It has nothing to save, and the interpreter's own
+# end would take seconds and complain of what the libraries left behind.
 atexit.register(os._exit, 0)

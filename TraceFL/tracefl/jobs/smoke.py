@@ -86,8 +86,10 @@ def _start(
     context: multiprocessing.context.ForkServerContext, plan: Plan, extra: Sequence[str], root: Path | None, logs: Path
 ) -> _Run:
     small, words = miniature(plan.config, root)
-    arguments = [*plan.job.overrides, "resume=true", *extra, *small, f'log_dir="{logs}"']
-    output = logs / f"{plan.job.index}.txt"
+    own = logs / str(plan.job.index)  # two runs may be the same in miniature, where data stands in for other data
+    own.mkdir()
+    arguments = [*plan.job.overrides, "resume=true", *extra, *small, f'log_dir="{own}"']
+    output = own / "output.txt"
     process = context.Process(target=_run, args=(arguments, str(output)))
     run = _Run(plan, words, process, output, time.monotonic())
     process.start()
