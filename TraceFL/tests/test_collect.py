@@ -190,6 +190,9 @@ def test_published_numbers_stand_beside_the_same_setting(collect, tmp_path):
     for text in ("82.0%", "25.0%", "54.7%"):
         assert text in published
         assert text not in other
+    assert "random weights" not in published
+    make_run(tmp_path, [(0.5, 0.9, 0.2, 0.6, 0.5)] * 2, "model.pretrained=false")
+    assert "2 rounds, artifact, random weights" in collect(tmp_path)[1]
     by_rounds = {row["num_rounds"]: row for row in read(tmp_path / "collected.csv")}
     assert by_rounds["50"]["published_localization_accuracy"] == "0.8198"
     assert by_rounds["2"]["published_localization_accuracy"] == ""

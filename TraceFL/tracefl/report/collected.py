@@ -184,7 +184,8 @@ def _label(row: Mapping[str, Any]) -> str:
     privacy = "" if row["privacy"] == "none" else f" {row['privacy']}"
     privacy += "" if row["noise_multiplier"] is None else f" noise {row['noise_multiplier']:g}"
     privacy += "" if row["clipping_norm"] is None else f" clip {row['clipping_norm']:g}"
+    weights = "" if row["pretrained"] else ", random weights"  # the published runs have pretrained ones
     return (
         f"{row['experiment']} {row['model']} {row['dataset']} {spread}{privacy}, {row['clients_per_round']} of "
-        f"{row['num_clients']}, {row['num_rounds']} rounds, {row['provenance']}"
+        f"{row['num_clients']}, {row['num_rounds']} rounds, {row['provenance']}{weights}"
     )
