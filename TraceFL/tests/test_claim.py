@@ -86,7 +86,48 @@ def test_a_suspended_writer_is_replaced(holder, tmp_path, monkeypatch):
     Claim(tmp_path).release()
 
 
-def test_half_a_claim_is_none(tmp_path):
+def test_half_a_claim_is_held_until_it_is_silent(tmp_path, monkeypatch):
     (tmp_path / CLAIM).write_text('{"machi')
-    assert not is_claimed(tmp_path)
+    assert is_claimed(tmp_path)
+    monkeypatch.setattr(claim, "_SILENT_SECONDS", 0.5)
     Claim(tmp_path).release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_that_displace_a_silent_claim_one_holds_the_folder(tmp_path, monkeypatch):
+    """The second has judged the old claim silent when the first has already replaced it."""
+    monkeypatch.setattr(claim, "_HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(claim, "_SILENT_SECONDS", 0.5)
+    (tmp_path / CLAIM).write_text(json.dumps({"machine": "node7", "pid": 1, "token": "a"}))
+    silent = (tmp_path / CLAIM).read_text()
+    first = Claim(tmp_path)
+    second = object.__new__(Claim)
+    second._path, second._token = tmp_path / CLAIM, {"token": "second"}
+    second._displace(silent)
+    assert not second._take()
+    first.check()
+    with pytest.raises(RecordError, match="is being written"):
+        Claim(tmp_path)
+    first.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_disk_does_not_end_the_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "_HEARTBEAT_SECONDS", 0.05)
+    ours = Claim(tmp_path)
+    utime, failures = os.utime, []
+
+    def fail_once(path):
+        if not failures:
+            failures.append(path)
+            raise OSError(116, "Stale file handle")
+        utime(path)
+
+    monkeypatch.setattr(os, "utime", fail_once)
+    deadline, before = time.monotonic() + 10, 0
+    while not failures or (tmp_path / CLAIM).stat().st_mtime_ns == before:
+        before = before if failures else (tmp_path / CLAIM).stat().st_mtime_ns
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    ours.check()
+    ours.release()

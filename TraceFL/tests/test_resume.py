@@ -123,13 +123,63 @@ def test_a_damaged_file_is_named_and_the_round_before_it_used(never_stopped, tmp
 
 def test_a_run_killed_after_its_last_round_only_has_to_end(never_stopped, tmp_path):
     folder = tmp_path / "logs"
-    assert finish(folder, "store=all")[0] == 0
+    process = begin(folder)
     run = folder / "default" / "run"
-    (run / "results.json").unlink()
+    wait_for(folder, f"round={ROUNDS}/{ROUNDS}", process)
+    while not (run / "rounds" / f"{ROUNDS:04d}").exists():
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    (run / "results.json").unlink(missing_ok=True)  # had it come so far
     (run / "rounds.csv").write_text("round\n")
-    assert finish(folder, "store=all")[0] == 0
+    assert finish(folder)[0] == 0
     assert json.loads((run / "results.json").read_text())["rounds"] == ROUNDS
     assert numbers(folder) == never_stopped
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (
+            "privacy=central_adaptive",
+            "privacy.noise_multiplier=0.01",
+            "store=none",
+            "provenance.every=2",
+            "strategy=fedprox",
+        ),
+        ("privacy=dp_sgd", "privacy.noise_multiplier=1.0", "batch_size=16"),
+    ],
+)
+def test_what_a_run_carries_over_its_rounds_goes_on(tmp_path, overrides):
+    """The adaptive norm and the epsilon spent, with rounds of which neither weights nor a trace is kept."""
+    overrides = (*overrides, "num_rounds=4")
+
+    def tables(folder):
+        run = folder / "default" / "run"
+        with (run / "rounds.csv").open() as file:
+            rows = [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in csv.DictReader(file)]
+        weights = {
+            str(path.relative_to(run)): path.read_bytes() for path in sorted(run.glob("rounds/**/*.safetensors"))
+        }
+        return rows, (run / "provenance.csv").read_text(), weights
+
+    assert finish(tmp_path / "whole", *overrides)[0] == 0
+    folder = tmp_path / "stopped"
+    process = begin(folder, *overrides)
+    wait_for(folder, "round=2 clients sampled", process)
+    process.terminate()
+    assert process.wait(timeout=60) == 75
+    assert finish(folder, *overrides)[0] == 0
+    assert tables(folder) == tables(tmp_path / "whole")
+
+
+def test_a_run_whose_reader_goes_away_runs_on(tmp_path):
+    command = [sys.executable, "-m", "tracefl.main", *KEYS, f"log_dir={tmp_path}", "num_rounds=2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()  # as `| head -1` does
+        assert process.wait(timeout=120) == 0
+    assert json.loads((tmp_path / "default" / "run" / "results.json").read_text())["rounds"] == 2
 
 
 def test_a_run_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch, capfd):

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from tracefl import round_files
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord, TracedInput
 from tracefl.rounds import RoundResult, RoundStore
@@ -239,3 +241,34 @@ def test_the_space_it_needs_is_the_most_it_takes(tmp_path, keep, dtype):
         store.commit(result(n), record(n, size=300))
     needed = store.bytes_needed(record(1, size=300).global_weights, clients=2, num_rounds=4)
     assert needed == pytest.approx(max(sizes), rel=0.02)
+
+
+def test_what_is_not_a_round_is_left_alone(tmp_path):
+    store = RoundStore(tmp_path, "last")
+    for n in (1, 2):
+        store.commit(result(n), record(n))
+    shutil.copytree(tmp_path / "0002", tmp_path / "0002.bak")
+    (tmp_path / "0001" / ".nfs0001").write_text("a file server's")
+    assert store.rewind() == 2
+    assert (tmp_path / "0002.bak" / "round.json").exists()
+
+
+def test_a_disk_that_fails_for_a_moment_deletes_nothing(tmp_path, monkeypatch):
+    store = RoundStore(tmp_path, "last")
+    for n in (1, 2):
+        store.commit(result(n), record(n))
+    with monkeypatch.context() as patch:
+        patch.setattr(round_files, "_sha256", lambda path: Path("/dev/null/x").read_bytes())  # NotADirectoryError
+        with pytest.raises(OSError):  # noqa: PT011
+            store.rewind()
+    assert store.rewind() == 2
+
+
+def test_rounds_kept_by_an_earlier_session_stay_whole(tmp_path):
+    for n in (1, 2, 3):
+        RoundStore(tmp_path, "all").commit(result(n), record(n))
+    for n in (4, 5, 6):
+        RoundStore(tmp_path, "none").commit(result(n), record(n))
+    store = RoundStore(tmp_path)
+    assert store.stored_rounds() == [1, 2, 3]
+    assert_close(store.read(2).global_weights, record(2).global_weights, rtol=0, atol=0)

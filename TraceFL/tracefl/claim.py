@@ -4,6 +4,7 @@ The writer leaves ``.claim`` in the folder and touches it every few seconds, so 
 from one that was killed, without locks, which network file systems may not have.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -33,78 +34,119 @@ class Claim:
     def __init__(self, folder: Path) -> None:
         self._path = folder / CLAIM
         self._token = {"machine": _machine(), "pid": os.getpid(), "token": secrets.token_hex(8)}
-        while True:
-            try:
-                with self._path.open("x") as file:  # only one of two processes can create it
-                    file.write(json.dumps(self._token))
-                break
-            except FileExistsError:
-                refuse_if_claimed(folder)
-                self._path.unlink(missing_ok=True)
+        while not self._take():
+            silent = _silent_claim(folder)
+            if silent is not None:
+                self._displace(silent)
         self._released = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self._heart.start()
+
+    @property
+    def is_ours(self) -> bool:
+        """No other process took the folder, as one may while this one is suspended."""
+        return _holder(_text(self._path) or "") == self._token
 
     def check(self) -> None:
         """Make sure that the folder is still ours.
 
         Raises:
-            RecordError: Another process took it, because this one was suspended for too long.
+            RecordError: Another process took it.
         """
-        if _read(self._path) != self._token:
+        if not self.is_ours:
             raise RecordError(f"another process took over {self._path.parent} while this one stood still", 1)
 
     def release(self) -> None:
         """Let go of the folder."""
         self._released.set()
         self._heart.join()
-        if _read(self._path) == self._token:
+        if self.is_ours:
             self._path.unlink()
+
+    def _take(self) -> bool:
+        try:
+            with self._path.open("x") as file:  # only one of two processes can create it
+                file.write(json.dumps(self._token))
+        except FileExistsError:
+            return False
+        return True
+
+    def _displace(self, silent: str) -> None:
+        """Remove a silent claim; one that has taken its place meanwhile is put back."""
+        aside = self._path.with_name(f"{CLAIM}.{self._token['token']}")
+        try:
+            self._path.rename(aside)
+        except FileNotFoundError:
+            return
+        found = aside.read_text()
+        if found != silent:
+            with contextlib.suppress(FileExistsError), self._path.open("x") as file:
+                file.write(found)
+        aside.unlink()
 
     def _beat(self) -> None:
         while not self._released.wait(_HEARTBEAT_SECONDS):
-            if _read(self._path) != self._token:
-                return  # check() says so before the next round is written
-            os.utime(self._path)
+            with contextlib.suppress(OSError):  # a network file system may fail for a moment; the next beat is near
+                if self.is_ours:
+                    os.utime(self._path)
 
 
 def is_claimed(folder: Path) -> bool:
     """Tell at a glance whether a process is writing there; right unless two machines' clocks differ by minutes."""
     path = folder / CLAIM
-    holder = _read(path)
-    if not holder or _is_dead_here(holder):
+    text = _text(path)
+    if text is None or _is_dead_here(text):
         return False
-    limit = _SILENT_SECONDS if holder["machine"] == _machine() else _SILENT_ELSEWHERE_SECONDS
+    here = _holder(text).get("machine") == _machine()
+    limit = _SILENT_SECONDS if here else _SILENT_ELSEWHERE_SECONDS
     return time.time() - _touched(path) / 1e9 < limit
 
 
 def refuse_if_claimed(folder: Path) -> None:
-    """Wait long enough to see whether a process is writing there.
+    """Wait long enough to see whether a process is writing there, at most 15 s.
 
     Raises:
         RecordError: One is.
     """
+    _silent_claim(folder)
+
+
+def _silent_claim(folder: Path) -> str | None:
+    """Return the claim of a writer that is gone, None where there is no claim."""
     path = folder / CLAIM
-    holder = _read(path)
-    if not holder or _is_dead_here(holder):
-        return
+    text = _text(path)
+    if text is None or _is_dead_here(text):
+        return text
     seen, deadline = _touched(path), time.monotonic() + _SILENT_SECONDS
     while time.monotonic() < deadline:
         time.sleep(0.2)
-        if _touched(path) not in (seen, 0):  # a heartbeat; by its own file's clock, so that machines may differ
+        now = _touched(path)
+        if now == 0:  # released
+            return None
+        if now != seen:  # a heartbeat, by its own file's clock, so that machines may differ
+            holder = _holder(text)
             raise RecordError(
-                f"{folder} is being written by process {holder['pid']} on {str(holder['machine']).split()[0]}; "
-                "wait for it or stop it, or set run_name to another"
+                f"{folder} is being written by process {holder.get('pid', '?')} on "
+                f"{str(holder.get('machine', 'another machine')).split()[0]}; wait for it or stop it, or set run_name "
+                "to another"
             )
+    return text
 
 
-def _read(path: Path) -> dict[str, object] | None:
-    """Return who holds the claim, None where nobody does or its writer was killed while it wrote."""
+def _text(path: Path) -> str | None:
     try:
-        holder = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
         return None
-    return holder if isinstance(holder, dict) and {"machine", "pid"} <= set(holder) else None
+
+
+def _holder(text: str) -> dict[str, object]:
+    """Return who wrote a claim, nothing where its writer was killed while it wrote."""
+    try:
+        holder = json.loads(text)
+    except json.JSONDecodeError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def _touched(path: Path) -> int:
@@ -114,8 +156,10 @@ def _touched(path: Path) -> int:
         return 0
 
 
-def _is_dead_here(holder: dict[str, object]) -> bool:
-    if holder["machine"] != _machine():
+def _is_dead_here(text: str) -> bool:
+    """Return whether a claim's writer was a process of this machine that is no more."""
+    holder = _holder(text)
+    if holder.get("machine") != _machine():
         return False
     try:
         os.kill(int(str(holder["pid"])), 0)

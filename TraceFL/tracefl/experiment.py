@@ -83,7 +83,7 @@ class Experiment:
         self.stop = stop
         self._write_inputs()
         if self.ledger is not None:
-            for result in self.folder.results():
+            for result in self.folder.rounds.results():
                 self.ledger.add_round((*result.client_weights, *result.left_out))
         for note in self.prepared.data.notes:
             log.info("data: %s", note)
@@ -97,7 +97,7 @@ class Experiment:
                 finally:
                     self._wait_for_writing()
         results = self._results()
-        draw_run(self.folder.results(), self.prepared.data, self.folder.path / "rounds.png")
+        draw_run(self.folder.rows(), self.prepared.data, self.folder.path / "rounds.png")
         self.folder.finish(results)
 
     @property
@@ -151,7 +151,7 @@ class Experiment:
 
     def _privacy(self) -> PrivacySettings:
         """Return the settings of privacy, those of an adaptive norm as the last recorded round left it."""
-        privacy, rows = self.settings.privacy, [result.row for result in self.folder.results()]
+        privacy, rows = self.settings.privacy, self.folder.rows()
         if privacy.initial_clipping_norm is None or not rows:
             return privacy
         return dataclasses.replace(privacy, initial_clipping_norm=rows[-1]["next_clipping_norm"])
@@ -255,7 +255,7 @@ class Experiment:
             self._writing = None
 
     def _results(self) -> dict[str, Any]:
-        rows = [result.row for result in self.folder.results()]
+        rows = self.folder.rows()
         return {
             "run": self.folder.path.name,
             "seed": self.settings.config["seed"],

@@ -79,7 +79,7 @@ def check_file(folder: Path, name: str) -> None:
         lines = (folder / CHECKSUMS).read_text().splitlines()
         kept = {line[66:]: line[:64] for line in lines}.get(name)
         found = _sha256(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except (FileNotFoundError, UnicodeDecodeError) as error:  # not a disk that fails for a moment
         raise RecordError(f"{path} cannot be checked ({error}); the round is damaged, use another") from error
     if found != kept:
         raise RecordError(f"{path} is damaged: its checksum is not the one in {CHECKSUMS}; use another round")

@@ -140,9 +140,14 @@ class RoundStore:
             usable = number
             break
         for leftover in (*self.folder.glob(".*"), *self.folder.glob("[0-9]*/.*"), *self.folder.glob("[0-9]*")):
-            if leftover.name.startswith(".") or int(leftover.name) > usable:
+            if leftover.name.startswith(".") or (leftover.name.isdigit() and int(leftover.name) > usable):
                 self._delete(leftover)
         return usable
+
+    @property
+    def last_round(self) -> int:
+        """The last recorded round, 0 for none."""
+        return max(self._numbers("round.json"), default=0)
 
     def results(self) -> Iterator[RoundResult]:
         """Yield every whole round's result, in order."""
@@ -210,7 +215,8 @@ class RoundStore:
 
     def _numbers(self, name: str) -> list[int]:
         """Return the rounds that hold a file or folder of that name, ascending."""
-        return sorted(int(place.parent.name) for place in self.folder.glob(f"[0-9]*/{name}"))
+        found = (place.parent.name for place in self.folder.glob(f"[0-9]*/{name}"))
+        return sorted(int(number) for number in found if number.isdigit())  # not a user's copy, 0003.bak
 
     def _place(self, server_round: int) -> Path:
         return self.folder / f"{server_round:04d}"
@@ -235,12 +241,15 @@ class RoundStore:
 
     def _drop_global_models(self, before: int) -> None:
         for number in self._numbers("global.safetensors"):
-            if number < before:
+            if number < before and not (self._place(number) / "weights").exists():
                 (self._place(number) / "global.safetensors").unlink()
 
     @staticmethod
     def _delete(folder: Path) -> None:
         """Delete a folder; renamed first, so that a kill leaves no half of it in sight."""
+        if not folder.is_dir():  # such as .nfs0000, which the file server deletes by itself once it is closed
+            folder.unlink(missing_ok=True)
+            return
         if not folder.name.startswith("."):
             gone = folder.with_name(f".{folder.name}.gone")
             if gone.exists():

@@ -59,10 +59,10 @@ def read_run_state(folder: Path, num_rounds: int) -> RunState:
     if not (folder / "config.yaml").exists():
         return RunState("to do", 0, num_rounds)
     status = _read(folder)
+    if (folder / "results.json").exists():
+        return RunState("done", num_rounds, num_rounds, status.seconds if status else None, 0.0)
     if status is None:  # killed before its first round began
         return RunState("running" if is_claimed(folder) else "stopped", 0, num_rounds)
-    if (folder / "results.json").exists():
-        return RunState("done", status.rounds_done, status.num_rounds, status.seconds, 0.0)
     a_round = status.seconds_a_round
     left = None if a_round is None else a_round * (status.num_rounds - status.rounds_done)
     if is_claimed(folder):
@@ -97,15 +97,15 @@ class StatusFile(Observer):
         elif isinstance(error, RunStopped):
             self._write("stopped")
         else:
-            try:
-                self._write("failed", one_line(error) or type(error).__name__)
-            except OSError as full:  # what ended the run is what the user must see
-                log.warning("%s could not be written: %s", _STATUS, full)
+            self._write("failed", one_line(error) or type(error).__name__)
 
     def _write(self, state: State, error: str | None = None) -> None:
         p = self._progress
         status = _Status(state, p.rounds_done, p.num_rounds, p.seconds, p.seconds_a_round, time.time(), error)
-        write_atomically(self._folder / _STATUS, json.dumps(asdict(status), indent=1) + "\n")
+        try:
+            write_atomically(self._folder / _STATUS, json.dumps(asdict(status), indent=1) + "\n")
+        except OSError as failure:  # the rounds count, this only tells of them
+            log.warning("%s could not be written: %s", _STATUS, failure)
 
 
 def read_progress(folder: Path, rounds_done: int, num_rounds: int) -> Progress:
@@ -117,5 +117,5 @@ def read_progress(folder: Path, rounds_done: int, num_rounds: int) -> Progress:
 def _read(folder: Path) -> _Status | None:
     try:
         return _Status(**json.loads((folder / _STATUS).read_text()))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None  # as unknown as a run that was killed before it wrote one

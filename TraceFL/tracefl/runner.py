@@ -2,18 +2,17 @@
 
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from tracefl.config import Settings
 from tracefl.imports import heavy_imports
 from tracefl.observer import Observer
 from tracefl.ray_cluster import Resources, check_shared, ray_cluster
-from tracefl.report.terminal import Terminal, show_run
+from tracefl.report.terminal import Terminal, TerminalConsole, show_run
 from tracefl.run_state import StatusFile, read_progress
 from tracefl.stopping import StopRequest
 from tracefl.tracking import RunFolder, RunLog, terminal_lines
@@ -31,7 +30,7 @@ def run_settings(settings: Settings) -> None:
     Raises:
         TraceFLError: Bad input, or a run that failed or was stopped; run.log then says the same.
     """
-    console = Console()
+    console = TerminalConsole()
     config = settings.config
     path = settings.folder
     if config["dry_run"]:
@@ -40,7 +39,7 @@ def run_settings(settings: Settings) -> None:
         return
     folder = RunFolder(path, settings)
     if folder.is_complete and not config["overwrite"]:
-        show_run(console, [result.row for result in folder.results()], path)
+        show_run(console, folder.rows(), path)
         console.print("already complete, nothing was run; overwrite=true runs it again")
         return
     folder.refuse_if_claimed()
@@ -63,7 +62,7 @@ def run_settings(settings: Settings) -> None:
             _run_on(ray_is_up, resources, settings, folder, run_log, terminal, stop)
         finally:
             folder.close()
-    show_run(console, [result.row for result in folder.results()], path)
+    show_run(console, folder.rows(), path)
 
 
 def _run_on(
@@ -100,14 +99,17 @@ def _run_on(
                     experiment.run(federation, progress, tuple(observers), stop)
                 except BaseException as error:
                     log.error("stopped: %s", error, extra={"said_by_main": True})
-                    status.ended(error)
+                    if folder.is_ours:
+                        progress.round_finished(folder.rounds.last_round)  # not one whose writing failed
+                        status.ended(error)
                     raise
                 status.ended(None)
 
+        wait([ray_is_up])
+        stop.listen()
         experiment = preparing.result()
         folder.check_space(experiment.bytes_needed)
         ray_is_up.result()
-        stop.listen()
         simulate(serve, config["num_clients"], resources)
 
 

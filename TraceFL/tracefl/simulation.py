@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.simulation import run_simulation
 
 from tracefl import client_app
+from tracefl.errors import RoundFailedError
 from tracefl.ray_cluster import Resources, clients_at_once
 from tracefl.server_app import Federation, make_server_app
 
@@ -40,13 +41,20 @@ def simulate(
     flower.handlers.clear()  # its own terminal lines; the records still reach whoever listens at the root
     flower.propagate = True
     flower.setLevel(logging.INFO)
-    over = threading.Event()
+    over, served = threading.Event(), threading.Event()
+
+    def serve_to_the_end(federation: Federation) -> None:
+        serve(federation)
+        served.set()
+
     with warnings.catch_warnings(), ExitStack() as ending:
         ending.callback(over.set)  # Flower's server thread must not wait for clients that are gone
         warnings.filterwarnings("ignore", module="ray|flwr")  # notes to their own developers
         run_simulation(
-            server_app=make_server_app(serve, num_clients, clients_at_once(resources), over, in_order=True),
+            server_app=make_server_app(serve_to_the_end, num_clients, clients_at_once(resources), over, in_order=True),
             client_app=app,
             num_supernodes=num_clients,
             backend_config={"client_resources": client_resources},  # Ray runs already, see ray_cluster.py
         )
+    if not served.is_set():  # Flower's thread lets what is no Exception pass in silence
+        raise RoundFailedError("the simulation ended before the run did; see run.log")

@@ -1,18 +1,47 @@
-"""Text files replaced at one stroke."""
+"""Text files changed at one stroke: a reader, or a kill, sees the old one or the new one."""
 
 import os
+import shutil
 from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file at one stroke: a reader, or a kill, sees the old one or the new one."""
-    draft = path.with_name(f".{path.name}.partial")
+    """Replace a file.
+
+    Raises:
+        OSError: It cannot be written; the file that was there still is.
+    """
+    draft = _draft(path)
+    draft.unlink(missing_ok=True)
+    _finish(draft, path, text)
+
+
+def append_atomically(path: Path, heading: str, text: str) -> None:
+    """Add to a file; one that is not there yet begins with the heading.
+
+    Raises:
+        OSError: It cannot be written; the file that was there still is.
+    """
+    draft = _draft(path)
+    draft.unlink(missing_ok=True)
+    if path.exists():
+        shutil.copyfile(path, draft)  # by the kernel: whatever the length, nothing of it passes through this process
+        heading = ""
+    _finish(draft, path, heading + text)
+
+
+def _finish(draft: Path, path: Path, text: str) -> None:
     try:
-        with draft.open("w") as file:
+        with draft.open("a") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except OSError as error:
         draft.unlink(missing_ok=True)
+        error.filename = str(path)  # which the system leaves out where a disk is full
         raise
     draft.replace(path)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")

@@ -1,5 +1,6 @@
 """What a run leaves in its folder: run.log, config.yaml, rounds.csv, provenance.csv, results.json."""
 
+import contextlib
 import csv
 import io
 import json
@@ -7,6 +8,7 @@ import logging
 import logging.handlers
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +24,8 @@ from tracefl.config import CIRCUMSTANCES, Settings, fingerprint
 from tracefl.errors import RecordError, one_line
 from tracefl.provenance import RoundRecord, TracedInput
 from tracefl.round_files import cannot_write
-from tracefl.rounds import RoundResult, RoundStore
-from tracefl.text_files import write_atomically
+from tracefl.rounds import KEEPS, RoundResult, RoundStore
+from tracefl.text_files import append_atomically, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,11 @@ class RunFolder:
         return (self.path / "results.json").exists()
 
     @property
+    def is_ours(self) -> bool:
+        """This process holds the folder."""
+        return self._claim is not None and self._claim.is_ours
+
+    @property
     def work(self) -> Path:
         """Files that live no longer than the run: the clients' prepared examples."""
         return self.path / ".work"
@@ -137,7 +144,10 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._claim = Claim(self.path)
+        if self.is_complete and not self.settings.config["overwrite"]:
+            raise RecordError(f"{self.path} was completed by another process meanwhile; nothing was run", 1)
         if resume:
+            self._warn_if_less_is_kept()
             rounds_done = self.rounds.rewind()
             if not rounds_done:
                 self._clear()
@@ -158,33 +168,42 @@ class RunFolder:
         assert self._claim is not None
         self._claim.check()
         self.rounds.commit(result, record)
-        self._write_tables()
+        try:
+            rows = provenance_rows(result.server_round, result.traced)
+            append_atomically(self.path / "rounds.csv", *_csv_parts(ROUND_COLUMNS, [result.row]))
+            append_atomically(self.path / "provenance.csv", *_csv_parts(PROVENANCE_COLUMNS, rows))
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
     def close(self) -> None:
         """Delete what lives no longer than the run, and let go of the folder."""
         if self._claim is not None:
-            shutil.rmtree(self.work, ignore_errors=True)
+            if self.is_ours:
+                shutil.rmtree(self.work, ignore_errors=True)
             self._claim.release()
             self._claim = None
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write results.json, which marks the run complete."""
-        self.rounds.finish()
         write_atomically(self.path / "results.json", json.dumps(results, indent=1) + "\n")
+        self.rounds.finish()  # only now: until the run is complete, a kill must leave what it goes on from
 
-    def results(self) -> list[RoundResult]:
-        """Return the committed rounds."""
-        return list(self.rounds.results())
+    def rows(self) -> list[Mapping[str, Any]]:
+        """Return the rows of the recorded rounds."""
+        return [result.row for result in self.rounds.results()]
 
     def _write_tables(self) -> None:
-        """Bring rounds.csv and provenance.csv up to the recorded rounds, each replaced at one stroke."""
-        results = list(self.rounds.results())
-        try:
-            write_atomically(self.path / "rounds.csv", to_csv(ROUND_COLUMNS, (r.row for r in results)))
-            rows = (row for r in results for row in provenance_rows(r.server_round, r.traced))
-            write_atomically(self.path / "provenance.csv", to_csv(PROVENANCE_COLUMNS, rows))
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
+        """Write rounds.csv and provenance.csv of the recorded rounds anew."""
+        rows = (row for r in self.rounds.results() for row in provenance_rows(r.server_round, r.traced))
+        write_atomically(self.path / "rounds.csv", to_csv(ROUND_COLUMNS, self.rows()))
+        write_atomically(self.path / "provenance.csv", to_csv(PROVENANCE_COLUMNS, rows))
+
+    def _warn_if_less_is_kept(self) -> None:
+        """Say that rounds which the run has kept until now will go."""
+        if (self.path / "config.yaml").exists():
+            before = read_config(self.path / "config.yaml").get("store", {}).get("keep", self.rounds.keep)
+            if KEEPS.index(before) > KEEPS.index(self.rounds.keep):
+                log.warning("store.keep=%s now, and the run kept %s: older weights go", self.rounds.keep, before)
 
     def _clear(self) -> None:
         """Delete a run; its results first, so that a kill leaves it unfinished, and its configuration not at all."""
@@ -239,6 +258,12 @@ def provenance_rows(server_round: int, traced: Iterable[TracedInput]) -> Iterabl
         }
 
 
+def _csv_parts(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the heading and the lines of rows as CSV text."""
+    heading, _, lines = to_csv(columns, rows).partition("\n")
+    return f"{heading}\n", lines
+
+
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Return rows as CSV text; what is None stays empty."""
     text = io.StringIO()
@@ -276,7 +301,7 @@ class RunLog:
 
     def open(self, path: Path) -> None:
         """Write what came so far, and everything to come, to ``path``."""
-        file = logging.FileHandler(path)
+        file = _LogFile(path)
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._buffer.setTarget(file)
         self._buffer.flush()
@@ -288,6 +313,22 @@ class RunLog:
         for handler in self._handlers:
             logging.getLogger().removeHandler(handler)
             handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log file whose disk may be full: it then says so once, and never stands in the way of the run's own error."""
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        del record
+        if not self._failed:
+            self._failed = True
+            log.warning("%s cannot be written any more: %s", self.baseFilename, sys.exc_info()[1])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class _TerminalHandler(logging.Handler):
@@ -306,7 +347,8 @@ class _TerminalHandler(logging.Handler):
         if record.name == "py.warnings":  # "file:line: Category: message\n  source line"
             text = text.splitlines()[0].split(": ", 2)[-1]
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        self._console.print(prefix + text, soft_wrap=True, highlight=False, markup=False)
+        with contextlib.suppress(OSError):  # a terminal that is gone, or a full disk behind it: run.log has it all
+            self._console.print(prefix + text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from tracefl.errors import one_line
 from tracefl.observer import Observer
 from tracefl.rounds import RoundResult
+from tracefl.stopping import children_deaf_to_warnings
 from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ class WandbTracker(Observer):
         self._calls: Queue[Callable[[], None] | None] = Queue(_WAITING)
         self._calls.put(self._begin)
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
-        self._thread.start()
+        with children_deaf_to_warnings():
+            self._thread.start()
 
     def round_finished(self, result: RoundResult) -> None:
         """Send a round's measured values and its traced inputs as one step, when W&B is ready for it."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from tracefl.errors import RunStopped
+from tracefl.claim import refuse_if_claimed
+from tracefl.errors import RecordError, RunStopped
 from tracefl.jobs.plan import Plan
 from tracefl.report.terminal import duration
 from tracefl.run_state import read_run_state
@@ -37,12 +38,10 @@ def run_jobs(plans: Sequence[Plan], extra: Sequence[str], console: Console) -> i
     with RunningProcess() as running:
         for number, plan in enumerate(plans, 1):
             head = f"[{number}/{len(plans)}] run {plan.job.index}:"
-            state = read_run_state(plan.folder, plan.config["num_rounds"]).state
-            if state == "running" or (state == "done" and not plan.config["overwrite"]):
+            reason = _reason_to_skip(plan)
+            if reason is not None:
                 skipped.append(plan)
-                _say(
-                    console, f"{head} {'complete already' if state == 'done' else 'another process is at it'}: skipped"
-                )
+                _say(console, f"{head} {reason}: skipped")
                 continue
             _say(console, f"{head} {plan.job.command(extra)}")
             began = time.monotonic()
@@ -65,6 +64,18 @@ def run_jobs(plans: Sequence[Plan], extra: Sequence[str], console: Console) -> i
         + (f" (runs {names})" if failed else ""),
     )
     return min(len(failed), MOST_FAILED)
+
+
+def _reason_to_skip(plan: Plan) -> str | None:
+    state = read_run_state(plan.folder, plan.config["num_rounds"]).state
+    if state == "done" and not plan.config["overwrite"]:
+        return "complete already"
+    if state == "running":
+        try:
+            refuse_if_claimed(plan.folder)  # a run that was just killed on another node is not running
+        except RecordError:
+            return "another process is at it"
+    return None
 
 
 class RunningProcess:

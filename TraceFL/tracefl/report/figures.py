@@ -1,6 +1,6 @@
 """Figures of a run, drawn with matplotlib without a display."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ matplotlib.use("Agg")  # no display needed, none opened
 from matplotlib import pyplot as plt
 
 from tracefl.datasets import FederatedData
-from tracefl.rounds import RoundResult
 
 # Okabe and Ito's colours, told apart by colour-blind readers too: blue, orange, green, grey.
 _CURVES = (
@@ -23,12 +22,12 @@ _CURVES = (
 )
 
 
-def draw_run(results: Sequence[RoundResult], data: FederatedData, path: Path) -> None:
+def draw_run(rows: Sequence[Mapping[str, Any]], data: FederatedData, path: Path) -> None:
     """Draw a run: its accuracies over the rounds, and how many examples of each class each client holds."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    rounds = [result.server_round for result in results]
+    rounds = [row["round"] for row in rows]
     for column, name, colour, style in _CURVES:
-        values = [result.row[column] for result in results]
+        values = [row[column] for row in rows]
         if any(value is not None for value in values):
             percents = [float("nan") if value is None else 100 * value for value in values]
             left.plot(rounds, percents, style, color=colour, label=name, markersize=5)

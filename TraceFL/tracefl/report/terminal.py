@@ -1,6 +1,8 @@
 """A run in the terminal: bars for rounds and clients, one line a round, a table at the end."""
 
 import logging
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,15 @@ from tracefl.progress import Progress as RunProgress
 from tracefl.rounds import RoundResult
 
 log = logging.getLogger(__name__)
+
+
+class TerminalConsole(Console):
+    """A terminal that may go away, as in ``| head``: the run goes on, and run.log has what it says."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of it at its end
 
 
 class Terminal(Observer):
