@@ -9,7 +9,7 @@ run: .venv/.installed
 	$(BIN)/python -m tracefl.main $(ARGS)
 
 test: .venv/.installed
-	cd TraceFL && ../$(BIN)/python -m pytest $(ARGS)
+	cd TraceFL && ../$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/.installed
 	cd TraceFL && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy

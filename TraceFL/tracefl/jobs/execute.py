@@ -13,6 +13,7 @@ from rich.console import Console
 from tracefl.claim import refuse_if_claimed
 from tracefl.errors import RecordError, RunStopped
 from tracefl.jobs.plan import Plan
+from tracefl.jobs.status import look, summary
 from tracefl.report.terminal import duration
 from tracefl.run_state import read_run_state
 
@@ -57,6 +58,8 @@ def run_jobs(plans: Sequence[Plan], extra: Sequence[str], console: Console) -> i
             if status == RunStopped.exit_status or running.stop_signal is not None:
                 _say(console, f"stopped at run {plan.job.index}; the same command goes on")
                 return INTERRUPTED if running.stop_signal == signal.SIGINT else RunStopped.exit_status
+            if number < len(plans):
+                _say(console, summary(*look(plans)))
     names = ", ".join(str(plan.job.index) for plan in failed)
     _say(
         console,

@@ -18,8 +18,7 @@ _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yel
 
 def show_status(plans: Sequence[Plan], console: Console) -> None:
     """Print every run's state and time left, and a line for all of them."""
-    states = [read_run_state(plan.folder, plan.config["num_rounds"]) for plan in plans]
-    left = seconds_left([plan.config for plan in plans], states)
+    states, left = look(plans)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("", "run", "state", "rounds", "took", "left", "why it failed"):
         table.add_column(
@@ -37,6 +36,12 @@ def show_status(plans: Sequence[Plan], console: Console) -> None:
         )
     console.print(table)
     console.print(summary(states, left), soft_wrap=True, highlight=False)
+
+
+def look(plans: Sequence[Plan]) -> tuple[list[RunState], list[float | None]]:
+    """Return every run's state, and its time left in seconds, None where nothing is known."""
+    states = [read_run_state(plan.folder, plan.config["num_rounds"]) for plan in plans]
+    return states, seconds_left([plan.config for plan in plans], states)
 
 
 def summary(states: Sequence[RunState], left: Sequence[float | None]) -> str:
