@@ -196,7 +196,7 @@ class Stub(Job):
     def arguments(self, extra):
         return ["-c", *self.overrides]
 
-config = {"num_rounds": 1, "overwrite": False}
+config = {"num_rounds": 1, "overwrite": False, "model": {"name": "stub"}}
 plans = [Plan(Stub(i, (code,)), config, Path("none") / str(i)) for i, code in enumerate(sys.argv[1:])]
 sys.exit(execute.run_jobs(plans, [], Console(width=150)))
 """
@@ -245,6 +245,7 @@ def test_the_exit_status_counts_the_failed_to_100():
     script = subprocess.run([sys.executable, "-c", PLAN, *codes, "pass"], capture_output=True, text=True)
     assert script.returncode == 4
     assert "with signal 9" in script.stdout
+    assert "5 runs: 0 done, 0 running, 0 failed, 0 stopped, 5 to do; left, one after the other: -" in script.stdout
     assert script.stdout.strip().endswith("5 runs: 1 done, 0 skipped, 4 failed (runs 0, 1, 2, 3)")
 
 

@@ -70,10 +70,11 @@ def test_central_clips_adds_seeded_noise_and_traces_what_is_deployed(tmp_path):
     check_traces_again(folder)
     # Traced before the noise, the same rounds are trained, and provenance is asked of another model.
     before = run(tmp_path / "two", *private, "privacy.trace=before_noise", "total_cpus=1")
-    kept = {path.name for path in (folder / "rounds/0002/weights").iterdir()}
-    assert {"global.safetensors", "previous_global.safetensors", "before_noise.safetensors"} < kept
+    place = folder / "rounds" / "0002"
+    kept = {str(path.relative_to(place)) for path in place.rglob("*.safetensors")}
+    assert {"global.safetensors", "weights/previous_global.safetensors", "weights/before_noise.safetensors"} < kept
     for name in kept:
-        files = [f / "rounds" / "0002" / "weights" / name for f in (folder, before)]
+        files = [f / "rounds" / "0002" / name for f in (folder, before)]
         assert files[0].read_bytes() == files[1].read_bytes(), name
     for column in ("global_accuracy", "global_loss", "train_loss"):
         assert [row[column] for row in rows(before / "rounds.csv")] == [row[column] for row in table], column
@@ -109,7 +110,7 @@ def test_dp_sgd_trains_with_group_norm_and_writes_what_each_client_has_spent(tmp
     )
     assert "20 BatchNorm layers are replaced by GroupNorm: bn1, layer1.0.bn1, " in (folder / "run.log").read_text()
     assert json.loads((folder / "model.json").read_text())["norm"] == "group"
-    weights = load_file(folder / "rounds" / "0002" / "weights" / "global.safetensors")
+    weights = load_file(folder / "rounds" / "0002" / "global.safetensors")
     assert not any(name.startswith("_module") or "running" in name for name in weights)
     assert "layer1.0.bn1.weight" in weights
     results = [json.loads((folder / f"rounds/000{n}/round.json").read_text()) for n in (1, 2)]
