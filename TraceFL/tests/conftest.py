@@ -1,5 +1,6 @@
 """Fixtures for the whole suite: tiny configurations, the real data where it is there."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def compose_config(*overrides):
 
 def compose_settings(*overrides):
     return read_settings(compose_config(*overrides))
+
+
+def call_main(monkeypatch, capture, main, name, *arguments):
+    """Call a command in this process; returns (status, stdout, stderr)."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    try:
+        main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    out, err = capture.readouterr()
+    return status, out, err
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 import csv
 import json
-import sys
 import time
 
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import compose_config
+from tests.conftest import call_main, compose_config
 from tracefl.claim import Claim
 from tracefl.collect import main, run_folders
 from tracefl.config import run_folder
@@ -57,17 +56,7 @@ def make_run(logs, rounds, *overrides, state="done", seconds=100.0, error=None):
 
 @pytest.fixture
 def collect(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["collect", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
+    return lambda *arguments: call_main(monkeypatch, capsys, main, "collect", *arguments)
 
 
 def read(path):

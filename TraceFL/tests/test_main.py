@@ -7,7 +7,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from tests.conftest import compose_config
+from tests.conftest import call_main, compose_config
 from tracefl.main import main
 
 
@@ -18,14 +18,7 @@ def run(monkeypatch, tmp_path, capfd):
 
     def call(*arguments):
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["tracefl", *arguments])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code
-        out, err = capfd.readouterr()
-        return status, out, err
+        return call_main(monkeypatch, capfd, main, "tracefl", *arguments)
 
     return call
 

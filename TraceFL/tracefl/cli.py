@@ -1,7 +1,8 @@
 """Help, and errors of the command line that say what is near."""
 
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from tracefl.errors import ConfigError, one_line
+from tracefl.errors import ConfigError, TraceFLError, one_line
 from tracefl.names import did_you_mean
 
 CONF = Path(__file__).parent / "conf"
@@ -22,6 +23,25 @@ _HEAD = """TraceFL: train a federation and trace its predictions to the clients 
     python -m tracefl.main dry_run=true            print what would run, and stop
     python -m tracefl.main model=gpt --cfg job     print the whole configuration, and stop
 """
+
+
+def run_tool(document: str | None, usage: str, run: Callable[[list[str]], None]) -> None:
+    """Be a small command: help without arguments or when asked, bad input in one line and exit status 2.
+
+    Args:
+        document: The module's docstring.
+        usage: One line.
+        run: Does the work, given the arguments.
+    """
+    arguments = sys.argv[1:]
+    if not arguments or {"-h", "--help"} & set(arguments):
+        sys.stdout.write(f"{document}\nusage: {usage}\n")
+        sys.exit(0 if arguments else 2)
+    try:
+        run(arguments)
+    except (TraceFLError, OSError) as error:
+        sys.stderr.write(f"tracefl: {one_line(error)}\n")
+        sys.exit(2)
 
 
 def help_text() -> str:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tracefl.cli import choices
+from tracefl.cli import choices, run_tool
 from tracefl.composing import compose_configs
 from tracefl.config import read_provenance
-from tracefl.errors import ConfigError, RecordError, TraceFLError, one_line
+from tracefl.errors import ConfigError, RecordError, one_line
 from tracefl.jobs.table import JOBS
 from tracefl.provenance import Method
 from tracefl.report.collected import CollectedRun, read_run, settings_table
+from tracefl.report.terminal import say
 from tracefl.text_files import write_atomically
 from tracefl.tracking import to_csv
 
@@ -27,16 +28,13 @@ USAGE = "python -m tracefl.collect FOLDER [csv=FILE]"
 
 def main() -> None:
     """Collect and print; bad input is one line and exit status 2."""
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        sys.stdout.write(f"{__doc__}\nusage: {USAGE}\n")
-        sys.exit(0 if arguments else 2)
-    try:
-        root, csv = _read_arguments(arguments)
-        collect(root, csv, Console(width=None if sys.stdout.isatty() else 200))
-    except (TraceFLError, OSError) as error:
-        sys.stderr.write(f"tracefl: {one_line(error)}\n")
-        sys.exit(2)
+    run_tool(
+        __doc__,
+        USAGE,
+        lambda arguments: collect(
+            *_read_arguments(arguments), console=Console(width=None if sys.stdout.isatty() else 200)
+        ),
+    )
 
 
 def collect(root: Path, csv: Path, console: Console) -> None:
@@ -55,7 +53,7 @@ def collect(root: Path, csv: Path, console: Console) -> None:
         except (RecordError, OSError) as error:
             damaged.append(one_line(error))
     for problem in damaged:
-        _say(console, f"left out: {problem}")
+        say(console, f"left out: {problem}")
     if not runs:
         raise RecordError(f"{root} holds {'only damaged runs' if damaged else 'no run'}; give a run's log_dir")
     write_atomically(csv, to_csv(tuple(runs[0].row), (run.row for run in runs)))
@@ -66,8 +64,8 @@ def collect(root: Path, csv: Path, console: Console) -> None:
     for run in unfinished:
         state = run.state
         why = f" ({state.error})" if state.error else ""
-        _say(console, f"{state.state}: {run.row['folder']}, {state.rounds_done} of {state.num_rounds} rounds{why}")
-    _say(console, f"{len(done)} runs done, {len(unfinished)} unfinished, {len(damaged)} damaged; all in {csv}")
+        say(console, f"{state.state}: {run.row['folder']}, {state.rounds_done} of {state.num_rounds} rounds{why}")
+    say(console, f"{len(done)} runs done, {len(unfinished)} unfinished, {len(damaged)} damaged; all in {csv}")
 
 
 def run_folders(root: Path) -> Iterator[Path]:
@@ -103,10 +101,6 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Path, Path]:
             raise ConfigError(f"unknown argument {option!r}; usage: {USAGE}")
         csv = Path(value).expanduser()
     return folder, csv
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

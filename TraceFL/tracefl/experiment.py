@@ -55,9 +55,9 @@ class Experiment:
         self.num_examples = {client_id: len(examples) for client_id, examples in prepared.data.clients.items()}
         self.ledger = self._ledger()
         self.folder = folder
-        self.progress = Progress(settings.config["num_rounds"])
+        self.progress: Progress
         self.observers: tuple[Observer, ...] = ()
-        self.stop = StopRequest()
+        self.stop: StopRequest
         self._round_began = 0.0
         self._writer: ThreadPoolExecutor
         self._writing: Future[None] | None = None
@@ -151,10 +151,10 @@ class Experiment:
 
     def _privacy(self) -> PrivacySettings:
         """Return the settings of privacy, those of an adaptive norm as the last recorded round left it."""
-        privacy, rows = self.settings.privacy, self.folder.rows()
-        if privacy.initial_clipping_norm is None or not rows:
+        privacy = self.settings.privacy
+        if privacy.initial_clipping_norm is None or not self.progress.rounds_done:
             return privacy
-        return dataclasses.replace(privacy, initial_clipping_norm=rows[-1]["next_clipping_norm"])
+        return dataclasses.replace(privacy, initial_clipping_norm=self.folder.rows()[-1]["next_clipping_norm"])
 
     def _ledger(self) -> PrivacyLedger | None:
         """Return the account of DP-SGD, None without it; refuses a model that cannot be trained so.

@@ -118,27 +118,16 @@ class RoundStore:
 
         What is damaged is named in the log.
         """
-        last = usable = 0
+        last = 0
         for number in self._numbers("round.json"):
             if number != last + 1:
                 log.warning("round %d is missing in %s", last + 1, self.folder)
                 break
-            try:
-                self._check(number, "round.json")
-            except RecordError as error:
-                log.warning("%s", error)
+            if not self._is_whole(number, "round.json"):
                 break
             last = number
-        for number in reversed(self._numbers("global.safetensors")):
-            if number > last:
-                continue
-            try:
-                self._check(number, "global.safetensors")
-            except RecordError as error:
-                log.warning("%s", error)
-                continue
-            usable = number
-            break
+        kept = (number for number in reversed(self._numbers("global.safetensors")) if number <= last)
+        usable = next((number for number in kept if self._is_whole(number, "global.safetensors")), 0)
         for leftover in (*self.folder.glob(".*"), *self.folder.glob("[0-9]*/.*"), *self.folder.glob("[0-9]*")):
             if leftover.name.startswith(".") or (leftover.name.isdigit() and int(leftover.name) > usable):
                 self._delete(leftover)
@@ -212,6 +201,15 @@ class RoundStore:
 
     def _check(self, server_round: int, name: str) -> None:
         check_file(self._place(server_round), name)
+
+    def _is_whole(self, server_round: int, name: str) -> bool:
+        """Return whether a file is as it was written; one that is not is named in the log."""
+        try:
+            self._check(server_round, name)
+        except RecordError as error:
+            log.warning("%s", error)
+            return False
+        return True
 
     def _numbers(self, name: str) -> list[int]:
         """Return the rounds that hold a file or folder of that name, ascending."""

@@ -5,7 +5,6 @@ rows of the run's provenance.csv; with others it answers the same question diffe
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from tracefl.cli import explain_config_error
+from tracefl.cli import explain_config_error, run_tool
 from tracefl.config import read_provenance
 from tracefl.datasets import load_examples
-from tracefl.errors import ConfigError, RecordError, TraceFLError, one_line
+from tracefl.errors import ConfigError, RecordError
 from tracefl.models import ModelSpec, build_model
 from tracefl.privacy import PRIVACY_TRACES
 from tracefl.privacy.settings import read_privacy
@@ -41,15 +40,7 @@ USAGE = (
 
 def main() -> None:
     """Trace one stored round and print it; bad input is one line and exit status 2."""
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        sys.stdout.write(f"{__doc__}\nusage: {USAGE}\n")
-        sys.exit(0 if arguments else 2)
-    try:
-        _main(Path(arguments[0]), arguments[1:])
-    except (TraceFLError, OSError) as error:
-        sys.stderr.write(f"tracefl: {one_line(error)}\n")
-        sys.exit(2)
+    run_tool(__doc__, USAGE, lambda arguments: _main(Path(arguments[0]), arguments[1:]))
 
 
 def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[str] = ()) -> tuple[int, RoundTrace]:

@@ -88,7 +88,7 @@ class RunFolder:
         self._claim: Claim | None = None
         if path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
             self._refuse_another_run()
-        ancestor = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        ancestor = self._nearest_folder
         if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
             raise RecordError(f"cannot write below {ancestor}; set log_dir to a folder that can be written")
 
@@ -96,6 +96,11 @@ class RunFolder:
     def is_complete(self) -> bool:
         """A run of this configuration has finished here."""
         return (self.path / "results.json").exists()
+
+    @property
+    def _nearest_folder(self) -> Path:
+        """The run's folder, or where it is not there yet the nearest that is."""
+        return next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
 
     @property
     def is_ours(self) -> bool:
@@ -120,7 +125,7 @@ class RunFolder:
         Raises:
             RecordError: The disk has less.
         """
-        there = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
+        there = self._nearest_folder
         kept = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
         free, missing = shutil.disk_usage(there).free, needed - kept
         log.info("disk: the run needs %s at most, %s are free", decimal(needed), decimal(free))

@@ -1,10 +1,10 @@
 """The job scripts' command line, called in this process."""
 
 import shlex
-import sys
 
 import pytest
 
+from tests.conftest import call_main
 from tracefl.jobs.__main__ import main
 
 COUNTS = {"training": 36, "dp": 38, "scalability": 10, "dirichlet": 60}
@@ -16,17 +16,7 @@ def jobs(monkeypatch, capsys):
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     monkeypatch.delenv("DATA_ROOT", raising=False)
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["jobs", *arguments])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
+    return lambda *arguments: call_main(monkeypatch, capsys, main, "jobs", *arguments)
 
 
 def listed(jobs, name, *arguments):

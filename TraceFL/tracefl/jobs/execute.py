@@ -14,7 +14,7 @@ from tracefl.claim import refuse_if_claimed
 from tracefl.errors import RecordError, RunStopped
 from tracefl.jobs.plan import Plan
 from tracefl.jobs.status import look, summary
-from tracefl.report.terminal import duration
+from tracefl.report.terminal import duration, say
 from tracefl.run_state import read_run_state
 
 MOST_FAILED = 100  # as an exit status; above 125 they mean other things
@@ -42,26 +42,26 @@ def run_jobs(plans: Sequence[Plan], extra: Sequence[str], console: Console) -> i
             reason = _reason_to_skip(plan)
             if reason is not None:
                 skipped.append(plan)
-                _say(console, f"{head} {reason}: skipped")
+                say(console, f"{head} {reason}: skipped")
                 continue
-            _say(console, f"{head} {plan.job.command(extra)}")
+            say(console, f"{head} {plan.job.command(extra)}")
             began = time.monotonic()
             status = running.run([sys.executable, *plan.job.arguments(extra)])
             took = duration(time.monotonic() - began)
             if status == 0:
                 done.append(plan)
-                _say(console, f"{head} done in {took}")
+                say(console, f"{head} done in {took}")
             elif running.stop_signal is None and status != RunStopped.exit_status:
                 failed.append(plan)
                 reason = f"signal {-status}" if status < 0 else f"exit status {status}"
-                _say(console, f"{head} FAILED after {took} with {reason}")
+                say(console, f"{head} FAILED after {took} with {reason}")
             if status == RunStopped.exit_status or running.stop_signal is not None:
-                _say(console, f"stopped at run {plan.job.index}; the same command goes on")
+                say(console, f"stopped at run {plan.job.index}; the same command goes on")
                 return INTERRUPTED if running.stop_signal == signal.SIGINT else RunStopped.exit_status
             if number < len(plans):
-                _say(console, summary(*look(plans)))
+                say(console, summary(*look(plans)))
     names = ", ".join(str(plan.job.index) for plan in failed)
-    _say(
+    say(
         console,
         f"{len(plans)} runs: {len(done)} done, {len(skipped)} skipped, {len(failed)} failed"
         + (f" (runs {names})" if failed else ""),
@@ -119,7 +119,3 @@ class RunningProcess:
         self.stop_signal = signal.SIGTERM if number == signal.SIGHUP else number
         if self._process is not None:
             self._process.send_signal(self.stop_signal)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)

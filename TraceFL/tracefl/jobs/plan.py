@@ -28,9 +28,13 @@ class Job:
         chosen = [override.partition("=") for override in self.overrides]
         return " ".join(value if key in _CHOICES else f"{key.split('.')[-1]}={value}" for key, _, value in chosen)
 
+    def all_overrides(self, extra: Sequence[str]) -> list[str]:
+        """Return what follows ``python -m tracefl.main``; what the user adds comes last, and so wins."""
+        return [*self.overrides, "resume=true", *extra]
+
     def arguments(self, extra: Sequence[str]) -> list[str]:
-        """Return the whole command's arguments; what the user adds comes last, and so wins."""
-        return ["-m", "tracefl.main", *self.overrides, "resume=true", *extra]
+        """Return the whole command's arguments."""
+        return ["-m", "tracefl.main", *self.all_overrides(extra)]
 
     def command(self, extra: Sequence[str]) -> str:
         """Return the command as a line for a shell."""
@@ -63,5 +67,5 @@ def plan_jobs(jobs: Sequence[Job], extra: Sequence[str]) -> list[Plan]:
     """
     from tracefl.config import run_folder  # brings torch: --list and --count do not wait for it
 
-    configs = compose_configs([*job.overrides, "resume=true", *extra] for job in jobs)
+    configs = compose_configs(job.all_overrides(extra) for job in jobs)
     return [Plan(job, config, run_folder(config)) for job, config in zip(jobs, configs, strict=True)]

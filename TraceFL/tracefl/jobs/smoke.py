@@ -4,7 +4,6 @@ A run alone takes most of its time to import its libraries. So they are imported
 forked from there: it has its own memory, its own Ray and its own end.
 """
 
-import contextlib
 import multiprocessing
 import os
 import shutil
@@ -22,6 +21,7 @@ from tracefl.environment import cpus_here
 from tracefl.jobs.execute import MOST_FAILED
 from tracefl.jobs.miniature import data_root, miniature
 from tracefl.jobs.plan import Plan
+from tracefl.report.terminal import say
 
 _MOST_AT_ONCE = 4
 _MOST_SECONDS = 600.0  # of one run in miniature; longer, and it hangs
@@ -58,7 +58,7 @@ def smoke(name: str, plans: Sequence[Plan], extra: Sequence[str], console: Conso
     logs = Path(plans[0].config["log_dir"]).expanduser() / "smoke" / name
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
-    _say(console, f"{len(plans)} runs in miniature, data: {root or 'DATA_ROOT is not set, so stand-ins'}, logs: {logs}")
+    say(console, f"{len(plans)} runs in miniature, data: {root or 'DATA_ROOT is not set, so stand-ins'}, logs: {logs}")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tracefl.jobs.preload"])
     began, failed, waiting, going = time.monotonic(), 0, list(plans), list[_Run]()
@@ -74,7 +74,7 @@ def smoke(name: str, plans: Sequence[Plan], extra: Sequence[str], console: Conso
         for run in going:
             run.process.terminate()
     seconds = time.monotonic() - began
-    _say(
+    say(
         console,
         f"{len(plans)} runs in miniature: {len(plans) - failed} worked, {failed} failed, in {seconds:.0f} s "
         f"({seconds / len(plans):.1f} s a run)",
@@ -88,7 +88,7 @@ def _start(
     small, words = miniature(plan.config, root)
     own = logs / str(plan.job.index)  # two runs may be the same in miniature, where data stands in for other data
     own.mkdir()
-    arguments = [*plan.job.overrides, "resume=true", *extra, *small, f'log_dir="{own}"']
+    arguments = plan.job.all_overrides([*extra, *small, f'log_dir="{own}"'])
     output = own / "output.txt"
     process = context.Process(target=_run, args=(arguments, str(output)))
     run = _Run(plan, words, process, output, time.monotonic())
@@ -125,14 +125,9 @@ def _judge(run: _Run, console: Console) -> bool:
     if problem is None and run.process.exitcode != 0:
         lines = run.output.read_text(errors="replace").strip().splitlines() if run.output.exists() else []
         problem = lines[-1] if lines else f"exit status {run.process.exitcode}"
-    _say(
+    say(
         console,
         f"{'ok    ' if problem is None else 'FAILED'} {run.seconds:5.1f} s  {run.plan.job.index:>2} "
         f"{run.plan.job.label}  [{run.words}]" + ("" if problem is None else f"\n       {problem}  (see {run.output})"),
     )
     return problem is None
-
-
-def _say(console: Console, text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -145,6 +145,11 @@ def show_run(console: Console, rows: Sequence[Mapping[str, Any]], folder: Path) 
     console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
 
 
+def say(console: Console, text: str) -> None:
+    """Print a line as it is, neither wrapped nor coloured."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
 def duration(seconds: float | None) -> str:
     """Return seconds as text such as ``1h05m`` or ``40s``, ``-`` where they are not known."""
     if seconds is None:
