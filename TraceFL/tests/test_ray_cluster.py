@@ -159,3 +159,31 @@ def test_nothing_is_left_of_a_killed_run(tmp_path):
     while (left := family.keys() & {pid for pid, _, _ in processes()}) and time.monotonic() < until:
         time.sleep(0.5)
     assert [family[pid] for pid in left] == []
+
+
+ENDS_AT_ONCE = """
+import time
+import ray
+from tracefl.ray_cluster import Resources, ray_cluster
+
+class Worker:  # as Flower's ends
+    def ready(self):
+        return True
+    def terminate(self):
+        ray.actor.exit_actor()
+
+for seconds in (0, 0.02):
+    with ray_cluster(Resources(4, 0, 1, 0)) as starting:
+        starting.result()
+        workers = [ray.remote(Worker).options(max_restarts=-1, max_task_retries=1).remote() for _ in range(4)]
+        ray.get([worker.ready.remote() for worker in workers])
+        for worker in workers:
+            worker.terminate.remote()
+        time.sleep(seconds)
+"""
+
+
+def test_workers_that_end_with_their_cluster_say_nothing(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", ENDS_AT_ONCE]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

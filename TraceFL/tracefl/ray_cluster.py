@@ -139,7 +139,11 @@ def _start(resources: Resources) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        _system_config={"preload_python_modules": ["tracefl.worker_imports"]},
+        _system_config={
+            "preload_python_modules": ["tracefl.worker_imports"],
+            # Flower ends its workers by a task that Ray counts as failed, would report, and sometimes cannot any more.
+            "enable_output_error_log_if_still_retry": False,
+        },
     )
 
 
