@@ -1,9 +1,8 @@
 """From a composed configuration to checked, typed settings; illegal values stop here, before any data loads."""
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,18 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tracefl.cli import choices
+from tracefl.config_rules import check_group, check_values
 from tracefl.datasets import DatasetSettings, PartitionSettings, check_source
 from tracefl.environment import cpus_here
 from tracefl.errors import ConfigError
 from tracefl.models import ModelSettings, find_model
 from tracefl.models.weights import check_exists
-from tracefl.privacy import PRIVACY_TRACES, PrivacySettings
+from tracefl.privacy import PrivacySettings
 from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import Method
 from tracefl.provenance.engine import Precision
 from tracefl.provenance.layers import OPTIONS
-from tracefl.provenance.method import METHOD_TARGETS, REFERENCES, WEIGHTINGS
-from tracefl.rounds import DTYPES, KEEPS, KINDS
-from tracefl.training import OPTIMIZERS, PRECISIONS, TrainingSettings
+from tracefl.training import TrainingSettings
 
 # Keys that say where and how a run happens, and so change none of its numbers.
 CIRCUMSTANCES = (
@@ -113,109 +110,6 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """What a key may hold."""
-
-    kinds: tuple[type, ...]
-    allowed: Callable[[Any], bool]
-    wanted: str
-    optional: bool = False
-
-    def check(self, key: str, value: Any) -> None:
-        if value is None and self.optional:
-            return
-        wrong_kind = not isinstance(value, self.kinds) or (isinstance(value, bool) and bool not in self.kinds)
-        if wrong_kind or not self.allowed(value):
-            raise ConfigError(f"{key} must be {self.wanted}{' or null' if self.optional else ''}, got {value!r}")
-
-
-def _whole(least: int, optional: bool = False) -> _Rule:
-    return _Rule((int,), lambda v: v >= least, f"a whole number of at least {least}", optional)
-
-
-def _one_of(choices: tuple[str, ...]) -> _Rule:
-    return _Rule((str,), lambda v: v in choices, f"one of {', '.join(choices)}")
-
-
-def _is_address(text: str) -> bool:
-    host, _, port = text.rpartition(":")
-    return bool(host) and port.isdigit() and 0 < int(port) < 65536
-
-
-_ABOVE_0 = _Rule((int, float), lambda v: 0 < v < float("inf"), "a number above 0")
-_NOT_NEGATIVE = _Rule((int, float), lambda v: 0 <= v < float("inf"), "a number of at least 0")
-_OPTIONAL_ABOVE_0 = dataclasses.replace(_ABOVE_0, optional=True)
-_OPTIONAL_NOT_NEGATIVE = dataclasses.replace(_NOT_NEGATIVE, optional=True)
-_FLAG = _Rule((bool,), lambda _: True, "true or false")
-_NAME = _Rule((str,), lambda v: bool(v) and "/" not in v and v not in (".", ".."), "a folder's name without '/'")
-
-_TEXT = _Rule((str,), bool, "text (in quotes where it looks like a number)")
-_OPTIONAL_TEXT = _Rule(_TEXT.kinds, _TEXT.allowed, _TEXT.wanted, optional=True)
-
-_RULES: dict[str, _Rule] = {
-    "log_dir": _TEXT,
-    "model.name": _TEXT,
-    "dataset.name": _TEXT,
-    "dataset.hub_id": _OPTIONAL_TEXT,
-    "dataset.path": _OPTIONAL_TEXT,
-    "dataset.root": _OPTIONAL_TEXT,
-    "strategy.name": _one_of(tuple(choices("strategy"))),
-    "privacy.name": _one_of(tuple(choices("privacy"))),
-    "privacy.noise_multiplier": _OPTIONAL_NOT_NEGATIVE,
-    "privacy.clipping_norm": _OPTIONAL_ABOVE_0,
-    "privacy.initial_clipping_norm": _OPTIONAL_ABOVE_0,
-    "privacy.target_clipped_quantile": _Rule((int, float), lambda v: 0 <= v <= 1, "a number in [0, 1]", optional=True),
-    "privacy.clip_norm_lr": _OPTIONAL_ABOVE_0,
-    "privacy.clipped_count_stddev": _OPTIONAL_NOT_NEGATIVE,
-    "privacy.trace": _one_of(PRIVACY_TRACES),
-    "privacy.max_grad_norm": _OPTIONAL_ABOVE_0,
-    "privacy.target_epsilon": _OPTIONAL_ABOVE_0,
-    "privacy.target_delta": _Rule((int, float), lambda v: 0 < v < 1, "a number in (0, 1)", optional=True),
-    "privacy.max_physical_batch_size": _whole(1, optional=True),
-    "exp_key": _NAME,
-    "run_name": _Rule(_NAME.kinds, _NAME.allowed, _NAME.wanted, optional=True),
-    "overwrite": _FLAG,
-    "resume": _FLAG,
-    "dry_run": _FLAG,
-    "seed": _whole(0),
-    "num_clients": _whole(1),
-    "clients_per_round": _whole(1),
-    "num_rounds": _whole(1),
-    "dirichlet_alpha": _ABOVE_0,
-    "batch_size": _whole(1),
-    "client.epochs": _whole(1),
-    "client.lr": _ABOVE_0,
-    "client.optimizer": _one_of(OPTIMIZERS),
-    "client.precision": _one_of(PRECISIONS),
-    "device": _one_of(("cpu", "cuda")),
-    "total_cpus": _whole(1, optional=True),
-    "total_gpus": _whole(0, optional=True),
-    "runs_at_once": _whole(1),
-    "ray.address": _Rule((str,), _is_address, "HOST:PORT", optional=True),
-    "client_resources.cpus": _whole(1),
-    "client_resources.gpus": _Rule((int, float), lambda v: v >= 0, "a number of at least 0", optional=True),
-    "store.keep": _one_of(KEEPS),
-    "store.dtype": _one_of(tuple(DTYPES)),
-    "store.kind": _one_of(KINDS),
-    "strategy.min_clients": _whole(1),
-    "strategy.timeout_seconds": _ABOVE_0,
-    "strategy.proximal_mu": _NOT_NEGATIVE,
-    "provenance.enabled": _FLAG,
-    "provenance.layer_decay": _Rule((int, float), lambda v: 0 < v <= 1, "a number in (0, 1]"),
-    "provenance.weighting": _one_of(WEIGHTINGS),
-    "provenance.reference": _one_of(REFERENCES),
-    "provenance.target": _one_of(METHOD_TARGETS),
-    "provenance.inputs_per_label": _whole(1),
-    "provenance.every": _whole(1),
-    "provenance.counterfactual": _FLAG,
-    "provenance.batch_size": _whole(1),
-    "provenance.memory_budget": _ABOVE_0,
-    "provenance.precision": _one_of(PRECISIONS),
-    "wandb.mode": _one_of(("disabled", "online", "offline")),
-}
-
-
 def read_settings(cfg: DictConfig) -> Settings:
     """Check a composed configuration and turn it into settings.
 
@@ -226,8 +120,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     if missing:
         raise ConfigError(f"{missing[0]} is not set: give {missing[0]}=...")
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    for key, rule in _RULES.items():
-        rule.check(key, _get(config, key))
+    check_values(config)
     model = ModelSettings(**config["model"])
     dataset = DatasetSettings(**config["dataset"])
     partition = dataset.partition_settings(float(config["dirichlet_alpha"]))
@@ -256,10 +149,7 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
     Raises:
         ConfigError: A value is illegal.
     """
-    for key in group:
-        rule = _RULES.get(f"provenance.{key}")
-        if rule is not None:
-            rule.check(f"provenance.{key}", group[key])
+    check_group("provenance", group)
     layers = group["layers"]
     if layers is not None and not (isinstance(layers, list) and layers and all(isinstance(n, str) for n in layers)):
         raise ConfigError(f"provenance.layers must be a list of layer names such as [fc], or null, got {layers!r}")
@@ -361,12 +251,3 @@ def _total_gpus(config: Mapping[str, Any]) -> int:
     if config["total_gpus"] is not None:
         return int(config["total_gpus"])
     return torch.cuda.device_count() if config["device"] == "cuda" else 0
-
-
-def _get(config: Mapping[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            raise ConfigError(f"{key} is missing; groups cannot be null and keys cannot be removed")
-        value = value[part]
-    return value

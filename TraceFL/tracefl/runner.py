@@ -13,9 +13,10 @@ from tracefl.imports import heavy_imports
 from tracefl.observer import Observer
 from tracefl.ray_cluster import Resources, check_shared, ray_cluster
 from tracefl.report.terminal import Terminal, TerminalConsole, show_run
+from tracefl.run_log import RunLog, terminal_lines
 from tracefl.run_state import StatusFile, read_progress
 from tracefl.stopping import StopRequest
-from tracefl.tracking import RunFolder, RunLog, terminal_lines
+from tracefl.tracking import RunFolder
 from tracefl.wandb_tracking import WandbTracker
 
 if TYPE_CHECKING:

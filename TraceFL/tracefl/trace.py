@@ -27,9 +27,10 @@ from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import summarize
 from tracefl.report.terminal import percent
 from tracefl.rounds import RoundStore
+from tracefl.run_log import terminal_lines
 from tracefl.text_files import write_atomically
 from tracefl.tracing import RoundTrace, trace_round
-from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows, read_config, terminal_lines, to_csv
+from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows, read_config, to_csv
 from tracefl.training import evaluate
 
 USAGE = (

@@ -1,6 +1,5 @@
 """What a run leaves in its folder: run.log, config.yaml, rounds.csv, provenance.csv, results.json."""
 
-import contextlib
 import csv
 import io
 import json
@@ -8,14 +7,11 @@ import logging
 import logging.handlers
 import os
 import shutil
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from rich.console import Console
 from rich.filesize import decimal
 from yaml import YAMLError
 
@@ -276,84 +272,6 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-@contextmanager
-def terminal_lines(console: Console) -> Iterator[None]:
-    """Print TraceFL's own log lines and warnings to the terminal while the context lasts."""
-    handler = _TerminalHandler(console)
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    root.addHandler(handler)
-    logging.captureWarnings(capture=True)
-    try:
-        yield
-    finally:
-        logging.captureWarnings(capture=False)
-        root.removeHandler(handler)
-
-
-class RunLog:
-    """All log records of a run in run.log, those from before its folder exists too."""
-
-    def __init__(self) -> None:
-        self._buffer = logging.handlers.MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
-        self._handlers: list[logging.Handler] = [self._buffer]
-
-    def __enter__(self) -> "RunLog":
-        logging.getLogger().addHandler(self._buffer)
-        return self
-
-    def open(self, path: Path) -> None:
-        """Write what came so far, and everything to come, to ``path``."""
-        file = _LogFile(path)
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        self._buffer.setTarget(file)
-        self._buffer.flush()
-        logging.getLogger().removeHandler(self._buffer)
-        logging.getLogger().addHandler(file)
-        self._handlers.append(file)
-
-    def __exit__(self, *error: object) -> None:
-        for handler in self._handlers:
-            logging.getLogger().removeHandler(handler)
-            handler.close()
-
-
-class _LogFile(logging.FileHandler):
-    """A log file whose disk may be full: it then says so once, and never stands in the way of the run's own error."""
-
-    _failed = False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        del record
-        if not self._failed:
-            self._failed = True
-            log.warning("%s cannot be written any more: %s", self.baseFilename, sys.exc_info()[1])
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            super().close()
-
-
-class _TerminalHandler(logging.Handler):
-    """TraceFL's own lines, above the progress bars; libraries' chatter stays in run.log."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        # What stops a run is said by the command line itself, in its last line.
-        return record.name.startswith(("tracefl.", "py.warnings")) and not getattr(record, "said_by_main", False)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.name == "py.warnings":  # "file:line: Category: message\n  source line"
-            text = text.splitlines()[0].split(": ", 2)[-1]
-        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        with contextlib.suppress(OSError):  # a terminal that is gone, or a full disk behind it: run.log has it all
-            self._console.print(prefix + text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
