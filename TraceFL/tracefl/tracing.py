@@ -1,14 +1,26 @@
 """Provenance of one round: the same function during a run and later, from what the run stored."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from tracefl.baselines import Evidence
 from tracefl.config import ProvenanceSettings
 from tracefl.examples import Examples
-from tracefl.provenance import RoundRecord, TracedInput, attribute_round, removal_effects, score_inputs, select_inputs
+from tracefl.faults import Fault
+from tracefl.provenance import (
+    RoundRecord,
+    TracedInput,
+    attribute_round,
+    removal_effects,
+    score_inputs,
+    select_inputs,
+    select_mispredicted,
+)
+from tracefl.suspects import BaselineSettings, Row, compare_rules, row_without_inputs
+from tracefl.training import evaluate
 
 
 @dataclass(frozen=True)
@@ -16,57 +28,110 @@ class RoundTrace:
     """A round's traced inputs and what they took.
 
     Attributes:
-        traced: One entry an input; empty where the global model predicts no held label correctly.
+        traced: One entry an input; empty where no input is to be traced.
+        suspects: Rows of suspects.csv; empty where correct predictions are traced.
         provenance_seconds: Wall time of the attribution.
         counterfactual_seconds: Wall time of the exact removals; 0 where they were not asked for.
     """
 
-    traced: tuple[TracedInput, ...]
-    provenance_seconds: float
-    counterfactual_seconds: float
+    traced: tuple[TracedInput, ...] = ()
+    suspects: tuple[Row, ...] = ()
+    provenance_seconds: float = 0.0
+    counterfactual_seconds: float = 0.0
 
 
-def trace_round(
-    model: nn.Module,
-    record: RoundRecord,
-    server: Examples,
-    predicted: Tensor,
-    label_counts: Tensor,
-    settings: ProvenanceSettings,
-    device: torch.device | str = "cpu",
-) -> RoundTrace:
-    """Trace a round's correct predictions to its clients, and check the answers.
+@dataclass(frozen=True)
+class Tracer:
+    """What is traced of a run's rounds, and how.
 
-    Args:
-        model: Holds ``record.global_weights``.
-        record: The round.
-        server: The server's N examples.
-        predicted: ``(N,)`` what the model predicts for them.
-        label_counts: ``(num_clients, C)`` training examples of each class, row i for client i.
-        settings: What is traced and how.
+    Attributes:
+        provenance: Which inputs, and how they are attributed.
+        label_counts: ``(num_clients, C)`` training examples of each true class, row i for client i.
+        fault: What some clients do wrong; None where nothing is known to be wrong.
+        baselines: Rules that stand beside provenance of mispredictions.
+        seed: Root seed, of what the rules draw.
         device: Where to compute.
     """
-    participants = label_counts[torch.tensor([int(client_id) for client_id in record.clients])]  # (K, C)
-    chosen = select_inputs(predicted, server.labels, participants, settings.inputs_per_label)
-    if not len(chosen):
-        return RoundTrace((), 0.0, 0.0)
-    inputs, labels = server.batch(chosen)
-    begin = time.perf_counter()
-    attribution = attribute_round(
-        model,
-        record,
-        inputs,
-        labels,
-        settings.method,
-        batch_size=settings.batch_size,
-        memory_budget=settings.memory_budget,
-        precision=settings.precision,
-        device=device,
-    )
-    traced_at = time.perf_counter()
-    effects = None
-    if settings.counterfactual and len(record.clients) > 1:
-        effects = removal_effects(model, record, inputs, device=device)
-    checked_at = time.perf_counter()
-    traced = score_inputs(attribution, chosen, labels, participants, effects)
-    return RoundTrace(traced, traced_at - begin, checked_at - traced_at)
+
+    provenance: ProvenanceSettings
+    label_counts: Tensor
+    fault: Fault | None = None
+    baselines: BaselineSettings = field(default_factory=BaselineSettings)
+    seed: int = 0
+    device: torch.device | str = "cpu"
+
+    @property
+    def mispredictions(self) -> bool:
+        """Mispredictions are traced; where the settings leave it open, those of a run with faulty clients."""
+        if self.provenance.inputs is None:
+            return self.fault is not None
+        return self.provenance.inputs == "mispredicted"
+
+    def trace(
+        self, model: nn.Module, record: RoundRecord, server: Examples, predicted: Tensor | None = None
+    ) -> RoundTrace:
+        """Trace a round's predictions to its clients, and check the answers.
+
+        Args:
+            model: Holds ``record.global_weights``.
+            record: The round.
+            server: The server's N examples.
+            predicted: ``(N,)`` what the model predicts for them, where it is known.
+        """
+        ids = tuple(record.clients)
+        faulty = None if self.fault is None else self.fault.faulty(ids, record.server_round)  # (K,)
+        asked = self.fault.inputs(server) if self.fault is not None and self.mispredictions else server
+        if predicted is None or asked is not server:
+            predicted = evaluate(model, asked, device=self.device).predicted
+        participants = self.label_counts[torch.tensor([int(client_id) for client_id in ids])]  # (K, C)
+        chosen = self._choose(asked, predicted, participants, faulty)
+        if not len(chosen):
+            none = (row_without_inputs(record.server_round, ids, faulty),) if self.mispredictions else ()
+            return RoundTrace(suspects=none)
+        inputs, labels = asked.batch(chosen)
+        settings = self.provenance
+        began = time.perf_counter()
+        attribution = attribute_round(
+            model,
+            record,
+            inputs,
+            labels,
+            settings.method,
+            batch_size=settings.batch_size,
+            memory_budget=settings.memory_budget,
+            precision=settings.precision,
+            device=self.device,
+        )
+        provenance_seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        effects = None
+        if settings.counterfactual and len(ids) > 1:
+            effects = removal_effects(model, record, inputs, device=self.device)
+        counterfactual_seconds = time.perf_counter() - began
+        if not self.mispredictions:
+            held = participants.t()[labels]  # (M, K)
+            traced = score_inputs(attribution, chosen, labels, held > 0, held, effects)
+            return RoundTrace(traced, (), provenance_seconds, counterfactual_seconds)
+        known = None if faulty is None else faulty.expand(len(chosen), len(ids))
+        traced = score_inputs(attribution, chosen, labels, known, None, effects)
+        evidence = Evidence(
+            record=record,
+            model=model,
+            inputs=inputs,
+            predicted=predicted[chosen],
+            num_faults=1 if faulty is None else int(faulty.sum()),
+            seed=self.seed,
+            device=self.device,
+        )
+        suspects = compare_rules(attribution.contributions, provenance_seconds, evidence, faulty, self.baselines)
+        return RoundTrace(traced, suspects, provenance_seconds, counterfactual_seconds)
+
+    def _choose(self, server: Examples, predicted: Tensor, participants: Tensor, faulty: Tensor | None) -> Tensor:
+        """Return the positions of the inputs to trace, ``(M,)``."""
+        if not self.mispredictions:
+            return select_inputs(predicted, server.labels, participants, self.provenance.inputs_per_label)
+        if self.fault is None or faulty is None:
+            misled = predicted != server.labels
+        else:  # a round without faulty clients has nobody to find
+            misled = self.fault.misled(server.labels, predicted) & faulty.any()
+        return select_mispredicted(misled, self.provenance.max_inputs)

@@ -3,10 +3,10 @@ import torch
 from scipy.stats import spearmanr
 from torch.testing import assert_close
 
-from tracefl.provenance import Attribution, score_inputs, select_inputs, spearman, summarize
+from tracefl.provenance import Attribution, score_inputs, select_inputs, select_mispredicted, spearman, summarize
 
 # Two inputs of labels 0 and 1; three clients hold (5, 0), (2, 7), (0, 7) examples of them.
-COUNTS = torch.tensor([[5, 0], [2, 7], [0, 7]])
+HELD = torch.tensor([[5, 2, 0], [0, 7, 7]])
 
 
 def attribution(contributions):
@@ -17,7 +17,7 @@ def attribution(contributions):
 def test_scores_by_hand():
     found = attribution([[1.0, 2.0, 0.0], [9.0, 1.0, 2.0]])
     effects = torch.tensor([[1.0, 3.0, -1.0], [0.0, 1.0, 2.0]])
-    first, second = score_inputs(found, torch.tensor([4, 7]), torch.tensor([0, 1]), COUNTS, effects)
+    first, second = score_inputs(found, torch.tensor([4, 7]), torch.tensor([0, 1]), HELD > 0, HELD, effects)
     # Label 0: client 8 is traced; it holds the label (2 examples), client 3 holds more (5); 2 of 3 hold it.
     assert (first.input_index, first.traced_client, first.responsible_clients) == (4, "8", ("3", "8"))
     assert (first.correct, first.top_holder, first.chance) == (True, False, pytest.approx(2 / 3))
@@ -39,9 +39,31 @@ def test_scores_by_hand():
 
 def test_equal_holders_are_both_top():
     found = attribution([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
-    second = score_inputs(found, torch.tensor([0, 1]), torch.tensor([0, 1]), COUNTS, None)[1]
+    second = score_inputs(found, torch.tensor([0, 1]), torch.tensor([0, 1]), HELD > 0, HELD, None)[1]
     assert second.top_holder
     assert second.removal_client is None
+
+
+def test_mispredictions_know_no_holder_and_perhaps_no_culprit():
+    found = attribution([[0.0, 1.0, 0.0], [2.0, 1.0, 0.0]])
+    where = (torch.tensor([0, 1]), torch.tensor([1, 0]))
+    faulty = torch.tensor([False, True, False]).expand(2, 3)
+    first, second = score_inputs(found, *where, faulty, None, None)
+    assert (first.correct, first.responsible_clients, first.chance) == (True, ("8",), pytest.approx(1 / 3))
+    assert (second.correct, second.top_holder) == (False, None)
+    scores = summarize((first, second))
+    assert (scores.localization_accuracy, scores.top_holder_accuracy) == (0.5, None)
+    unknown = score_inputs(found, *where, None, None, None)
+    assert (unknown[0].correct, unknown[0].responsible_clients, unknown[0].chance) == (None, (), None)
+    assert summarize(unknown).localization_accuracy is None
+    assert summarize(unknown).inputs_traced == 2
+
+
+def test_mispredicted_inputs_are_evenly_spaced():
+    misled = torch.tensor([False, True, True, False, True, True, True, True])
+    assert select_mispredicted(misled, 6).tolist() == [1, 2, 4, 5, 6, 7]
+    assert select_mispredicted(misled, 3).tolist() == [1, 4, 6]
+    assert select_mispredicted(torch.zeros(4, dtype=torch.bool), 3).tolist() == []
 
 
 def test_nothing_traced_is_not_a_score():

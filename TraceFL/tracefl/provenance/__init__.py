@@ -11,22 +11,27 @@ from tracefl.provenance.scoring import (
     TracedInput,
     score_inputs,
     select_inputs,
+    select_mispredicted,
     spearman,
     summarize,
 )
+from tracefl.provenance.suspicion import SuspicionScores, score_suspicions
 
 __all__ = [
     "Attribution",
     "LocalizationScores",
     "Method",
     "RoundRecord",
+    "SuspicionScores",
     "TracedInput",
     "attribute",
     "attribute_round",
     "register_layer",
     "removal_effects",
     "score_inputs",
+    "score_suspicions",
     "select_inputs",
+    "select_mispredicted",
     "spearman",
     "summarize",
     "weights_without",

@@ -21,12 +21,13 @@ class TracedInput:
         label: True class.
         predicted: Class the global model predicts.
         traced_client: Client with the highest contribution.
-        responsible_clients: Participants that hold the label: the paper's ground truth.
-        correct: The traced client is one of them.
+        responsible_clients: The paper's ground truth. Of a correct prediction, the participants that hold the label;
+            of a misprediction, those that are known to be faulty; empty where none is known.
+        correct: The traced client is one of them; None where none is known.
         score: The traced client's score, 0 to 1.
         ranking: (client id, score), highest first.
-        chance: Share of participants that hold the label, 0 to 1.
-        top_holder: No participant holds more examples of the label than the traced client.
+        chance: Share of participants that are responsible, 0 to 1; None where none is known.
+        top_holder: No participant holds more examples of the label than the traced client; None for a misprediction.
         removal_client: Client whose removal lowers the centered logit most; None where it was not computed.
         removal_correlation: Spearman correlation of contributions and removal effects, -1 to 1; None likewise.
     """
@@ -36,11 +37,11 @@ class TracedInput:
     predicted: int
     traced_client: str
     responsible_clients: tuple[str, ...]
-    correct: bool
+    correct: bool | None
     score: float
     ranking: tuple[tuple[str, float], ...]
-    chance: float
-    top_holder: bool
+    chance: float | None
+    top_holder: bool | None
     removal_client: str | None
     removal_correlation: float | None
 
@@ -75,11 +76,28 @@ def select_inputs(predicted: Tensor, labels: Tensor, label_counts: Tensor, input
     return torch.cat(chosen).sort().values if chosen else torch.zeros(0, dtype=torch.int64)
 
 
+def select_mispredicted(misled: Tensor, max_inputs: int) -> Tensor:
+    """Choose the mispredicted inputs to trace, evenly spaced where there are more than asked for.
+
+    Args:
+        misled: ``(N,)`` bool, the server's examples whose misprediction is to be explained.
+        max_inputs: How many at most.
+
+    Returns:
+        ``(M,)`` int64 positions, ascending.
+    """
+    found = torch.nonzero(misled).flatten()
+    if len(found) <= max_inputs:
+        return found
+    return found[torch.arange(max_inputs) * len(found) // max_inputs]
+
+
 def score_inputs(
     attribution: Attribution,
     input_indices: Tensor,
     labels: Tensor,
-    label_counts: Tensor,
+    responsible: Tensor | None,
+    held: Tensor | None,
     effects: Tensor | None,
 ) -> tuple[TracedInput, ...]:
     """Score every traced input against what is known of the participants.
@@ -88,7 +106,9 @@ def score_inputs(
         attribution: Of M inputs to K clients.
         input_indices: ``(M,)`` positions of the inputs in the server's examples.
         labels: ``(M,)`` true classes.
-        label_counts: ``(K, C)`` training examples of each class, rows in the order of ``attribution.client_ids``.
+        responsible: ``(M, K)`` bool, columns in the order of ``attribution.client_ids``; None where it is not known who
+            is.
+        held: ``(M, K)`` training examples of the input's label, or None for mispredictions.
         effects: ``(M, K)`` exact removal effects, or None where they were not computed.
     """
     ids = attribution.client_ids
@@ -96,7 +116,6 @@ def score_inputs(
     correlations = None if effects is None else spearman(attribution.contributions, effects)
     rows = []
     for i, label in enumerate(labels.tolist()):
-        held = label_counts[:, label]  # (K,)
         k = int(traced[i])
         rows.append(
             TracedInput(
@@ -104,12 +123,14 @@ def score_inputs(
                 label=label,
                 predicted=int(attribution.predicted[i]),
                 traced_client=ids[k],
-                responsible_clients=tuple(ids[j] for j in torch.nonzero(held > 0).flatten().tolist()),
-                correct=bool(held[k] > 0),
+                responsible_clients=()
+                if responsible is None
+                else tuple(ids[j] for j in torch.nonzero(responsible[i]).flatten().tolist()),
+                correct=None if responsible is None else bool(responsible[i, k]),
                 score=float(attribution.scores[i, k]),
                 ranking=attribution.ranking(i),
-                chance=float((held > 0).double().mean()),
-                top_holder=bool(held[k] == held.max()),
+                chance=None if responsible is None else float(responsible[i].double().mean()),
+                top_holder=None if held is None else bool(held[i, k] == held[i].max()),
                 removal_client=None if effects is None else ids[int(effects[i].argmax())],
                 removal_correlation=None if correlations is None else float(correlations[i]),
             )
@@ -121,15 +142,16 @@ def summarize(traced: tuple[TracedInput, ...]) -> LocalizationScores:
     """Average over a round's traced inputs."""
     checked = [t for t in traced if t.removal_client is not None]
 
-    def mean(values: list[float]) -> float | None:
-        return sum(values) / len(values) if values else None
+    def mean(values: list[float | None]) -> float | None:
+        known = [float(value) for value in values if value is not None]
+        return sum(known) / len(known) if known else None
 
     return LocalizationScores(
-        localization_accuracy=mean([float(t.correct) for t in traced]),
+        localization_accuracy=mean([t.correct for t in traced]),
         chance_accuracy=mean([t.chance for t in traced]),
-        top_holder_accuracy=mean([float(t.top_holder) for t in traced]),
-        counterfactual_agreement=mean([float(t.removal_client == t.traced_client) for t in checked]),
-        counterfactual_correlation=mean([t.removal_correlation for t in checked if t.removal_correlation is not None]),
+        top_holder_accuracy=mean([t.top_holder for t in traced]),
+        counterfactual_agreement=mean([t.removal_client == t.traced_client for t in checked]),
+        counterfactual_correlation=mean([t.removal_correlation for t in checked]),
         inputs_traced=len(traced),
     )
 
