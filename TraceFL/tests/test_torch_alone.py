@@ -11,7 +11,7 @@ ABSENT = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("module", ["tracefl.provenance", "tracefl.training"])
+@pytest.mark.parametrize("module", ["tracefl.provenance", "tracefl.training", "tracefl.faults"])
 def test_imports_torch_alone(module):
     code = f"""
 import sys

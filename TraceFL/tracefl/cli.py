@@ -56,6 +56,7 @@ def help_text() -> str:
         ("dataset", "digits"),
         ("strategy", "fedprox"),
         ("privacy", "central"),
+        ("fault", "label_flip"),
         ("provenance", "removal"),
     ):
         lines += ["", f"Keys of the group {group}, as in {group}={name}:", ""]

@@ -14,6 +14,7 @@ from tracefl.config_rules import check_group, check_values
 from tracefl.datasets import DatasetSettings, PartitionSettings, check_source
 from tracefl.environment import cpus_here
 from tracefl.errors import ConfigError
+from tracefl.faults import FaultSettings, fault_words, read_fault
 from tracefl.models import ModelSettings, find_model
 from tracefl.models.weights import check_exists
 from tracefl.privacy import PrivacySettings
@@ -74,6 +75,7 @@ class Settings:
     training: TrainingSettings
     provenance: ProvenanceSettings | None
     privacy: PrivacySettings
+    fault: FaultSettings
     device: str
     client_gpus: float
     total_cpus: int
@@ -98,6 +100,8 @@ def run_folder(config: Mapping[str, Any]) -> Path:
         spread = (
             f"alpha{c['dirichlet_alpha']}" if c["dataset"]["partition"] == "dirichlet" else c["dataset"]["partition"]
         )
+        fault = fault_words(c.get("fault", {"name": "none"}))  # configurations written before the key existed
+        spread += f"-{fault}" if fault else ""
         setting = f"{c['clients_per_round']}of{c['num_clients']}-{c['num_rounds']}r-seed{c['seed']}"
         name = f"{model}-{dataset}-{spread}-{setting}-{fingerprint(c)}"
     return Path(c["log_dir"]).expanduser() / str(c["exp_key"]) / str(name)
@@ -106,6 +110,8 @@ def run_folder(config: Mapping[str, Any]) -> Path:
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Return eight hexadecimal digits that differ whenever two configurations can give different numbers."""
     kept = {key: value for key, value in config.items() if key not in CIRCUMSTANCES}
+    if kept.get("fault", {}).get("name") == "none":
+        del kept["fault"]  # so that runs without a fault are those of configurations from before the key existed
     kept["client_resources"] = config["client_resources"]["cpus"]  # a client's threads: they change the rounding
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -125,7 +131,8 @@ def read_settings(cfg: DictConfig) -> Settings:
     dataset = DatasetSettings(**config["dataset"])
     partition = dataset.partition_settings(float(config["dirichlet_alpha"]))
     privacy = read_privacy(config["privacy"])
-    _check_combinations(config, model, dataset, privacy)
+    fault = read_fault(config["fault"])
+    _check_combinations(config, model, dataset, privacy, fault)
     gpus = config["client_resources"]["gpus"]
     on_cuda = config["device"] == "cuda"
     return Settings(
@@ -136,6 +143,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         training=TrainingSettings(batch_size=config["batch_size"], **config["client"]),
         provenance=read_provenance(config["provenance"]),
         privacy=privacy,
+        fault=fault,
         device=config["device"],
         client_gpus=float(on_cuda) if gpus is None else float(gpus),
         total_cpus=_total_cpus(config),
@@ -177,7 +185,11 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
 
 
 def _check_combinations(
-    config: Mapping[str, Any], model: ModelSettings, dataset: DatasetSettings, privacy: PrivacySettings
+    config: Mapping[str, Any],
+    model: ModelSettings,
+    dataset: DatasetSettings,
+    privacy: PrivacySettings,
+    fault: FaultSettings,
 ) -> None:
     """Refuse values that do not go with one another, or with this machine."""
     if config["overwrite"] and config["resume"]:
@@ -208,6 +220,7 @@ def _check_combinations(
     privacy.check_round(config["clients_per_round"])
     if privacy.is_dp_sgd and config["client"]["precision"] != "float32":
         raise ConfigError(f"privacy=dp_sgd needs client.precision=float32, got {config['client']['precision']}")
+    fault.check_run(config["num_clients"], config["num_rounds"], dataset.kind, dataset.image_size)
     find_model(model.name, model.family)
     if isinstance(model.pretrained, str):
         check_exists(model.pretrained)

@@ -51,6 +51,26 @@ _OPTIONAL_NOT_NEGATIVE = dataclasses.replace(_NOT_NEGATIVE, optional=True)
 _FLAG = Rule((bool,), lambda _: True, "true or false")
 _NAME = Rule((str,), lambda v: bool(v) and "/" not in v and v not in (".", ".."), "a folder's name without '/'")
 
+_LABEL = Rule((int,), lambda v: v >= 0, "a class, from 0", optional=True)
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_CLIENTS = Rule(
+    (list,),
+    lambda v: bool(v) and all(map(_is_index, v)) and len(set(v)) == len(v),
+    "a list of different client numbers such as [0] or [0,3]",
+    optional=True,
+)
+_FLIP = Rule(
+    (dict,),
+    lambda v: bool(v) and all(map(_is_index, (*v, *v.values()))),
+    "a mapping of classes, from 0, such as {1: 0, 2: 0}",
+    optional=True,
+)
+
 _TEXT = Rule((str,), bool, "text (in quotes where it looks like a number)")
 _OPTIONAL_TEXT = Rule(_TEXT.kinds, _TEXT.allowed, _TEXT.wanted, optional=True)
 
@@ -74,6 +94,18 @@ RULES: dict[str, Rule] = {
     "privacy.target_epsilon": _OPTIONAL_ABOVE_0,
     "privacy.target_delta": Rule((int, float), lambda v: 0 < v < 1, "a number in (0, 1)", optional=True),
     "privacy.max_physical_batch_size": _whole(1, optional=True),
+    "fault.name": _one_of(tuple(choices("fault"))),
+    "fault.clients": _CLIENTS,
+    "fault.num_clients": _whole(1, optional=True),
+    "fault.from_round": _whole(1, optional=True),
+    "fault.min_examples": _whole(1, optional=True),
+    "fault.share": Rule((int, float), lambda v: 0 < v <= 1, "a number in (0, 1]", optional=True),
+    "fault.flip": _FLIP,
+    "fault.all_to": _LABEL,
+    "fault.target": _LABEL,
+    "fault.trigger_size": _whole(1, optional=True),
+    "fault.trigger_token": _whole(0, optional=True),
+    "fault.scale": _OPTIONAL_NOT_NEGATIVE,
     "exp_key": _NAME,
     "run_name": Rule(_NAME.kinds, _NAME.allowed, _NAME.wanted, optional=True),
     "overwrite": _FLAG,
