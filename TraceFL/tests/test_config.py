@@ -10,7 +10,7 @@ from tracefl.cli import CONF, choices, help_text
 from tracefl.config import fingerprint, read_settings
 from tracefl.errors import ConfigError
 
-GROUPS = ("model", "dataset", "strategy", "privacy", "fault", "provenance", "launcher", "experiment")
+GROUPS = ("model", "dataset", "strategy", "privacy", "fault", "provenance", "baselines", "launcher", "experiment")
 
 
 @pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in choices(g)])

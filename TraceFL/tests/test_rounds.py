@@ -31,7 +31,7 @@ def record(server_round=1, size=3):
 
 def result(server_round=1):
     return RoundResult(
-        {"round": server_round, "global_accuracy": 0.5}, (TRACED,), {"3": 0.25, "7": 0.75}, {"9": "died"}
+        {"round": server_round, "global_accuracy": 0.5}, (TRACED,), SUSPECTS, {"3": 0.25, "7": 0.75}, {"9": "died"}
     )
 
 

@@ -37,7 +37,7 @@ def traced_input(index):
 
 def round_result(n):
     row = {"round": n, "global_accuracy": n / 10, "localization_accuracy": 1.0, "train_loss": None}
-    return RoundResult(row, (traced_input(n), traced_input(n + 100)), {"3": 0.5, "4": 0.5}, {})
+    return RoundResult(row, (traced_input(n), traced_input(n + 100)), (), {"3": 0.5, "4": 0.5}, {})
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from tracefl.baselines import RULES
 from tracefl.config_rules import check_group, check_values
 from tracefl.datasets import DatasetSettings, PartitionSettings, check_source
 from tracefl.environment import cpus_here
@@ -22,6 +23,7 @@ from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import Method
 from tracefl.provenance.engine import Precision
 from tracefl.provenance.layers import OPTIONS
+from tracefl.suspects import BaselineSettings
 from tracefl.training import TrainingSettings
 
 # Keys that say where and how a run happens, and so change none of its numbers.
@@ -47,7 +49,9 @@ class ProvenanceSettings:
 
     Attributes:
         method: What is computed.
+        inputs: ``"correct"`` predictions, ``"mispredicted"`` ones; None for those of a run with faulty clients.
         inputs_per_label: Correctly predicted server inputs of each held label, at least 1.
+        max_inputs: Mispredicted server inputs, at least 1.
         every: Rounds between two traced rounds, at least 1.
         counterfactual: Check the answers against each client's exact removal.
         batch_size: Inputs in one forward, at least 1.
@@ -56,7 +60,9 @@ class ProvenanceSettings:
     """
 
     method: Method
+    inputs: Literal["correct", "mispredicted"] | None
     inputs_per_label: int
+    max_inputs: int
     every: int
     counterfactual: bool
     batch_size: int
@@ -76,6 +82,7 @@ class Settings:
     provenance: ProvenanceSettings | None
     privacy: PrivacySettings
     fault: FaultSettings
+    baselines: BaselineSettings
     device: str
     client_gpus: float
     total_cpus: int
@@ -110,8 +117,6 @@ def run_folder(config: Mapping[str, Any]) -> Path:
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Return eight hexadecimal digits that differ whenever two configurations can give different numbers."""
     kept = {key: value for key, value in config.items() if key not in CIRCUMSTANCES}
-    if kept.get("fault", {}).get("name") == "none":
-        del kept["fault"]  # so that runs without a fault are those of configurations from before the key existed
     kept["client_resources"] = config["client_resources"]["cpus"]  # a client's threads: they change the rounding
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -132,6 +137,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     partition = dataset.partition_settings(float(config["dirichlet_alpha"]))
     privacy = read_privacy(config["privacy"])
     fault = read_fault(config["fault"])
+    baselines = read_baselines(config["baselines"])
     _check_combinations(config, model, dataset, privacy, fault)
     gpus = config["client_resources"]["gpus"]
     on_cuda = config["device"] == "cuda"
@@ -144,6 +150,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         provenance=read_provenance(config["provenance"]),
         privacy=privacy,
         fault=fault,
+        baselines=baselines,
         device=config["device"],
         client_gpus=float(on_cuda) if gpus is None else float(gpus),
         total_cpus=_total_cpus(config),
@@ -175,13 +182,34 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
             layers=None if layers is None else tuple(layers),
             also=tuple(also),
         ),
+        inputs=group["inputs"],
         inputs_per_label=group["inputs_per_label"],
+        max_inputs=group["max_inputs"],
         every=group["every"],
         counterfactual=group["counterfactual"],
         batch_size=group["batch_size"],
         memory_budget=int(group["memory_budget"] * 2**30),
         precision=group["precision"],
     )
+
+
+def read_baselines(group: Mapping[str, Any]) -> BaselineSettings:
+    """Turn the group ``baselines`` into settings.
+
+    Raises:
+        ConfigError: A rule is unknown, or a value is illegal.
+    """
+    check_group("baselines", group)
+    rules = group["rules"]
+    if not isinstance(rules, list) or not set(map(str, rules)) <= set(RULES) or len(set(rules)) < len(rules):
+        raise ConfigError(f"baselines.rules must be a list of {', '.join(RULES)}, or [], got {rules!r}")
+    return BaselineSettings(tuple(rules), group["feddebug_inputs"])
+
+
+def _traces_mispredictions(config: Mapping[str, Any]) -> bool:
+    group = config["provenance"]
+    faulty = config["fault"]["name"] != "none"
+    return bool(group["enabled"] and (group["inputs"] or ("mispredicted" if faulty else "correct")) == "mispredicted")
 
 
 def _check_combinations(
@@ -220,6 +248,11 @@ def _check_combinations(
     privacy.check_round(config["clients_per_round"])
     if privacy.is_dp_sgd and config["client"]["precision"] != "float32":
         raise ConfigError(f"privacy=dp_sgd needs client.precision=float32, got {config['client']['precision']}")
+    if config["baselines"]["rules"] and not _traces_mispredictions(config):
+        raise ConfigError(
+            f"baselines.rules={config['baselines']['rules']} look at mispredictions, and none are traced; give a fault "
+            "such as fault=label_flip, or provenance.inputs=mispredicted"
+        )
     fault.check_run(config["num_clients"], config["num_rounds"], dataset.kind, dataset.image_size)
     find_model(model.name, model.family)
     if isinstance(model.pretrained, str):

@@ -12,6 +12,8 @@ from tracefl.provenance.method import METHOD_TARGETS, REFERENCES, WEIGHTINGS
 from tracefl.rounds import DTYPES, KEEPS, KINDS
 from tracefl.training import OPTIMIZERS, PRECISIONS
 
+INPUTS = ("correct", "mispredicted")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -140,11 +142,14 @@ RULES: dict[str, Rule] = {
     "provenance.reference": _one_of(REFERENCES),
     "provenance.target": _one_of(METHOD_TARGETS),
     "provenance.inputs_per_label": _whole(1),
+    "provenance.inputs": dataclasses.replace(_one_of(INPUTS), optional=True),
+    "provenance.max_inputs": _whole(1),
     "provenance.every": _whole(1),
     "provenance.counterfactual": _FLAG,
     "provenance.batch_size": _whole(1),
     "provenance.memory_budget": _ABOVE_0,
     "provenance.precision": _one_of(PRECISIONS),
+    "baselines.feddebug_inputs": _whole(1),
     "wandb.mode": _one_of(("disabled", "online", "offline")),
 }
 

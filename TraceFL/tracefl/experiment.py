@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tracefl.config import Settings
 from tracefl.datasets import save_examples
@@ -20,7 +21,7 @@ from tracefl.preparation import Prepared, save_inputs
 from tracefl.privacy import PrivacySettings
 from tracefl.privacy.accounting import PrivacyLedger, client_dp_sgd
 from tracefl.progress import Progress
-from tracefl.provenance import summarize
+from tracefl.provenance import RoundRecord, summarize
 from tracefl.provenance.capture import traced_layers
 from tracefl.report.figures import draw_run
 from tracefl.rounds import RoundResult
@@ -28,7 +29,8 @@ from tracefl.seeds import derive_seed
 from tracefl.server_app import Federation, FederationHooks, FederationPlan
 from tracefl.stopping import StopRequest
 from tracefl.strategy import RoundOutcome
-from tracefl.tracing import RoundTrace, trace_round
+from tracefl.suspects import mean_suspects
+from tracefl.tracing import RoundTrace, Tracer
 from tracefl.tracking import RunFolder
 from tracefl.training import Evaluation, evaluate
 
@@ -53,6 +55,7 @@ class Experiment:
         if settings.provenance is not None and settings.provenance.method.layers is not None:
             traced_layers(self.model, settings.provenance.method.layers, settings.provenance.method.also)
         self.num_examples = {client_id: len(examples) for client_id, examples in prepared.data.clients.items()}
+        self.tracer = self._tracer()
         self.ledger = self._ledger()
         self.folder = folder
         self.progress: Progress
@@ -217,19 +220,9 @@ class Experiment:
         evaluate_began = time.perf_counter()
         evaluation = evaluate(model, data.server, device=self.settings.device)
         evaluate_seconds = time.perf_counter() - evaluate_began
-        provenance = self.settings.provenance
-        trace = RoundTrace((), 0.0, 0.0)
-        if provenance is not None and record.server_round % provenance.every == 0:
-            predicted = evaluation.predicted
-            if self.settings.privacy.trace == "before_noise":
-                record = record.without_noise()
-                model.load_state_dict(dict(record.global_weights))
-                predicted = evaluate(model, data.server, device=self.settings.device).predicted
-            trace = trace_round(
-                model, record, data.server, predicted, data.label_counts, provenance, self.settings.device
-            )
+        trace = self._trace(record, evaluation.predicted)
         row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds) | self._privacy_columns(outcome)
-        result = RoundResult(row, trace.traced, record.client_weights, dict(outcome.left_out))
+        result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, dict(outcome.left_out))
         self._wait_for_writing()
         # while the next round's clients train
         self._writing = self._writer.submit(self.folder.commit, result, outcome.record)
@@ -238,6 +231,25 @@ class Experiment:
             observer.round_finished(result)
         if self.progress.rounds_done < self.progress.num_rounds:
             self._stop_if_asked()
+
+    def _tracer(self) -> Tracer | None:
+        """Return what traces the rounds, None where provenance is off."""
+        settings = self.settings
+        if settings.provenance is None:
+            return None
+        fault = None if self.prepared.fault is None else self.prepared.fault.fault
+        counts, seed = self.prepared.data.label_counts, settings.config["seed"]
+        return Tracer(settings.provenance, counts, fault, settings.baselines, seed, settings.device)
+
+    def _trace(self, record: RoundRecord, predicted: Tensor) -> RoundTrace:
+        """Trace a round whose global weights the model holds; those without noise, where they are asked for."""
+        if self.tracer is None or record.server_round % self.tracer.provenance.every:
+            return RoundTrace()
+        if self.settings.privacy.trace != "before_noise":
+            return self.tracer.trace(self.model, record, self.prepared.data.server, predicted)
+        record = record.without_noise()
+        self.model.load_state_dict(dict(record.global_weights))
+        return self.tracer.trace(self.model, record, self.prepared.data.server)
 
     def _stop_if_asked(self) -> None:
         """Stop after the round in hand, once it is on the disk."""
@@ -262,6 +274,7 @@ class Experiment:
             "rounds": len(rows),
             "final": rows[-1],
             "mean": {name: _mean([row[name] for row in rows]) for name in rows[-1] if name not in _NO_MEAN},
+            "suspects": mean_suspects(self.folder.suspects()),
             "clients_left_out": sum(row["clients_left_out"] for row in rows),
             "classes": list(self.prepared.data.label_names),
             "seconds": round(self.progress.seconds, 3),

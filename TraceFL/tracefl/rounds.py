@@ -38,12 +38,14 @@ class RoundResult:
     Attributes:
         row: Column to value, as in rounds.csv; fractions 0 to 1, None where nothing was measured.
         traced: The traced inputs.
+        suspects: Rows of suspects.csv, without mispredictions none.
         client_weights: Client id to p_k of the clients that count.
         left_out: Client id to the reason.
     """
 
     row: Mapping[str, Any]
     traced: tuple[TracedInput, ...]
+    suspects: tuple[Mapping[str, Any], ...]
     client_weights: Mapping[str, float]
     left_out: Mapping[str, str]
 
@@ -264,7 +266,8 @@ def _read_result(path: Path) -> RoundResult:
     try:
         content = json.loads(path.read_text())
         traced = tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"])
-        return RoundResult(content["row"], traced, content["client_weights"], content["left_out"])
+        suspects = tuple(content["suspects"])
+        return RoundResult(content["row"], traced, suspects, content["client_weights"], content["left_out"])
     except FileNotFoundError as error:
         raise RecordError(f"no round record at {path}") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -16,6 +16,7 @@ from tracefl.report.terminal import Terminal, TerminalConsole, show_run
 from tracefl.run_log import RunLog, terminal_lines
 from tracefl.run_state import StatusFile, read_progress
 from tracefl.stopping import StopRequest
+from tracefl.suspects import mean_suspects
 from tracefl.tracking import RunFolder
 from tracefl.wandb_tracking import WandbTracker
 
@@ -40,7 +41,7 @@ def run_settings(settings: Settings) -> None:
         return
     folder = RunFolder(path, settings)
     if folder.is_complete and not config["overwrite"]:
-        show_run(console, folder.rows(), path)
+        show_run(console, folder.rows(), mean_suspects(folder.suspects()), path)
         console.print("already complete, nothing was run; overwrite=true runs it again")
         return
     folder.refuse_if_claimed()
@@ -63,7 +64,7 @@ def run_settings(settings: Settings) -> None:
             _run_on(ray_is_up, resources, settings, folder, run_log, terminal, stop)
         finally:
             folder.close()
-    show_run(console, folder.rows(), path)
+    show_run(console, folder.rows(), mean_suspects(folder.suspects()), path)
 
 
 def _run_on(

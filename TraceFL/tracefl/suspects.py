@@ -116,7 +116,7 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> Row:
         "seconds_per_input": sum(row["seconds"] for row in measured) / inputs if inputs else None,
         "inputs": inputs,
         "rounds": len(measured),
-        "note": next((row["note"] for row in rows if row["note"]), ""),
+        "note": next((row["note"] for row in rows if row["note"]), ""),  # such as why it does not apply
     }
 
 

@@ -1,4 +1,4 @@
-"""Trace a stored round again: ``python -m tracefl.trace RUN_FOLDER [round=N] [provenance=PRESET] [provenance.KEY=V]``.
+"""Trace a stored round again: ``python -m tracefl.trace RUN_FOLDER [round=N] [provenance=PRESET] [baselines=CHOICE]``.
 
 Reads only what the run left in its folder and needs neither Flower nor Ray. With the run's own settings it gives the
 rows of the run's provenance.csv; with others it answers the same question differently on the same weights.
@@ -18,25 +18,27 @@ from rich.console import Console
 from rich.table import Table
 
 from tracefl.cli import explain_config_error, run_tool
-from tracefl.config import read_provenance
+from tracefl.config import read_baselines, read_provenance
 from tracefl.datasets import load_examples
 from tracefl.errors import ConfigError, RecordError
+from tracefl.faults import Fault
 from tracefl.models import ModelSpec, build_model
 from tracefl.privacy import PRIVACY_TRACES
 from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import summarize
-from tracefl.report.terminal import percent
+from tracefl.report.terminal import percent, suspects_table
 from tracefl.rounds import RoundStore
 from tracefl.run_log import terminal_lines
+from tracefl.suspects import mean_suspects
 from tracefl.text_files import write_atomically
-from tracefl.tracing import RoundTrace, trace_round
+from tracefl.tracing import RoundTrace, Tracer
 from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows, read_config, to_csv
-from tracefl.training import evaluate
 
 USAGE = (
     "python -m tracefl.trace RUN_FOLDER [round=N] [csv=FILE] [provenance=PRESET] [provenance.KEY=VALUE ...] "
-    "[privacy.trace=deployed|before_noise]"
+    "[baselines=CHOICE] [privacy.trace=deployed|before_noise]"
 )
+_GROUPS = ("provenance", "baselines")
 
 
 def main() -> None:
@@ -50,7 +52,7 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
     Args:
         folder: The run's folder.
         server_round: The round; None for the last one that is stored.
-        overrides: Of the group provenance and of privacy.trace, as on the command line.
+        overrides: Of the groups provenance and baselines, and of privacy.trace, as on the command line.
 
     Returns:
         The round and its trace.
@@ -60,9 +62,13 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
         ConfigError: An override is illegal.
     """
     config = read_config(folder / "config.yaml")
-    settings = read_provenance(_provenance_group(config, overrides))
+    groups = _groups(config, overrides)
+    settings = read_provenance(groups["provenance"])
+    baselines = read_baselines(groups["baselines"])
     if settings is None:
         raise ConfigError("provenance.enabled=false traces nothing; give provenance=removal")
+    fault_file = folder / "fault.json"
+    fault = Fault.from_json(_read_text(fault_file)) if config["fault"]["name"] != "none" else None
     store = RoundStore(folder / "rounds")
     stored = store.stored_rounds()
     if server_round is None:
@@ -80,8 +86,8 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
     counts = torch.tensor(json.loads(_read_text(folder / "label_counts.json"))["label_counts"])
     on_cuda = config["device"] == "cuda" and torch.cuda.is_available()
     device = "cuda" if on_cuda else "cpu"  # the run's where it is there, for its rounding
-    predicted = evaluate(model, server, device=device).predicted
-    return server_round, trace_round(model, record, server, predicted, counts, settings, device)
+    tracer = Tracer(settings, counts, fault, baselines, config["seed"], device)
+    return server_round, tracer.trace(model, record, server)
 
 
 def _main(folder: Path, arguments: Sequence[str]) -> None:
@@ -94,7 +100,7 @@ def _main(folder: Path, arguments: Sequence[str]) -> None:
             server_round = int(value)
         elif key == "csv" and value:
             csv = Path(value)
-        elif key in ("provenance", "privacy.trace") or key.startswith("provenance."):
+        elif key in (*_GROUPS, "privacy.trace") or key.partition(".")[0] in _GROUPS:
             overrides.append(argument)
         else:
             raise ConfigError(f"unknown argument {argument!r}; usage: {USAGE}")
@@ -114,27 +120,27 @@ def _privacy_trace(config: Mapping[str, Any], overrides: Sequence[str]) -> str:
     return asked[-1] if asked else read_privacy(config["privacy"]).trace
 
 
-def _provenance_group(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the run's group provenance, or the preset that is asked for, with single keys changed."""
-    presets = [o.partition("=")[2] for o in overrides if o.startswith("provenance=")]
-    keys = [o for o in overrides if o.startswith("provenance.")]
+def _groups(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the run's groups provenance and baselines, or the choices asked for, with single keys changed."""
+    asked = dict(o.split("=", 1) for o in overrides if o.partition("=")[0] in _GROUPS)
+    keys = [o for o in overrides if o.startswith(tuple(f"{group}." for group in _GROUPS))]
     try:
         with initialize_config_module("tracefl.conf", version_base="1.3"):
-            cfg = compose("base", [f"provenance={preset}" for preset in presets[-1:]])
-            if not presets:
-                cfg.provenance = OmegaConf.create(dict(config["provenance"]))
+            cfg = compose("base", [f"{group}={choice}" for group, choice in asked.items()])
+            for group in set(_GROUPS) - set(asked):
+                cfg[group] = OmegaConf.create(dict(config[group]))
             changed = OmegaConf.merge(cfg, OmegaConf.from_dotlist(keys))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain_config_error(error)) from error
-    group = OmegaConf.to_container(changed.provenance, resolve=True)
-    assert isinstance(group, dict)
-    return {str(key): value for key, value in group.items()}
+    resolved = OmegaConf.to_container(changed, resolve=True)
+    assert isinstance(resolved, dict)
+    return {group: resolved[group] for group in _GROUPS}
 
 
 def _show(console: Console, server_round: int, trace: RoundTrace) -> None:
     """Print the traced inputs, and how the attribution fared beside chance."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("input", "label", "predicted", "client", "score", "holds it", "chance", "removal"):
+    for heading in ("input", "label", "predicted", "client", "score", "right", "chance", "removal"):
         table.add_column(heading, justify="right")
     for t in trace.traced:
         table.add_row(
@@ -143,11 +149,13 @@ def _show(console: Console, server_round: int, trace: RoundTrace) -> None:
             str(t.predicted),
             t.traced_client,
             f"{t.score:.3f}",
-            "yes" if t.correct else "no",
+            "-" if t.correct is None else "yes" if t.correct else "no",
             percent(t.chance),
             t.removal_client or "-",
         )
     console.print(table)
+    if trace.suspects:
+        console.print(suspects_table(mean_suspects(trace.suspects)))
     s = summarize(trace.traced)
     correlation = s.counterfactual_correlation
     console.print(

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: run.log, config.yaml, rounds.csv, provenance.csv, results.json."""
+"""What a run leaves in its folder: config.yaml, rounds.csv, provenance.csv, suspects.csv, results.json."""
 
 import csv
 import io
@@ -21,6 +21,7 @@ from tracefl.errors import RecordError, one_line
 from tracefl.provenance import RoundRecord, TracedInput
 from tracefl.round_files import cannot_write
 from tracefl.rounds import KEEPS, RoundResult, RoundStore
+from tracefl.suspects import SUSPECT_COLUMNS
 from tracefl.text_files import append_atomically, write_atomically
 
 log = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ class RunFolder:
         return rounds_done
 
     def commit(self, result: RoundResult, record: RoundRecord) -> None:
-        """Record a round: its folder first, then rounds.csv and provenance.csv.
+        """Record a round: its folder first, then its rows of the tables.
 
         Raises:
             RecordError: It cannot be written, or another process took over.
@@ -173,6 +174,8 @@ class RunFolder:
             rows = provenance_rows(result.server_round, result.traced)
             append_atomically(self.path / "rounds.csv", *_csv_parts(ROUND_COLUMNS, [result.row]))
             append_atomically(self.path / "provenance.csv", *_csv_parts(PROVENANCE_COLUMNS, rows))
+            if result.suspects:
+                append_atomically(self.path / "suspects.csv", *_csv_parts(SUSPECT_COLUMNS, result.suspects))
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -193,11 +196,19 @@ class RunFolder:
         """Return the rows of the recorded rounds."""
         return [result.row for result in self.rounds.results()]
 
+    def suspects(self) -> list[Mapping[str, Any]]:
+        """Return the rows of suspects.csv of the recorded rounds."""
+        return [row for result in self.rounds.results() for row in result.suspects]
+
     def _write_tables(self) -> None:
-        """Write rounds.csv and provenance.csv of the recorded rounds anew."""
+        """Write the tables of the recorded rounds anew."""
         rows = (row for r in self.rounds.results() for row in provenance_rows(r.server_round, r.traced))
         write_atomically(self.path / "rounds.csv", to_csv(ROUND_COLUMNS, self.rows()))
         write_atomically(self.path / "provenance.csv", to_csv(PROVENANCE_COLUMNS, rows))
+        if suspects := self.suspects():
+            write_atomically(self.path / "suspects.csv", to_csv(SUSPECT_COLUMNS, suspects))
+        else:
+            (self.path / "suspects.csv").unlink(missing_ok=True)
 
     def _warn_if_less_is_kept(self) -> None:
         """Say that rounds which the run has kept until now will go."""

@@ -139,9 +139,54 @@ def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
-def show_run(console: Console, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Print a run's table and where its folder is."""
+def suspects_table(means: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return how each rule finds the faulty clients, beside chance.
+
+    Args:
+        means: Of each rule, as in ``suspects`` of results.json.
+    """
+    first = next(iter(means.values()))
+    counted = f"{first['inputs']} mispredicted inputs in {first['rounds']} rounds"
+    without = f", {first['rounds_without_inputs']} rounds without" if first["rounds_without_inputs"] else ""
+    title = f"Who is faulty: {counted}{without}; chance {percent(first['chance_accuracy'])}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("rule")
+    for heading in (
+        "localization\nan input",
+        "mean\nrank",
+        "precision",
+        "AUROC",
+        "localization\na round",
+        "ms an\ninput",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for rule, mean in means.items():
+        if mean["rounds"] == 0:
+            table.add_row(rule, *["NA" if mean["note"] else "-"] * 6)
+            continue
+        auroc, rank = mean["auroc"], mean["mean_rank"]
+        table.add_row(
+            rule,
+            percent(mean["localization_accuracy"]),
+            "-" if rank is None else f"{rank:.1f}",
+            percent(mean["precision"]),
+            "-" if auroc is None else f"{auroc:.2f}",
+            percent(mean["whole_localization"]),
+            f"{1000 * mean['seconds_per_input']:.1f}",
+        )
+    return table
+
+
+def show_run(
+    console: Console,
+    rows: Sequence[Mapping[str, Any]],
+    suspects: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+) -> None:
+    """Print a run's table, who was suspected where mispredictions were traced, and where its folder is."""
     console.print(rounds_table(rows, folder.name))
+    if suspects:
+        console.print(suspects_table(suspects))
     console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
 
 
