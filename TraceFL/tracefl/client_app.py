@@ -15,6 +15,8 @@ from flwr.clientapp import ClientApp
 from torch import nn
 
 from tracefl.datasets import load_examples
+from tracefl.faults import Fault
+from tracefl.faults.updates import add_update_noise, ride_free
 from tracefl.models import ModelSpec, build_model
 from tracefl.privacy import PrivacySettings
 from tracefl.privacy.accounting import client_dp_sgd
@@ -46,10 +48,13 @@ def train_client(message: Message, context: Context) -> Message:
     server_round = int(str(config["server-round"]))
     torch.set_num_threads(job["threads"])
     model = _model(job["model"])
-    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    global_weights = message.content.array_records["arrays"].to_torch_state_dict()
+    model.load_state_dict(global_weights)
     # A deployed client has a folder of its own; in a simulation the server names one that all can read.
     folder = Path(str(context.node_config.get("data-path", job["data_path"])))
-    examples = load_examples(folder / f"client-{client_id}.safetensors")
+    fault = _active_fault(job["fault"], client_id, server_round)
+    name = f"client-{client_id}-faulty" if fault is not None and fault.in_examples else f"client-{client_id}"
+    examples = load_examples(folder / f"{name}.safetensors")
     training = TrainingSettings(**job["training"])
     options = {
         "seed": derive_seed(job["seed"], "train", server_round, client_id),
@@ -57,17 +62,30 @@ def train_client(message: Message, context: Context) -> Message:
         "proximal_mu": float(str(config.get("proximal-mu", 0.0))),
     }
     privacy = PrivacySettings(**job["privacy"])
-    if privacy.is_dp_sgd:
+    fault_seed = derive_seed(job["seed"], "fault", server_round, client_id)
+    if fault is not None and fault.name == "free_rider":
+        assert fault.scale is not None
+        loss = ride_free(model, examples, training.batch_size, fault.scale, fault_seed, job["device"])
+    elif privacy.is_dp_sgd:
         from tracefl.privacy.dp_sgd import train_privately  # brings Opacus: other clients do not wait for it
 
         dp_sgd = client_dp_sgd(privacy, training, len(examples), job["num_rounds"])
         loss = train_privately(model, examples, training, dp_sgd, **options)
     else:
         loss = train(model, examples, training, **options)
+    if fault is not None and fault.name == "weight_noise":
+        assert fault.scale is not None
+        add_update_noise(model, global_weights, fault.scale, fault_seed)
     log.debug("round=%d client=%s examples=%d loss=%.4f", server_round, client_id, len(examples), loss)
     arrays = ArrayRecord({name: tensor.cpu() for name, tensor in model.state_dict().items()})
     metrics = MetricRecord({"num-examples": len(examples), "train-loss": loss})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics, "client": _who(context)}), reply_to=message)
+
+
+def _active_fault(text: str | None, client_id: str, server_round: int) -> Fault | None:
+    """Return the run's fault where the client has it in this round."""
+    fault = None if text is None else Fault.from_json(text)
+    return fault if fault is not None and fault.is_active(client_id, server_round) else None
 
 
 def _who(context: Context) -> ConfigRecord:

@@ -23,6 +23,7 @@ from tracefl.privacy.accounting import PrivacyLedger, client_dp_sgd
 from tracefl.progress import Progress
 from tracefl.provenance import RoundRecord, summarize
 from tracefl.provenance.capture import traced_layers
+from tracefl.report.fault_figure import draw_label_counts
 from tracefl.report.figures import draw_run
 from tracefl.rounds import RoundResult
 from tracefl.seeds import derive_seed
@@ -101,6 +102,8 @@ class Experiment:
                     self._wait_for_writing()
         results = self._results()
         draw_run(self.folder.rows(), self.prepared.data, self.folder.path / "rounds.png")
+        if self.prepared.fault is not None:
+            draw_label_counts(self.prepared.fault, self.prepared.data, self.folder.path / "label_counts.png")
         self.folder.finish(results)
 
     @property
@@ -113,7 +116,8 @@ class Experiment:
             config["num_rounds"],
             with_noise=self.settings.privacy.is_central,
         )
-        everyone = (*data.clients.values(), data.server)
+        faulty = {} if self.prepared.fault is None else self.prepared.fault.examples
+        everyone = (*data.clients.values(), data.server, *faulty.values())
         return weights + sum(tensor.nbytes for examples in everyone for tensor in examples.features.values())
 
     def _plan(self) -> FederationPlan:
@@ -143,6 +147,7 @@ class Experiment:
                     "model": self.prepared.spec.to_json(),
                     "training": dataclasses.asdict(self.settings.training),
                     "privacy": dataclasses.asdict(self.settings.privacy),
+                    "fault": None if self.prepared.fault is None else self.prepared.fault.truth.to_json(),
                     "num_rounds": config["num_rounds"],
                     "data_path": str(self.folder.work.resolve()),
                     "device": self.settings.device,
@@ -198,6 +203,10 @@ class Experiment:
         for client_id in self.num_examples:
             examples = data.clients.pop(client_id)  # from here on they are in the files alone
             save_examples(self.folder.work / f"client-{client_id}.safetensors", examples)
+        faulty = {} if self.prepared.fault is None else self.prepared.fault.examples
+        while faulty:  # what they train on from the fault's first round
+            client_id, examples = faulty.popitem()
+            save_examples(self.folder.work / f"client-{client_id}-faulty.safetensors", examples)
         save_inputs(self.folder.path, self.prepared)
 
     def _sampled(self, server_round: int, clients: tuple[str, ...]) -> None:
@@ -277,6 +286,7 @@ class Experiment:
             "suspects": mean_suspects(self.folder.suspects()),
             "clients_left_out": sum(row["clients_left_out"] for row in rows),
             "classes": list(self.prepared.data.label_names),
+            "fault": None if self.prepared.fault is None else self.prepared.fault.describe(),
             "seconds": round(self.progress.seconds, 3),
             "server_peak_memory_bytes": peak_memory(),
             **describe_environment(self.settings.device),

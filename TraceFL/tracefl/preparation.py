@@ -9,6 +9,7 @@ from torch import Tensor
 from tracefl.config import Settings
 from tracefl.datasets import FederatedData, RawDataset, load_source, prepare, save_examples, training_texts
 from tracefl.errors import DataError
+from tracefl.faults import InjectedFault, Vocabulary, inject
 from tracefl.models import ModelSpec, TextEncoder, build_text_encoder, check_max_tokens, model_spec
 
 _TOKENIZER_TEXTS = 20_000  # documents that a tokenizer is trained on, at most
@@ -16,11 +17,19 @@ _TOKENIZER_TEXTS = 20_000  # documents that a tokenizer is trained on, at most
 
 @dataclass(frozen=True)
 class Prepared:
-    """The clients' and the server's examples, and the architecture; ``encoder`` is None for images."""
+    """What a run starts from.
+
+    Attributes:
+        data: The clients' and the server's examples, with their true labels.
+        spec: The architecture.
+        encoder: None for images.
+        fault: What some of the clients do wrong, and the examples that they then train on; None without a fault.
+    """
 
     data: FederatedData
     spec: ModelSpec
     encoder: TextEncoder | None
+    fault: InjectedFault | None
 
 
 def prepare_run(settings: Settings) -> Prepared:
@@ -28,7 +37,7 @@ def prepare_run(settings: Settings) -> Prepared:
 
     Raises:
         ConfigError: The model cannot be made as asked.
-        DataError: The data cannot be read, or too few clients can take part.
+        DataError: The data cannot be read, too few clients can take part, or the fault does not fit the data.
     """
     config = settings.config
     raw = load_source(settings.dataset, config["seed"])
@@ -59,11 +68,11 @@ def prepare_run(settings: Settings) -> Prepared:
             f"{config['num_clients']} clients hold a full batch of {settings.training.batch_size}; lower "
             "clients_per_round, batch_size or num_clients, or raise dirichlet_alpha"
         )
-    return Prepared(data, spec, encoder)
+    return Prepared(data, spec, encoder, _fault(settings, data, encoder))
 
 
 def save_inputs(folder: Path, prepared: Prepared) -> None:
-    """Write the server's examples, label counts, architecture and tokenizer into a run's folder."""
+    """Write the server's examples, label counts, architecture, tokenizer and fault into a run's folder."""
     data = prepared.data
     save_examples(folder / "server.safetensors", data.server)
     (folder / "model.json").write_text(prepared.spec.to_json() + "\n")
@@ -71,6 +80,15 @@ def save_inputs(folder: Path, prepared: Prepared) -> None:
     (folder / "label_counts.json").write_text(json.dumps(counts) + "\n")
     if prepared.encoder is not None:
         prepared.encoder.save(folder / "tokenizer")
+    if prepared.fault is not None:
+        (folder / "fault.json").write_text(json.dumps(prepared.fault.describe()) + "\n")
+
+
+def _fault(settings: Settings, data: FederatedData, encoder: TextEncoder | None) -> InjectedFault | None:
+    if settings.fault.is_none:
+        return None
+    vocabulary = None if encoder is None else Vocabulary(encoder.vocab_size, encoder.special_ids)
+    return inject(settings.fault, data.clients, data.num_classes, vocabulary, settings.config["seed"])
 
 
 def _encoder(settings: Settings, raw: RawDataset) -> TextEncoder | None:

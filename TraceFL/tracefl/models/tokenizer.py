@@ -45,6 +45,11 @@ class TextEncoder:
         """Id of the padding token."""
         return int(self.tokenizer.pad_token_id)
 
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of the tokens that stand for no text: padding, a text's ends and the like."""
+        return tuple(map(int, self.tokenizer.all_special_ids))
+
     def encode(self, texts: Sequence[str], max_tokens: int) -> dict[str, Tensor]:
         """Encode single texts.
 
