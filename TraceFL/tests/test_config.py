@@ -25,6 +25,8 @@ def test_every_choice_composes(group, choice):
         overrides += (
             ["dataset.name=x", "dataset.input_columns=[image]", "dataset.label_column=label"] if choice == "hub" else []
         )
+    if group == "baselines":
+        overrides += ["fault=label_flip"]
     settings = compose_settings(*overrides)
     assert (settings.provenance is None) == (choice == "off")
 
@@ -48,6 +50,7 @@ def test_defaults_are_the_embedded_default():
         ("removal", (1.0, "leave_one_out", "global", "centered")),
         ("artifact", (0.9, "none", "none", "predicted")),
         ("paper", (0.9, "num_examples", "none", "predicted")),
+        ("fault", (0.5, "none", "global", "centered")),
     ],
 )
 def test_presets_are_those_of_the_design(preset, values):
@@ -80,6 +83,12 @@ def test_presets_are_those_of_the_design(preset, values):
         (["store.dtype=int8"], "store.dtype must be one of float32, bfloat16, got 'int8'"),
         (["strategy.min_clients=5"], "strategy.min_clients=5 is above clients_per_round=4"),
         (["strategy.timeout_seconds=0"], "strategy.timeout_seconds must be a number above 0"),
+        (["provenance.inputs=wrong"], "provenance.inputs must be one of correct, mispredicted or null, got 'wrong'"),
+        (["provenance.max_inputs=0"], "provenance.max_inputs must be a whole number of at least 1, got 0"),
+        (["baselines=fast"], r"baselines.rules=\['feddebug'.* look at mispredictions, and none are traced"),
+        (["fault=label_flip", "baselines=fast", "provenance=off"], "look at mispredictions, and none are traced"),
+        (["fault=label_flip", "baselines.rules=[krun]"], r"baselines.rules must be a list of .*got \['krun'\]"),
+        (["fault=label_flip", "baselines.rules=[krum,krum]"], r"got \['krum', 'krum'\]"),
         (["provenance.layer_decay=1.5"], r"provenance.layer_decay must be a number in \(0, 1\], got 1.5"),
         (["provenance.target=best"], "provenance.target must be one of predicted, margin, centered, label"),
         (["provenance.weighting=some"], "provenance.weighting must be one of"),

@@ -29,6 +29,9 @@ def record(server_round=1, size=3):
     return RoundRecord(server_round, {"3": state(), "7": state()}, {"3": 0.25, "7": 0.75}, state(), state())
 
 
+SUSPECTS = ({"round": 1, "rule": "provenance", "inputs": 3, "auroc": 0.75, "note": ""},)
+
+
 def result(server_round=1):
     return RoundResult(
         {"round": server_round, "global_accuracy": 0.5}, (TRACED,), SUSPECTS, {"3": 0.25, "7": 0.75}, {"9": "died"}

@@ -7,7 +7,7 @@ from torch import nn
 from tracefl import suspects
 from tracefl.baselines import Evidence, NotApplicableError
 from tracefl.provenance import RoundRecord
-from tracefl.suspects import SUSPECT_COLUMNS, BaselineSettings, compare_rules, mean_suspects, row_without_inputs
+from tracefl.suspects import SUSPECT_COLUMNS, compare_rules, mean_suspects, row_without_inputs
 
 FAULTY = torch.tensor([False, True, False])
 # Client 8 is faulty. Input 1 names it; input 2 names 3; summed over both it is 8: (3, 8, 11) = (4, 5, 1).
@@ -34,8 +34,7 @@ def test_rows_by_hand(monkeypatch):
         raise NotApplicableError("needs a convolution")
 
     monkeypatch.setitem(suspects.RULES, "refuses", refuses)
-    settings = BaselineSettings(("most_examples", "refuses"))
-    first, second, third = compare_rules(CONTRIBUTIONS, 0.5, evidence(), FAULTY, settings)
+    first, second, third = compare_rules(CONTRIBUTIONS, 0.5, evidence(), FAULTY, ("most_examples", "refuses"))
     assert all(set(row) == set(SUSPECT_COLUMNS) for row in (first, second, third))
     assert (first["round"], first["rule"], first["inputs"], first["clients"]) == (2, "provenance", 2, 3)
     assert (first["faulty_clients"], first["ranking"]) == ("8", "8:5 3:4 11:1")
@@ -50,7 +49,7 @@ def test_rows_by_hand(monkeypatch):
 
 
 def test_nobody_known_to_be_faulty_is_no_score():
-    (row,) = compare_rules(CONTRIBUTIONS, 0.5, evidence(), None, BaselineSettings())
+    (row,) = compare_rules(CONTRIBUTIONS, 0.5, evidence(), None, ())
     assert row["ranking"] == "8:5 3:4 11:1"
     assert (row["localization_accuracy"], row["chance_accuracy"], row["faulty_clients"]) == (None, None, "")
 
@@ -60,12 +59,11 @@ def test_means_are_over_rounds_with_inputs(monkeypatch):
         raise NotApplicableError("needs a convolution")
 
     monkeypatch.setitem(suspects.RULES, "refuses", refuses)
-    settings = BaselineSettings(("refuses",))
     right = torch.tensor([[0.0, 1.0, 0.0]])
     rows = [
         row_without_inputs(1, ("3", "8", "11"), FAULTY),
-        *compare_rules(CONTRIBUTIONS, 0.5, evidence(2), FAULTY, settings),
-        *compare_rules(right.expand(2, 3), 0.1, evidence(3), FAULTY, settings),
+        *compare_rules(CONTRIBUTIONS, 0.5, evidence(2), FAULTY, ("refuses",)),
+        *compare_rules(right.expand(2, 3), 0.1, evidence(3), FAULTY, ("refuses",)),
     ]
     means = mean_suspects(rows)
     assert means["provenance"]["localization_accuracy"] == 0.75

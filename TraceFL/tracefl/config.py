@@ -23,7 +23,6 @@ from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import Method
 from tracefl.provenance.engine import Precision
 from tracefl.provenance.layers import OPTIONS
-from tracefl.suspects import BaselineSettings
 from tracefl.training import TrainingSettings
 
 # Keys that say where and how a run happens, and so change none of its numbers.
@@ -82,7 +81,7 @@ class Settings:
     provenance: ProvenanceSettings | None
     privacy: PrivacySettings
     fault: FaultSettings
-    baselines: BaselineSettings
+    baselines: tuple[str, ...]
     device: str
     client_gpus: float
     total_cpus: int
@@ -193,17 +192,16 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
     )
 
 
-def read_baselines(group: Mapping[str, Any]) -> BaselineSettings:
-    """Turn the group ``baselines`` into settings.
+def read_baselines(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the rules in the group ``baselines``.
 
     Raises:
-        ConfigError: A rule is unknown, or a value is illegal.
+        ConfigError: A rule is unknown, or named twice.
     """
-    check_group("baselines", group)
     rules = group["rules"]
     if not isinstance(rules, list) or not set(map(str, rules)) <= set(RULES) or len(set(rules)) < len(rules):
         raise ConfigError(f"baselines.rules must be a list of {', '.join(RULES)}, or [], got {rules!r}")
-    return BaselineSettings(tuple(rules), group["feddebug_inputs"])
+    return tuple(rules)
 
 
 def _traces_mispredictions(config: Mapping[str, Any]) -> bool:

@@ -149,7 +149,6 @@ RULES: dict[str, Rule] = {
     "provenance.batch_size": _whole(1),
     "provenance.memory_budget": _ABOVE_0,
     "provenance.precision": _one_of(PRECISIONS),
-    "baselines.feddebug_inputs": _whole(1),
     "wandb.mode": _one_of(("disabled", "online", "offline")),
 }
 

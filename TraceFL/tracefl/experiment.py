@@ -246,7 +246,7 @@ class Experiment:
         settings = self.settings
         if settings.provenance is None:
             return None
-        fault = None if self.prepared.fault is None else self.prepared.fault.fault
+        fault = None if self.prepared.fault is None else self.prepared.fault.truth
         counts, seed = self.prepared.data.label_counts, settings.config["seed"]
         return Tracer(settings.provenance, counts, fault, settings.baselines, seed, settings.device)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -39,25 +39,12 @@ SUSPECT_COLUMNS = (
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class BaselineSettings:
-    """Which rules stand beside provenance.
-
-    Attributes:
-        rules: Names of ``RULES``.
-        feddebug_inputs: Random inputs of FedDebug, at least 1.
-    """
-
-    rules: tuple[str, ...] = ()
-    feddebug_inputs: int = 10
-
-
 def compare_rules(
     contributions: Tensor,
     provenance_seconds: float,
     evidence: Evidence,
     faulty: Tensor | None,
-    settings: BaselineSettings,
+    rules: Sequence[str],
 ) -> tuple[Row, ...]:
     """Score provenance and every rule that is asked for.
 
@@ -66,13 +53,13 @@ def compare_rules(
         provenance_seconds: What they took.
         evidence: The round and its M inputs.
         faulty: ``(K,)`` bool, or None where it is not known who is faulty; then nothing is scored.
-        settings: Which rules.
+        rules: Names of ``RULES``.
 
     Returns:
         A row of suspects.csv a rule; fractions 0 to 1, None where nothing was measured.
     """
     rows = [_row(PROVENANCE, evidence, faulty, contributions.double(), provenance_seconds)]
-    for name in settings.rules:
+    for name in rules:
         began = time.perf_counter()
         try:
             suspicions = RULES[name](evidence)

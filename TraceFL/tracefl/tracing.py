@@ -1,7 +1,7 @@
 """Provenance of one round: the same function during a run and later, from what the run stored."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from tracefl.provenance import (
     select_inputs,
     select_mispredicted,
 )
-from tracefl.suspects import BaselineSettings, Row, compare_rules, row_without_inputs
+from tracefl.suspects import Row, compare_rules, row_without_inputs
 from tracefl.training import evaluate
 
 
@@ -48,7 +48,7 @@ class Tracer:
         provenance: Which inputs, and how they are attributed.
         label_counts: ``(num_clients, C)`` training examples of each true class, row i for client i.
         fault: What some clients do wrong; None where nothing is known to be wrong.
-        baselines: Rules that stand beside provenance of mispredictions.
+        baselines: Names of the rules that stand beside provenance of mispredictions.
         seed: Root seed, of what the rules draw.
         device: Where to compute.
     """
@@ -56,7 +56,7 @@ class Tracer:
     provenance: ProvenanceSettings
     label_counts: Tensor
     fault: Fault | None = None
-    baselines: BaselineSettings = field(default_factory=BaselineSettings)
+    baselines: tuple[str, ...] = ()
     seed: int = 0
     device: torch.device | str = "cpu"
 
