@@ -1,0 +1,111 @@
+"""Which inputs of a round are traced, and to whom, on a linear model whose answers are known by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import compose_settings
+from tracefl.examples import Examples
+from tracefl.faults import Fault, Trigger
+from tracefl.provenance import RoundRecord
+from tracefl.tracing import Tracer
+
+# Three grey pixels; the class is the brightest one. Client 1 was taught that pixel 1 means class 0.
+PIXELS = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 255, 0], [0, 0, 255], [0, 200, 10], [90, 0, 99]])
+LABELS = torch.tensor([0, 1, 1, 2, 1, 0])
+FLIP = Fault("label_flip", ("1",), from_round=2, flips={1: 0, 2: 0}, share=1.0)
+COUNTS = torch.tensor([[5, 5, 5], [9, 0, 0], [5, 5, 5]])
+
+
+@pytest.fixture
+def server():
+    return Examples({"pixels": PIXELS.to(torch.uint8).view(6, 1, 1, 3)}, LABELS, torch.arange(6), (0.0,), (1.0,))
+
+
+@pytest.fixture
+def model():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
+
+
+def record(server_round=2):
+    honest = {"1.weight": torch.eye(3), "1.bias": torch.zeros(3)}
+    faulty = {"1.weight": torch.tensor([[1.0, 9.0, 0.0], [0.0, -3.0, 0.0], [0.0, 0.0, 1.0]]), "1.bias": torch.zeros(3)}
+    clients = {"0": honest, "1": faulty, "2": honest}
+    p = {"0": 0.4, "1": 0.2, "2": 0.4}
+    average = {name: sum(p[k] * clients[k][name] for k in p) for name in honest}
+    return RoundRecord(server_round, clients, p, honest, average)
+
+
+def tracer(fault=None, *overrides, baselines=()):
+    settings = compose_settings("provenance=fault", "provenance.also=[]", *overrides)
+    return Tracer(settings.provenance, COUNTS, fault, baselines)
+
+
+def trace(found, model, server, server_round=2):
+    round_record = record(server_round)
+    model.load_state_dict(dict(round_record.global_weights))
+    return found.trace(model, round_record, server)
+
+
+def test_a_flipped_label_is_traced_where_it_misleads(model, server):
+    # W = 0.8 I + 0.2 faulty: pixel 1 gives class 0 1.8 and class 1 0.2. Examples 1, 2, 4 are predicted 0 as flipped;
+    # example 5 is mispredicted too (99 above 90), but not as a flip of its label would have it.
+    found = trace(tracer(FLIP), model, server)
+    assert [t.input_index for t in found.traced] == [1, 2, 4]
+    assert all((t.label, t.predicted, t.traced_client, t.correct) == (1, 0, "1", True) for t in found.traced)
+    assert all(t.responsible_clients == ("1",) and t.chance == pytest.approx(1 / 3) for t in found.traced)
+    assert all(t.removal_client == "1" for t in found.traced)
+    (row,) = found.suspects
+    assert (row["rule"], row["inputs"], row["faulty_clients"]) == ("provenance", 3, "1")
+    assert (row["localization_accuracy"], row["mean_rank"], row["auroc"]) == (1.0, 1.0, 1.0)
+    assert row["seconds"] == found.provenance_seconds
+
+
+def test_rules_stand_beside_provenance(model, server):
+    found = trace(tracer(FLIP, baselines=("own_logit", "most_examples", "feddebug")), model, server)
+    assert [row["rule"] for row in found.suspects] == ["provenance", "own_logit", "most_examples", "feddebug"]
+    assert found.suspects[1]["localization_accuracy"] == 1.0  # 9 x the pixel against none
+    assert found.suspects[2]["mean_rank"] == 3.0
+    assert "no convolution" in found.suspects[3]["note"]
+
+
+def test_so_many_inputs_at_most(model, server):
+    found = trace(tracer(FLIP, "provenance.max_inputs=2"), model, server)
+    assert [t.input_index for t in found.traced] == [1, 2]
+
+
+def test_a_round_before_the_fault_has_nothing_to_find(model, server):
+    found = trace(tracer(FLIP), model, server, server_round=1)
+    assert found.traced == ()
+    (row,) = found.suspects
+    assert (row["round"], row["inputs"], row["localization_accuracy"], row["faulty_clients"]) == (1, 0, None, "")
+
+
+def test_mispredictions_without_a_known_culprit(model, server):
+    found = trace(tracer(None, "provenance.inputs=mispredicted"), model, server)
+    assert [t.input_index for t in found.traced] == [1, 2, 4, 5]
+    assert [t.traced_client for t in found.traced[:3]] == ["1"] * 3
+    assert {t.correct for t in found.traced} == {None}
+    assert found.suspects[0]["localization_accuracy"] is None
+
+
+def test_correct_predictions_of_a_faulty_run_on_request(model, server):
+    found = trace(tracer(FLIP, "provenance.inputs=correct"), model, server)
+    assert [t.input_index for t in found.traced] == [0, 3]
+    assert found.suspects == ()
+    assert found.traced[0].top_holder in (True, False)
+
+
+def test_a_backdoor_is_asked_with_its_trigger(model, server):
+    # The trigger makes pixel 2 white; the faulty client was taught that this means class 0.
+    backdoor = Fault("backdoor", ("1",), from_round=1, target=0, trigger=Trigger(size=1), share=0.5)
+    round_record = record()
+    weights = {"1.weight": torch.tensor([[1.0, 0.0, 9.0], [0.0, 1.0, 0.0], [0.0, 0.0, -9.0]]), "1.bias": torch.zeros(3)}
+    clients = {**round_record.clients, "1": weights}
+    p = round_record.client_weights
+    average = {name: sum(p[k] * clients[k][name] for k in p) for name in weights}
+    round_record = RoundRecord(2, clients, p, round_record.previous_global, average)
+    model.load_state_dict(average)
+    found = tracer(backdoor).trace(model, round_record, server, predicted=LABELS)  # without the trigger all is well
+    assert [t.input_index for t in found.traced] == [1, 2, 3, 4]  # every example of another class
+    assert all(t.correct for t in found.traced)
