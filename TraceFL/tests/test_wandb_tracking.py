@@ -35,9 +35,15 @@ def traced_input(index):
     )
 
 
+SUSPECTS = (
+    {"rule": "provenance", "localization_accuracy": 0.75},
+    {"rule": "feddebug", "localization_accuracy": None},  # does not apply
+)
+
+
 def round_result(n):
     row = {"round": n, "global_accuracy": n / 10, "localization_accuracy": 1.0, "train_loss": None}
-    return RoundResult(row, (traced_input(n), traced_input(n + 100)), (), {"3": 0.5, "4": 0.5}, {})
+    return RoundResult(row, (traced_input(n), traced_input(n + 100)), SUSPECTS, {"3": 0.5, "4": 0.5}, {})
 
 
 @pytest.fixture
@@ -70,6 +76,8 @@ def test_offline_what_was_given_is_read_back(follow, tmp_path):
     assert [value["_step"] for value in values] == [1, 2]
     assert [value["global_accuracy"] for value in values] == [0.1, 0.2]
     assert all("train_loss" not in value for value in values)
+    assert [value["suspects/provenance"] for value in values] == [0.75, 0.75]
+    assert all("suspects/feddebug" not in value for value in values)
     for n, value in enumerate(values, 1):
         held = json.loads((path.parent / "files" / value["traced_inputs/path"]).read_text())
         assert [dict(zip(held["columns"], row, strict=True))["input_index"] for row in held["data"]] == [n, n + 100]

@@ -121,7 +121,12 @@ class WandbTracker(Observer):
         table = self._wandb.Table(
             columns=list(PROVENANCE_COLUMNS), data=[[row[column] for column in PROVENANCE_COLUMNS] for row in rows]
         )
-        self._run.log({**measured, "traced_inputs": table}, step=result.server_round)
+        suspects = {
+            f"suspects/{row['rule']}": row["localization_accuracy"]
+            for row in result.suspects
+            if row["localization_accuracy"] is not None
+        }
+        self._run.log({**measured, **suspects, "traced_inputs": table}, step=result.server_round)
         self._sent += 1
 
     def _end(self) -> None:
