@@ -107,7 +107,7 @@ class FaultSettings:
         if self.num_clients is not None and self.num_clients > num_clients:
             raise ConfigError(f"fault.num_clients={self.num_clients} is above num_clients={num_clients}; lower it")
         if self.from_round is not None and self.from_round > num_rounds:
-            raise ConfigError(f"fault.from_round={self.from_round} is above num_rounds={num_rounds}: lower it")
+            raise ConfigError(f"fault.from_round={self.from_round} is above num_rounds={num_rounds}; lower it")
         if self.trigger_size is not None and kind != "image":
             raise ConfigError(f"fault.trigger_size={self.trigger_size} is for images; set fault.trigger_token")
         if self.trigger_token is not None and kind != "text":

@@ -1,0 +1,20 @@
+import pytest
+import torch
+
+from tracefl.examples import PIXELS, Examples
+
+
+def images(labels, size=6):
+    """Gray images without a white pixel, of the given labels."""
+    labels = torch.as_tensor(labels)
+    draw = torch.Generator().manual_seed(len(labels))
+    pixels = torch.randint(0, 200, (len(labels), 3, size, size), dtype=torch.uint8, generator=draw)
+    return Examples({PIXELS: pixels}, labels, torch.arange(len(labels)), (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.fixture
+def texts():
+    """Four texts of 3, 2, 1 and 4 tokens, padded with 0 on the right; labels 0 to 3."""
+    ids = torch.tensor([[5, 6, 7, 0], [5, 6, 0, 0], [5, 0, 0, 0], [5, 6, 7, 8]], dtype=torch.int32)
+    mask = (ids > 0).int()
+    return Examples({"input_ids": ids, "attention_mask": mask}, torch.arange(4), torch.arange(4))
