@@ -65,10 +65,11 @@ def miniature(config: Mapping[str, Any], root: Path | None) -> tuple[Overrides, 
         root: Folder of local data: ``NAME/`` with parquet files, or MedMNIST's ``NAME.npz``.
     """
     data, words = _data(config["dataset"], root)
-    clients = (  # 200 to 1,000 clients, and 10 to 50 of them a round, stay different
-        f"num_clients={max(6, config['num_clients'] // 50)}",
-        f"clients_per_round={max(2, config['clients_per_round'] // 10)}",
-    )
+    # 200 to 1,000 clients, and 10 to 50 of them a round, stay different; where all take part, all still do.
+    num_clients = max(6, config["num_clients"] // 50)
+    all_take_part = config["clients_per_round"] == config["num_clients"]
+    a_round = num_clients if all_take_part else max(2, config["clients_per_round"] // 10)
+    clients = (f"num_clients={num_clients}", f"clients_per_round={a_round}")
     return (*_SMALL, *clients, *TINY_MODELS[config["model"]["name"]], *data), words
 
 
