@@ -10,7 +10,8 @@ from tracefl.errors import ConfigError, TraceFLError, one_line
 from tracefl.jobs.plan import Job, plan_jobs
 from tracefl.jobs.table import EXTENDED, JOBS
 
-USAGE = """usage: bash job_NAME.sh [INDEX] [--list | --count | --status | --smoke] [--extended] [group=choice] [key=value]
+USAGE = """usage: bash job_NAME.sh [INDEX] [--list | --count | --status | --smoke] [--extended] [group=choice ...]
+                           [key=value ...]
 
     (nothing)     run all that are not complete, one after the other
     INDEX         only these: 3, or 0-5, or 0,2,8-11; from 0, as in sbatch --array (SLURM_ARRAY_TASK_ID is used too)

@@ -52,7 +52,7 @@ def find_published_suspects(config: Mapping[str, Any]) -> dict[str, float | None
         return {}
     if fault_name(config) != "label_flip" or fault_share(config) != 1 or faulty_clients(config) != 1:
         return {}
-    if config["fault"]["all_to"] is None or config["fault"]["from_round"] not in (None, 0, 1):
+    if config["fault"].get("all_to") is None or config["fault"]["from_round"] not in (None, 0, 1):
         return {}
     return dict(_published_suspects().get(_setting(config), {}))
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from tracefl.config import fingerprint
 from tracefl.report.fault_words import fault_name, fault_share, faulty_clients
-from tracefl.report.suspects import Measured, measure, over_seeds, rule_names
+from tracefl.report.suspects import CHANCE, Measured, measure, over_seeds, rule_names
 from tracefl.report.suspects_settings import Setting, data_words
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; provenance has the blue alone, the others take the
@@ -54,9 +54,8 @@ def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
     for row in axes:
         row[0].set_ylabel("localization accuracy, percent")
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside right upper", frameon=False, title="rule", alignment="left"
-    )
+    shown = [name for name in (*rules, CHANCE) if name in handles]
+    figure.legend([handles[name] for name in shown], shown, loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return True
@@ -112,13 +111,15 @@ def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> Non
     )
     ax.set_xlabel(f"{'labels flipped' if name == 'label_flip' else 'examples changed'}, percent")
     chance = {_percent(s): over_seeds(found.chance for found in s.found) for s in panel}
-    _draw_curve(ax, chance, "chance", _CHANCE, ":", "", 2.0)
+    _draw_curve(ax, chance, CHANCE, _CHANCE, ":", "", 2.0)
+    provenance = {_percent(setting): measure(setting.found, "provenance") for setting in panel}
+    # The thin lines lie above the thick one: a rule that does as well can be seen.
+    _draw_curve(ax, provenance, "provenance", _PROVENANCE, "-", "o", 3.2)
     for number, rule in reversed(list(enumerate(rule for rule in rules if rule != "provenance"))):
         line, marker = _STYLES[number // len(_COLOURS) % len(_STYLES)]
         values = {_percent(setting): measure(setting.found, rule) for setting in panel}
-        _draw_curve(ax, values, rule, _COLOURS[number % len(_COLOURS)], line, marker, 1.2)
-    provenance = {_percent(setting): measure(setting.found, "provenance") for setting in panel}
-    _draw_curve(ax, provenance, "provenance", _PROVENANCE, "-", "o", 3.2)
+        width = 2.0 if rule == "feddebug" else 1.2
+        _draw_curve(ax, values, rule, _COLOURS[number % len(_COLOURS)], line, marker, width)
     ax.set(ylim=(-3, 103), xticks=sorted(chance))
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)

@@ -39,7 +39,7 @@ def accuracy_grid(settings: Sequence[Setting]) -> Grid:
     rows = []
     for setting, paper in zip(settings, published, strict=True):
         cells = {rule: _accuracy(setting, rule) for rule in rules}
-        chance = _percents(over_seeds(found.chance for found in setting.found))
+        chance = _mean(found.chance for found in setting.found)
         traced = setting.rounds + setting.rounds_without_inputs
         rows.append(
             [
@@ -47,7 +47,7 @@ def accuracy_grid(settings: Sequence[Setting]) -> Grid:
                 str(len(setting.found)),
                 f"{setting.rounds} of {traced}",
                 cells.pop("provenance", "-"),
-                chance,
+                "-" if chance is None else f"{100 * chance:.1f}",
                 *cells.values(),
                 *(_published(paper, rule) for rule in theirs),
             ]
@@ -59,19 +59,19 @@ def accuracy_grid(settings: Sequence[Setting]) -> Grid:
 
 def seconds_grid(settings: Sequence[Setting]) -> Grid:
     """Return seconds an input, a row for each model and data set, a column for each rule: the paper's Figure 6."""
-    seconds = seconds_per_input(settings)
+    groups = _by_data(settings)
     rules = rule_names(found for setting in settings for found in setting.found)
-    rows = [[label, *(f"{row[r]:.2g}" if r in row else "-" for r in rules)] for label, row in seconds.items()]
+    rows = [
+        [label, *(_seconds(row.get(rule), groups[label], rule) for rule in rules)]
+        for label, row in seconds_per_input(settings).items()
+    ]
     return Grid(["model and data", *rules], rows, _SECONDS)
 
 
 def seconds_per_input(settings: Sequence[Setting]) -> dict[str, dict[str, float]]:
     """Return each rule's seconds an input, mean over the runs of a model and data set, without rules not timed."""
-    groups: dict[str, list[Setting]] = {}
-    for setting in settings:
-        groups.setdefault(f"{setting.row['model']} {setting.row['dataset']}", []).append(setting)
     seconds: dict[str, dict[str, float]] = {}
-    for label, group in groups.items():
+    for label, group in _by_data(settings).items():
         found = [found for setting in group for found in setting.found]
         means = {
             rule: _mean(one.rules[rule].seconds_per_input for one in found if rule in one.rules)
@@ -113,6 +113,19 @@ def _of_rule(setting: Setting, rule: str) -> dict[str, Any]:
         "published_localization_accuracy": find_published_suspects(setting.config).get(rule),
         "note": next((run.note for run in runs if run.note), ""),
     }
+
+
+def _by_data(settings: Sequence[Setting]) -> dict[str, list[Setting]]:
+    groups: dict[str, list[Setting]] = {}
+    for setting in settings:
+        groups.setdefault(f"{setting.row['model']} {setting.row['dataset']}", []).append(setting)
+    return groups
+
+
+def _seconds(seconds: float | None, settings: Sequence[Setting], rule: str) -> str:
+    if seconds is not None:
+        return f"{seconds:.2g}"
+    return "-" if all(setting.is_applicable(rule) for setting in settings) else "NA"
 
 
 def _accuracy(setting: Setting, rule: str) -> str:
