@@ -29,6 +29,7 @@ SCRIPTS = {
     "dp": "job_dp_exps.sh",
     "scalability": "job_scalability_exps.sh",
     "dirichlet": "job_dirichlet_exps.sh",
+    "faulty": "job_faulty_exps.sh",
 }
 COMMAND = ["python", "-m", "tracefl.main"]
 
@@ -79,6 +80,9 @@ def test_slurm_s_array_index_chooses_what_runs_but_not_what_is_listed():
         (["training", "--all"], "unknown argument '--all'"),
         (["training", "--list", "--count"], "unknown argument '--count'"),
         (["training", "1", "2"], "unknown argument '2'"),
+        (["training", "--extended"], "--extended: job 'training' has no more runs; only faulty has"),
+        (["faulty", "18"], "index '18' is not among the runs 0 to 17"),
+        (["faulty", "66", "--extended"], "index '66' is not among the runs 0 to 65"),
         (["training", "fast"], "unknown argument 'fast'"),
         (["training", "0", "num_client=3"], "did you mean 'num_clients'"),
         (["training", "--status", "dataset=minst"], "did you mean 'mnist'"),
@@ -267,6 +271,15 @@ def test_the_scripts_list_and_count(shell, name):
     assert shell(script, "--count").stdout == f"{COUNTS[name]}\n"
     assert f"sbatch --array=0-{COUNTS[name] - 1}%4 {script.name}" in script.read_text()
     assert len(shell(script, "--list", "seed=1").stdout.splitlines()) == COUNTS[name]
+
+
+def test_the_faulty_script_s_extended_runs(shell):
+    script = REPOSITORY / SCRIPTS["faulty"]
+    assert shell(script, "--extended", "--count").stdout == "66\n"
+    assert f"sbatch --array=0-65%4 {script.name} --extended" in script.read_text()
+    (line,) = shell(script, "--list", "18", "--extended").stdout.splitlines()
+    assert "dataset=organamnist" in line
+    assert "fault.share=0.1" in line
 
 
 def test_a_copy_of_a_script_works_from_the_checkout_and_refuses_elsewhere(shell, tmp_path):

@@ -22,8 +22,8 @@ FLIP = {
     "from_round": 1,
     "share": 1.0,
     "flip": None,
-    "all_to": 0,
-    "min_examples": 1,
+    "all_to": None,
+    "min_examples": 50,
 }
 
 

@@ -44,9 +44,10 @@ def test_table_1(model, dataset, alpha, feddebug, provenance):
         ((), {"clients": [0, 1]}),
         ((), {"num_clients": 2}),
         ((), {"name": "backdoor"}),
-        ((), {"name": "none"}),
+        ((), {"name": "none", "share": None}),
         ((), {"from_round": 3}),
         ((), {"all_to": None, "flip": {1: 0}}),
+        ((), {"all_to": 1}),
     ],
 )
 def test_another_setting_is_not_in_table_1(overrides, fault):

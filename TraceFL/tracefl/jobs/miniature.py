@@ -69,8 +69,9 @@ def miniature(config: Mapping[str, Any], root: Path | None) -> tuple[Overrides, 
     num_clients = max(6, config["num_clients"] // 50)
     all_take_part = config["clients_per_round"] == config["num_clients"]
     a_round = num_clients if all_take_part else max(2, config["clients_per_round"] // 10)
+    faulty = () if config["fault"]["name"] == "none" else ("fault.min_examples=1",)
     clients = (f"num_clients={num_clients}", f"clients_per_round={a_round}")
-    return (*_SMALL, *clients, *TINY_MODELS[config["model"]["name"]], *data), words
+    return (*_SMALL, *clients, *faulty, *TINY_MODELS[config["model"]["name"]], *data), words
 
 
 def _data(dataset: Mapping[str, Any], root: Path | None) -> tuple[Overrides, str]:

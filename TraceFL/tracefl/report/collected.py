@@ -13,7 +13,7 @@ from rich.table import Table
 from tracefl.config import fingerprint, read_provenance
 from tracefl.errors import RecordError
 from tracefl.provenance import Method
-from tracefl.report.fault_words import NO_FAULT, fault_words
+from tracefl.report.faults import NO_FAULT, describe_fault
 from tracefl.report.published import find_published, noise_and_clip
 from tracefl.report.suspects import RunSuspects, read_suspects
 from tracefl.report.terminal import duration, percent
@@ -153,7 +153,7 @@ def _setting(config: Mapping[str, Any], presets: Mapping[str, Method]) -> dict[s
         "noise_multiplier": noise,
         "clipping_norm": clip,
         "provenance": "off" if provenance is None else named[0] if named else "other",
-        "fault": fault_words(config),
+        "fault": describe_fault(config),
         "seed": config["seed"],
     }
 

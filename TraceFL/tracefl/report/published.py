@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tracefl.report.fault_words import NO_FAULT, fault_name, fault_share, faulty_clients
+from tracefl.report.faults import NO_FAULT, fault_name, fault_share, faulty_clients
 
 _FILE = Path(__file__).with_name("published.csv")
 _TABLE1 = Path(__file__).with_name("published_table1.csv")
@@ -45,14 +45,15 @@ def find_published(config: Mapping[str, Any]) -> Published | None:
 def find_published_suspects(config: Mapping[str, Any]) -> dict[str, float | None]:
     """Return Table I's localization accuracy of a configuration's setting: rule to fraction, None: not applicable.
 
-    The setting is as in ``find_published``, without privacy, with all labels of one client flipped to one class from
+    The setting is as in ``find_published``, without privacy, with all labels of one client flipped to 0 from
     the first round on. Empty where Table I does not have it.
     """
     if config["dataset"]["partition"] != "dirichlet" or config["privacy"]["name"] != "none":
         return {}
     if fault_name(config) != "label_flip" or fault_share(config) != 1 or faulty_clients(config) != 1:
         return {}
-    if config["fault"].get("all_to") is None or config["fault"]["from_round"] not in (None, 0, 1):
+    fault = config["fault"]
+    if fault.get("flip") is not None or fault.get("all_to") not in (None, 0) or fault["from_round"] != 1:
         return {}
     return dict(_published_suspects().get(_setting(config), {}))
 

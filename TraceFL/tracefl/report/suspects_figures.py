@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from tracefl.config import fingerprint
-from tracefl.report.fault_words import fault_name, fault_share, faulty_clients
+from tracefl.report.faults import fault_name, fault_share, faulty_clients
 from tracefl.report.suspects import CHANCE, Measured, measure, over_seeds, rule_names
 from tracefl.report.suspects_settings import Setting, data_words
 

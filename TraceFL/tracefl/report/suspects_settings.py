@@ -7,7 +7,7 @@ from typing import Any
 
 from tracefl.config import CIRCUMSTANCES
 from tracefl.report.collected import CollectedRun
-from tracefl.report.fault_words import fault_name, fault_share, fault_words, faulty_clients
+from tracefl.report.faults import describe_fault, fault_name, fault_share, faulty_clients
 from tracefl.report.suspects import RunSuspects
 
 
@@ -69,7 +69,7 @@ def _order(config: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[Any, ...]
 
 
 def _labels(runs: Sequence[CollectedRun]) -> list[str]:
-    labels = [f"{data_words(run.row)}, {fault_words(run.config)}" for run in runs]
+    labels = [f"{data_words(run.row)}, {describe_fault(run.config)}" for run in runs]
     shared = {label for label, number in Counter(labels).items() if number > 1}
     if not shared:
         return labels

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tracefl.report.fault_words import fault_share, faulty_clients
+from tracefl.report.faults import fault_share, faulty_clients
 from tracefl.report.grid import Grid
 from tracefl.report.published import find_published_suspects
 from tracefl.report.suspects import FIRST, MEASURES, Measured, measure, over_seeds, rule_names
