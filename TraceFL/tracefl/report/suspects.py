@@ -29,7 +29,7 @@ class RuleFindings:
 
     Attributes:
         means: ``MEASURES``, each the mean over the rounds where it was measured, None where it never was.
-        rounds: Rounds in which the rule was scored.
+        rounds: Rounds with inputs that the rule applied to.
         seconds_per_input: Seconds of the rule over all rounds, divided by their inputs; None without.
         seconds_per_round: The same, divided by the rounds.
         note: Why the rule does not apply; empty where it does.
@@ -122,13 +122,12 @@ def _findings(rows: Sequence[Mapping[str, str]]) -> RuleFindings:
     def values(column: str, of: Sequence[Mapping[str, str]] = rows) -> list[float]:
         return [float(row[column]) for row in of if row[column] != ""]
 
-    scored = [row for row in rows if row["localization_accuracy"] != ""]
-    timed = [row for row in scored if row["seconds"] != ""]
-    seconds = sum(values("seconds", timed))
+    measured = [row for row in rows if row["seconds"] != ""]
+    seconds = sum(values("seconds", measured))
     return RuleFindings(
         means={column: fmean(values(column)) if values(column) else None for column in MEASURES},
-        rounds=len(scored),
-        seconds_per_input=seconds / sum(values("inputs", timed)) if timed else None,
-        seconds_per_round=seconds / len(timed) if timed else None,
+        rounds=len(measured),
+        seconds_per_input=seconds / sum(values("inputs", measured)) if measured else None,
+        seconds_per_round=seconds / len(measured) if measured else None,
         note=next((row["note"] for row in rows if row["note"]), ""),
     )
