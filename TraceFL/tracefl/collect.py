@@ -97,7 +97,7 @@ def _show_suspects(settings: Sequence[Setting], folder: Path, console: Console, 
 
     grids = accuracy_grid(settings), seconds_grid(settings)
     for grid in grids:
-        console.print(grid.table())
+        grid.print(console)
     written = [folder / "suspects_collected.csv"]
     write_atomically(written[0], to_csv(SUSPECTS_COLUMNS, suspects_rows(settings)))
     if markdown is not None:

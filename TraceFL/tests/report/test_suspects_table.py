@@ -4,7 +4,6 @@ import pytest
 
 from tests.report.made_runs import FLIP, does_not_apply, found, make_faulty_run, without_inputs
 from tracefl.report.collected import read_run
-from tracefl.report.grid import Grid
 from tracefl.report.suspects_settings import suspects_settings
 from tracefl.report.suspects_table import SUSPECTS_COLUMNS, accuracy_grid, seconds_grid, suspects_rows
 
@@ -109,8 +108,3 @@ def test_rows_in_full(make):
     assert provenance["localization_accuracy_spread"] == pytest.approx(0.5 / 2**0.5)
     assert (feddebug["rule"], feddebug["applies"], feddebug["note"]) == ("feddebug", False, "needs ReLU")
     assert feddebug["localization_accuracy"] is None
-
-
-def test_a_grid_as_markdown():
-    grid = Grid(["setting", "provenance"], [["a | b", "1.0"]], "Percent.")
-    assert grid.markdown() == "| setting | provenance |\n| --- | ---: |\n| a \\| b | 1.0 |\n\nPercent.\n"

@@ -13,7 +13,7 @@ from rich.table import Table
 from tracefl.config import fingerprint, read_provenance
 from tracefl.errors import RecordError
 from tracefl.provenance import Method
-from tracefl.report.faults import NO_FAULT, describe_fault
+from tracefl.report.faults import NO_FAULT, describe_fault, fault_order
 from tracefl.report.published import find_published, noise_and_clip
 from tracefl.report.suspects import RunSuspects, read_suspects
 from tracefl.report.terminal import duration, percent
@@ -109,7 +109,7 @@ def settings_table(runs: Sequence[CollectedRun]) -> Table:
         "published\nglobal",
     ):
         table.add_column(heading, justify="right")
-    for group in sorted(groups.values(), key=lambda group: _order(group[0].row)):
+    for group in sorted(groups.values(), key=lambda group: (*_order(group[0].row), *fault_order(group[0].config))):
         rows = [run.row for run in group]
         worst = min(rows, key=lambda row: _or(row["worst_round_localization_accuracy"], 2.0))
         table.add_row(
@@ -183,7 +183,7 @@ def _or(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value
 
 
-_IN_ORDER = ("experiment", "model", "dataset", "provenance", "fault")
+_IN_ORDER = ("experiment", "model", "dataset", "provenance")
 _NUMBERS_IN_ORDER = ("noise_multiplier", "clipping_norm", "dirichlet_alpha", "num_clients", "clients_per_round")
 
 

@@ -34,6 +34,11 @@ def describe_fault(config: Mapping[str, Any]) -> str:
     return words if fault["from_round"] == 1 else f"{words}, from round {fault['from_round']}"
 
 
+def fault_order(config: Mapping[str, Any]) -> tuple[str, int, float]:
+    """Return what sorts faults: by name, then fewest clients first, then from the share that is easiest to see."""
+    return fault_name(config), faulty_clients(config), -(fault_share(config) or 0.0)
+
+
 def _fault(config: Mapping[str, Any]) -> Mapping[str, Any]:
     fault: Mapping[str, Any] = config.get("fault", {"name": NO_FAULT})
     return fault

@@ -7,7 +7,7 @@ from typing import Any
 
 from tracefl.config import CIRCUMSTANCES
 from tracefl.report.collected import CollectedRun
-from tracefl.report.faults import describe_fault, fault_name, fault_share, faulty_clients
+from tracefl.report.faults import describe_fault, fault_order
 from tracefl.report.suspects import RunSuspects
 
 
@@ -63,9 +63,9 @@ def data_words(row: Mapping[str, Any]) -> str:
 
 
 def _order(config: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """By model, data and alpha, then from the fault that is easiest to see to the hardest."""
+    """By model, data, alpha and fault."""
     data = (row["model"], row["dataset"], row["partition"], row["dirichlet_alpha"] or 0.0)
-    return *data, fault_name(config), faulty_clients(config), -(fault_share(config) or 0.0), row["experiment"]
+    return *data, *fault_order(config), row["experiment"]
 
 
 def _labels(runs: Sequence[CollectedRun]) -> list[str]:

@@ -54,7 +54,7 @@ def accuracy_grid(settings: Sequence[Setting]) -> Grid:
         )
     others = [rule for rule in rules if rule != "provenance"]
     headings = ["setting", "seeds", "rounds", "provenance", "chance", *others, *(f"published {r}" for r in theirs)]
-    return Grid(headings, rows, _ACCURACIES + (" published: Table I of the paper." if theirs else ""))
+    return Grid(headings, rows, _ACCURACIES + (" published: Table I of the paper." if theirs else ""), fixed=5)
 
 
 def seconds_grid(settings: Sequence[Setting]) -> Grid:
