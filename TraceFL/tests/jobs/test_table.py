@@ -140,8 +140,9 @@ def test_every_miniature_composes(jobs, arguments):
         assert settings.config["num_clients"] >= settings.config["clients_per_round"]
         for key in ("dirichlet_alpha", "privacy", "provenance", "baselines", "store", "exp_key"):
             assert settings.config[key] == config[key]
-        kept = {key: value for key, value in settings.config["fault"].items() if key != "min_examples"}
-        assert kept.items() <= config["fault"].items()
+        for key in ("name", "share", "from_round", "flip", "all_to"):
+            assert settings.config["fault"][key] == config["fault"][key]
+        assert faulty_clients(settings.config) >= faulty_clients(config)
         all_take_part = config["clients_per_round"] == config["num_clients"]
         assert all_take_part == (settings.config["clients_per_round"] == settings.config["num_clients"])
     assert {config["model"]["name"] for config in configs} <= set(TINY_MODELS)

@@ -1,6 +1,7 @@
 """A run in miniature: a tiny model of the same family, few clients, two rounds, and data that is here.
 
-Everything else stays as it is: the experiment's file, alpha, noise and clipping, the way of tracing, what is kept.
+Everything else stays as it is: the experiment's file, alpha, noise and clipping, the fault (in more clients), the way of
+tracing, what is kept.
 """
 
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 from tracefl.errors import ConfigError
 from tracefl.jobs.table import Overrides
+from tracefl.report.faults import faulty_clients
 
 TINY_MODELS: dict[str, Overrides] = {
     "resnet18": ("model.config.layers=[1,1,1,1]",),
@@ -69,9 +71,16 @@ def miniature(config: Mapping[str, Any], root: Path | None) -> tuple[Overrides, 
     num_clients = max(6, config["num_clients"] // 50)
     all_take_part = config["clients_per_round"] == config["num_clients"]
     a_round = num_clients if all_take_part else max(2, config["clients_per_round"] // 10)
-    faulty = () if config["fault"]["name"] == "none" else ("fault.min_examples=1",)
     clients = (f"num_clients={num_clients}", f"clients_per_round={a_round}")
-    return (*_SMALL, *clients, *faulty, *TINY_MODELS[config["model"]["name"]], *data), words
+    return (*_SMALL, *clients, *_fault(config, num_clients), *TINY_MODELS[config["model"]["name"]], *data), words
+
+
+def _fault(config: Mapping[str, Any], num_clients: int) -> Overrides:
+    """Make most clients faulty, else so small a model mispredicts nothing as the fault wants and no rule is tried."""
+    faulty = faulty_clients(config)
+    if not faulty:
+        return ()
+    return ("fault.min_examples=1", "fault.clients=null", f"fault.num_clients={min(faulty + 3, num_clients - 1)}")
 
 
 def _data(dataset: Mapping[str, Any], root: Path | None) -> tuple[Overrides, str]:
