@@ -1,5 +1,6 @@
 """The job scripts: what becomes of indices, of runs that fail or are stopped, and the scripts themselves."""
 
+import csv
 import json
 import os
 import shutil
@@ -325,3 +326,14 @@ def test_miniatures_run_and_a_failing_one_is_named(shell, tmp_path):
     assert failed.returncode == 1
     assert "layer 'nowhere' does not exist" in failed.stdout
     assert not (tmp_path / "smoke" / "scalability" / "0").exists()  # written anew
+
+
+@pytest.mark.slow
+@pytest.mark.simulation
+def test_a_fault_s_miniature_has_mispredictions_for_the_rules_to_look_at(shell, tmp_path):
+    done = shell(REPOSITORY / "job_faulty_exps.sh", "0", "--smoke", f"log_dir={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (suspects,) = (tmp_path / "smoke" / "faulty" / "0").glob("table1/*/suspects.csv")
+    with suspects.open() as file:
+        rows = [row for row in csv.DictReader(file) if int(row["inputs"])]
+    assert {"provenance", "feddebug", "krum", "own_logit"} <= {row["rule"] for row in rows if row["seconds"]}

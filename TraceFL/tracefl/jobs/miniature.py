@@ -1,7 +1,7 @@
 """A run in miniature: a tiny model of the same family, few clients, two rounds, and data that is here.
 
-Everything else stays as it is: the experiment's file, alpha, noise and clipping, the fault (in more clients), the way of
-tracing, what is kept.
+Everything else stays as it is: the experiment's file, alpha, noise and clipping, the fault (of more clients), the way
+of tracing, what is kept.
 """
 
 import os
@@ -72,15 +72,17 @@ def miniature(config: Mapping[str, Any], root: Path | None) -> tuple[Overrides, 
     all_take_part = config["clients_per_round"] == config["num_clients"]
     a_round = num_clients if all_take_part else max(2, config["clients_per_round"] // 10)
     clients = (f"num_clients={num_clients}", f"clients_per_round={a_round}")
-    return (*_SMALL, *clients, *_fault(config, num_clients), *TINY_MODELS[config["model"]["name"]], *data), words
+    return (*_SMALL, *clients, *_fault(config), *TINY_MODELS[config["model"]["name"]], *data), words
 
 
-def _fault(config: Mapping[str, Any], num_clients: int) -> Overrides:
-    """Make most clients faulty, else so small a model mispredicts nothing as the fault wants and no rule is tried."""
+def _fault(config: Mapping[str, Any]) -> Overrides:
+    """Let so small a model mispredict as the fault wants, else there is nothing to trace and no rule is tried."""
     faulty = faulty_clients(config)
     if not faulty:
         return ()
-    return ("fault.min_examples=1", "fault.clients=null", f"fault.num_clients={min(faulty + 3, num_clients - 1)}")
+    # Ten clients: of fewer, three faulty ones would be too many for Krum.
+    clients = ("num_clients=10", "clients_per_round=10", "fault.clients=null", f"fault.num_clients={max(3, faulty)}")
+    return (*clients, "fault.min_examples=1", "client.lr=0.1")
 
 
 def _data(dataset: Mapping[str, Any], root: Path | None) -> tuple[Overrides, str]:
