@@ -1,8 +1,12 @@
-"""Gather what runs found: ``python -m tracefl.collect FOLDER [csv=FILE]``.
+"""Gather what runs found: ``python -m tracefl.collect FOLDER [csv=FILE] [markdown=FILE]``.
 
 Every run below the folder becomes a row of one CSV (``FOLDER/collected.csv``), and every setting, over its seeds, a
 line of a table, beside the published number of the same setting. Unfinished runs are named and are not in the table;
 damaged ones are named and left out. Runs in miniature (``smoke/`` of the job scripts) are left out too.
+
+Where runs looked for faulty clients, two more tables compare the rules: how often each finds one, and its seconds an
+input; beside collected.csv then stand suspects_collected.csv (the same in full), seconds_per_input.png, and where runs
+differ in the share of flipped labels flipped_share.png. markdown=FILE writes the two tables for a README.
 """
 
 import os
@@ -19,11 +23,19 @@ from tracefl.errors import ConfigError, RecordError, one_line
 from tracefl.jobs.table import JOBS
 from tracefl.provenance import Method
 from tracefl.report.collected import CollectedRun, read_run, settings_table
+from tracefl.report.suspects_settings import Setting, suspects_settings
+from tracefl.report.suspects_table import (
+    SUSPECTS_COLUMNS,
+    accuracy_grid,
+    seconds_grid,
+    seconds_per_input,
+    suspects_rows,
+)
 from tracefl.report.terminal import say
 from tracefl.text_files import write_atomically
 from tracefl.tracking import to_csv
 
-USAGE = "python -m tracefl.collect FOLDER [csv=FILE]"
+USAGE = "python -m tracefl.collect FOLDER [csv=FILE] [markdown=FILE]"
 
 
 def main() -> None:
@@ -32,16 +44,22 @@ def main() -> None:
         __doc__,
         USAGE,
         lambda arguments: collect(
-            *_read_arguments(arguments), console=Console(width=None if sys.stdout.isatty() else 200)
+            console=Console(width=None if sys.stdout.isatty() else 200), **_read_arguments(arguments)
         ),
     )
 
 
-def collect(root: Path, csv: Path, console: Console) -> None:
+def collect(root: Path, csv: Path, console: Console, markdown: Path | None = None) -> None:
     """Collect all runs below ``root`` into the file ``csv`` and print them.
 
+    Args:
+        root: Folder of the runs.
+        csv: File of a row for each run; what the rules found of faulty clients is written beside it.
+        console: Where to print.
+        markdown: File for the rules' tables.
+
     Raises:
-        RecordError: There is no run that can be read.
+        RecordError: There is no run that can be read, or none for the rules' tables.
     """
     presets = _preset_methods()
     runs: list[CollectedRun] = []
@@ -60,12 +78,34 @@ def collect(root: Path, csv: Path, console: Console) -> None:
     done = [run for run in runs if run.state.state == "done"]
     if done:
         console.print(settings_table(done))
+    suspects = suspects_settings(done)
+    if suspects:
+        _show_suspects(suspects, csv.parent, console, markdown)
     unfinished = [run for run in runs if run.state.state != "done"]
     for run in unfinished:
         state = run.state
         why = f" ({state.error})" if state.error else ""
         say(console, f"{state.state}: {run.row['folder']}, {state.rounds_done} of {state.num_rounds} rounds{why}")
     say(console, f"{len(done)} runs done, {len(unfinished)} unfinished, {len(damaged)} damaged; all in {csv}")
+    if markdown is not None and not suspects:
+        raise RecordError(f"{root} holds no finished run that looked for faulty clients: {markdown} is not written")
+
+
+def _show_suspects(settings: Sequence[Setting], folder: Path, console: Console, markdown: Path | None) -> None:
+    """Print the rules side by side, and write them in full and as figures."""
+    from tracefl.report.suspects_figures import draw_seconds, draw_suspects  # matplotlib, only where it is needed
+
+    grids = accuracy_grid(settings), seconds_grid(settings)
+    for grid in grids:
+        grid.print(console)
+    written = [folder / "suspects_collected.csv"]
+    write_atomically(written[0], to_csv(SUSPECTS_COLUMNS, suspects_rows(settings)))
+    if markdown is not None:
+        write_atomically(markdown, "\n".join(grid.markdown() for grid in grids))
+        written.append(markdown)
+    curve, seconds = folder / "flipped_share.png", folder / "seconds_per_input.png"
+    written += [curve] * draw_suspects(settings, curve) + [seconds] * draw_seconds(seconds_per_input(settings), seconds)
+    say(console, f"the rules that look for faulty clients: {', '.join(map(str, written))}")
 
 
 def run_folders(root: Path) -> Iterator[Path]:
@@ -89,18 +129,19 @@ def _is_miniature(folder: Path) -> bool:
     return len(folder.parts) > 2 and folder.parts[0] == "smoke" and folder.parts[1] in JOBS
 
 
-def _read_arguments(arguments: Sequence[str]) -> tuple[Path, Path]:
-    root, *options = arguments
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise ConfigError(f"{root!r} is not a folder; give the runs' log_dir, such as logs/")
-    csv = folder / "collected.csv"
+def _read_arguments(arguments: Sequence[str]) -> dict[str, Path]:
+    """Return what ``collect`` is given, without its console."""
+    folder, *options = arguments
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise ConfigError(f"{folder!r} is not a folder; give the runs' log_dir, such as logs/")
+    given = {"root": root, "csv": root / "collected.csv"}
     for option in options:
         key, _, value = option.partition("=")
-        if key != "csv" or not value:
+        if key not in ("csv", "markdown") or not value:
             raise ConfigError(f"unknown argument {option!r}; usage: {USAGE}")
-        csv = Path(value).expanduser()
-    return folder, csv
+        given[key] = Path(value).expanduser()
+    return given
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import call_main
 from tracefl.jobs.__main__ import main
 
-COUNTS = {"training": 36, "dp": 38, "scalability": 10, "dirichlet": 60}
+COUNTS = {"training": 36, "dp": 38, "scalability": 10, "dirichlet": 60, "faulty": 18}
 
 
 @pytest.fixture

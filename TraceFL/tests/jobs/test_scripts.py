@@ -1,5 +1,6 @@
 """The job scripts: what becomes of indices, of runs that fail or are stopped, and the scripts themselves."""
 
+import csv
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ SCRIPTS = {
     "dp": "job_dp_exps.sh",
     "scalability": "job_scalability_exps.sh",
     "dirichlet": "job_dirichlet_exps.sh",
+    "faulty": "job_faulty_exps.sh",
 }
 COMMAND = ["python", "-m", "tracefl.main"]
 
@@ -79,6 +81,9 @@ def test_slurm_s_array_index_chooses_what_runs_but_not_what_is_listed():
         (["training", "--all"], "unknown argument '--all'"),
         (["training", "--list", "--count"], "unknown argument '--count'"),
         (["training", "1", "2"], "unknown argument '2'"),
+        (["training", "--extended"], "--extended: job 'training' has no more runs; only faulty has"),
+        (["faulty", "18"], "index '18' is not among the runs 0 to 17"),
+        (["faulty", "66", "--extended"], "index '66' is not among the runs 0 to 65"),
         (["training", "fast"], "unknown argument 'fast'"),
         (["training", "0", "num_client=3"], "did you mean 'num_clients'"),
         (["training", "--status", "dataset=minst"], "did you mean 'mnist'"),
@@ -269,6 +274,15 @@ def test_the_scripts_list_and_count(shell, name):
     assert len(shell(script, "--list", "seed=1").stdout.splitlines()) == COUNTS[name]
 
 
+def test_the_faulty_script_s_extended_runs(shell):
+    script = REPOSITORY / SCRIPTS["faulty"]
+    assert shell(script, "--extended", "--count").stdout == "66\n"
+    assert f"sbatch --array=0-65%4 {script.name} --extended" in script.read_text()
+    (line,) = shell(script, "--list", "18", "--extended").stdout.splitlines()
+    assert "dataset=organamnist" in line
+    assert "fault.share=0.1" in line
+
+
 def test_a_copy_of_a_script_works_from_the_checkout_and_refuses_elsewhere(shell, tmp_path):
     copy = shutil.copy(REPOSITORY / "job_dp_exps.sh", tmp_path / "slurm_script")  # as sbatch runs it
     assert shell(copy, "--count").stdout == "38\n"
@@ -312,3 +326,14 @@ def test_miniatures_run_and_a_failing_one_is_named(shell, tmp_path):
     assert failed.returncode == 1
     assert "layer 'nowhere' does not exist" in failed.stdout
     assert not (tmp_path / "smoke" / "scalability" / "0").exists()  # written anew
+
+
+@pytest.mark.slow
+@pytest.mark.simulation
+def test_a_fault_s_miniature_has_mispredictions_for_the_rules_to_look_at(shell, tmp_path):
+    done = shell(REPOSITORY / "job_faulty_exps.sh", "0", "--smoke", f"log_dir={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (suspects,) = (tmp_path / "smoke" / "faulty" / "0").glob("table1/*/suspects.csv")
+    with suspects.open() as file:
+        rows = [row for row in csv.DictReader(file) if int(row["inputs"])]
+    assert {"provenance", "feddebug", "krum", "own_logit"} <= {row["rule"] for row in rows if row["seconds"]}

@@ -6,7 +6,10 @@ from tests.conftest import compose_settings
 from tests.jobs.conftest import COUNTS, listed
 from tracefl.cli import prepare_overrides
 from tracefl.composing import compose_configs
+from tracefl.jobs.__main__ import read_request
 from tracefl.jobs.miniature import TINY_MODELS, miniature
+from tracefl.report.faults import describe_fault, faulty_clients
+from tracefl.report.published import find_published_suspects
 
 COMMAND = ["python", "-m", "tracefl.main"]
 
@@ -66,6 +69,46 @@ def test_the_dirichlet_runs_are_those_of_figure_3(jobs):
     assert found == {(m, d, n / 10) for m, d in settings for n in range(1, 11)}
 
 
+def test_the_faulty_runs_are_those_of_table_1(jobs):
+    found = set()
+    for command in listed(jobs, "faulty"):
+        c = compose_settings(*command[3:]).config
+        assert (c["num_clients"], c["clients_per_round"], c["num_rounds"]) == (10, 10, 15)
+        assert (c["fault"]["name"], c["fault"]["share"], c["fault"]["from_round"]) == ("label_flip", 1.0, 1)
+        assert (c["fault"]["flip"], c["fault"]["all_to"]) == (None, None)  # all to 0
+        assert "feddebug" in c["baselines"]["rules"]
+        assert faulty_clients(c) == 1
+        assert find_published_suspects(c)
+        found.add((c["model"]["name"], c["dataset"]["name"], c["dirichlet_alpha"]))
+    assert found == {(m, d, alpha) for m, d in _TABLE1 for alpha in (0.3, 0.7, 1.0)}
+
+
+_TABLE1 = {("gpt", d) for d in _TEXTS} | {("densenet121", d) for d in _ROUNDS}
+
+
+def test_extended_adds_other_faults_to_table_1_s_settings_and_moves_no_index(jobs):
+    assert jobs("faulty", "--extended", "--count") == (0, "66\n", "")
+    commands = listed(jobs, "faulty", "--extended")
+    assert commands[:18] == listed(jobs, "faulty")
+    found = []
+    for command in commands[18:]:
+        c = compose_settings(*command[3:]).config
+        assert (c["num_clients"], c["clients_per_round"], c["num_rounds"]) == (10, 10, 15)
+        assert (c["dirichlet_alpha"], c["exp_key"]) == (0.3, "table1")
+        found.append((c["model"]["name"], c["dataset"]["name"], describe_fault(c).split(",")[0], faulty_clients(c)))
+    flips = {("label_flip 10 %", 1), ("label_flip 30 %", 1), ("label_flip 50 %", 1)}
+    flips |= {("label_flip 100 %", 2), ("label_flip 100 %", 3)}
+    others = {("backdoor 50 %", 1), ("random_labels 100 %", 1), ("free_rider", 1)}
+    assert len(found) == 48
+    assert set(found) == {(*setting, *fault) for setting in _TABLE1 for fault in flips | others}
+
+
+def test_an_extended_run_is_named_by_its_fault(jobs):
+    names = [job.label for job in read_request(["faulty", "--extended", "21,23"]).jobs]
+    setting = "table1 densenet121 organamnist dirichlet_alpha=0.3"
+    assert names == [f"{setting} num_clients=2", f"{setting} backdoor"]
+
+
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_run_is_as_in_the_paper_and_has_a_folder_of_its_own(jobs, name):
     folders = set()
@@ -85,9 +128,9 @@ def test_every_run_is_as_in_the_paper_and_has_a_folder_of_its_own(jobs, name):
     assert len(folders) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", COUNTS)
-def test_every_miniature_composes(jobs, name):
-    commands = listed(jobs, name)
+@pytest.mark.parametrize("arguments", [*([name] for name in COUNTS), ["faulty", "--extended"]])
+def test_every_miniature_composes(jobs, arguments):
+    commands = listed(jobs, *arguments)
     configs = compose_configs(command[3:] for command in commands)
     for command, config in zip(commands, configs, strict=True):
         small, words = miniature(config, None)
@@ -95,6 +138,11 @@ def test_every_miniature_composes(jobs, name):
         assert words == f"{settings.dataset.name} in place of {config['dataset']['name']}"
         assert settings.model.name == config["model"]["name"]
         assert settings.config["num_clients"] >= settings.config["clients_per_round"]
-        for key in ("dirichlet_alpha", "privacy", "provenance", "store", "exp_key"):
+        for key in ("dirichlet_alpha", "privacy", "provenance", "baselines", "store", "exp_key"):
             assert settings.config[key] == config[key]
+        for key in ("name", "share", "from_round", "flip", "all_to"):
+            assert settings.config["fault"][key] == config["fault"][key]
+        assert faulty_clients(settings.config) >= faulty_clients(config)
+        all_take_part = config["clients_per_round"] == config["num_clients"]
+        assert all_take_part == (settings.config["clients_per_round"] == settings.config["num_clients"])
     assert {config["model"]["name"] for config in configs} <= set(TINY_MODELS)

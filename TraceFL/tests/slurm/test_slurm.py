@@ -134,6 +134,7 @@ def test_a_run_on_a_ray_that_slurm_started(slurm, here, tmp_path):
         ("job_dp_exps.sh", "37"),
         ("job_scalability_exps.sh", "9"),
         ("job_dirichlet_exps.sh", "59"),
+        ("job_faulty_exps.sh", "17"),
     ],
 )
 def test_the_job_scripts_as_arrays(name, tasks, slurm, tmp_path):

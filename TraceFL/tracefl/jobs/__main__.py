@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from tracefl.errors import ConfigError, TraceFLError, one_line
 from tracefl.jobs.plan import Job, plan_jobs
-from tracefl.jobs.table import JOBS
+from tracefl.jobs.table import EXTENDED, JOBS
 
-USAGE = """usage: bash job_NAME.sh [INDEX] [--list | --count | --status | --smoke] [group=choice ...] [key=value ...]
+USAGE = """usage: bash job_NAME.sh [INDEX] [--list | --count | --status | --smoke] [--extended] [group=choice ...]
+                           [key=value ...]
 
     (nothing)     run all that are not complete, one after the other
     INDEX         only these: 3, or 0-5, or 0,2,8-11; from 0, as in sbatch --array (SLURM_ARRAY_TASK_ID is used too)
@@ -18,6 +19,7 @@ USAGE = """usage: bash job_NAME.sh [INDEX] [--list | --count | --status | --smok
     --count       print how many there are
     --status      print which are done, running, failed, stopped and to do, and the time left
     --smoke       run them in miniature, with data sets of the folder DATA_ROOT where it holds them
+    --extended    beside any of these: with the runs beyond the paper's, of job_faulty_exps.sh
 
 What follows is passed on to every run: device=cuda client_resources.gpus=0.1 'dataset.path=/data/${dataset.name}'
 Give the same to --status. Runs go on where they stopped; begin again with resume=false overwrite=true.
@@ -65,9 +67,14 @@ def read_request(arguments: Sequence[str], array_index: str | None = None) -> Re
     name, *given = arguments or [""]
     if name not in JOBS:
         raise ConfigError(f"unknown job {name!r}; choose one of {', '.join(JOBS)}")
+    runs = JOBS[name]
     action, index, extra = None, None, []
     for argument in given:
-        if argument in ACTIONS and action in (None, argument):
+        if argument == "--extended":
+            if name not in EXTENDED:
+                raise ConfigError(f"--extended: job {name!r} has no more runs; only {', '.join(EXTENDED)} has")
+            runs = JOBS[name] + EXTENDED[name]
+        elif argument in ACTIONS and action in (None, argument):
             action = argument
         elif re.fullmatch(r"[\d,-]+", argument) and index is None:
             index = argument
@@ -79,7 +86,7 @@ def read_request(arguments: Sequence[str], array_index: str | None = None) -> Re
             )
     if index is None and action is None:
         index = array_index
-    jobs = [Job(number, overrides) for number, overrides in enumerate(JOBS[name])]
+    jobs = [Job(number, overrides) for number, overrides in enumerate(runs)]
     chosen = jobs if index is None else [jobs[number] for number in _numbers(index, len(jobs))]
     return Request(name, tuple(chosen), action, tuple(extra))
 

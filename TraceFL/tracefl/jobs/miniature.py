@@ -1,6 +1,7 @@
 """A run in miniature: a tiny model of the same family, few clients, two rounds, and data that is here.
 
-Everything else stays as it is: the experiment's file, alpha, noise and clipping, the way of tracing, what is kept.
+Everything else stays as it is: the experiment's file, alpha, noise and clipping, the fault (of more clients), the way
+of tracing, what is kept.
 """
 
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 from tracefl.errors import ConfigError
 from tracefl.jobs.table import Overrides
+from tracefl.report.faults import faulty_clients
 
 TINY_MODELS: dict[str, Overrides] = {
     "resnet18": ("model.config.layers=[1,1,1,1]",),
@@ -65,11 +67,22 @@ def miniature(config: Mapping[str, Any], root: Path | None) -> tuple[Overrides, 
         root: Folder of local data: ``NAME/`` with parquet files, or MedMNIST's ``NAME.npz``.
     """
     data, words = _data(config["dataset"], root)
-    clients = (  # 200 to 1,000 clients, and 10 to 50 of them a round, stay different
-        f"num_clients={max(6, config['num_clients'] // 50)}",
-        f"clients_per_round={max(2, config['clients_per_round'] // 10)}",
-    )
-    return (*_SMALL, *clients, *TINY_MODELS[config["model"]["name"]], *data), words
+    # 200 to 1,000 clients, and 10 to 50 of them a round, stay different; where all take part, all still do.
+    num_clients = max(6, config["num_clients"] // 50)
+    all_take_part = config["clients_per_round"] == config["num_clients"]
+    a_round = num_clients if all_take_part else max(2, config["clients_per_round"] // 10)
+    clients = (f"num_clients={num_clients}", f"clients_per_round={a_round}")
+    return (*_SMALL, *clients, *_fault(config), *TINY_MODELS[config["model"]["name"]], *data), words
+
+
+def _fault(config: Mapping[str, Any]) -> Overrides:
+    """Let so small a model mispredict as the fault wants, else there is nothing to trace and no rule is tried."""
+    faulty = faulty_clients(config)
+    if not faulty:
+        return ()
+    # Ten clients: of fewer, three faulty ones would be too many for Krum.
+    clients = ("num_clients=10", "clients_per_round=10", "fault.clients=null", f"fault.num_clients={max(3, faulty)}")
+    return (*clients, "fault.min_examples=1", "client.lr=0.1")
 
 
 def _data(dataset: Mapping[str, Any], root: Path | None) -> tuple[Overrides, str]:

@@ -41,7 +41,7 @@ class Job:
         return shlex.join(["python", *self.arguments(extra)])
 
 
-_CHOICES = ("experiment", "model", "dataset")
+_CHOICES = ("experiment", "model", "dataset", "fault")
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,40 @@ def _dirichlet() -> list[Overrides]:
     ]
 
 
+_TABLE1 = (
+    ("densenet121", "organamnist"),
+    ("densenet121", "pathmnist"),
+    ("densenet121", "cifar10"),
+    ("densenet121", "mnist"),
+    ("gpt", "dbpedia_14"),
+    ("gpt", "yahoo_answers_topics"),
+)
+# Beyond the paper: faults that are harder to see, and faults of other kinds.
+_MORE_FAULTS: tuple[Overrides, ...] = (
+    ("fault.share=0.1",),
+    ("fault.share=0.3",),
+    ("fault.share=0.5",),
+    ("fault.num_clients=2",),
+    ("fault.num_clients=3",),
+    ("fault=backdoor",),
+    ("fault=random_labels",),
+    ("fault=free_rider",),
+)
+
+
+def _faulty() -> list[Overrides]:
+    return [_fault(setting, alpha) for setting, alpha in product(_TABLE1, ("0.3", "0.7", "1.0"))]
+
+
+def _more_faulty() -> list[Overrides]:
+    return [(*_fault(setting, "0.3"), *fault) for setting, fault in product(_TABLE1, _MORE_FAULTS)]
+
+
+def _fault(setting: tuple[str, str], alpha: str) -> Overrides:
+    model, dataset = setting
+    return ("experiment=table1", f"model={model}", f"dataset={dataset}", f"dirichlet_alpha={alpha}")
+
+
 def _noise(noise: str, clip: str | int) -> Overrides:
     return (f"privacy.noise_multiplier={noise}", f"privacy.clipping_norm={clip}")
 
@@ -69,5 +103,9 @@ JOBS: dict[str, list[Overrides]] = {
     "dp": _privacy(),
     "scalability": _scalability(),
     "dirichlet": _dirichlet(),
+    "faulty": _faulty(),
 }
 """Name of a script to its runs."""
+
+EXTENDED: dict[str, list[Overrides]] = {"faulty": _more_faulty()}
+"""Name of a script to what ``--extended`` adds: indices go on where those of ``JOBS`` end."""

@@ -13,7 +13,9 @@ from rich.table import Table
 from tracefl.config import fingerprint, read_provenance
 from tracefl.errors import RecordError
 from tracefl.provenance import Method
+from tracefl.report.faults import NO_FAULT, describe_fault, fault_order
 from tracefl.report.published import find_published, noise_and_clip
+from tracefl.report.suspects import RunSuspects, read_suspects
 from tracefl.report.terminal import duration, percent
 from tracefl.run_state import RunState, read_run_state
 from tracefl.tracking import read_config
@@ -29,11 +31,19 @@ _MEANS = (
 
 @dataclass(frozen=True)
 class CollectedRun:
-    """One run; ``row`` is its setting and what it found, accuracies as fractions, None where nothing was measured."""
+    """One run.
+
+    Attributes:
+        config: Its resolved configuration.
+        state: How far it is.
+        row: Its setting and what it found, accuracies as fractions, None where nothing was measured.
+        suspects: How well each rule found the faulty clients; None where it was not asked.
+    """
 
     config: Mapping[str, Any]
     state: RunState
     row: Mapping[str, Any]
+    suspects: RunSuspects | None = None
 
     @property
     def setting(self) -> tuple[str, str]:
@@ -60,6 +70,7 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
             raise RecordError(f"rounds.csv has {len(rounds)} of {config['num_rounds']} rounds")
         row = {"folder": shown_as, "state": state.state, **_setting(config, presets), **_findings(rounds)}
         published = find_published(config)
+        suspects = read_suspects(folder / "suspects.csv")
     except (KeyError, TypeError, ValueError) as error:  # ValueError: also what is no number, and TraceFL's own
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise RecordError(f"{folder} is damaged: {reason}") from error
@@ -69,7 +80,7 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
         "published_worst_round_localization_accuracy": published and published.worst_round,
         "published_best_global_accuracy": published and published.best_global,
     }
-    return CollectedRun(config, state, row)
+    return CollectedRun(config, state, row, suspects)
 
 
 def settings_table(runs: Sequence[CollectedRun]) -> Table:
@@ -98,7 +109,7 @@ def settings_table(runs: Sequence[CollectedRun]) -> Table:
         "published\nglobal",
     ):
         table.add_column(heading, justify="right")
-    for group in sorted(groups.values(), key=lambda group: _order(group[0].row)):
+    for group in sorted(groups.values(), key=lambda group: (*_order(group[0].row), *fault_order(group[0].config))):
         rows = [run.row for run in group]
         worst = min(rows, key=lambda row: _or(row["worst_round_localization_accuracy"], 2.0))
         table.add_row(
@@ -142,6 +153,7 @@ def _setting(config: Mapping[str, Any], presets: Mapping[str, Method]) -> dict[s
         "noise_multiplier": noise,
         "clipping_norm": clip,
         "provenance": "off" if provenance is None else named[0] if named else "other",
+        "fault": describe_fault(config),
         "seed": config["seed"],
     }
 
@@ -184,8 +196,9 @@ def _label(row: Mapping[str, Any]) -> str:
     privacy = "" if row["privacy"] == "none" else f" {row['privacy']}"
     privacy += "" if row["noise_multiplier"] is None else f" noise {row['noise_multiplier']:g}"
     privacy += "" if row["clipping_norm"] is None else f" clip {row['clipping_norm']:g}"
+    fault = "" if row["fault"] == NO_FAULT else f", {row['fault']}"
     weights = "" if row["pretrained"] else ", random weights"  # the published runs have pretrained ones
     return (
         f"{row['experiment']} {row['model']} {row['dataset']} {spread}{privacy}, {row['clients_per_round']} of "
-        f"{row['num_clients']}, {row['num_rounds']} rounds, {row['provenance']}{weights}"
+        f"{row['num_clients']}, {row['num_rounds']} rounds, {row['provenance']}{fault}{weights}"
     )

@@ -1,0 +1,91 @@
+"""``tracefl.collect`` on runs that looked for faulty clients."""
+
+import csv
+
+import pytest
+
+from tests.conftest import call_main
+from tests.report.made_runs import FLIP, found, make_faulty_run, without_inputs
+from tracefl.collect import main
+
+
+@pytest.fixture
+def collect(monkeypatch, capsys):
+    return lambda *arguments: call_main(monkeypatch, capsys, main, "collect", *arguments)
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_rules_side_by_side(collect, tmp_path):
+    rows = [without_inputs(1), found(2, "provenance", 1.0), found(2, "krum", 0.25, seconds=0.5)]
+    make_faulty_run(tmp_path, rows, "seed=1")
+    make_faulty_run(tmp_path, rows, "seed=2", fault=FLIP | {"share": 0.1})
+    make_faulty_run(tmp_path, None, fault=None)
+    markdown = tmp_path / "table.md"
+    status, out, err = collect(tmp_path, f"markdown={markdown}")
+    assert (status, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if line.startswith(" resnet18 mnist alpha 0.3, label_flip 10 %")]
+    assert line.split()[-6:] == ["1", "of", "2", "100.0", "10.0", "25.0"]
+    found_rows = read(tmp_path / "suspects_collected.csv")
+    assert [(row["fault_share"], row["rule"]) for row in found_rows] == [
+        (share, rule) for share in ("1.0", "0.1") for rule in ("provenance", "krum")
+    ]
+    assert found_rows[1]["seconds_per_input"] == "0.05"
+    assert "| resnet18 mnist alpha 0.3, label_flip 100 %, 1 of 10 | 1 | 1 of 2 | 100.0 | 10.0 | 25.0 |" in (
+        markdown.read_text()
+    )
+    assert "| resnet18 mnist | 0.1 | 0.05 |" in markdown.read_text()
+    for name in ("flipped_share.png", "seconds_per_input.png"):
+        assert (tmp_path / name).exists()
+        assert name in out
+    assert {row["fault"] for row in read(tmp_path / "collected.csv")} == {
+        "none",
+        "label_flip 100 %, 1 of 10",
+        "label_flip 10 %, 1 of 10",
+    }
+
+
+def test_without_faults_there_is_nothing_more(collect, tmp_path):
+    make_faulty_run(tmp_path, None, fault=None)
+    status, out, _ = collect(tmp_path)
+    assert status == 0
+    assert "faulty" not in out
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["collected.csv"]
+    status, _, err = collect(tmp_path, f"markdown={tmp_path / 'table.md'}")
+    assert status == 2
+    assert err == (
+        f"tracefl: {tmp_path} holds no finished run that looked for faulty clients: {tmp_path / 'table.md'} is not "
+        "written\n"
+    )
+
+
+def test_an_unfinished_run_is_not_in_the_table(collect, tmp_path):
+    make_faulty_run(tmp_path, [found(1, "provenance", 1.0)], state="stopped")
+    status, _, _ = collect(tmp_path)
+    assert status == 0
+    assert not (tmp_path / "suspects_collected.csv").exists()
+
+
+def test_a_fault_s_run_stands_beside_no_published_run_without_faults(collect, tmp_path):
+    # Figure 3 has GPT, DBpedia, alpha 0.3, 100 clients, 10 a round, 15 rounds
+    figure3 = ("experiment=figure3", "model=gpt", "dataset=dbpedia_14", "num_rounds=15", "num_clients=100")
+    make_faulty_run(tmp_path, [found(1, "provenance", 1.0)], *figure3, rounds=15)
+    make_faulty_run(tmp_path, None, *figure3, "seed=2", fault=None, rounds=15)
+    collect(tmp_path)
+    published = {row["fault"]: row["published_localization_accuracy"] for row in read(tmp_path / "collected.csv")}
+    assert published == {"label_flip 100 %, 1 of 100": "", "none": "1.0"}
+
+
+def test_a_damaged_file_is_named_and_its_run_left_out(collect, tmp_path):
+    make_faulty_run(tmp_path, [found(1, "provenance", 1.0)])
+    damaged = make_faulty_run(tmp_path, [found(1, "provenance", 1.0)], "seed=7")
+    (damaged / "suspects.csv").write_text("round,rule,inputs\n1,provenance,5\n")
+    status, out, _ = collect(tmp_path)
+    assert status == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("left out: ")]
+    assert damaged.name in line
+    assert "no 'chance_accuracy'" in line
+    assert "1 runs done, 0 unfinished, 1 damaged" in out

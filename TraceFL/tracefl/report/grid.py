@@ -1,0 +1,72 @@
+"""A table before it is drawn: for the terminal, or as Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_LEAST_LABEL = 30  # characters that the first column keeps, where its texts are as long
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table's texts.
+
+    Attributes:
+        headings: One for each column. The first column is text, the others are numbers.
+        rows: As many texts each.
+        caption: What has to be said below.
+        fixed: How many columns, from the first, stand in every part where the terminal is too narrow for all.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str
+    fixed: int = 1
+
+    def print(self, console: Console) -> None:
+        """Print the table, in parts where the terminal is too narrow for it, and the caption."""
+        for columns in self.parts(console.width):
+            table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            for column in columns:
+                if column == 0:
+                    table.add_column(self.headings[0], overflow="fold")
+                else:
+                    table.add_column("\n".join(_words(self.headings[column])), justify="right", no_wrap=True)
+            for row in self.rows:
+                table.add_row(*(row[column] for column in columns))
+            console.print(table)
+        console.print(self.caption, style="dim italic", highlight=False)
+
+    def markdown(self) -> str:
+        """Return it as a Markdown table, with the caption below."""
+        lines = [self.headings, ["---", *["---:"] * (len(self.headings) - 1)], *self.rows]
+        cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+        return "".join(f"| {' | '.join(line)} |\n" for line in cells) + f"\n{self.caption}\n"
+
+    def parts(self, width: int) -> list[list[int]]:
+        """Return the columns of each part for a terminal of so many characters, each column but the fixed in one."""
+        fixed = list(range(self.fixed))
+        least = used = 1 + sum(self._width(column) for column in fixed)
+        parts = [list(fixed)]
+        for column in range(self.fixed, len(self.headings)):
+            if used + self._width(column) > width and len(parts[-1]) > self.fixed:
+                parts.append(list(fixed))
+                used = least
+            parts[-1].append(column)
+            used += self._width(column)
+        return parts
+
+    def _width(self, column: int) -> int:
+        """Return the characters that a column takes, with the space between columns."""
+        longest = max((len(row[column]) for row in self.rows), default=0)
+        if column == 0:
+            longest = min(longest, _LEAST_LABEL)
+        return max(longest, *(len(word) for word in _words(self.headings[column]))) + 2
+
+
+def _words(heading: str) -> list[str]:
+    """Return what stands on a line of its own in a heading."""
+    return heading.replace("_", " ").split()

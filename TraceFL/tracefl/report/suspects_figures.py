@@ -1,0 +1,146 @@
+"""Figures of the rules that look for faulty clients, drawn with matplotlib without a display."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display needed, none opened
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from tracefl.config import fingerprint
+from tracefl.report.faults import fault_name, fault_share, faulty_clients
+from tracefl.report.suspects import CHANCE, Measured, measure, over_seeds, rule_names
+from tracefl.report.suspects_settings import Setting, data_words
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; provenance has the blue alone, the others take the
+# rest in turn, with another marker and dash each time round.
+_PROVENANCE = "#0072B2"
+_COLOURS = ("#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
+_STYLES = (("-", "s"), ("--", "^"), ("-.", "D"))
+_CHANCE = "#555555"
+_MOST_COLUMNS = 3
+
+
+def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
+    """Draw localization accuracy over the share of flipped labels, a panel for each setting, a line for each rule.
+
+    Args:
+        settings: What was found; those that differ in ``fault.share`` alone make one panel.
+        path: The picture.
+
+    Returns:
+        Whether there was something to draw: two shares of one setting.
+    """
+    panels: dict[str, list[Setting]] = {}
+    for setting in settings:
+        if fault_share(setting.config) is not None:
+            panels.setdefault(_all_but_share(setting), []).append(setting)
+    curves = [panel for panel in panels.values() if len({fault_share(s.config) for s in panel}) > 1]
+    if not curves:
+        return False
+    rules = rule_names(found for panel in curves for setting in panel for found in setting.found)
+    columns = min(len(curves), _MOST_COLUMNS)
+    rows = -(-len(curves) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.2 + 4.0 * columns, 3.3 * rows + 0.4), squeeze=False, sharey=True, layout="constrained"
+    )
+    for ax, panel in zip(axes.flat, curves, strict=False):
+        _draw_panel(ax, panel, rules)
+    for ax in axes.flat[len(curves) :]:
+        ax.set_axis_off()
+    for row in axes:
+        row[0].set_ylabel("localization accuracy, percent")
+    handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    shown = [name for name in (*rules, CHANCE) if name in handles]
+    figure.legend([handles[name] for name in shown], shown, loc="outside right upper", frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return True
+
+
+def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path) -> bool:
+    """Draw seconds an input of each rule, on a logarithmic scale, quickest on top.
+
+    Args:
+        seconds: Model and data set to rule to seconds.
+        path: The picture.
+
+    Returns:
+        Whether there was something to draw.
+    """
+    measured = {label: {r: s for r, s in row.items() if s > 0} for label, row in seconds.items()}
+    slowest = {
+        r: max(row[r] for row in measured.values() if r in row) for r in {r for row in measured.values() for r in row}
+    }
+    if not slowest:
+        return False
+    rules = sorted(slowest, key=lambda rule: (slowest[rule], rule))
+    figure, ax = plt.subplots(figsize=(7.5, 1.4 + 0.32 * len(rules)), layout="constrained")
+    for number, (label, row) in enumerate(measured.items()):
+        colour = (_PROVENANCE, *_COLOURS)[number % 7]
+        marker = "osD^v"[number % 5]
+        shown = [rule for rule in rules if rule in row]
+        ax.plot(
+            [row[r] for r in shown], [rules.index(r) for r in shown], marker, color=colour, label=label, markersize=7
+        )
+    ax.set_yticks(range(len(rules)), rules)
+    for tick, rule in zip(ax.get_yticklabels(), rules, strict=True):
+        tick.set_fontweight("bold" if rule == "provenance" else "normal")
+    ax.invert_yaxis()
+    ax.set(xscale="log", xlabel="seconds an input")
+    ax.grid(axis="both", alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=min(3, len(measured)), frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return True
+
+
+def _all_but_share(setting: Setting) -> str:
+    return fingerprint({**setting.config, "seed": 0, "fault": {**setting.config["fault"], "share": 0}})
+
+
+def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> None:
+    config = panel[0].config
+    name = fault_name(config)
+    ax.set_title(
+        f"{data_words(panel[0].row)}\n{name}, {faulty_clients(config)} of {config['num_clients']}", fontsize=10
+    )
+    ax.set_xlabel(f"{'labels flipped' if name == 'label_flip' else 'examples changed'}, percent")
+    chance = {_percent(s): over_seeds(found.chance for found in s.found) for s in panel}
+    _draw_curve(ax, chance, CHANCE, _CHANCE, ":", "", 2.0)
+    provenance = {_percent(setting): measure(setting.found, "provenance") for setting in panel}
+    # The thin lines lie above the thick one: a rule that does as well can be seen.
+    _draw_curve(ax, provenance, "provenance", _PROVENANCE, "-", "o", 3.2)
+    for number, rule in reversed(list(enumerate(rule for rule in rules if rule != "provenance"))):
+        line, marker = _STYLES[number // len(_COLOURS) % len(_STYLES)]
+        values = {_percent(setting): measure(setting.found, rule) for setting in panel}
+        width = 2.0 if rule == "feddebug" else 1.2
+        _draw_curve(ax, values, rule, _COLOURS[number % len(_COLOURS)], line, marker, width)
+    ax.set(ylim=(-3, 103), xticks=sorted(chance))
+    ax.grid(alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_curve(
+    ax: Axes, values: Mapping[float, Measured | None], name: str, colour: str, line: str, marker: str, width: float
+) -> None:
+    """Draw means over the shares, in percent, with their spread as a band."""
+    known = [(share, value) for share, value in sorted(values.items()) if value is not None]
+    if not known:
+        return
+    shares = [share for share, _ in known]
+    means = [100 * value.mean for _, value in known]
+    spreads = [100 * (value.spread or 0.0) for _, value in known]
+    ax.plot(shares, means, line, marker=marker, color=colour, label=name, linewidth=width, markersize=2.5 + 1.2 * width)
+    low = [max(0.0, mean - spread) for mean, spread in zip(means, spreads, strict=True)]
+    high = [min(100.0, mean + spread) for mean, spread in zip(means, spreads, strict=True)]
+    if any(spreads):
+        ax.fill_between(shares, low, high, color=colour, alpha=0.22 if width > 2.5 else 0.08, linewidth=0)
+
+
+def _percent(setting: Setting) -> float:
+    return 100 * (fault_share(setting.config) or 0.0)
