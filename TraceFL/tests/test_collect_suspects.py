@@ -87,5 +87,5 @@ def test_a_damaged_file_is_named_and_its_run_left_out(collect, tmp_path):
     assert status == 0
     (line,) = [line for line in out.splitlines() if line.startswith("left out: ")]
     assert damaged.name in line
-    assert "no 'chance_accuracy'" in line
+    assert "no 'localization_accuracy'" in line
     assert "1 runs done, 0 unfinished, 1 damaged" in out

@@ -1,4 +1,4 @@
-"""Provenance beside every simpler rule, on the same round and the same mispredicted inputs: the rows of suspects.csv."""
+"""Provenance beside every simpler rule, on the same mispredicted inputs of a round: the rows of suspects.csv."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,17 +15,13 @@ PROVENANCE = "provenance"
 
 _OF_INPUTS = ("localization_accuracy", "mean_rank", "precision", "auroc")
 _OF_ROUND = ("whole_localization", "whole_rank", "whole_precision", "whole_auroc")
-_MEANS = ("chance_accuracy", *_OF_INPUTS, *_OF_ROUND)
+MEASURES = ("localization_accuracy", "chance_accuracy", "mean_rank", "precision", "auroc", *_OF_ROUND)
+"""Of a rule: for its inputs one by one, then ``whole_``: for a round as a whole, suspicions summed over its inputs."""
 
 SUSPECT_COLUMNS = (
     "round",
     "rule",
-    "localization_accuracy",
-    "chance_accuracy",
-    "mean_rank",
-    "precision",
-    "auroc",
-    *_OF_ROUND,
+    *MEASURES,
     "inputs",
     "faulty_clients",
     "clients",
@@ -33,8 +29,8 @@ SUSPECT_COLUMNS = (
     "ranking",
     "note",
 )
-"""``whole_*``: of the round as a whole, suspicions summed over its inputs. ``seconds``: the rule's, for all inputs.
-``ranking``: client and its summed suspicion, most suspicious first. ``note``: why a rule does not apply."""
+"""``seconds``: the rule's, for all inputs. ``ranking``: client and its summed suspicion, most suspicious first.
+``note``: why a rule does not apply."""
 
 Row = dict[str, Any]
 
@@ -99,8 +95,10 @@ def mean_suspects(rows: Iterable[Mapping[str, Any]]) -> dict[str, Row]:
 def _means(rows: Sequence[Mapping[str, Any]]) -> Row:
     measured = [row for row in rows if row["seconds"] is not None]
     inputs = sum(row["inputs"] for row in measured)
-    return {name: _mean([row[name] for row in measured]) for name in _MEANS} | {
-        "seconds_per_input": sum(row["seconds"] for row in measured) / inputs if inputs else None,
+    seconds = sum(row["seconds"] for row in measured)
+    return {name: _mean([row[name] for row in measured]) for name in MEASURES} | {
+        "seconds_per_input": seconds / inputs if inputs else None,
+        "seconds_per_round": seconds / len(measured) if measured else None,
         "inputs": inputs,
         "rounds": len(measured),
         "note": next((row["note"] for row in rows if row["note"]), ""),  # such as why it does not apply

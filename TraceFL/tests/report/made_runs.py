@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import compose_config
 from tracefl.config import run_folder
-from tracefl.report.suspects import MEASURES
+from tracefl.suspects import MEASURES
 from tracefl.tracking import ROUND_COLUMNS, to_csv
 
 COLUMNS = (

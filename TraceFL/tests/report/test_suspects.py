@@ -72,7 +72,7 @@ def test_damage_is_told(tmp_path):
     with pytest.raises(ValueError, match="many"):
         read_suspects(path)
     path.write_text("round,rule,inputs\n1,provenance,5\n")
-    with pytest.raises(KeyError, match="chance_accuracy"):
+    with pytest.raises(KeyError, match="localization_accuracy"):
         read_suspects(path)
 
 

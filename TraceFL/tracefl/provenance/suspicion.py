@@ -6,7 +6,6 @@ what another rule says. Ties are broken by chance: what is reported is the mean 
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 

@@ -1,23 +1,13 @@
 """How well each rule finds the faulty clients: runs' ``suspects.csv``, gathered over rounds and seeds."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
-MEASURES = (
-    "localization_accuracy",
-    "chance_accuracy",
-    "mean_rank",
-    "precision",
-    "auroc",
-    "whole_localization",
-    "whole_rank",
-    "whole_precision",
-    "whole_auroc",
-)
-"""Of a rule: for its inputs one by one, then ``whole_``: for a round as a whole, suspicions summed over its inputs."""
+from tracefl.suspects import MEASURES, mean_suspects
 
 FIRST = ("provenance", "feddebug")  # of the rules, wherever they are listed; chance has a place of its own
 CHANCE = "chance"
@@ -83,17 +73,14 @@ def read_suspects(path: Path) -> RunSuspects | None:
     if not path.exists():
         return None
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    with_inputs = [row for row in rows if int(row["inputs"])]
-    chances = {row["round"]: row["chance_accuracy"] for row in with_inputs if row["chance_accuracy"] != ""}
+        rows = [_typed(row) for row in csv.DictReader(file)]
+    with_inputs = [row for row in rows if row["inputs"]]
+    chances = {row["round"]: row["chance_accuracy"] for row in with_inputs if row["chance_accuracy"] is not None}
     return RunSuspects(
         rounds=len({row["round"] for row in with_inputs}),
-        rounds_without_inputs=len({row["round"] for row in rows if not int(row["inputs"])}),
-        chance=fmean(map(float, chances.values())) if chances else None,
-        rules={
-            rule: _findings([row for row in with_inputs if row["rule"] == rule])
-            for rule in dict.fromkeys(row["rule"] for row in with_inputs)
-        },
+        rounds_without_inputs=len({row["round"] for row in rows if not row["inputs"]}),
+        chance=fmean(chances.values()) if chances else None,
+        rules={rule: _findings(means) for rule, means in mean_suspects(with_inputs).items()},
     )
 
 
@@ -116,18 +103,17 @@ def measure(runs: Iterable[RunSuspects], rule: str, measured: str = "localizatio
     return over_seeds(run.rules[rule].means[measured] for run in runs if rule in run.rules)
 
 
-def _findings(rows: Sequence[Mapping[str, str]]) -> RuleFindings:
-    """Summarise one rule's rows of the rounds with inputs."""
+def _typed(row: Mapping[str, str]) -> dict[str, Any]:
+    """Return a row with its numbers as numbers, and None where nothing was measured."""
+    numbers = {name: None if row[name] == "" else float(row[name]) for name in (*MEASURES, "seconds")}
+    return {**row, **numbers, "inputs": int(row["inputs"])}
 
-    def values(column: str, of: Sequence[Mapping[str, str]] = rows) -> list[float]:
-        return [float(row[column]) for row in of if row[column] != ""]
 
-    measured = [row for row in rows if row["seconds"] != ""]
-    seconds = sum(values("seconds", measured))
+def _findings(means: Mapping[str, Any]) -> RuleFindings:
     return RuleFindings(
-        means={column: fmean(values(column)) if values(column) else None for column in MEASURES},
-        rounds=len(measured),
-        seconds_per_input=seconds / sum(values("inputs", measured)) if measured else None,
-        seconds_per_round=seconds / len(measured) if measured else None,
-        note=next((row["note"] for row in rows if row["note"]), ""),
+        means={name: means[name] for name in MEASURES},
+        rounds=means["rounds"],
+        seconds_per_input=means["seconds_per_input"],
+        seconds_per_round=means["seconds_per_round"],
+        note=means["note"],
     )

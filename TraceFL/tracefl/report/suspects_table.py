@@ -6,8 +6,9 @@ from typing import Any
 from tracefl.report.faults import fault_share, faulty_clients
 from tracefl.report.grid import Grid
 from tracefl.report.published import find_published_suspects
-from tracefl.report.suspects import FIRST, MEASURES, Measured, measure, over_seeds, rule_names
+from tracefl.report.suspects import FIRST, Measured, measure, over_seeds, rule_names
 from tracefl.report.suspects_settings import Setting
+from tracefl.suspects import MEASURES
 
 _ACCURACIES = (
     "Localization accuracy in percent: how often the highest suspicion is a faulty client's. Mean over the rounds with "
