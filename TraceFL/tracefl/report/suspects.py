@@ -105,8 +105,9 @@ def measure(runs: Iterable[RunSuspects], rule: str, measured: str = "localizatio
 
 def _typed(row: Mapping[str, str]) -> dict[str, Any]:
     """Return a row with its numbers as numbers, and None where nothing was measured."""
+    inputs = int(row["inputs"])
     numbers = {name: None if row[name] == "" else float(row[name]) for name in (*MEASURES, "seconds")}
-    return {**row, **numbers, "inputs": int(row["inputs"])}
+    return {**row, **numbers, "inputs": inputs}
 
 
 def _findings(means: Mapping[str, Any]) -> RuleFindings:
