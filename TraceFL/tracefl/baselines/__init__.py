@@ -4,11 +4,13 @@ from tracefl.baselines.evidence import Evidence, NotApplicableError, Rule
 from tracefl.baselines.feddebug import feddebug
 from tracefl.baselines.krum import krum, multi_krum
 from tracefl.baselines.outliers import cosine, update_norm
+from tracefl.baselines.published import artifact
 from tracefl.baselines.removal import removal
 from tracefl.baselines.shapley import shapley
 from tracefl.baselines.trivial import last_bias, most_examples, own_logit, random_client
 
 RULES: dict[str, Rule] = {
+    "artifact": artifact,
     "feddebug": feddebug,
     "krum": krum,
     "multi_krum": multi_krum,

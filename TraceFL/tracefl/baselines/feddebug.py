@@ -1,7 +1,7 @@
 """FedDebug: differential testing of the clients' models on random inputs (Gill, Anwar and Gulzar, ICSE 2023).
 
 For each of some random inputs the client is sought whose removal leaves the others with the most activated neurons in
-common (arXiv 2301.03553, Section IV). No data and no labels are needed.
+common (arXiv 2301.03553). No data and no labels are needed.
 
 A neuron is one number of the output of a convolution or a linear layer, the last one included, after ReLU, whether or
 not the model has a ReLU or a normalization there. It is activated where its value, scaled to 0..1 over the layer's
@@ -15,13 +15,11 @@ leave it inactive, and the last of them.
 Where the paper leaves a choice, it is made so:
 
 - Inputs are Kaiming-uniform draws (He et al. 2015) with a channel's height times width for fan-in, given to the model
-  as they are: between -0.077 and 0.077 for 32 x 32 pixels, about the mean image of normalized data. The authors' code
-  also normalizes them, as if they were pixels.
-- The threshold is of scaled values. Of the authors' two published programs one scales so and one does not scale.
-- Clients can tie, as where no neuron tells them apart. They share the vote; the authors' code takes the first of them,
-  which can favour client 0.
-- For more than 10 clients the authors' code keeps drawing until the predictions of groups of clients differ; here the
-  inputs are drawn once.
+  as they are: between -0.077 and 0.077 for 32 x 32 pixels, about the mean image of normalized data.
+- The threshold is of scaled values.
+- Clients can tie, as where no neuron tells them apart. They share the vote; taking the first of them would favour
+  client 0, which is the faulty one in the paper's Table I.
+- Inputs are drawn once, without asking whether the clients' predictions differ on them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tracefl.baselines.evidence import Evidence, NotApplicableError
-from tracefl.provenance.counterfactual import _logits
+from tracefl.provenance.counterfactual import logits_under
 
 _BATCH_SIZE = 256
 
@@ -23,7 +23,7 @@ def finite_logits(evidence: Evidence, weights: Mapping[str, Tensor], device: tor
     Raises:
         NotApplicableError: A logit is not finite.
     """
-    logits = _logits(evidence.model, weights, evidence.inputs, _BATCH_SIZE, device)
+    logits = logits_under(evidence.model, weights, evidence.inputs, _BATCH_SIZE, device)
     if not logits.isfinite().all():
         raise NotApplicableError(f"{whose} gives logits that are not finite")
     return logits

@@ -22,7 +22,7 @@ from tracefl.baselines.evidence import Evidence, NotApplicableError
 from tracefl.baselines.logits import finite_logits
 from tracefl.provenance import RoundRecord
 from tracefl.provenance.capture import undisturbed
-from tracefl.provenance.counterfactual import _blocks, _centered
+from tracefl.provenance.counterfactual import blocks, centered_logit
 
 MAX_CLIENTS = 10
 
@@ -54,7 +54,7 @@ def shapley(evidence: Evidence) -> Tensor:
         classes = evidence.predicted.to(place)
         for subset, weights in _subset_models(evidence.record):
             logits = finite_logits(evidence, weights, place, f"the model of the subset {subset:0{num_clients}b}")
-            values[subset] = _centered(logits, classes).cpu()
+            values[subset] = centered_logit(logits, classes).cpu()
     return values.t() @ shapley_coefficients(num_clients)
 
 
@@ -96,7 +96,7 @@ def _subset_models(record: RoundRecord) -> Iterator[tuple[int, dict[str, Tensor]
         p = record.client_weights[client_id] * (1 if subset >> turned & 1 else -1)
         total = sum(record.client_weights[name] for k, (name, _) in enumerate(clients) if subset >> k & 1)
         for name, running in sums.items():
-            for average, some, part in _blocks(model[name], running, own[name]):
+            for average, some, part in blocks(model[name], running, own[name]):
                 some.add_(part.double().mul(p))  # not in place: the double of a double is itself
                 average.copy_(some / total)
             if name in noise:

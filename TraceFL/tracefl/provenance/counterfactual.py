@@ -46,7 +46,7 @@ def weights_without(
     for name, total in average.items():
         like = record.global_weights[name]
         rest = torch.empty(like.shape, dtype=like.dtype, device=like.device) if out is None else out[name]
-        for others, everyone, left in _blocks(rest, total, record.clients[client_id][name]):
+        for others, everyone, left in blocks(rest, total, record.clients[client_id][name]):
             others.copy_(left.double().mul(-p).add_(everyone).div_(1 - p))
         if record.before_noise is not None:
             rest.add_(like - record.before_noise[name])
@@ -64,12 +64,12 @@ def float64_average(record: RoundRecord) -> dict[str, Tensor]:
     total = {name: torch.zeros(w.shape, dtype=torch.float64, device=w.device) for name, w in floating.items()}
     for client_id, weights in record.clients.items():
         for name in floating:
-            for sums, part in _blocks(total[name], weights[name]):
+            for sums, part in blocks(total[name], weights[name]):
                 sums.add_(part.double().mul(record.client_weights[client_id]))
     return total
 
 
-def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield the same few entries of each tensor; those of contiguous ones can be written to."""
     flat = [tensor.reshape(-1) for tensor in tensors]
     for begin in range(0, flat[0].numel(), _BLOCK):
@@ -103,29 +103,30 @@ def removal_effects(
         ModelMismatchError: A model without a client gives logits that are not finite.
     """
     with undisturbed(global_model, device) as place:
-        logits = _logits(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
+        logits = logits_under(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
         predicted = logits.argmax(dim=1)
-        with_all = _centered(logits, predicted)
+        with_all = centered_logit(logits, predicted)
         average = float64_average(record)
         effects = []
         weights = None
         for client_id in record.clients:
             weights = weights_without(record, client_id, average, out=weights)
-            without = _logits(global_model, weights, inputs, batch_size, place)
+            without = logits_under(global_model, weights, inputs, batch_size, place)
             if not without.isfinite().all():
                 raise ModelMismatchError(f"the model without client {client_id!r} gives logits that are not finite")
-            effects.append(with_all - _centered(without, predicted))
+            effects.append(with_all - centered_logit(without, predicted))
     return torch.stack(effects, dim=1).cpu()
 
 
-def _centered(logits: Tensor, classes: Tensor) -> Tensor:
+def centered_logit(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return each input's logit of its class less the mean of all its logits, ``(B,)`` of ``(B, C)`` and ``(B,)``."""
     return logits.gather(1, classes.unsqueeze(1)).squeeze(1) - logits.mean(dim=1)
 
 
-def _logits(
+def logits_under(
     model: nn.Module, weights: Mapping[str, Tensor], inputs: Inputs, batch_size: int, device: torch.device
 ) -> Tensor:
-    """Return ``(B, C)`` float64 logits of the model with other weights."""
+    """Return ``(B, C)`` float64 logits of the model with other weights, on ``device``, where the model must be."""
     # Names without the doubles of tied weights, which functional_call refuses.
     names = [name for name, _ in (*model.named_parameters(), *model.named_buffers()) if name in weights]
     state = {name: weights[name].to(device) for name in names}
