@@ -13,7 +13,7 @@ from tests.provenance.conftest import model_and_inputs
 from tracefl.baselines import RULES, Evidence, NotApplicableError
 from tracefl.provenance import RoundRecord
 
-OF_EACH_INPUT = {"shapley", "removal", "own_logit", "last_bias"}
+OF_EACH_INPUT = {"artifact", "shapley", "removal", "own_logit", "last_bias"}
 
 
 def test_own_logit_is_the_client_s_model_run():
