@@ -196,3 +196,16 @@ def test_published_runs_with_noise():
     assert find_published(config) is None
     config["privacy"] = {"name": "dp_sgd", "noise_multiplier": 0.003, "clipping_norm": 15}
     assert find_published(config) is None
+
+
+def test_a_run_from_before_there_were_faults_is_no_damage(collect, tmp_path):
+    folder = make_run(tmp_path, [(0.5, 0.9, 0.3, 0.4, 0.5)] * 2)
+    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    for key in ("fault", "baselines"):
+        del config[key]
+    for key in ("inputs", "max_inputs"):
+        del config["provenance"][key]
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    status, out, _ = collect(tmp_path)
+    assert status == 0
+    assert "1 runs done, 0 unfinished, 0 damaged" in out

@@ -37,7 +37,7 @@ def test_the_rules_side_by_side(collect, tmp_path):
     assert "| resnet18 mnist alpha 0.3, label_flip 100 %, 1 of 10 | 1 | 1 of 2 | 100.0 | 10.0 | 25.0 |" in (
         markdown.read_text()
     )
-    assert "| resnet18 mnist | 0.1 | 0.05 |" in markdown.read_text()
+    assert "| resnet18 mnist, 10 clients, cpu | 0.1 | 0.05 |" in markdown.read_text()
     for name in ("flipped_share.png", "seconds_per_input.png"):
         assert (tmp_path / name).exists()
         assert name in out

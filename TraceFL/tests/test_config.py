@@ -6,7 +6,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from tests.conftest import compose_config, compose_settings
-from tracefl.cli import CONF, choices, help_text
+from tracefl.cli import CONF, choices, help_text, prepare_overrides
 from tracefl.config import fingerprint, read_settings
 from tracefl.errors import ConfigError
 
@@ -83,9 +83,10 @@ def test_presets_are_those_of_the_design(preset, values):
         (["store.dtype=int8"], "store.dtype must be one of float32, bfloat16, got 'int8'"),
         (["strategy.min_clients=5"], "strategy.min_clients=5 is above clients_per_round=4"),
         (["strategy.timeout_seconds=0"], "strategy.timeout_seconds must be a number above 0"),
+        (["fault.flip={1: 0, a: 1}", "fault=label_flip"], "fault.flip must be"),
         (["provenance.inputs=wrong"], "provenance.inputs must be one of correct, mispredicted or null, got 'wrong'"),
         (["provenance.max_inputs=0"], "provenance.max_inputs must be a whole number of at least 1, got 0"),
-        (["baselines=fast"], r"baselines.rules=\['feddebug'.* look at mispredictions, and none are traced"),
+        (["baselines=fast"], r"baselines.rules=\['artifact'.* look at mispredictions, and none are traced"),
         (["fault=label_flip", "baselines=fast", "provenance=off"], "look at mispredictions, and none are traced"),
         (["fault=label_flip", "baselines.rules=[krun]"], r"baselines.rules must be a list of .*got \['krun'\]"),
         (["fault=label_flip", "baselines.rules=[krum,krum]"], r"got \['krum', 'krum'\]"),
@@ -214,3 +215,15 @@ def test_settings_are_plain_values():
     settings = read_settings(compose_config("model=bert", "dataset=synthetic_text", "++model.config.hidden_size=64"))
     assert settings.model.config == {"hidden_size": 64}
     assert isinstance(settings.config, dict)
+
+
+def test_keys_of_several_kinds_still_make_a_name():
+    config = dict(compose_settings("fault=label_flip", "fault.flip={1: 0}").config)
+    config["fault"] = {**config["fault"], "flip": {1: 0, "a": 2}}  # a job script names folders before it checks
+    assert len(fingerprint(config)) == 8
+
+
+@pytest.mark.parametrize("argument", ["fault=null", "privacy=", "provenance=null"])
+def test_a_group_without_a_choice_is_refused(argument):
+    with pytest.raises(ConfigError, match=f"'{argument}' chooses nothing; choose one of"):
+        prepare_overrides([argument])

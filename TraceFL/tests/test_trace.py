@@ -11,6 +11,8 @@ from tracefl.trace import main
         (["nowhere"], "is no run's folder"),
         (["nowhere", "rounds=3"], "unknown argument 'rounds=3'"),
         (["nowhere", "privacy.noise_multiplier=1"], "unknown argument 'privacy.noise_multiplier=1'"),
+        (["nowhere", "baselines"], "unknown argument 'baselines'"),
+        (["nowhere", "provenance="], "unknown argument 'provenance='"),
         (["nowhere", "round=last"], "round must be a whole number from 1, got 'last'"),
     ],
 )

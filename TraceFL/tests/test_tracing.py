@@ -5,9 +5,12 @@ import torch
 from torch import nn
 
 from tests.conftest import compose_settings
+from tracefl import tracing
+from tracefl.errors import ModelMismatchError
 from tracefl.examples import Examples
 from tracefl.faults import Fault, Trigger
 from tracefl.provenance import RoundRecord
+from tracefl.suspects import NOBODY_FAULTY, mean_suspects
 from tracefl.tracing import Tracer
 
 # Three grey pixels; the class is the brightest one. Client 1 was taught that pixel 1 means class 0.
@@ -79,6 +82,9 @@ def test_a_round_before_the_fault_has_nothing_to_find(model, server):
     assert found.traced == ()
     (row,) = found.suspects
     assert (row["round"], row["inputs"], row["localization_accuracy"], row["faulty_clients"]) == (1, 0, None, "")
+    assert row["note"] == NOBODY_FAULTY
+    mean = mean_suspects([row])["provenance"]
+    assert (mean["rounds_without_inputs"], mean["rounds_without_faulty"]) == (0, 1)
 
 
 def test_mispredictions_without_a_known_culprit(model, server):
@@ -109,3 +115,13 @@ def test_a_backdoor_is_asked_with_its_trigger(model, server):
     found = tracer(backdoor).trace(model, round_record, server, predicted=LABELS)  # without the trigger all is well
     assert [t.input_index for t in found.traced] == [1, 2, 3, 4]  # every example of another class
     assert all(t.correct for t in found.traced)
+
+
+def test_removals_that_cannot_be_had_are_said_and_do_not_end_the_run(model, server, monkeypatch, caplog):
+    def fails(*_, **__):
+        raise ModelMismatchError("the model without client '0' gives logits that are not finite")
+
+    monkeypatch.setattr(tracing, "removal_effects", fails)
+    found = trace(tracer(FLIP), model, server)
+    assert all(t.correct and t.removal_client is None for t in found.traced)
+    assert "round=2 is not checked against exact removals: the model without client '0'" in caplog.text

@@ -57,7 +57,10 @@ def help_text() -> str:
         ("strategy", "fedprox"),
         ("privacy", "central"),
         ("fault", "label_flip"),
+        ("fault", "backdoor"),
+        ("fault", "weight_noise"),
         ("provenance", "removal"),
+        ("baselines", "fast"),
     ):
         lines += ["", f"Keys of the group {group}, as in {group}={name}:", ""]
         lines += [f"    {line}".rstrip() for line in _group_lines(group, name)]
@@ -86,12 +89,16 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
     """Let ``model.config.KEY=value`` add keys: each architecture has sizes of its own, checked when it is built.
 
     Raises:
-        ConfigError: A key is appended (+key) or removed (~key): nothing would read it, or something would miss it.
+        ConfigError: A key is appended (+key) or removed (~key): nothing would read it, or something would miss it; or a
+            group is set to null.
     """
     for argument in arguments:
         if argument.startswith(("+", "~")) and not argument.startswith("++model.config."):
             key = argument.lstrip("+~").partition("=")[0]
             raise ConfigError(f"keys cannot be added or removed, got {argument!r}{did_you_mean(key, _known_keys())}")
+        group, _, choice = argument.partition("=")
+        if choice in ("null", "") and group != "experiment" and (CONF / group).is_dir():
+            raise ConfigError(f"{argument!r} chooses nothing; choose one of {', '.join(choices(group))}")
     return [f"++{a}" if a.startswith("model.config.") else a for a in arguments]
 
 

@@ -42,6 +42,12 @@ CIRCUMSTANCES = (
 )
 
 
+NO_MISPREDICTIONS = (
+    "look at mispredictions, and none are traced: that takes provenance other than off, and a fault such as "
+    "fault=label_flip or provenance.inputs=mispredicted"
+)
+
+
 @dataclass(frozen=True)
 class ProvenanceSettings:
     """How and when a round is traced.
@@ -117,7 +123,14 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     """Return eight hexadecimal digits that differ whenever two configurations can give different numbers."""
     kept = {key: value for key, value in config.items() if key not in CIRCUMSTANCES}
     kept["client_resources"] = config["client_resources"]["cpus"]  # a client's threads: they change the rounding
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(_text_keys(kept), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _text_keys(node: Any) -> Any:
+    """Return a configuration with all keys as text, as JSON has them: numbers and text cannot be sorted together."""
+    if isinstance(node, Mapping):
+        return {str(key): _text_keys(value) for key, value in node.items()}
+    return node
 
 
 def read_settings(cfg: DictConfig) -> Settings:
@@ -181,9 +194,9 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
             layers=None if layers is None else tuple(layers),
             also=tuple(also),
         ),
-        inputs=group["inputs"],
+        inputs=group.get("inputs"),  # folders written before the key existed traced correct ones
         inputs_per_label=group["inputs_per_label"],
-        max_inputs=group["max_inputs"],
+        max_inputs=group.get("max_inputs", 50),
         every=group["every"],
         counterfactual=group["counterfactual"],
         batch_size=group["batch_size"],
@@ -247,10 +260,7 @@ def _check_combinations(
     if privacy.is_dp_sgd and config["client"]["precision"] != "float32":
         raise ConfigError(f"privacy=dp_sgd needs client.precision=float32, got {config['client']['precision']}")
     if config["baselines"]["rules"] and not _traces_mispredictions(config):
-        raise ConfigError(
-            f"baselines.rules={config['baselines']['rules']} look at mispredictions, and none are traced; give a fault "
-            "such as fault=label_flip, or provenance.inputs=mispredicted"
-        )
+        raise ConfigError(f"baselines.rules={config['baselines']['rules']} {NO_MISPREDICTIONS}")
     fault.check_run(config["num_clients"], config["num_rounds"], dataset.kind, dataset.image_size)
     find_model(model.name, model.family)
     if isinstance(model.pretrained, str):

@@ -266,7 +266,7 @@ def _read_result(path: Path) -> RoundResult:
     try:
         content = json.loads(path.read_text())
         traced = tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"])
-        suspects = tuple(content["suspects"])
+        suspects = tuple(content.get("suspects", ()))  # rounds written before there were any have none
         return RoundResult(content["row"], traced, suspects, content["client_weights"], content["left_out"])
     except FileNotFoundError as error:
         raise RecordError(f"no round record at {path}") from error

@@ -12,6 +12,7 @@ from tracefl.baselines import RULES, Evidence, NotApplicableError
 from tracefl.provenance import score_suspicions
 
 PROVENANCE = "provenance"
+NOBODY_FAULTY = "no participant is faulty in this round"
 
 _OF_INPUTS = ("localization_accuracy", "mean_rank", "precision", "auroc")
 _OF_ROUND = ("whole_localization", "whole_rank", "whole_precision", "whole_auroc")
@@ -67,29 +68,30 @@ def compare_rules(
 
 
 def row_without_inputs(server_round: int, client_ids: Sequence[str], faulty: Tensor | None) -> Row:
-    """Return what stands for a round that has no such input: neither right nor wrong."""
+    """Return what stands for a round that has no such input, or nobody to find: neither right nor wrong."""
+    nobody = faulty is not None and not faulty.any()
     return _empty_row(server_round, client_ids, faulty) | {
         "rule": PROVENANCE,
         "inputs": 0,
-        "note": "no input is mispredicted so",
+        "note": NOBODY_FAULTY if nobody else "no input is mispredicted so",
     }
 
 
 def mean_suspects(rows: Iterable[Mapping[str, Any]]) -> dict[str, Row]:
     """Return each rule's means over the rounds that have inputs, for results.json; empty where nothing was compared.
 
-    ``rounds`` counts those rounds, ``rounds_without_inputs`` the others. ``seconds_per_input`` is over all inputs. A
-    rule that does not apply says so in ``note``.
+    ``rounds`` counts those rounds, ``rounds_without_inputs`` those without, ``rounds_without_faulty`` those in which no
+    participant was faulty. ``seconds_per_input`` is over all inputs. A rule that does not apply says so in ``note``.
     """
     of_rule: dict[str, list[Mapping[str, Any]]] = {}
-    without = 0
+    without = {"rounds_without_inputs": 0, "rounds_without_faulty": 0}
     for row in rows:
         found = of_rule.setdefault(row["rule"], [])
         if row["inputs"]:
             found.append(row)
         else:
-            without += 1
-    return {rule: _means(found) | {"rounds_without_inputs": without} for rule, found in of_rule.items()}
+            without["rounds_without_faulty" if row["note"] == NOBODY_FAULTY else "rounds_without_inputs"] += 1
+    return {rule: _means(found) | without for rule, found in of_rule.items()}
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> Row:

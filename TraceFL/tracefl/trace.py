@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tracefl.cli import explain_config_error, run_tool
-from tracefl.config import read_baselines, read_provenance
+from tracefl.config import NO_MISPREDICTIONS, read_baselines, read_provenance
 from tracefl.datasets import load_examples
 from tracefl.errors import ConfigError, RecordError
 from tracefl.faults import Fault
@@ -67,8 +67,8 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
     baselines = read_baselines(groups["baselines"])
     if settings is None:
         raise ConfigError("provenance.enabled=false traces nothing; give provenance=removal")
-    fault_file = folder / "fault.json"
-    fault = Fault.from_json(_read_text(fault_file)) if config["fault"]["name"] != "none" else None
+    faulty = config.get("fault", {"name": "none"})["name"] != "none"  # older folders have no such key
+    fault = Fault.from_json(_read_text(folder / "fault.json")) if faulty else None
     store = RoundStore(folder / "rounds")
     stored = store.stored_rounds()
     if server_round is None:
@@ -87,6 +87,8 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
     on_cuda = config["device"] == "cuda" and torch.cuda.is_available()
     device = "cuda" if on_cuda else "cpu"  # the run's where it is there, for its rounding
     tracer = Tracer(settings, counts, fault, baselines, config["seed"], device)
+    if baselines and not tracer.mispredictions and any(o.startswith("baselines") for o in overrides):
+        raise ConfigError(f"baselines.rules={list(baselines)} {NO_MISPREDICTIONS}")
     return server_round, tracer.trace(model, record, server)
 
 
@@ -100,7 +102,7 @@ def _main(folder: Path, arguments: Sequence[str]) -> None:
             server_round = int(value)
         elif key == "csv" and value:
             csv = Path(value)
-        elif key in (*_GROUPS, "privacy.trace") or key.partition(".")[0] in _GROUPS:
+        elif value and (key in (*_GROUPS, "privacy.trace") or key.partition(".")[0] in _GROUPS):
             overrides.append(argument)
         else:
             raise ConfigError(f"unknown argument {argument!r}; usage: {USAGE}")
@@ -128,7 +130,8 @@ def _groups(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, di
         with initialize_config_module("tracefl.conf", version_base="1.3"):
             cfg = compose("base", [f"{group}={choice}" for group, choice in asked.items()])
             for group in set(_GROUPS) - set(asked):
-                cfg[group] = OmegaConf.create(dict(config[group]))
+                if group in config:  # else the run is older than the group
+                    cfg[group] = OmegaConf.create(dict(config[group]))
             changed = OmegaConf.merge(cfg, OmegaConf.from_dotlist(keys))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain_config_error(error)) from error

@@ -1,5 +1,6 @@
 """Provenance of one round: the same function during a run and later, from what the run stored."""
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 
 from tracefl.baselines import Evidence
 from tracefl.config import ProvenanceSettings
-from tracefl.examples import Examples
+from tracefl.errors import ModelMismatchError
+from tracefl.examples import Examples, Inputs
 from tracefl.faults import Fault
 from tracefl.provenance import (
     RoundRecord,
@@ -21,6 +23,8 @@ from tracefl.provenance import (
 )
 from tracefl.suspects import Row, compare_rules, row_without_inputs
 from tracefl.training import evaluate
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,13 @@ class Tracer:
         """
         ids = tuple(record.clients)
         faulty = None if self.fault is None else self.fault.faulty(ids, record.server_round)  # (K,)
+        if self.mispredictions and faulty is not None and not faulty.any():  # nobody to find
+            return RoundTrace(suspects=(row_without_inputs(record.server_round, ids, faulty),))
         asked = self.fault.inputs(server) if self.fault is not None and self.mispredictions else server
         if predicted is None or asked is not server:
             predicted = evaluate(model, asked, device=self.device).predicted
         participants = self.label_counts[torch.tensor([int(client_id) for client_id in ids])]  # (K, C)
-        chosen = self._choose(asked, predicted, participants, faulty)
+        chosen = self._choose(asked, predicted, participants)
         if not len(chosen):
             none = (row_without_inputs(record.server_round, ids, faulty),) if self.mispredictions else ()
             return RoundTrace(suspects=none)
@@ -104,9 +110,7 @@ class Tracer:
         )
         provenance_seconds = time.perf_counter() - began
         began = time.perf_counter()
-        effects = None
-        if settings.counterfactual and len(ids) > 1:
-            effects = removal_effects(model, record, inputs, device=self.device)
+        effects = self._effects(model, record, inputs)
         counterfactual_seconds = time.perf_counter() - began
         if not self.mispredictions:
             held = participants.t()[labels]  # (M, K)
@@ -126,12 +130,20 @@ class Tracer:
         suspects = compare_rules(attribution.contributions, provenance_seconds, evidence, faulty, self.baselines)
         return RoundTrace(traced, suspects, provenance_seconds, counterfactual_seconds)
 
-    def _choose(self, server: Examples, predicted: Tensor, participants: Tensor, faulty: Tensor | None) -> Tensor:
+    def _effects(self, model: nn.Module, record: RoundRecord, inputs: Inputs) -> Tensor | None:
+        """Return each client's exact removal effects ``(M, K)``; None where not asked for or not to be had."""
+        if not self.provenance.counterfactual or len(record.clients) < 2:
+            return None
+        try:
+            return removal_effects(model, record, inputs, device=self.device)
+        except ModelMismatchError as error:  # such as a variance that a faulty client made negative
+            log.warning("round=%d is not checked against exact removals: %s", record.server_round, error)
+            return None
+
+    def _choose(self, server: Examples, predicted: Tensor, participants: Tensor) -> Tensor:
         """Return the positions of the inputs to trace, ``(M,)``."""
         if not self.mispredictions:
             return select_inputs(predicted, server.labels, participants, self.provenance.inputs_per_label)
-        if self.fault is None or faulty is None:
-            misled = predicted != server.labels
-        else:  # a round without faulty clients has nobody to find
-            misled = self.fault.misled(server.labels, predicted) & faulty.any()
+        wrong = predicted != server.labels
+        misled = wrong if self.fault is None else self.fault.misled(server.labels, predicted)
         return select_mispredicted(misled, self.provenance.max_inputs)

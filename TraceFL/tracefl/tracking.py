@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import logging
-import logging.handlers
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence

@@ -106,7 +106,7 @@ def test_extended_adds_other_faults_to_table_1_s_settings_and_moves_no_index(job
 def test_an_extended_run_is_named_by_its_fault(jobs):
     names = [job.label for job in read_request(["faulty", "--extended", "21,23"]).jobs]
     setting = "table1 densenet121 organamnist dirichlet_alpha=0.3"
-    assert names == [f"{setting} num_clients=2", f"{setting} backdoor"]
+    assert names == [f"{setting} fault.num_clients=2", f"{setting} backdoor"]
 
 
 @pytest.mark.parametrize("name", COUNTS)

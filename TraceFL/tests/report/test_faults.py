@@ -32,3 +32,25 @@ def test_a_run_from_before_there_were_faults_has_none():
     assert describe_fault({"num_clients": 10}) == "none"
     assert fault_share({"num_clients": 10}) is None
     assert faulty_clients({"num_clients": 10}) == 0
+
+
+def test_faults_that_differ_do_not_read_the_same():
+    words = [
+        describe_fault({"fault": FLIP | changed, "num_clients": 10})
+        for changed in (
+            {"all_to": 0},
+            {"all_to": 3},
+            {"name": "backdoor", "target": 2},
+            {"name": "free_rider", "scale": 0.1},
+        )
+    ]
+    assert words == [
+        "label_flip 100 %, 1 of 10",
+        "label_flip all>3 100 %, 1 of 10",
+        "backdoor target=2 100 %, 1 of 10",
+        "free_rider scale=0.1 100 %, 1 of 10",
+    ]
+
+
+def test_an_unchecked_list_of_clients_is_counted_as_one():
+    assert faulty_clients({"fault": FLIP | {"clients": 3}, "num_clients": 10}) == 1

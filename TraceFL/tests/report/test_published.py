@@ -28,7 +28,7 @@ def config_of(*overrides, fault=FLIP):
 )
 def test_table_1(model, dataset, alpha, feddebug, provenance):
     config = config_of(*TABLE1, f"model={model}", f"dataset={dataset}", f"dirichlet_alpha={alpha}")
-    assert find_published_suspects(config) == {"feddebug": feddebug, "provenance": provenance}
+    assert find_published_suspects(config) == {"feddebug": feddebug, "artifact": provenance}
 
 
 @pytest.mark.parametrize(

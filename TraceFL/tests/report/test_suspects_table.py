@@ -46,8 +46,8 @@ def test_what_does_not_apply_is_na_and_what_was_not_measured_a_dash(make):
     nothing = cells(grid, label("resnet18 mnist", 1.0))
     assert [nothing[h] for h in ("rounds", "provenance", "chance", "feddebug")] == ["0 of 2", "-", "-", "-"]
     seconds = seconds_grid(settings)
-    assert cells(seconds, "gpt dbpedia_14")["feddebug"] == "NA"
-    assert cells(seconds, "resnet18 mnist")["feddebug"] == "0.1"  # 1 s for 10 inputs
+    assert cells(seconds, "gpt dbpedia_14, 10 clients, cpu")["feddebug"] == "NA"
+    assert cells(seconds, "resnet18 mnist, 10 clients, cpu")["feddebug"] == "0.1"  # 1 s for 10 inputs
 
 
 def test_table_1_stands_beside_its_setting_alone(make):
@@ -56,7 +56,7 @@ def test_table_1_stands_beside_its_setting_alone(make):
     same = make(rows, *table1, rounds=15)
     partial = make(rows, *table1, rounds=15, fault=FLIP | {"share": 0.3})
     grid = accuracy_grid(suspects_settings([same, partial]))
-    assert grid.headings[-2:] == ["published provenance", "published feddebug"]
+    assert grid.headings[-2:] == ["published artifact", "published feddebug"]
     assert [row[-2:] for row in grid.rows] == [["100.0", "86.0"], ["-", "-"]]
     alone = accuracy_grid(suspects_settings([partial]))
     assert not any("published" in heading for heading in alone.headings)

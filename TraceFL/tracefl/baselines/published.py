@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from tracefl.baselines.evidence import Evidence
+from tracefl.baselines.evidence import Evidence, NotApplicableError
+from tracefl.errors import LayerNotTraceableError, ModelMismatchError
 from tracefl.provenance import Method, attribute_round
 
 ARTIFACT = Method(layer_decay=0.9, weighting="none", reference="none", target="predicted", also=())
@@ -12,12 +13,20 @@ ARTIFACT = Method(layer_decay=0.9, weighting="none", reference="none", target="p
 def artifact(evidence: Evidence) -> Tensor:
     """Suspect whom the published formula holds responsible (Gill, Anwar and Gulzar 2025, Eq. 2 to 7 without p_k).
 
-    Cost: one forward and backward pass, and one reading of the weights.
+    Of all layers that can be traced, within the engine's default memory. Cost: one forward and backward pass, and one
+    reading of the weights.
 
     Returns:
         ``(M, K)`` contributions.
+
+    Raises:
+        NotApplicableError: The model cannot be traced, or a client's weights do not fit it.
     """
-    found = attribute_round(
-        evidence.model, evidence.record, evidence.inputs, evidence.predicted, ARTIFACT, device=evidence.device
-    )
+    labels = evidence.predicted  # not looked at: the formula's target is what is predicted
+    try:
+        found = attribute_round(
+            evidence.model, evidence.record, evidence.inputs, labels, ARTIFACT, device=evidence.device
+        )
+    except (LayerNotTraceableError, ModelMismatchError) as error:
+        raise NotApplicableError(str(error)) from error
     return found.contributions.double().cpu()

@@ -36,7 +36,8 @@ def ride_free(
 ) -> float:
     """Disguise untouched global weights with a little noise, in place, instead of training.
 
-    This is the disguised free-rider of Fraboni, Vidal and Lorenzi (2021). The buffers are those of the global model.
+    After the disguised free-rider of Fraboni, Vidal and Lorenzi (2021), with the same noise in every round.
+    The buffers are those of the global model.
 
     Args:
         model: Holds the round's global weights, on any device.

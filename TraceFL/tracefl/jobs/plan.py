@@ -26,7 +26,7 @@ class Job:
     def label(self) -> str:
         """The run in few words: its choices, then its keys."""
         chosen = [override.partition("=") for override in self.overrides]
-        return " ".join(value if key in _CHOICES else f"{key.split('.')[-1]}={value}" for key, _, value in chosen)
+        return " ".join(value if key in _CHOICES else f"{_short(key)}={value}" for key, _, value in chosen)
 
     def all_overrides(self, extra: Sequence[str]) -> list[str]:
         """Return what follows ``python -m tracefl.main``; what the user adds comes last, and so wins."""
@@ -39,6 +39,11 @@ class Job:
     def command(self, extra: Sequence[str]) -> str:
         """Return the command as a line for a shell."""
         return shlex.join(["python", *self.arguments(extra)])
+
+
+def _short(key: str) -> str:
+    """Return a key without its group, where no other group has it."""
+    return key if key.startswith("fault.") else key.split(".")[-1]
 
 
 _CHOICES = ("experiment", "model", "dataset", "fault")

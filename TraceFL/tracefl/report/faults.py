@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 NO_FAULT = "none"
+_OF_A_KIND = {"target": 0, "trigger_size": 4, "trigger_token": None, "scale": None}  # key to what needs no words
 
 
 def fault_name(config: Mapping[str, Any]) -> str:
@@ -20,7 +21,9 @@ def fault_share(config: Mapping[str, Any]) -> float | None:
 def faulty_clients(config: Mapping[str, Any]) -> int:
     """Return how many clients are faulty."""
     fault = _fault(config)
-    return 0 if fault["name"] == NO_FAULT else int(fault["num_clients"] or len(fault["clients"] or [0]))
+    clients = fault.get("clients")  # not checked here: a job script counts before it runs
+    named = len(clients) if isinstance(clients, list) else 1
+    return 0 if fault["name"] == NO_FAULT else int(fault["num_clients"] or named)
 
 
 def describe_fault(config: Mapping[str, Any]) -> str:
@@ -29,6 +32,8 @@ def describe_fault(config: Mapping[str, Any]) -> str:
     if fault["name"] == NO_FAULT:
         return NO_FAULT
     flips = "".join(f" {label}>{becomes}" for label, becomes in (fault.get("flip") or {}).items())
+    flips += f" all>{fault['all_to']}" if fault.get("all_to") else ""  # null and 0 are the same
+    flips += "".join(f" {key}={fault[key]}" for key in _OF_A_KIND if fault.get(key) not in (None, _OF_A_KIND[key]))
     changed = "" if share is None else f" {100 * share:g} %"
     words = f"{fault['name']}{flips}{changed}, {faulty_clients(config)} of {config['num_clients']}"
     return words if fault["from_round"] == 1 else f"{words}, from round {fault['from_round']}"

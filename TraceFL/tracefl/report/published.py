@@ -97,7 +97,7 @@ def _published() -> dict[tuple[Any, ...], Published]:
 @cache
 def _published_suspects() -> dict[tuple[Any, ...], dict[str, float | None]]:
     return {
-        _setting_of(row): {rule: float(row[rule]) if row[rule] else None for rule in ("provenance", "feddebug")}
+        _setting_of(row): {rule: float(row[rule]) if row[rule] else None for rule in ("artifact", "feddebug")}
         for row in _rows(_TABLE1)
     }
 

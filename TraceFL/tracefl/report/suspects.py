@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from tracefl.suspects import MEASURES, mean_suspects
+from tracefl.suspects import MEASURES, NOBODY_FAULTY, mean_suspects
 
 FIRST = ("provenance", "feddebug")  # of the rules, wherever they are listed; chance has a place of its own
 CHANCE = "chance"
@@ -43,7 +43,7 @@ class RunSuspects:
 
     Attributes:
         rounds: Rounds with mispredicted inputs.
-        rounds_without_inputs: Traced rounds without any: they say nothing of the rules.
+        rounds_without_inputs: Traced rounds without any, though a participant was faulty: they say nothing of rules.
         chance: What a client drawn at random would score, mean over the rounds with inputs; None without.
         rules: Each rule by name.
     """
@@ -78,7 +78,7 @@ def read_suspects(path: Path) -> RunSuspects | None:
     chances = {row["round"]: row["chance_accuracy"] for row in with_inputs if row["chance_accuracy"] is not None}
     return RunSuspects(
         rounds=len({row["round"] for row in with_inputs}),
-        rounds_without_inputs=len({row["round"] for row in rows if not row["inputs"]}),
+        rounds_without_inputs=len({r["round"] for r in rows if not r["inputs"] and r["note"] != NOBODY_FAULTY}),
         chance=fmean(chances.values()) if chances else None,
         rules={rule: _findings(means) for rule, means in mean_suspects(with_inputs).items()},
     )

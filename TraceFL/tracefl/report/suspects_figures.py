@@ -100,7 +100,8 @@ def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path) -> bool
 
 
 def _all_but_share(setting: Setting) -> str:
-    return fingerprint({**setting.config, "seed": 0, "fault": {**setting.config["fault"], "share": 0}})
+    config = {**setting.config, "seed": 0, "fault": {**setting.config["fault"], "share": 0}}
+    return f"{fingerprint(config)} {config['exp_key']}"
 
 
 def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> None:

@@ -20,12 +20,14 @@ class Setting:
         config: The configuration of one of the runs.
         row: What one of the runs is in ``collected.csv``.
         found: What the rules found in each run, one or more.
+        seeds: Different seeds among the runs.
     """
 
     label: str
     config: Mapping[str, Any]
     row: Mapping[str, Any]
     found: Sequence[RunSuspects]
+    seeds: int
 
     @property
     def rounds(self) -> int:
@@ -38,8 +40,9 @@ class Setting:
         return sum(found.rounds_without_inputs for found in self.found)
 
     def is_applicable(self, rule: str) -> bool:
-        """Return whether a rule could look at the rounds; also where it was not asked."""
-        return all(found.rules[rule].applies for found in self.found if rule in found.rules)
+        """Return whether a rule could look at the rounds of some run; also where it was not asked."""
+        asked = [found.rules[rule].applies for found in self.found if rule in found.rules]
+        return any(asked) or not asked
 
 
 def suspects_settings(runs: Iterable[CollectedRun]) -> list[Setting]:
@@ -50,7 +53,13 @@ def suspects_settings(runs: Iterable[CollectedRun]) -> list[Setting]:
             groups.setdefault(run.setting, []).append(run)
     firsts = [group[0] for group in groups.values()]
     settings = [
-        Setting(label, group[0].config, group[0].row, [run.suspects for run in group if run.suspects is not None])
+        Setting(
+            label,
+            group[0].config,
+            group[0].row,
+            [run.suspects for run in group if run.suspects is not None],
+            len({run.config["seed"] for run in group}),
+        )
         for label, group in zip(_labels(firsts), groups.values(), strict=True)
     ]
     return sorted(settings, key=lambda setting: _order(setting.config, setting.row))
@@ -77,7 +86,7 @@ def _labels(runs: Sequence[CollectedRun]) -> list[str]:
     differing = {
         label: [
             key
-            for key in flats[0]
+            for key in dict.fromkeys(key for flat in flats for key in flat)
             if len({str(f.get(key)) for f, own in zip(flats, labels, strict=True) if own == label}) > 1
         ]
         for label in shared

@@ -6,7 +6,7 @@ from typing import Any
 from tracefl.report.faults import fault_share, faulty_clients
 from tracefl.report.grid import Grid
 from tracefl.report.published import find_published_suspects
-from tracefl.report.suspects import FIRST, Measured, measure, over_seeds, rule_names
+from tracefl.report.suspects import Measured, measure, over_seeds, rule_names
 from tracefl.report.suspects_settings import Setting
 from tracefl.suspects import MEASURES
 
@@ -17,7 +17,8 @@ _ACCURACIES = (
 )
 _SECONDS = (
     "Seconds an input, mean over runs: what a rule takes for a round, divided by the round's mispredicted inputs, on "
-    "the same rounds. Published (Figure 6, on other hardware): provenance 3.7 on average, 2.6 to 5.9; FedDebug 1.1."
+    "the same rounds; FedDebug's random inputs are ten a round, whatever those are. Published (Figure 6, on other "
+    "hardware): provenance 3.7 on average, 2.6 to 5.9; FedDebug 1.1."
 )
 _OF_SETTING = (
     *("experiment", "model", "pretrained", "dataset", "partition", "dirichlet_alpha", "num_clients"),
@@ -36,7 +37,7 @@ def accuracy_grid(settings: Sequence[Setting]) -> Grid:
     """Return localization accuracies, a column for each rule, chance beside, and Table I's where it has a setting."""
     rules = rule_names(found for setting in settings for found in setting.found)
     published = [find_published_suspects(setting.config) for setting in settings]
-    theirs = FIRST if any(published) else ()
+    theirs = ("artifact", "feddebug") if any(published) else ()
     rows = []
     for setting, paper in zip(settings, published, strict=True):
         cells = {rule: _accuracy(setting, rule) for rule in rules}
@@ -45,7 +46,7 @@ def accuracy_grid(settings: Sequence[Setting]) -> Grid:
         rows.append(
             [
                 setting.label,
-                str(len(setting.found)),
+                str(setting.seeds),
                 f"{setting.rounds} of {traced}",
                 cells.pop("provenance", "-"),
                 "-" if chance is None else f"{100 * chance:.1f}",
@@ -55,7 +56,12 @@ def accuracy_grid(settings: Sequence[Setting]) -> Grid:
         )
     others = [rule for rule in rules if rule != "provenance"]
     headings = ["setting", "seeds", "rounds", "provenance", "chance", *others, *(f"published {r}" for r in theirs)]
-    return Grid(headings, rows, _ACCURACIES + (" published: Table I of the paper." if theirs else ""), fixed=5)
+    return Grid(
+        headings,
+        rows,
+        _ACCURACIES + (" published: Table I of the paper; its formula is the rule artifact." if theirs else ""),
+        fixed=5,
+    )
 
 
 def seconds_grid(settings: Sequence[Setting]) -> Grid:
@@ -73,11 +79,10 @@ def seconds_per_input(settings: Sequence[Setting]) -> dict[str, dict[str, float]
     """Return each rule's seconds an input, mean over the runs of a model and data set, without rules not timed."""
     seconds: dict[str, dict[str, float]] = {}
     for label, group in _by_data(settings).items():
-        found = [found for setting in group for found in setting.found]
-        means = {
-            rule: _mean(one.rules[rule].seconds_per_input for one in found if rule in one.rules)
-            for rule in rule_names(found)
-        }
+        everyone = [found for setting in group for found in setting.found]
+        rules = rule_names(everyone)
+        found = [one for one in everyone if set(one.rules) == set(rules)]  # only then are all on the same rounds
+        means = {rule: _mean(one.rules[rule].seconds_per_input for one in found if rule in one.rules) for rule in rules}
         seconds[label] = {rule: mean for rule, mean in means.items() if mean is not None}
     return seconds
 
@@ -90,10 +95,11 @@ def suspects_rows(settings: Sequence[Setting]) -> Iterator[dict[str, Any]]:
             "setting": setting.label,
             "fault_share": fault_share(setting.config),
             "faulty_clients": faulty_clients(setting.config),
-            "seeds": len(setting.found),
+            "seeds": setting.seeds,
             "rounds_without_inputs": setting.rounds_without_inputs,
         }
-        for rule in dict.fromkeys(rule for found in setting.found for rule in found.rules):
+        # A setting without any mispredicted input says so in a line of its own.
+        for rule in dict.fromkeys(rule for found in setting.found for rule in found.rules) or ["provenance"]:
             yield {**of_setting, **_of_rule(setting, rule)}
 
 
@@ -119,7 +125,10 @@ def _of_rule(setting: Setting, rule: str) -> dict[str, Any]:
 def _by_data(settings: Sequence[Setting]) -> dict[str, list[Setting]]:
     groups: dict[str, list[Setting]] = {}
     for setting in settings:
-        groups.setdefault(f"{setting.row['model']} {setting.row['dataset']}", []).append(setting)
+        row = setting.row
+        size = " ".join(f"{key}={value}" for key, value in setting.config["model"].get("config", {}).items())
+        label = f"{row['model']} {row['dataset']}, {row['clients_per_round']} clients, {setting.config['device']}"
+        groups.setdefault(f"{label}, {size}" if size else label, []).append(setting)
     return groups
 
 

@@ -148,6 +148,7 @@ def suspects_table(means: Mapping[str, Mapping[str, Any]]) -> Table:
     first = next(iter(means.values()))
     counted = f"{first['inputs']} mispredicted inputs in {first['rounds']} rounds"
     without = f", {first['rounds_without_inputs']} rounds without" if first["rounds_without_inputs"] else ""
+    without += f", {first['rounds_without_faulty']} without a faulty client" if first["rounds_without_faulty"] else ""
     title = f"Who is faulty: {counted}{without}; chance {percent(first['chance_accuracy'])}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rule")
