@@ -98,7 +98,7 @@ def test_extended_adds_other_faults_to_table_1_s_settings_and_moves_no_index(job
         found.append((c["model"]["name"], c["dataset"]["name"], describe_fault(c).split(",")[0], faulty_clients(c)))
     flips = {("label_flip 10 %", 1), ("label_flip 30 %", 1), ("label_flip 50 %", 1)}
     flips |= {("label_flip 100 %", 2), ("label_flip 100 %", 3)}
-    others = {("backdoor 50 %", 1), ("random_labels 100 %", 1), ("free_rider", 1)}
+    others = {("backdoor 50 %", 1), ("random_labels 100 %", 1), ("free_rider scale=0.001", 1)}
     assert len(found) == 48
     assert set(found) == {(*setting, *fault) for setting in _TABLE1 for fault in flips | others}
 
