@@ -22,6 +22,8 @@ _COLOURS = ("#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 _STYLES = (("-", "s"), ("--", "^"), ("-.", "D"))
 _CHANCE = "#555555"
 _MOST_COLUMNS = 3
+_THICK = 2.0  # line width of provenance and FedDebug, which alone have a band
+_LONG_LABEL = 24  # characters above which a legend has one label a line
 
 
 def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
@@ -93,7 +95,8 @@ def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path) -> bool
     ax.set(xscale="log", xlabel="seconds an input")
     ax.grid(axis="both", alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=min(3, len(measured)), frameon=False)
+    columns = 1 if max(map(len, measured)) > _LONG_LABEL else min(3, len(measured))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return True
@@ -119,7 +122,7 @@ def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> Non
     for number, rule in reversed(list(enumerate(rule for rule in rules if rule != "provenance"))):
         line, marker = _STYLES[number // len(_COLOURS) % len(_STYLES)]
         values = {_percent(setting): measure(setting.found, rule) for setting in panel}
-        width = 2.0 if rule == "feddebug" else 1.2
+        width = _THICK if rule == "feddebug" else 1.2
         _draw_curve(ax, values, rule, _COLOURS[number % len(_COLOURS)], line, marker, width)
     ax.set(ylim=(-3, 103), xticks=sorted(chance))
     ax.grid(alpha=0.3)
@@ -129,7 +132,7 @@ def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> Non
 def _draw_curve(
     ax: Axes, values: Mapping[float, Measured | None], name: str, colour: str, line: str, marker: str, width: float
 ) -> None:
-    """Draw means over the shares, in percent, with their spread as a band."""
+    """Draw means over the shares, in percent, and the spread of a thick line as a band: a dozen would hide each other."""
     known = [(share, value) for share, value in sorted(values.items()) if value is not None]
     if not known:
         return
@@ -137,10 +140,10 @@ def _draw_curve(
     means = [100 * value.mean for _, value in known]
     spreads = [100 * (value.spread or 0.0) for _, value in known]
     ax.plot(shares, means, line, marker=marker, color=colour, label=name, linewidth=width, markersize=2.5 + 1.2 * width)
-    low = [max(0.0, mean - spread) for mean, spread in zip(means, spreads, strict=True)]
-    high = [min(100.0, mean + spread) for mean, spread in zip(means, spreads, strict=True)]
-    if any(spreads):
-        ax.fill_between(shares, low, high, color=colour, alpha=0.22 if width > 2.5 else 0.08, linewidth=0)
+    if any(spreads) and name != CHANCE and width >= _THICK:
+        low = [max(0.0, mean - spread) for mean, spread in zip(means, spreads, strict=True)]
+        high = [min(100.0, mean + spread) for mean, spread in zip(means, spreads, strict=True)]
+        ax.fill_between(shares, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _percent(setting: Setting) -> float:
