@@ -132,7 +132,7 @@ def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> Non
 def _draw_curve(
     ax: Axes, values: Mapping[float, Measured | None], name: str, colour: str, line: str, marker: str, width: float
 ) -> None:
-    """Draw means over the shares, in percent, and the spread of a thick line as a band: a dozen would hide each other."""
+    """Draw means over the shares, in percent; of thick lines the spread as a band: a dozen would hide each other."""
     known = [(share, value) for share, value in sorted(values.items()) if value is not None]
     if not known:
         return
