@@ -66,7 +66,9 @@ def test_results_hold_the_means(flipped):
         of_rule = [float(row["localization_accuracy"]) for row in table if row["rule"] == rule]
         assert mean["localization_accuracy"] == pytest.approx(sum(of_rule) / len(of_rule))
         assert mean["rounds"] == len(of_rule)
-    assert suspects["provenance"]["rounds_without_inputs"] == 3 - suspects["provenance"]["rounds"]
+    mean = suspects["provenance"]
+    assert mean["rounds_without_faulty"] == 1
+    assert mean["rounds_without_inputs"] == 2 - mean["rounds"]
 
 
 def test_a_stored_round_gives_the_same_suspects(flipped):

@@ -13,7 +13,13 @@ from tracefl.faults import Fault
 
 pytestmark = [pytest.mark.simulation, pytest.mark.slow]
 
-COMMON = ("clients_per_round=5", "store=all", "provenance.counterfactual=false", "total_cpus=1")
+COMMON = (
+    "clients_per_round=5",
+    "store=all",
+    "provenance.counterfactual=false",
+    "provenance.inputs=correct",  # so that rounds compare
+    "total_cpus=1",
+)
 FAULTY = ("fault.clients=[1]", "fault.from_round=2", "fault.min_examples=1")
 
 
