@@ -1,6 +1,17 @@
-"""The machine's processes, as ps lists them."""
+"""The machine's processes, as ps lists them, and waiting for them."""
 
 import subprocess
+import time
+
+PATIENCE = 900  # seconds: only for what hangs, as a busy machine may take minutes for what is done in seconds
+
+
+def wait_until(happened, said=lambda: ""):
+    """Wait until ``happened()``; what ``said()`` then is the message of a wait that is given up."""
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < deadline, said()
+        time.sleep(0.05)
 
 
 def processes():

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.processes import wait_until
 from tracefl import claim
 from tracefl.claim import CLAIM, Claim, is_claimed, refuse_if_claimed
 from tracefl.errors import RecordError
@@ -17,7 +18,7 @@ from pathlib import Path
 from tracefl.claim import Claim
 Claim(Path(sys.argv[1]))
 print("held", flush=True)
-time.sleep(120)
+time.sleep(3600)
 """
 
 
@@ -45,7 +46,7 @@ def test_a_killed_writer_keeps_nobody_out(holder, tmp_path):
     assert not is_claimed(tmp_path)
     began = time.monotonic()
     ours = Claim(tmp_path)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < claim._SILENT_SECONDS  # else it is silence that it waited for
     ours.check()
     ours.release()
     assert not (tmp_path / CLAIM).exists()
@@ -124,10 +125,8 @@ def test_a_failing_disk_does_not_end_the_heartbeat(tmp_path, monkeypatch):
         utime(path)
 
     monkeypatch.setattr(os, "utime", fail_once)
-    deadline, before = time.monotonic() + 10, 0
-    while not failures or (tmp_path / CLAIM).stat().st_mtime_ns == before:
-        before = before if failures else (tmp_path / CLAIM).stat().st_mtime_ns
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: failures)
+    before = (tmp_path / CLAIM).stat().st_mtime_ns
+    wait_until(lambda: (tmp_path / CLAIM).stat().st_mtime_ns > before)
     ours.check()
     ours.release()

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 import pytest
 
 from tests.conftest import TINY
+from tests.processes import PATIENCE, wait_until
 from tracefl.main import main
 
 pytestmark = [pytest.mark.simulation, pytest.mark.slow]
@@ -29,17 +31,15 @@ def begin(folder, *overrides):
 
 
 def wait_for(folder, text, process):
-    deadline = time.monotonic() + 120
-    while text not in (folder / "output").read_text():
-        assert process.poll() is None, (folder / "output").read_text()
-        assert time.monotonic() < deadline, (folder / "output").read_text()
-        time.sleep(0.02)
+    output = folder / "output"
+    wait_until(lambda: text in output.read_text() or process.poll() is not None, output.read_text)
+    assert text in output.read_text()
 
 
 def finish(folder, *overrides):
     """Let a run end by itself; returns its status and its last line."""
     process = begin(folder, *overrides)
-    status = process.wait(timeout=240)
+    status = process.wait(timeout=PATIENCE)
     return status, (folder / "output").read_text().splitlines()[-1]
 
 
@@ -90,18 +90,19 @@ def test_a_signal_lets_the_round_finish(never_stopped, tmp_path, number, everyon
     process = begin(folder)
     wait_for(folder, "round=3 clients sampled", process)
     (os.killpg if everyone else os.kill)(process.pid, number)  # SLURM may send its warning to all of a job
-    assert process.wait(timeout=60) == 75
+    assert process.wait(timeout=PATIENCE) == 75
     last = (folder / "output").read_text().splitlines()[-1]
-    assert last == (
-        f"tracefl: stopped by {number.name} after round 3 of {ROUNDS}; the same command with resume=true goes on"
-    )
+    (done,) = re.fullmatch(
+        f"tracefl: stopped by {number.name} after round (\\d) of {ROUNDS}; the same command with resume=true goes on",
+        last,
+    ).groups()
     run = folder / "default" / "run"
     assert json.loads((run / "status.json").read_text())["state"] == "stopped"
-    assert len(list((run / "rounds").glob("[0-9]*"))) == 3
+    assert len(list((run / "rounds").glob("[0-9]*"))) == int(done) >= 3
     assert not {".work", ".claim"} & {path.name for path in run.iterdir()}
     assert finish(folder)[0] == 0
     assert numbers(folder) == never_stopped
-    assert "going on after round 3" in (run / "run.log").read_text()
+    assert f"going on after round {done}" in (run / "run.log").read_text()
 
 
 def test_a_damaged_file_is_named_and_the_round_before_it_used(never_stopped, tmp_path):
@@ -109,7 +110,7 @@ def test_a_damaged_file_is_named_and_the_round_before_it_used(never_stopped, tmp
     process = begin(folder)
     wait_for(folder, "round=5 clients sampled", process)
     process.terminate()
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE)
     damaged = folder / "default" / "run" / "rounds" / "0005" / "global.safetensors"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
@@ -168,7 +169,7 @@ def test_what_a_run_carries_over_its_rounds_goes_on(tmp_path, overrides):
     process = begin(folder, *overrides)
     wait_for(folder, "round=2 clients sampled", process)
     process.terminate()
-    assert process.wait(timeout=60) == 75
+    assert process.wait(timeout=PATIENCE) == 75
     assert finish(folder, *overrides)[0] == 0
     assert tables(folder) == tables(tmp_path / "whole")
 
@@ -178,7 +179,7 @@ def test_a_run_whose_reader_goes_away_runs_on(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()  # as `| head -1` does
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=PATIENCE) == 0
     assert json.loads((tmp_path / "default" / "run" / "results.json").read_text())["rounds"] == 2
 
 

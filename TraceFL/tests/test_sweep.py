@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,15 @@ import ray
 import torch
 
 from tests.conftest import TINY, compose_settings
-from tests.processes import descendants, processes
+from tests.processes import PATIENCE, descendants, processes, wait_until
 from tracefl.runner import run_settings
 
 SHORT = (*TINY, "num_rounds=1", "provenance=off")
 
 
-def sweep(*overrides, cwd, seconds=300):
+def sweep(*overrides, cwd):
     command = [sys.executable, "-m", "tracefl.main", "--multirun", *SHORT, *overrides]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_a_dry_sweep_says_each_run_and_submits_nothing(tmp_path):
@@ -55,7 +54,7 @@ def test_a_sweep_that_cannot_be_is_refused_before_any_run(overrides, words, tmp_
 def test_slurm_where_there_is_none_is_refused(tmp_path):
     env = {**os.environ, "PATH": "/nowhere"}
     command = [sys.executable, "-m", "tracefl.main", "launcher=slurm"]  # also without --multirun
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2
     assert done.stderr == (
         "tracefl: launcher=slurm, and this machine has no sbatch; use another launcher, or a login node\n"
@@ -81,16 +80,11 @@ def test_a_killed_run_is_said_and_not_waited_for(launcher, tmp_path):
     command = [sys.executable, "-m", "tracefl.main", *SHORT, "num_rounds=300", f"launcher={launcher}", "seed=1"]
     sweeping = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        until = time.monotonic() + 120
-        while time.monotonic() < until:
-            time.sleep(1)
-            family = descendants(sweeping.pid)
-            raylets = [pid for pid, name in family.items() if name == "raylet"]
-            if raylets:
-                break
-        (run,) = {parent for pid, parent, _ in processes() if pid in raylets}
+        wait_until(lambda: "raylet" in descendants(sweeping.pid).values())
+        family = descendants(sweeping.pid)
+        (run,) = {parent for pid, parent, name in processes() if pid in family and name == "raylet"}
         os.kill(run, signal.SIGKILL)
-        _, err = sweeping.communicate(timeout=90)
+        _, err = sweeping.communicate(timeout=PATIENCE)
     finally:
         sweeping.kill()
     assert sweeping.returncode == 1
@@ -105,6 +99,8 @@ def test_a_run_leaves_nothing_behind_in_its_process(tmp_path):
         run_settings(compose_settings(*SHORT, f"log_dir={tmp_path}", f"seed={seed}", "wandb.mode=offline"))
 
     def state():
+        for thread in set(threading.enumerate()) - {threading.current_thread()}:
+            thread.join(PATIENCE)  # Flower's events, which nobody waits for, end by themselves
         return {
             "threads": sorted(t.name for t in threading.enumerate()),
             "handlers": [str(h) for h in logging.getLogger().handlers],

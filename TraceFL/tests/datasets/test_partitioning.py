@@ -101,9 +101,9 @@ def test_another_process_without_the_harness_gives_the_same_partition():
 @pytest.mark.parametrize("kind", PARTITIONS)
 def test_hundred_clients_of_sixty_thousand_rows_take_seconds(kind):
     labels = np.arange(60_000) % 10
-    started = time.perf_counter()
+    started = time.process_time()
     partition_rows(labels, 100, PartitionSettings(kind, 0.1), 0)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize("kind", PARTITIONS)

@@ -54,6 +54,6 @@ def test_wide_modes_are_refused():
 
 def test_ten_thousand_images_take_seconds():
     images = list(np.zeros((10_000, 28, 28), dtype=np.uint8))
-    started = time.perf_counter()
+    started = time.process_time()
     images_to_tensor(images, 32)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

@@ -185,7 +185,7 @@ def test_without_network_the_message_says_what_to_fetch(encoder):
             ConfigError, match=r"hf download nobody/tiny-distilbert --local-dir FOLDER.*set model\.\w+=F"
         ):
             ask()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60
 
 
 def test_real_encoder_of_a_folder(caplog):

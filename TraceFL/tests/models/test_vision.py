@@ -129,7 +129,7 @@ def test_without_network_the_message_says_what_to_fetch():
     started = time.monotonic()
     with pytest.raises(ConfigError, match=r"curl -LO https://\S+/resnet18-\S+\.pth.*model\.pretrained=PATH") as caught:
         initial_model(settings, model_spec(settings, 10), 1)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert "\n" not in str(caught.value)
 
 

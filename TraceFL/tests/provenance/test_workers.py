@@ -4,6 +4,7 @@ import time
 import pytest
 import torch
 
+from tests.processes import PATIENCE
 from tests.provenance.conftest import clients_near, model_and_inputs
 from tracefl.provenance import attribute
 from tracefl.provenance.workers import OrderedSum, Work, run_workers
@@ -21,18 +22,17 @@ def two_threads():
 
 def test_every_job_is_done_once_and_torch_has_its_threads_again(two_threads):
     work = Work([lambda n=n: [f"{n}.{i}" for i in range(n)] for n in (3, 0, 2)])
-    done, names = [], set()
+    done, both_at_work = [], threading.Barrier(2)
 
     def run():
         for place, job in work:
             assert torch.get_num_threads() == 1
             done.append((place, job))
-            names.add(threading.current_thread().name)
-            time.sleep(0.02)
+            if len(done) <= 2:
+                both_at_work.wait(PATIENCE)
 
     run_workers(work, run, CPU)
     assert sorted(done) == [((0, 0), "3.0"), ((0, 1), "3.1"), ((0, 2), "3.2"), ((2, 0), "2.0"), ((2, 1), "2.1")]
-    assert len(names) == 2
     assert work.made == {0: 3, 1: 0, 2: 2}
     assert torch.get_num_threads() == 2
 
@@ -54,7 +54,7 @@ def test_what_one_worker_raises_ends_all(two_threads, in_a_source):
 
     with pytest.raises(RuntimeError, match="a layer fails"):
         run_workers(work, run, CPU)
-    assert len(done) < 100
+    assert len(done) < 1000
     assert torch.get_num_threads() == 2
 
 

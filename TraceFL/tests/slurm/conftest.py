@@ -4,11 +4,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.processes import PATIENCE, wait_until
 
 HERE = Path(__file__).parent
 PROGRAMS = ("sbatch", "srun", "slurmctld", "slurmd", "munged")
@@ -22,7 +23,7 @@ class Slurm:
 
     def ask(self, *command, cwd=None):
         """Run one of SLURM's commands and return what it printed."""
-        done = subprocess.run(command, env=self.env, cwd=cwd, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=self.env, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout.strip()
 
@@ -38,16 +39,11 @@ class Slurm:
             found[fields.get("ArrayTaskId")] = fields["JobState"]
         return found
 
-    def wait(self, job, seconds=300):
+    def wait(self, job):
         """Wait until no task of a job waits or runs; returns its states."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            states = self.states(job)
-            if not {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING"} & set(states.values()):
-                return states
-            time.sleep(0.5)
-        self.ask("scancel", job)
-        raise AssertionError(f"job {job} did not end within {seconds} s: {states}")
+        unfinished = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING"}
+        wait_until(lambda: not unfinished & set(self.states(job).values()), lambda: f"job {job}: {self.states(job)}")
+        return self.states(job)
 
 
 @pytest.fixture(scope="session")
@@ -62,8 +58,8 @@ def slurm():
     folder = Path(tempfile.mkdtemp(prefix="tracefl-slurm-", dir="/tmp"))
     folder.chmod(0o755)
     try:
-        subprocess.run(["bash", HERE / "up.sh", folder], check=True, timeout=60)
+        subprocess.run(["bash", HERE / "up.sh", folder], check=True, timeout=PATIENCE)
         yield Slurm({**os.environ, "PATH": f"{folder / 'bin'}:{path}", "SLURM_CONF": str(folder / "slurm.conf")})
     finally:
-        subprocess.run(["bash", HERE / "down.sh", folder], timeout=60, check=False)
+        subprocess.run(["bash", HERE / "down.sh", folder], timeout=PATIENCE, check=False)
         shutil.rmtree(folder, ignore_errors=True)

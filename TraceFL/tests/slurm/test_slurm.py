@@ -4,11 +4,11 @@ import csv
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
 from tests.conftest import REPOSITORY, TINY
+from tests.processes import PATIENCE, wait_until
 from tests.slurm.conftest import Slurm
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
@@ -35,9 +35,13 @@ runs=("seed=1" "seed=2")
 """
 
 
-def sweep(*overrides, cwd, env=None, seconds=420):
+def sweep(*overrides, cwd, env=None):
     command = [sys.executable, "-m", "tracefl.main", "--multirun", *TINY, *overrides]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=seconds)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def said(output):
+    return output.read_text() if output.exists() else "nothing"
 
 
 def records(folder):
@@ -143,8 +147,7 @@ def test_the_job_scripts_as_arrays(name, tasks, slurm, tmp_path):
         f"--array={tasks}", f"--output={tmp_path}/%a.out", name, *SMALL, f"log_dir={tmp_path}", cwd=REPOSITORY
     )
     states = slurm.wait(job)
-    said = "\n".join(path.read_text() for path in tmp_path.glob("*.out"))
-    assert set(states.values()) == {"COMPLETED"}, said
+    assert set(states.values()) == {"COMPLETED"}, [said(path) for path in tmp_path.glob("*.out")]
     assert len(states) == len(list(tmp_path.rglob("results.json")))
 
 
@@ -156,10 +159,7 @@ def test_slurms_warning_stops_a_job_script_after_its_round_and_it_goes_on(slurm,
         return slurm.submit("--no-requeue", f"--output={output}", *arguments, cwd=REPOSITORY), output
 
     job, output = submit("first.out")
-    until = time.monotonic() + 120
-    while not (output.exists() and "round=2 clients sampled" in output.read_text()):
-        assert time.monotonic() < until, output.read_text() if output.exists() else "nothing ran"
-        time.sleep(0.1)
+    wait_until(lambda: "round=2 clients sampled" in said(output), lambda: said(output))
     slurm.ask("scancel", "--batch", "--signal=USR2", job)  # as --signal=B:USR2@300 does before the time limit
     assert slurm.wait(job) == {None: "FAILED"}
     assert "ExitCode=75:0" in slurm.ask("scontrol", "-o", "show", "job", job)
@@ -178,19 +178,12 @@ def test_a_requeued_run_of_a_sweep_goes_on(slurm, tmp_path):
     command += ["hydra.launcher.cpus_per_task=1", "run_name=run"]
     with subprocess.Popen(command, cwd=tmp_path, env=slurm.env, stdout=subprocess.DEVNULL) as sweep:
         log = tmp_path / "logs" / "default" / "run" / "run.log"
-        until = time.monotonic() + 120
-        while not (log.exists() and "round=2 clients sampled" in log.read_text()):
-            assert time.monotonic() < until
-            assert sweep.poll() is None
-            time.sleep(0.1)
-        (job,) = {line.split()[0] for line in slurm.ask("squeue", "-h", "-o", "%A").splitlines()}
+        wait_until(lambda: "round=2 clients sampled" in said(log) or sweep.poll() is not None, lambda: said(log))
+        (job,) = slurm.ask("squeue", "--noheader", "--states=RUNNING", "--format=%A").split()
         slurm.ask("scancel", "--signal=USR2", job)
-        until = time.monotonic() + 60
-        while slurm.states(job) != {"0": "PENDING"} and slurm.states(job) != {None: "PENDING"}:
-            assert time.monotonic() < until, slurm.states(job)
-            time.sleep(0.2)
+        wait_until(lambda: set(slurm.states(job).values()) == {"PENDING"}, lambda: f"{slurm.states(job)} {said(log)}")
         slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # else two minutes after it was requeued
-        assert sweep.wait(timeout=300) == 0
+        assert sweep.wait(timeout=PATIENCE) == 0
     assert "stopped by SIGUSR2 after round" in log.read_text()
     assert "going on after round" in log.read_text()
     assert json.loads((log.parent / "results.json").read_text())["rounds"] == 8
