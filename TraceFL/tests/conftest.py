@@ -1,5 +1,6 @@
 """Fixtures for the whole suite: tiny configurations, the real data where it is there."""
 
+import csv
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
+import tracefl.collect
 from tracefl.config import read_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,6 +46,22 @@ def call_main(monkeypatch, capture, main, name, *arguments):
         status = stop.code
     out, err = capture.readouterr()
     return status, out, err
+
+
+def read_csv(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def read_untimed(path):
+    """Read a CSV without its columns of seconds."""
+    return [{key: value for key, value in row.items() if not key.endswith("_seconds")} for row in read_csv(path)]
+
+
+@pytest.fixture
+def collect(monkeypatch, capsys):
+    """Call ``tracefl.collect``; returns (status, stdout, stderr)."""
+    return lambda *arguments: call_main(monkeypatch, capsys, tracefl.collect.main, "collect", *arguments)
 
 
 @pytest.fixture

@@ -1,15 +1,14 @@
 """Runs gathered from made folders with known numbers."""
 
-import csv
 import json
 import time
 
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import call_main, compose_config
+from tests.conftest import compose_config, read_csv
 from tracefl.claim import Claim
-from tracefl.collect import main, run_folders
+from tracefl.collect import run_folders
 from tracefl.config import run_folder
 from tracefl.report.published import Published, find_published
 from tracefl.tracking import ROUND_COLUMNS, to_csv
@@ -54,23 +53,13 @@ def make_run(logs, rounds, *overrides, state="done", seconds=100.0, error=None):
     return folder
 
 
-@pytest.fixture
-def collect(monkeypatch, capsys):
-    return lambda *arguments: call_main(monkeypatch, capsys, main, "collect", *arguments)
-
-
-def read(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_means_over_rounds_and_seeds(collect, tmp_path):
     # seed 1: localization (0.9 + 0.7) / 2 = 0.8, worst 0.7 where chance was 0.3; seed 2: (1.0 + 0.8) / 2 = 0.9
     make_run(tmp_path, [(0.5, 0.9, 0.2, 0.6, 0.5), (0.4, 0.7, 0.3, 0.4, 0.7)], "seed=1", seconds=100)
     make_run(tmp_path, [(0.6, 1.0, 0.4, 0.8, 0.9), (0.7, 0.8, 0.6, 0.6, 0.5)], "seed=2", seconds=200)
     status, out, _ = collect(tmp_path)
     assert status == 0
-    first, second = sorted(read(tmp_path / "collected.csv"), key=lambda row: row["seed"])
+    first, second = sorted(read_csv(tmp_path / "collected.csv"), key=lambda row: row["seed"])
     assert float(first["localization_accuracy"]) == pytest.approx(0.8)
     assert float(first["chance_accuracy"]) == pytest.approx(0.25)
     assert float(first["worst_round_localization_accuracy"]) == 0.7
@@ -113,7 +102,7 @@ def test_unfinished_runs_are_named_and_not_in_the_table(collect, tmp_path):
     assert "1 runs done, 3 unfinished, 0 damaged" in out
     assert "90.0% (20.0%)" in out
     assert "10.0%" not in out
-    states = {row["seed"]: row["state"] for row in read(tmp_path / "out.csv")}
+    states = {row["seed"]: row["state"] for row in read_csv(tmp_path / "out.csv")}
     assert states == {"42": "done", "2": "stopped", "3": "failed", "4": "running"}
 
 
@@ -137,7 +126,7 @@ def test_a_damaged_run_is_named_and_left_out(collect, tmp_path, file, text, word
     assert damaged.name in line
     assert words in line
     assert "1 runs done, 0 unfinished, 1 damaged" in out
-    assert len(read(tmp_path / "collected.csv")) == 1
+    assert len(read_csv(tmp_path / "collected.csv")) == 1
 
 
 def test_a_run_without_tracing_has_no_localization(collect, tmp_path):
@@ -145,7 +134,7 @@ def test_a_run_without_tracing_has_no_localization(collect, tmp_path):
     status, out, _ = collect(tmp_path)
     assert status == 0
     assert "- (-)" in out
-    assert read(tmp_path / "collected.csv")[0]["localization_accuracy"] == ""
+    assert read_csv(tmp_path / "collected.csv")[0]["localization_accuracy"] == ""
 
 
 @pytest.mark.parametrize("arguments", [["{tmp}/nowhere"], ["{tmp}"], ["{tmp}", "json=x"], ["{tmp}", "csv="]])
@@ -182,7 +171,7 @@ def test_published_numbers_stand_beside_the_same_setting(collect, tmp_path):
     assert "random weights" not in published
     make_run(tmp_path, [(0.5, 0.9, 0.2, 0.6, 0.5)] * 2, "model.pretrained=false")
     assert "2 rounds, artifact, random weights" in collect(tmp_path)[1]
-    by_rounds = {row["num_rounds"]: row for row in read(tmp_path / "collected.csv")}
+    by_rounds = {row["num_rounds"]: row for row in read_csv(tmp_path / "collected.csv")}
     assert by_rounds["50"]["published_localization_accuracy"] == "0.8198"
     assert by_rounds["2"]["published_localization_accuracy"] == ""
 

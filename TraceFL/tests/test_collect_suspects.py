@@ -1,22 +1,7 @@
 """``tracefl.collect`` on runs that looked for faulty clients."""
 
-import csv
-
-import pytest
-
-from tests.conftest import call_main
+from tests.conftest import read_csv
 from tests.report.made_runs import FLIP, found, make_faulty_run, without_inputs
-from tracefl.collect import main
-
-
-@pytest.fixture
-def collect(monkeypatch, capsys):
-    return lambda *arguments: call_main(monkeypatch, capsys, main, "collect", *arguments)
-
-
-def read(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_rules_side_by_side(collect, tmp_path):
@@ -29,7 +14,7 @@ def test_the_rules_side_by_side(collect, tmp_path):
     assert (status, err) == (0, "")
     (line,) = [line for line in out.splitlines() if line.startswith(" resnet18 mnist alpha 0.3, label_flip 10 %")]
     assert line.split()[-6:] == ["1", "of", "2", "100.0", "10.0", "25.0"]
-    found_rows = read(tmp_path / "suspects_collected.csv")
+    found_rows = read_csv(tmp_path / "suspects_collected.csv")
     assert [(row["fault_share"], row["rule"]) for row in found_rows] == [
         (share, rule) for share in ("1.0", "0.1") for rule in ("provenance", "krum")
     ]
@@ -41,7 +26,7 @@ def test_the_rules_side_by_side(collect, tmp_path):
     for name in ("flipped_share.png", "seconds_per_input.png"):
         assert (tmp_path / name).exists()
         assert name in out
-    assert {row["fault"] for row in read(tmp_path / "collected.csv")} == {
+    assert {row["fault"] for row in read_csv(tmp_path / "collected.csv")} == {
         "none",
         "label_flip 100 %, 1 of 10",
         "label_flip 10 %, 1 of 10",
@@ -75,7 +60,7 @@ def test_a_fault_s_run_stands_beside_no_published_run_without_faults(collect, tm
     make_faulty_run(tmp_path, [found(1, "provenance", 1.0)], *figure3, rounds=15)
     make_faulty_run(tmp_path, None, *figure3, "seed=2", fault=None, rounds=15)
     collect(tmp_path)
-    published = {row["fault"]: row["published_localization_accuracy"] for row in read(tmp_path / "collected.csv")}
+    published = {row["fault"]: row["published_localization_accuracy"] for row in read_csv(tmp_path / "collected.csv")}
     assert published == {"label_flip 100 %, 1 of 100": "", "none": "1.0"}
 
 

@@ -1,6 +1,5 @@
 """Runs that are killed, signalled or damaged, and gone on with: the numbers of a run that was never stopped."""
 
-import csv
 import json
 import os
 import random
@@ -12,7 +11,7 @@ import time
 
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import TINY, read_untimed
 from tests.processes import PATIENCE, wait_until
 from tracefl.main import main
 
@@ -46,11 +45,13 @@ def finish(folder, *overrides):
 def numbers(folder):
     """Return all that a run measured but times, and its last weights."""
     run = folder / "default" / "run"
-    with (run / "rounds.csv").open() as file:
-        rows = [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in csv.DictReader(file)]
     weights = run / "rounds" / f"{ROUNDS:04d}"
     files = [weights / "global.safetensors", *sorted((weights / "weights").iterdir())]
-    return rows, (run / "provenance.csv").read_text(), {file.name: file.read_bytes() for file in files}
+    return (
+        read_untimed(run / "rounds.csv"),
+        (run / "provenance.csv").read_text(),
+        {file.name: file.read_bytes() for file in files},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -157,12 +158,10 @@ def test_what_a_run_carries_over_its_rounds_goes_on(tmp_path, overrides):
 
     def tables(folder):
         run = folder / "default" / "run"
-        with (run / "rounds.csv").open() as file:
-            rows = [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in csv.DictReader(file)]
         weights = {
             str(path.relative_to(run)): path.read_bytes() for path in sorted(run.glob("rounds/**/*.safetensors"))
         }
-        return rows, (run / "provenance.csv").read_text(), weights
+        return read_untimed(run / "rounds.csv"), (run / "provenance.csv").read_text(), weights
 
     assert finish(tmp_path / "whole", *overrides)[0] == 0
     folder = tmp_path / "stopped"

@@ -1,6 +1,5 @@
 """Whole runs through Flower and Ray on tiny data."""
 
-import csv
 import functools
 import json
 
@@ -9,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from tests.conftest import TINY, compose_settings
+from tests.conftest import TINY, compose_settings, read_csv
 from tests.misbehaving import misbehaving_app
 from tests.wandb_reader import read_datastore
 from tracefl import simulation
@@ -26,11 +25,6 @@ def run(tmp_path, *overrides):
     settings = compose_settings(*TINY, f"log_dir={tmp_path}", "run_name=run", *overrides)
     run_settings(settings)
     return tmp_path / settings.config["exp_key"] / "run"
-
-
-def rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +46,7 @@ def test_a_run_leaves_what_the_design_says(digits):
         "status.json",
     }
     assert not (digits / ".work").exists()
-    table = rows(digits / "rounds.csv")
+    table = read_csv(digits / "rounds.csv")
     assert [row["round"] for row in table] == ["1", "2"]
     for row in table:
         for column in ("global_accuracy", "localization_accuracy", "chance_accuracy", "top_holder_accuracy"):
@@ -63,7 +57,7 @@ def test_a_run_leaves_what_the_design_says(digits):
     assert results["final"]["global_accuracy"] == float(table[-1]["global_accuracy"])
     assert results["versions"]["flwr"].startswith("1.41")
     assert (results["seed"], results["clients_left_out"]) == (42, 0)
-    traced = rows(digits / "provenance.csv")
+    traced = read_csv(digits / "provenance.csv")
     assert len(traced) == sum(int(row["inputs_traced"]) for row in table)
     assert all(row["label"] == row["predicted"] for row in traced)
     for path in digits.rglob("*"):
@@ -83,7 +77,7 @@ def test_the_average_is_that_of_the_clients_weighted_by_examples(digits):
 
 
 def test_a_stored_round_traces_to_the_same_rows(digits):
-    recorded = rows(digits / "provenance.csv")
+    recorded = read_csv(digits / "provenance.csv")
     for n in (1, 2):
         _, trace = retrace(digits, n)
         again = [{k: str(v) for k, v in row.items()} for row in provenance_rows(n, trace.traced)]
@@ -113,7 +107,7 @@ def test_wandb_offline_holds_the_rounds(digits):
     (written,) = (digits / "wandb").glob("offline-run-*/run-*.wandb")
     steps = [record.history for record in read_datastore(written) if record.HasField("history")]
     held = [{item.nested_key[0]: item.value_json for item in step.item} for step in steps]
-    table = rows(digits / "rounds.csv")
+    table = read_csv(digits / "rounds.csv")
     for column in ("global_accuracy", "localization_accuracy", "chance_accuracy"):
         assert [json.loads(step[column]) for step in held] == [float(row[column]) for row in table]
 
@@ -121,10 +115,10 @@ def test_wandb_offline_holds_the_rounds(digits):
 def test_the_same_seed_gives_the_same_run_whatever_the_workers(digits, tmp_path):
     again = run(tmp_path, "store=last", "total_cpus=2")
     assert (again / "provenance.csv").read_text() == (digits / "provenance.csv").read_text()
-    seconds = {name for name in rows(again / "rounds.csv")[0] if name.endswith("_seconds")}
+    seconds = {name for name in read_csv(again / "rounds.csv")[0] if name.endswith("_seconds")}
 
     def measured(folder):
-        return [{k: v for k, v in row.items() if k not in seconds} for row in rows(folder / "rounds.csv")]
+        return [{k: v for k, v in row.items() if k not in seconds} for row in read_csv(folder / "rounds.csv")]
 
     assert measured(again) == measured(digits)
     for file in (again / "rounds" / "0002" / "weights").iterdir():
@@ -160,7 +154,7 @@ def test_clients_that_fail_are_left_out_and_the_run_goes_on(misbehaving, tmp_pat
     assert "the disk of client 1 is full" in first["left_out"]["1"]
     assert "not finite, first in fc.bias" in first["left_out"]["3"]
     assert set(second["client_weights"]) == {"0", "1", "2", "3", "4"}  # a dead worker costs later rounds nothing
-    assert [row["clients_left_out"] for row in rows(folder / "rounds.csv")] == ["3", "0"]
+    assert [row["clients_left_out"] for row in read_csv(folder / "rounds.csv")] == ["3", "0"]
     log = (folder / "run.log").read_text()
     assert "client 2 is left out" in log
     assert json.loads((folder / "results.json").read_text())["clients_left_out"] == 3
@@ -172,8 +166,8 @@ def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(misbehaving, tmp_p
     with pytest.raises(RoundFailedError, match=r"round 2: 2 of 5 clients answered, .*min_clients is 3; .*client 1"):
         run(tmp_path, *overrides)
     folder = tmp_path / "default" / "run"
-    assert [row["round"] for row in rows(folder / "rounds.csv")] == ["1"]
-    assert {row["round"] for row in rows(folder / "provenance.csv")} == {"1"}
+    assert [row["round"] for row in read_csv(folder / "rounds.csv")] == ["1"]
+    assert {row["round"] for row in read_csv(folder / "provenance.csv")} == {"1"}
     assert retrace(folder)[0] == 1
     assert not (folder / "results.json").exists()
     assert "stopped: round 2" in (folder / "run.log").read_text()
@@ -201,7 +195,7 @@ def test_medmnist_runs_from_a_local_file(tmp_path, dataset, shape, classes):
         "dirichlet_alpha=100",
     )
     assert len(json.loads((folder / "results.json").read_text())["classes"]) == classes
-    assert rows(folder / "rounds.csv")
+    assert read_csv(folder / "rounds.csv")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +222,7 @@ def test_text_models_run_and_trace_again(tmp_path, model):
         "client.lr=0.003",
         "client.epochs=2",
     )
-    recorded = [row for row in rows(folder / "provenance.csv") if row["round"] == "2"]
+    recorded = [row for row in read_csv(folder / "provenance.csv") if row["round"] == "2"]
     _, trace = retrace(folder, 2)
     assert [{k: str(v) for k, v in row.items()} for row in provenance_rows(2, trace.traced)] == recorded
     assert (folder / "tokenizer").is_dir()
@@ -242,9 +236,9 @@ def test_real_data_from_a_folder_traced_every_second_round(tmp_path, shared_data
         "provenance.target=label",
     )
     folder = run(tmp_path, *overrides, "provenance.counterfactual=false", "client.epochs=2")
-    first, second = rows(folder / "rounds.csv")
+    first, second = read_csv(folder / "rounds.csv")
     assert (first["localization_accuracy"], first["inputs_traced"]) == ("", "0")
-    assert {row["round"] for row in rows(folder / "provenance.csv")} <= {"2"}
+    assert {row["round"] for row in read_csv(folder / "provenance.csv")} <= {"2"}
     assert second["counterfactual_agreement"] == ""
 
 
@@ -257,4 +251,4 @@ def test_an_unfinished_run_of_the_same_configuration_is_run_again(tmp_path):
     unfinished.close()
     (place / "rounds.csv").write_text("left by a kill")
     run_settings(settings)
-    assert [row["round"] for row in rows(place / "rounds.csv")] == ["1"]
+    assert [row["round"] for row in read_csv(place / "rounds.csv")] == ["1"]

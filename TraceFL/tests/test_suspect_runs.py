@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.test_simulation import rows, run
+from tests.conftest import read_csv
+from tests.test_simulation import run
 from tracefl.baselines import RULES
 from tracefl.suspects import SUSPECT_COLUMNS
 from tracefl.trace import retrace
@@ -34,7 +35,7 @@ def flipped(tmp_path_factory):
 
 
 def test_every_rule_has_a_row_in_every_round_with_inputs(flipped):
-    table = rows(flipped / "suspects.csv")
+    table = read_csv(flipped / "suspects.csv")
     assert tuple(table[0]) == SUSPECT_COLUMNS
     first = [row for row in table if row["round"] == "1"]
     assert [(row["rule"], row["inputs"], row["faulty_clients"]) for row in first] == [("provenance", "0", "")]
@@ -50,7 +51,7 @@ def test_every_rule_has_a_row_in_every_round_with_inputs(flipped):
             assert 0 <= float(row["localization_accuracy"]) <= 1
             assert len(row["ranking"].split()) == 5
             assert 0 < int(row["inputs"]) <= 8
-    traced = rows(flipped / "provenance.csv")
+    traced = read_csv(flipped / "provenance.csv")
     assert len(traced) == sum(int(row["inputs"]) for row in with_inputs if row["rule"] == "provenance")
     assert all(row["label"] != "0" and row["predicted"] == "0" and row["top_holder"] == "" for row in traced)
     faulty = set(json.loads((flipped / "fault.json").read_text())["clients"])
@@ -60,7 +61,7 @@ def test_every_rule_has_a_row_in_every_round_with_inputs(flipped):
 
 def test_results_hold_the_means(flipped):
     suspects = json.loads((flipped / "results.json").read_text())["suspects"]
-    table = [row for row in rows(flipped / "suspects.csv") if int(row["inputs"])]
+    table = [row for row in read_csv(flipped / "suspects.csv") if int(row["inputs"])]
     assert set(suspects) == {"provenance", *RULES}
     for rule, mean in suspects.items():
         of_rule = [float(row["localization_accuracy"]) for row in table if row["rule"] == rule]
@@ -72,7 +73,7 @@ def test_results_hold_the_means(flipped):
 
 
 def test_a_stored_round_gives_the_same_suspects(flipped):
-    recorded = rows(flipped / "suspects.csv")
+    recorded = read_csv(flipped / "suspects.csv")
     for n in (1, 2, 3):
         _, trace = retrace(flipped, n)
         again = [{k: "" if v is None else str(v) for k, v in row.items()} for row in trace.suspects]
@@ -81,10 +82,10 @@ def test_a_stored_round_gives_the_same_suspects(flipped):
 
 
 def test_a_stored_round_under_other_rules(flipped):
-    last = rows(flipped / "suspects.csv")[-1]["round"]
+    last = read_csv(flipped / "suspects.csv")[-1]["round"]
     _, trace = retrace(flipped, int(last), ["provenance=artifact", "provenance.max_inputs=8", "baselines.rules=[krum]"])
     assert [row["rule"] for row in trace.suspects] == ["provenance", "krum"]
-    same = next(row for row in rows(flipped / "suspects.csv") if (row["round"], row["rule"]) == (last, "artifact"))
+    same = next(row for row in read_csv(flipped / "suspects.csv") if (row["round"], row["rule"]) == (last, "artifact"))
     assert trace.suspects[0]["ranking"] == same["ranking"]
     _, correct = retrace(flipped, int(last), ["provenance.inputs=correct", "baselines=none"])
     assert correct.suspects == ()
@@ -93,9 +94,9 @@ def test_a_stored_round_under_other_rules(flipped):
 
 def test_a_resumed_run_has_the_same_suspects(flipped, tmp_path):
     folder = run(tmp_path, *FLIP)
-    before = [{**row, "seconds": ""} for row in rows(flipped / "suspects.csv")]
+    before = [{**row, "seconds": ""} for row in read_csv(flipped / "suspects.csv")]
     (folder / "results.json").unlink()
     (folder / "suspects.csv").unlink()
     (folder / "rounds/0003/round.json").write_text("{}")  # damaged: the round is run again
     run(tmp_path, *FLIP, "resume=true")
-    assert [{**row, "seconds": ""} for row in rows(folder / "suspects.csv")] == before
+    assert [{**row, "seconds": ""} for row in read_csv(folder / "suspects.csv")] == before

@@ -1,6 +1,5 @@
 """--multirun: all runs, each as if alone, and every failed one named."""
 
-import csv
 import logging
 import os
 import signal
@@ -13,7 +12,7 @@ import pytest
 import ray
 import torch
 
-from tests.conftest import TINY, compose_settings
+from tests.conftest import TINY, compose_settings, read_csv
 from tests.processes import PATIENCE, descendants, processes, wait_until
 from tracefl.runner import run_settings
 
@@ -118,5 +117,5 @@ def test_a_run_leaves_nothing_behind_in_its_process(tmp_path):
     after = state()
     assert not ray.is_initialized()
     assert after == before
-    tables = [list(csv.DictReader(path.open())) for path in tmp_path.glob("default/*/rounds.csv")]
+    tables = [read_csv(path) for path in tmp_path.glob("default/*/rounds.csv")]
     assert [len(table) for table in tables] == [1, 1]

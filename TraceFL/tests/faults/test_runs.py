@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from tests.test_simulation import rows, run
+from tests.conftest import read_csv
+from tests.test_simulation import run
 from tracefl.errors import DataError
 from tracefl.faults import Fault
 
@@ -67,7 +68,7 @@ def test_a_client_is_honest_before_its_round_and_faulty_from_it_on(honest, tmp_p
     assert (folder / "label_counts.png").exists() == (name != "weight_noise")
     if name == "label_flip":
         assert change["faulty_label_counts"] == [change["examples"], *[0] * 9]  # all to 0 where nothing else is said
-    ours, theirs = rows(folder / "rounds.csv"), rows(honest / "rounds.csv")
+    ours, theirs = read_csv(folder / "rounds.csv"), read_csv(honest / "rounds.csv")
     assert ours[0]["global_accuracy"] == theirs[0]["global_accuracy"]
     assert ours[0]["train_loss"] == theirs[0]["train_loss"]
     # Who holds a label is asked of the true labels.
@@ -87,7 +88,7 @@ def test_a_free_rider_returns_the_global_weights_and_keeps_its_part_of_the_avera
             assert_close(tensor, start[name], rtol=0, atol=0.006 * float(start[name].square().mean().sqrt()))
     p = [json.loads((f / "rounds/0002/round.json").read_text())["client_weights"] for f in (folder, honest)]
     assert p[0] == p[1]
-    assert 0 < float(rows(folder / "rounds.csv")[1]["train_loss"]) < 10
+    assert 0 < float(read_csv(folder / "rounds.csv")[1]["train_loss"]) < 10
 
 
 def test_dp_sgd_and_a_trigger_in_texts_go_with_faults(tmp_path):

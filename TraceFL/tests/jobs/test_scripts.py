@@ -1,6 +1,5 @@
 """The job scripts: what becomes of indices, of runs that fail or are stopped, and the scripts themselves."""
 
-import csv
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, read_csv
 from tests.jobs.conftest import COUNTS, listed
 from tracefl.composing import compose_configs
 from tracefl.errors import ConfigError
@@ -334,6 +333,5 @@ def test_a_fault_s_miniature_has_mispredictions_for_the_rules_to_look_at(shell, 
     done = shell(REPOSITORY / "job_faulty_exps.sh", "0", "--smoke", f"log_dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     (suspects,) = (tmp_path / "smoke" / "faulty" / "0").glob("table1/*/suspects.csv")
-    with suspects.open() as file:
-        rows = [row for row in csv.DictReader(file) if int(row["inputs"])]
+    rows = [row for row in read_csv(suspects) if int(row["inputs"])]
     assert {"provenance", "feddebug", "krum", "own_logit"} <= {row["rule"] for row in rows if row["seconds"]}

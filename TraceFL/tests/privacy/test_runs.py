@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.test_simulation import rows, run
+from tests.conftest import read_csv
+from tests.test_simulation import run
 from tracefl.models import ModelSpec, build_model
 from tracefl.rounds import RoundStore
 from tracefl.seeds import derive_seed
@@ -49,7 +50,7 @@ def check_central_round(folder, n, clipping_norm, noise_multiplier):
 
 
 def check_traces_again(folder):
-    recorded = rows(folder / "provenance.csv")
+    recorded = read_csv(folder / "provenance.csv")
     for n in (1, 2):
         _, trace = retrace(folder, n)
         again = [{k: str(v) for k, v in row.items()} for row in provenance_rows(n, trace.traced)]
@@ -59,7 +60,7 @@ def check_traces_again(folder):
 def test_central_clips_adds_seeded_noise_and_traces_what_is_deployed(tmp_path):
     private = ("privacy=central", "privacy.noise_multiplier=0.001", "privacy.clipping_norm=1.5", "store=all")
     folder = run(tmp_path / "one", *private)
-    table = rows(folder / "rounds.csv")
+    table = read_csv(folder / "rounds.csv")
     assert [(row["clipping_norm"], row["next_clipping_norm"]) for row in table] == [("1.5", "1.5")] * 2
     assert {row["epsilon"] for row in table} == {""}
     assert all(0 <= float(row["chance_accuracy"]) <= 1 for row in table)
@@ -77,7 +78,7 @@ def test_central_clips_adds_seeded_noise_and_traces_what_is_deployed(tmp_path):
         files = [f / "rounds" / "0002" / name for f in (folder, before)]
         assert files[0].read_bytes() == files[1].read_bytes(), name
     for column in ("global_accuracy", "global_loss", "train_loss"):
-        assert [row[column] for row in rows(before / "rounds.csv")] == [row[column] for row in table], column
+        assert [row[column] for row in read_csv(before / "rounds.csv")] == [row[column] for row in table], column
     assert (before / "provenance.csv").read_text() != (folder / "provenance.csv").read_text()
     check_traces_again(before)
     assert retrace(folder, 2, ["privacy.trace=before_noise"])[1].traced == retrace(before, 2)[1].traced
@@ -85,7 +86,7 @@ def test_central_clips_adds_seeded_noise_and_traces_what_is_deployed(tmp_path):
 
 def test_central_adaptive_writes_the_norm_of_each_round(tmp_path):
     folder = run(tmp_path, "privacy=central_adaptive", "privacy.noise_multiplier=0.01", "store=all")
-    first, second = rows(folder / "rounds.csv")
+    first, second = read_csv(folder / "rounds.csv")
     assert float(first["clipping_norm"]) == 0.1
     assert first["next_clipping_norm"] == second["clipping_norm"]
     # All 3 clients move by more than 0.1 and half of them are to: the norm grows, by the noise on the count (0.15) more
@@ -115,7 +116,7 @@ def test_dp_sgd_trains_with_group_norm_and_writes_what_each_client_has_spent(tmp
     assert "layer1.0.bn1.weight" in weights
     results = [json.loads((folder / f"rounds/000{n}/round.json").read_text()) for n in (1, 2)]
     rounds_of = dict.fromkeys("01234", 0)
-    for row, result in zip(rows(folder / "rounds.csv"), results, strict=True):
+    for row, result in zip(read_csv(folder / "rounds.csv"), results, strict=True):
         spent = dict(part.split(":") for part in row["epsilon_by_client"].split())
         assert set(spent) == set(result["client_weights"])
         assert float(row["epsilon"]) == pytest.approx(max(map(float, spent.values())), rel=1e-5)

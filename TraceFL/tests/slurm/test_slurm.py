@@ -1,13 +1,12 @@
 """Runs through a real SLURM: the same results as here, each run with its own share."""
 
-import csv
 import json
 import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import REPOSITORY, TINY
+from tests.conftest import REPOSITORY, TINY, read_untimed
 from tests.processes import PATIENCE, wait_until
 from tests.slurm.conftest import Slurm
 
@@ -48,8 +47,7 @@ def records(folder):
     """Return, by run, all that a launcher must not change."""
     found = {}
     for run in sorted(path for path in folder.iterdir() if (path / "results.json").exists()):
-        with (run / "rounds.csv").open() as file:
-            rows = [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in csv.DictReader(file)]
+        rows = read_untimed(run / "rounds.csv")
         weights = {p.name: p.read_bytes() for p in run.glob("rounds/**/*.safetensors")}
         assert weights
         found[run.name] = (rows, (run / "provenance.csv").read_text(), weights)

@@ -1,25 +1,27 @@
 """What the configuration group ``fault`` says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
+from tracefl.choice_keys import ChoiceKeys
 from tracefl.errors import ConfigError
 
 TRIGGER_SIZE = 4
 """Side of a backdoor's patch where none is given, in pixels."""
 
-# The keys that each choice reads; a key in brackets may be null.
 _FAULTY = ("[clients]", "[num_clients]", "from_round", "min_examples")
-_FOR_ALL = {key.strip("[]") for key in _FAULTY}
-_READ: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "label_flip": (*_FAULTY, "[flip]", "[all_to]", "share"),
-    "random_labels": (*_FAULTY, "share"),
-    "backdoor": (*_FAULTY, "target", "share", "[trigger_size]", "[trigger_token]"),
-    "weight_noise": (*_FAULTY, "scale"),
-    "free_rider": (*_FAULTY, "scale"),
-}
+_KEYS = ChoiceKeys(
+    "fault",
+    {
+        "none": (),
+        "label_flip": (*_FAULTY, "[flip]", "[all_to]", "share"),
+        "random_labels": (*_FAULTY, "share"),
+        "backdoor": (*_FAULTY, "target", "share", "[trigger_size]", "[trigger_token]"),
+        "weight_noise": (*_FAULTY, "scale"),
+        "free_rider": (*_FAULTY, "scale"),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,7 @@ class FaultSettings:
     scale: float | None = None
 
     def __post_init__(self) -> None:
-        read = {key.strip("[]"): key.startswith("[") for key in _READ[self.name]}
-        for key in (f.name for f in fields(self) if f.name != "name"):
-            value = getattr(self, key)
-            if value is None and not read.get(key, True):
-                raise ConfigError(f"fault.{key} is null and fault={self.name} needs it: give fault.{key}=...")
-            if value is not None and key not in read:
-                users = [f"fault={name}" for name, keys in _READ.items() if {key, f"[{key}]"} & set(keys)]
-                wanted = "a fault, such as fault=label_flip" if key in _FOR_ALL else " or ".join(users)
-                raise ConfigError(f"fault.{key}={_shown(value)} needs {wanted}, got fault={self.name}")
+        _KEYS.check(self.name, {key: value for key, value in vars(self).items() if key != "name"})
         for key, other in (("clients", "num_clients"), ("flip", "all_to")):
             if getattr(self, key) is not None and getattr(self, other) is not None:
                 raise ConfigError(
@@ -123,9 +117,7 @@ def read_fault(group: Mapping[str, Any]) -> FaultSettings:
     Raises:
         ConfigError: A key is missing, unknown, or not read by this choice.
     """
-    unknown = sorted(set(group) - set(FaultSettings.__dataclass_fields__))
-    if unknown:
-        raise ConfigError(f"fault.{unknown[0]} is unknown; see --help")
+    _KEYS.refuse_unknown(group, FaultSettings.__dataclass_fields__)
     clients = group.get("clients")
     return FaultSettings(**{**group, "clients": None if clients is None else tuple(clients)})
 

@@ -1,33 +1,36 @@
 """What the configuration group ``privacy`` says."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from tracefl.choice_keys import ChoiceKeys
 from tracefl.errors import ConfigError
 
 PrivacyTrace = Literal["deployed", "before_noise"]
 PRIVACY_TRACES = get_args(PrivacyTrace)
 
-# The keys that each choice reads; a key in brackets may be null.
-_READ: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "central": ("noise_multiplier", "clipping_norm"),
-    "central_adaptive": (
-        "noise_multiplier",
-        "initial_clipping_norm",
-        "target_clipped_quantile",
-        "clip_norm_lr",
-        "[clipped_count_stddev]",
-    ),
-    "dp_sgd": (
-        "[noise_multiplier]",
-        "[target_epsilon]",
-        "target_delta",
-        "max_grad_norm",
-        "max_physical_batch_size",
-    ),
-}
+_KEYS = ChoiceKeys(
+    "privacy",
+    {
+        "none": (),
+        "central": ("noise_multiplier", "clipping_norm"),
+        "central_adaptive": (
+            "noise_multiplier",
+            "initial_clipping_norm",
+            "target_clipped_quantile",
+            "clip_norm_lr",
+            "[clipped_count_stddev]",
+        ),
+        "dp_sgd": (
+            "[noise_multiplier]",
+            "[target_epsilon]",
+            "target_delta",
+            "max_grad_norm",
+            "max_physical_batch_size",
+        ),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,7 @@ class PrivacySettings:
     max_physical_batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        read = {key.strip("[]"): key.startswith("[") for key in _READ[self.name]}
-        for key, value in asdict(self).items():
-            if key in ("name", "trace"):
-                continue
-            if value is None and not read.get(key, True):
-                raise ConfigError(f"privacy.{key} is null and privacy={self.name} needs it: give privacy.{key}=...")
-            if value is not None and key not in read:
-                users = " or ".join(f"privacy={name}" for name, keys in _READ.items() if {key, f"[{key}]"} & set(keys))
-                raise ConfigError(f"privacy.{key}={value} needs {users}, got privacy={self.name}")
+        _KEYS.check(self.name, {key: value for key, value in vars(self).items() if key not in ("name", "trace")})
         if self.trace != "deployed" and not self.is_central:
             raise ConfigError(f"privacy.trace={self.trace} needs privacy=central or privacy=central_adaptive")
         if self.name == "dp_sgd":
@@ -122,7 +117,5 @@ def read_privacy(group: Mapping[str, Any]) -> PrivacySettings:
     Raises:
         ConfigError: A key is missing, unknown, or not read by this choice.
     """
-    unknown = sorted(set(group) - set(PrivacySettings.__dataclass_fields__))
-    if unknown:
-        raise ConfigError(f"privacy.{unknown[0]} is unknown; see --help")
+    _KEYS.refuse_unknown(group, PrivacySettings.__dataclass_fields__)
     return PrivacySettings(**group)
