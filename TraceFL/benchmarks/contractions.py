@@ -67,8 +67,8 @@ def layer_times(
         clients = engine._clients(model, weights, layers, None, None, device)
         logits, calls = run_forward(model, inputs, layers)
         gradients = engine._gradients(logits.max(dim=1, keepdim=True).values, calls, keep=False)
-        by_call = engine._pieces(gradients, calls, layers, (), 1.0, single=False)
-        for piece in (piece for pieces in by_call for piece in pieces()):
+        by_layer = engine._pieces(gradients, calls, layers, (), 1.0, single=False)
+        for piece in (piece for calls_of in by_layer.values() for pieces in calls_of for piece in pieces()):
             if isinstance(piece.gradient, OuterProducts):
                 dense = contraction.without_empty_positions(piece.gradient)
                 both = _both(Piece(piece.parameter, dense, 1.0), clients, options.repeats)

@@ -86,7 +86,7 @@ class Tracer:
         faulty = None if self.fault is None else self.fault.faulty(ids, record.server_round)  # (K,)
         if self.mispredictions and faulty is not None and not faulty.any():  # nobody to find
             return RoundTrace(suspects=(row_without_inputs(record.server_round, ids, faulty),))
-        asked = self.fault.inputs(server) if self.fault is not None and self.mispredictions else server
+        asked = self.asked(server)
         if predicted is None or asked is not server:
             predicted = evaluate(model, asked, device=self.device).predicted
         participants = self.label_counts[torch.tensor([int(client_id) for client_id in ids])]  # (K, C)
@@ -129,6 +129,10 @@ class Tracer:
         )
         suspects = compare_rules(attribution.contributions, provenance_seconds, evidence, faulty, self.baselines)
         return RoundTrace(traced, suspects, provenance_seconds, counterfactual_seconds)
+
+    def asked(self, server: Examples) -> Examples:
+        """Return the examples whose predictions are traced: the server's, for a backdoor with the trigger in them."""
+        return self.fault.inputs(server) if self.fault is not None and self.mispredictions else server
 
     def _effects(self, model: nn.Module, record: RoundRecord, inputs: Inputs) -> Tensor | None:
         """Return each client's exact removal effects ``(M, K)``; None where not asked for or not to be had."""

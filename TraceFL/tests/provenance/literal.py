@@ -26,6 +26,11 @@ def keep(name, seen):
 
 def literal_contributions(model, clients, inputs, value, layer_decay, reference=None, kinds=KINDS):
     """Return the (B, K) contributions; ``value`` maps one input's (1, C) logits to the scalar that is attributed."""
+    return literal_by_layer(model, clients, inputs, value, layer_decay, reference, kinds).sum(dim=2)
+
+
+def literal_by_layer(model, clients, inputs, value, layer_decay, reference=None, kinds=KINDS):
+    """Return each layer's part of them, (B, K, L), the layers of these kinds in the order of ``named_modules()``."""
     model = copy.deepcopy(model).eval()
     named = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]
     num_inputs = len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
@@ -44,7 +49,7 @@ def literal_contributions(model, clients, inputs, value, layer_decay, reference=
         gradients = torch.autograd.grad(value(logits), [output for _, _, output in seen], allow_unused=True)
         row = []
         for weights in clients.values():
-            total = 0.0
+            parts = dict.fromkeys((name for name, _ in named), 0.0)
             for (name, layer_input, _), gradient in zip(seen, gradients, strict=True):
                 if gradient is None:
                     continue
@@ -54,7 +59,7 @@ def literal_contributions(model, clients, inputs, value, layer_decay, reference=
                         full = f"{name}.{parameter_name}" if name else parameter_name
                         parameter.copy_(weights[full] - (0 if reference is None else reference[full]))
                     decay = layer_decay ** (len(called) - 1 - called.index(name))
-                    total += decay * float((layer(layer_input).double() * gradient.double()).sum())
-            row.append(total)
+                    parts[name] += decay * float((layer(layer_input).double() * gradient.double()).sum())
+            row.append(list(parts.values()))
         rows.append(row)
     return torch.tensor(rows, dtype=torch.float64)

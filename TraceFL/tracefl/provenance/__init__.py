@@ -1,8 +1,9 @@
 """The provenance engine: which clients' weights carried a prediction of the global model. Needs torch alone."""
 
 from tracefl.provenance.attribution import Attribution
-from tracefl.provenance.counterfactual import removal_effects, weights_without
+from tracefl.provenance.counterfactual import logits_without, removal_effects, weights_without
 from tracefl.provenance.engine import attribute
+from tracefl.provenance.explanation import ClientPart, Explanation, Removal, explain
 from tracefl.provenance.layers import register_layer
 from tracefl.provenance.method import Method, attribute_round
 from tracefl.provenance.record import RoundRecord
@@ -19,13 +20,18 @@ from tracefl.provenance.suspicion import SuspicionScores, score_suspicions
 
 __all__ = [
     "Attribution",
+    "ClientPart",
+    "Explanation",
     "LocalizationScores",
     "Method",
+    "Removal",
     "RoundRecord",
     "SuspicionScores",
     "TracedInput",
     "attribute",
     "attribute_round",
+    "explain",
+    "logits_without",
     "register_layer",
     "removal_effects",
     "score_inputs",

@@ -17,12 +17,18 @@ class Attribution:
         scores: Softmax of the contributions over the clients (Gill et al. 2025, Eq. 7), of their shape: they sum to 1
             over the clients.
         predicted: ``(B,)`` int64 class that the global model predicts, on the CPU.
+        layers: Names of the L traced layers, in the order of ``named_modules()``; empty where not asked for.
+        by_layer: ``(B, K, L)``, or ``(B, K, C, L)``: what each layer adds to the contributions, its decay and the
+            client's weight included, so that the sum over layers is ``contributions``. 0 for a layer that the
+            prediction does not pass. None where not asked for.
     """
 
     client_ids: tuple[str, ...]
     contributions: Tensor
     scores: Tensor
     predicted: Tensor
+    layers: tuple[str, ...] = ()
+    by_layer: Tensor | None = None
 
     def of_class(self, classes: int | Tensor) -> "Attribution":
         """Return the ``(B, K)`` attribution of one class, or of one a input; only where all classes were the target.
@@ -41,6 +47,7 @@ class Attribution:
             self,
             contributions=self.contributions.gather(2, pick).squeeze(2),
             scores=self.scores.gather(2, pick).squeeze(2),
+            by_layer=None if self.by_layer is None else self.by_layer[torch.arange(len(wanted)), :, wanted.flatten()],
         )
 
     @property

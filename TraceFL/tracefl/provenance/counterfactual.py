@@ -5,7 +5,7 @@ responsible, tested so, in the measure in which its removal lowers the predicted
 the mean of all logits).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,47 @@ def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 @torch.no_grad()
+def logits_without(
+    global_model: nn.Module,
+    record: RoundRecord,
+    inputs: Inputs,
+    client_ids: Sequence[str] | None = None,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the logits with all clients, and with each of some clients left out.
+
+    Args:
+        global_model: The architecture; its own weights are not used and not changed.
+        record: The round.
+        inputs: ``(B, ...)`` or a mapping of such tensors.
+        client_ids: The R clients to leave out, one at a time; None for all.
+        batch_size: Inputs in one forward.
+        device: Where to compute; None for where the model is.
+
+    Returns:
+        ``(B, C)`` and ``(R, B, C)``, float64 on the CPU. R + 1 forward passes.
+
+    Raises:
+        ValueError: A client that is the whole average is to be left out.
+        ModelMismatchError: A model without a client gives logits that are not finite.
+    """
+    with undisturbed(global_model, device) as place:
+        with_all = logits_under(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
+        wanted = tuple(record.clients) if client_ids is None else tuple(client_ids)
+        average = float64_average(record) if wanted else {}
+        found = []
+        weights = None
+        for client_id in wanted:
+            weights = weights_without(record, client_id, average, out=weights)
+            without = logits_under(global_model, weights, inputs, batch_size, place)
+            if not without.isfinite().all():
+                raise ModelMismatchError(f"the model without client {client_id!r} gives logits that are not finite")
+            found.append(without.cpu())
+    return with_all.cpu(), torch.stack(found) if found else torch.empty(0, *with_all.shape)
+
+
 def removal_effects(
     global_model: nn.Module,
     record: RoundRecord,
@@ -99,23 +140,23 @@ def removal_effects(
         client supports the prediction. K + 1 forward passes.
 
     Raises:
-        ValueError: The round has one client only.
-        ModelMismatchError: A model without a client gives logits that are not finite.
+        ValueError: As ``logits_without``.
+        ModelMismatchError: As ``logits_without``.
     """
-    with undisturbed(global_model, device) as place:
-        logits = logits_under(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
-        predicted = logits.argmax(dim=1)
-        with_all = centered_logit(logits, predicted)
-        average = float64_average(record)
-        effects = []
-        weights = None
-        for client_id in record.clients:
-            weights = weights_without(record, client_id, average, out=weights)
-            without = logits_under(global_model, weights, inputs, batch_size, place)
-            if not without.isfinite().all():
-                raise ModelMismatchError(f"the model without client {client_id!r} gives logits that are not finite")
-            effects.append(with_all - centered_logit(without, predicted))
-    return torch.stack(effects, dim=1).cpu()
+    logits, without = logits_without(global_model, record, inputs, batch_size=batch_size, device=device)
+    return effects_of(logits, without, logits.argmax(dim=1)).t()
+
+
+def effects_of(logits: Tensor, without: Tensor, classes: Tensor) -> Tensor:
+    """Return by how much each removal lowers the centered logit of the inputs' classes, ``(R, B)``.
+
+    Args:
+        logits: ``(B, C)`` with all clients.
+        without: ``(R, B, C)`` with one left out each.
+        classes: ``(B,)`` int64.
+    """
+    with_all = centered_logit(logits, classes)
+    return torch.stack([with_all - centered_logit(left, classes) for left in without])
 
 
 def centered_logit(logits: Tensor, classes: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ counted in the order of ``named_modules()``, the last one's factor is 1.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -46,6 +47,7 @@ from tracefl.provenance.targets import Target, check_target, target_values
 DEFAULT_BATCH_SIZE = 32  # inputs; bounds the activations kept, and changes no result
 DEFAULT_MEMORY_BUDGET = 2 * 2**30  # bytes beyond the model
 Precision: TypeAlias = Literal["float32", "bf16"]
+_Pieces: TypeAlias = Callable[[], Iterator[Piece]]
 _FACTORS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
 
 
@@ -61,6 +63,7 @@ def attribute(
     base: Weights | None = None,
     layers: Sequence[str] | None = None,
     also: Collection[str] = (),
+    by_layer: bool = False,
     batch_size: int | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     precision: Precision = "float32",
@@ -85,6 +88,7 @@ def attribute(
         also: Kinds that are traced only where they are asked for: ``"batch_norm"`` (its parameters, and its running
             statistics to first order; meant for differences, so with the global model as ``reference``) and
             ``"embedding"``.
+        by_layer: Whether to return the terms of the sum over layers too: one product after the other, layer by layer.
         batch_size: Most inputs in one forward. It changes no result beyond rounding. Default 32.
         memory_budget: Bytes beyond the model that may be held at once; fewer inputs are taken at a time where their
             activations need more. One input's activations are the least.
@@ -94,6 +98,7 @@ def attribute(
 
     Returns:
         Contributions and scores of shape ``(B, K)``, columns in the order of ``clients``; ``(B, K, C)`` for ``"all"``.
+        With ``by_layer`` also what each traced layer adds to them, ``(..., L)``.
 
     Raises:
         ModelMismatchError: A client lacks a traced parameter, has it in another shape, or not finite.
@@ -125,14 +130,15 @@ def attribute(
             found = []
             for some, keep in _some_targets(values, calls, memory_budget // 2):
                 pieces = _pieces(_gradients(some, calls, keep), calls, chosen, also, layer_decay, len(values) == 1)
-                found.append(contract(pieces, staged, _FACTORS[precision]))
+                found.append(_products(pieces, staged, _FACTORS[precision], tuple(chosen) if by_layer else None))
             contributions.append(torch.cat(found, dim=1).cpu())  # (B, C, K)
             predicted.append(logits.detach().argmax(dim=1).cpu())
             start += size
-    total = torch.cat(contributions).transpose(1, 2)  # (B, K, C)
-    total = total if isinstance(target, str) and target == "all" else total.squeeze(2)
+    parts = torch.cat(contributions).transpose(1, 2)  # (B, K, C, L), or the layers' sum alone: L = 1
+    parts = parts if isinstance(target, str) and target == "all" else parts.squeeze(2)
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    return _result(tuple(clients), total, torch.cat(predicted), client_weights, dtype)
+    names = tuple(chosen) if by_layer else ()
+    return _result(tuple(clients), parts, torch.cat(predicted), client_weights, dtype, names)
 
 
 def _some_targets(values: Tensor, calls: Mapping[str, LayerCalls], limit_bytes: int) -> Iterator[tuple[Tensor, bool]]:
@@ -177,16 +183,19 @@ def _pieces(
     also: Collection[str],
     layer_decay: float,
     single: bool,
-) -> Iterator[Callable[[], Iterator[Piece]]]:
-    """Yield, for each call of a layer, what gives its parameters' gradients."""
+) -> dict[str, list[_Pieces]]:
+    """Return, for each call of a layer whose output reaches the target, what gives its parameters' gradients."""
+    pieces: dict[str, list[_Pieces]] = {}
     for position, (name, call) in enumerate(calls.items()):
         factor = layer_decay ** (len(calls) - 1 - position)
         rule = gradient_rule(layers[name], also)
         assert rule is not None
-        for layer_input, output in zip(call.inputs, call.outputs, strict=True):
-            if output not in gradients:
-                continue
-            yield partial(_pieces_of, name, layers[name], rule, layer_input, gradients[output], factor, single)
+        pieces[name] = [
+            partial(_pieces_of, name, layers[name], rule, layer_input, gradients[output], factor, single)
+            for layer_input, output in zip(call.inputs, call.outputs, strict=True)
+            if output in gradients
+        ]
+    return pieces
 
 
 def _pieces_of(
@@ -218,6 +227,17 @@ def _of_one_input(found: ParameterGradient) -> ParameterGradient:
     return found.sum(dim=0, keepdim=True)
 
 
+def _products(
+    pieces: Mapping[str, Sequence[_Pieces]], clients: Clients, factors: torch.dtype | None, layers: Sequence[str] | None
+) -> Tensor:
+    """Return ``(B, C, K, L)`` float64 products of these layers, 0 where none reaches the target; None: their sum."""
+    if layers is None or not any(pieces.values()):
+        return contract(chain.from_iterable(pieces.values()), clients, factors).unsqueeze(-1)
+    found = {name: contract(calls, clients, factors) for name, calls in pieces.items() if calls}
+    nothing = torch.zeros_like(next(iter(found.values())))
+    return torch.stack([found.get(name, nothing) for name in layers], dim=-1)
+
+
 def _clients(
     model: nn.Module,
     clients: Mapping[str, Weights | str | Path],
@@ -245,13 +265,14 @@ def _clients(
 
 def _result(
     client_ids: tuple[str, ...],
-    contributions: Tensor,
+    parts: Tensor,
     predicted: Tensor,
     client_weights: Mapping[str, float] | None,
     dtype: torch.dtype,
+    layers: tuple[str, ...],
 ) -> Attribution:
-    """Weigh, check and normalise the contributions, ``(B, K)`` or ``(B, K, C)``."""
-    by_client = contributions.transpose(0, 1)
+    """Weigh, check and normalise the contributions, ``(B, K, L)`` or ``(B, K, C, L)``."""
+    by_client = parts.transpose(0, 1)
     if client_weights is not None:
         factors = torch.tensor([client_weights[k] for k in client_ids], dtype=torch.float64)
         by_client = by_client * factors.view(-1, *(1 for _ in by_client.shape[1:]))
@@ -259,8 +280,10 @@ def _result(
     if not finite.all():
         bad = [k for k, ok in zip(client_ids, finite.tolist(), strict=True) if not ok]
         raise ModelMismatchError(f"contributions of clients {', '.join(bad)} are not finite: leave those clients out")
-    contributions = by_client.transpose(0, 1)
-    return Attribution(client_ids, contributions.to(dtype), contributions.softmax(dim=1).to(dtype), predicted)
+    parts = by_client.transpose(0, 1)
+    total = parts.sum(dim=-1)
+    by_layer = parts.to(dtype) if layers else None
+    return Attribution(client_ids, total.to(dtype), total.softmax(dim=1).to(dtype), predicted, layers, by_layer)
 
 
 def _check_arguments(

@@ -50,6 +50,7 @@ def attribute_round(
     labels: Tensor,
     method: Method,
     *,
+    by_layer: bool = False,
     batch_size: int | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     precision: Precision = "float32",
@@ -63,6 +64,7 @@ def attribute_round(
         inputs: ``(B, ...)`` or a mapping of such tensors.
         labels: ``(B,)`` true classes; used where ``method.target`` is ``"label"``.
         method: What is computed.
+        by_layer: As in ``attribute``.
         batch_size: As in ``attribute``.
         memory_budget: As in ``attribute``.
         precision: As in ``attribute``.
@@ -86,6 +88,7 @@ def attribute_round(
         }[method.reference],
         layers=method.layers,
         also=method.also,
+        by_layer=by_layer,
         batch_size=batch_size,
         memory_budget=memory_budget,
         precision=precision,

@@ -1,0 +1,171 @@
+"""An explanation of one prediction as tables in the terminal, and as JSON."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tracefl.provenance import ClientPart, Explanation, Method
+from tracefl.question import Question
+from tracefl.report.terminal import percent
+
+CLIENTS_SHOWN = 12
+LAYERS_SHOWN = 16
+_LAYER_CLIENTS = 5  # columns of the table of layers, which fit a terminal of 80
+
+
+def group_layers(layers: Sequence[str], most: int = LAYERS_SHOWN) -> dict[str, list[int]]:
+    """Return parts of the network and the numbers of their layers: the finest division into at most so many parts.
+
+    Args:
+        layers: Names as in ``named_modules()``; layers whose names begin alike, up to a dot, belong together.
+        most: Parts at most, unless the first part of the names makes more.
+    """
+    parts: dict[str, list[int]] = {}
+    for depth in range(1, 1 + max(name.count(".") + 1 for name in layers)):
+        finer: dict[str, list[int]] = {}
+        for number, name in enumerate(layers):
+            finer.setdefault(".".join(name.split(".")[:depth]) or "the model", []).append(number)
+        if parts and len(finer) > most:
+            break
+        parts = finer
+    return parts
+
+
+def by_part(client: ClientPart, parts: dict[str, list[int]]) -> list[float]:
+    """Return what each part of the network adds to the client's contribution."""
+    return [sum(client.by_layer[number] for number in numbers) for numbers in parts.values()]
+
+
+def class_words(number: int, names: Sequence[str]) -> str:
+    """Return a class's number, with its name where that says more."""
+    name = names[number] if number < len(names) else str(number)
+    return str(number) if name == str(number) else f"{number} ({name})"
+
+
+def show(console: Console, question: Question, found: Explanation, method: Method, names: Sequence[str]) -> None:
+    """Print the explanation."""
+
+    def say(text: str = "") -> None:
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    for line in _headlines(question, found, names):
+        say(line)
+    say()
+    console.print(_clients(found, names))
+    if len(found.clients) > CLIENTS_SHOWN:
+        say(f"and {len(found.clients) - CLIENTS_SHOWN} more clients; --json has them all")
+    say()
+    say(f"contribution by layer ({len(found.layers)} layers), in logits")
+    console.print(_layers(found))
+    checked = [client for client in found.clients if client.removal is not None]
+    if checked:
+        say()
+        say("left out of the average, exactly and one at a time")
+        console.print(_removals(checked, found, names))
+    say()
+    say(
+        f"contributions are to the {'true label' if method.target == 'label' else method.target} logit, "
+        f"weighting={method.weighting} reference={method.reference} layer_decay={method.layer_decay:g}"
+    )
+
+
+def as_json(question: Question, found: Explanation, method: Method, names: Sequence[str]) -> dict[str, Any]:
+    """Return all of an explanation in JSON's types; fractions 0 to 1, contributions in logits."""
+
+    def named(number: int) -> dict[str, Any]:
+        return {"class": number, "name": names[number], "probability": found.probabilities[number]}
+
+    return {
+        "round": found.server_round,
+        "input": {
+            "kind": question.way,
+            "given": question.given,
+            "text": question.text,
+            "label": question.label,
+        },
+        "predicted": named(found.predicted),
+        "probabilities": list(found.probabilities),
+        "class_names": list(names),
+        "holders_fraction": found.holders_fraction,
+        "against": None if found.against is None else named(found.against) | {"lead": found.lead},
+        "method": asdict(method),
+        "layers": list(found.layers),
+        "clients": [{"rank": rank, **asdict(client)} for rank, client in enumerate(found.clients, 1)],
+    }
+
+
+def _headlines(question: Question, found: Explanation, names: Sequence[str]) -> Iterator[str]:
+    label = "" if question.label is None else f", labelled {class_words(question.label, names)}"
+    yield f"round {found.server_round}, {question.words}{label}"
+    if question.text is not None:
+        yield f"  {question.text[:300]}{'…' if len(question.text) > 300 else ''}"
+    second = max((c for c in range(len(names)) if c != found.predicted), key=lambda c: found.probabilities[c])
+    yield (
+        f"predicted {class_words(found.predicted, names)} with probability {percent(found.probability)}; next is "
+        f"{class_words(second, names)} with {percent(found.probabilities[second])}"
+    )
+    if found.holders_fraction is not None:
+        holders = sum(bool(client.held) for client in found.clients)
+        yield (
+            f"{holders} of the round's {len(found.clients)} clients hold that class ({percent(found.holders_fraction)})"
+        )
+    if found.against is not None:
+        yield f"ahead of {class_words(found.against, names)} by {found.lead:.3f} logits"
+
+
+def _clients(found: Explanation, names: Sequence[str]) -> Table:
+    table = _table("", "client", "contribution", "score", "weight", "holds")
+    if found.against is not None:
+        table.add_column(f"against {class_words(found.against, names)}", justify="right")
+    for rank, client in enumerate(found.clients[:CLIENTS_SHOWN], 1):
+        row = [
+            str(rank),
+            client.client_id,
+            f"{client.contribution:+.3f}",
+            f"{client.score:.3f}",
+            percent(client.weight),
+            "-" if client.held is None else str(client.held),
+        ]
+        table.add_row(*row, *([] if client.against is None else [f"{client.against:+.3f}"]))
+    return table
+
+
+def _layers(found: Explanation) -> Table:
+    parts = group_layers(found.layers)
+    shown = found.clients[:_LAYER_CLIENTS]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for client in shown:
+        table.add_column(f"client {client.client_id}", justify="right")
+    columns = [by_part(client, parts) for client in shown]
+    for name, *values in zip(parts, *columns, strict=True):
+        table.add_row(name, *(f"{value:+.3f}" for value in values))
+    table.add_row("sum", *(f"{client.contribution:+.3f}" for client in shown), style="bold")
+    return table
+
+
+def _removals(checked: Sequence[ClientPart], found: Explanation, names: Sequence[str]) -> Table:
+    table = _table("without client", "centered logit falls by", "prediction", "probability of the class")
+    if found.against is not None:
+        table.add_column("lead falls by", justify="right")
+    for client in checked:
+        removal = client.removal
+        assert removal is not None
+        row = [
+            client.client_id,
+            f"{removal.effect:+.3f}",
+            class_words(removal.predicted, names),
+            percent(removal.probability),
+        ]
+        table.add_row(*row, *([] if removal.against_effect is None else [f"{removal.against_effect:+.3f}"]))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table

@@ -1,0 +1,149 @@
+"""An explanation of one prediction as a picture: the input, the classes, the ranked clients, and where they enter."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display needed, none opened
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+
+from tracefl.errors import ConfigError
+from tracefl.provenance import ClientPart, Explanation
+from tracefl.question import Question
+from tracefl.report.explanation import by_part, class_words, group_layers
+from tracefl.report.terminal import percent
+
+CLIENTS_DRAWN = 15
+_CLASSES_DRAWN = 5
+_SUFFIXES = (".png", ".pdf", ".svg")
+# Okabe and Ito's colours, told apart by colour-blind readers too: blue, vermillion, grey.
+_BLUE, _VERMILLION, _GREY = "#0072B2", "#D55E00", "#999999"
+_DIVERGING = LinearSegmentedColormap.from_list("against_for", [_VERMILLION, "#FFFFFF", _BLUE])
+
+
+def check_figure_path(path: Path) -> None:
+    """Refuse a file that no picture can be written to.
+
+    Raises:
+        ConfigError: Its name ends otherwise, or its folder does not exist.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"png={str(path)!r}: give a file that ends in {', '.join(_SUFFIXES)}")
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigError(f"png={str(path)!r}: there is no folder {str(path.parent)!r} to write a file into")
+
+
+def draw_explanation(question: Question, found: Explanation, names: Sequence[str], path: Path) -> None:
+    """Draw an explanation.
+
+    Args:
+        question: The input.
+        found: The explanation.
+        names: Of the C classes.
+        path: The picture, its kind by its suffix.
+    """
+    clients = found.clients[:CLIENTS_DRAWN]
+    parts = group_layers(found.layers)
+    height = 0.9 + 0.36 * len(clients) + 0.05 * max(map(len, parts))
+    figure = plt.figure(figsize=(11.5, 3.4 + height), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=(2.0, height), width_ratios=(1, 1.25))
+    _draw_input(figure.add_subplot(grid[0, 0]), question)
+    _draw_classes(figure.add_subplot(grid[0, 1]), found, names)
+    bars = figure.add_subplot(grid[1, 0])
+    _draw_clients(bars, found, clients, names)
+    _draw_layers(figure.add_subplot(grid[1, 1]), clients, parts)
+    figure.suptitle(
+        f"Predicted {class_words(found.predicted, names)}, probability {percent(found.probability)}: "
+        f"who is responsible in round {found.server_round}?",
+        fontsize=13,
+        fontweight="bold",
+        parse_math=False,
+    )
+    handles, labels = bars.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=3, frameon=False, fontsize=9)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _draw_input(ax: Axes, question: Question) -> None:
+    ax.set_axis_off()
+    label = "" if question.label is None else f", labelled {question.label}"
+    ax.set_title(f"{question.words}{label}", fontsize=10, parse_math=False)
+    if question.pixels is not None:
+        ax.imshow(question.pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
+        return
+    lines = textwrap.wrap(question.text or "", 62)
+    shown = [*lines[:9], "…"] if len(lines) > 10 else lines
+    ax.text(0.5, 0.95, "\n".join(shown), ha="center", va="top", fontsize=9, transform=ax.transAxes, parse_math=False)
+
+
+def _draw_classes(ax: Axes, found: Explanation, names: Sequence[str]) -> None:
+    """Draw the likeliest classes, and the one that is compared with."""
+    order = sorted(range(len(names)), key=lambda number: -found.probabilities[number])[:_CLASSES_DRAWN]
+    if found.against is not None and found.against not in order:
+        order[-1] = found.against
+    colours = {found.predicted: _BLUE, found.against: _VERMILLION}
+    values = [100 * found.probabilities[number] for number in order]
+    ax.barh(range(len(order)), values, color=[colours.get(number, _GREY) for number in order], height=0.65)
+    for place, value in enumerate(values):
+        ax.text(value + 1, place, f"{value:.1f}", va="center", fontsize=9)
+    ax.set_yticks(range(len(order)), [_short(class_words(number, names), 26) for number in order], parse_math=False)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 112), xticks=(0, 25, 50, 75, 100), xlabel="probability, percent")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_clients(ax: Axes, found: Explanation, clients: Sequence[ClientPart], names: Sequence[str]) -> None:
+    """Draw the contributions, what was found by leaving clients out, and the lead over the other class."""
+    rows = range(len(clients))
+    high = 0.36 if found.against is not None else 0.68
+    first = [place - high / 2 for place in rows] if found.against is not None else list(rows)
+    ax.barh(first, [client.contribution for client in clients], height=high, color=_BLUE, label="contribution")
+    if found.against is not None:
+        lead = [client.against or 0.0 for client in clients]
+        ax.barh(
+            [place + high / 2 for place in rows],
+            lead,
+            height=high,
+            color=_VERMILLION,
+            label=f"to the lead over {_short(class_words(found.against, names), 20)}",
+        )
+    checked = [(place, client.removal.effect) for place, client in zip(first, clients, strict=True) if client.removal]
+    if checked:
+        places, effects = zip(*checked, strict=True)
+        ax.plot(effects, places, "D", color="black", markersize=5, label="exact effect of leaving the client out")
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(rows, [_client_words(client) for client in clients], fontsize=9)
+    ax.set(ylim=(len(clients) - 0.5, -0.5), xlabel="contribution, logits")
+    more = "" if len(clients) == len(found.clients) else f", first {len(clients)} of {len(found.clients)}"
+    holders = found.holders_fraction
+    share = "" if holders is None else f"; {percent(holders)} of them hold the class"
+    ax.set_title(f"clients{more}{share}", fontsize=10)
+    ax.grid(axis="x", alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_layers(ax: Axes, clients: Sequence[ClientPart], parts: dict[str, list[int]]) -> None:
+    """Draw what each part of the network adds, in the rows of the clients' bars."""
+    values = [by_part(client, parts) for client in clients]
+    most = max(abs(value) for row in values for value in row) or 1.0
+    image = ax.imshow(values, aspect="auto", cmap=_DIVERGING, vmin=-most, vmax=most, interpolation="nearest")
+    ax.set_xticks(range(len(parts)), list(parts), rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
+    ax.set_yticks(range(len(clients)), [client.client_id for client in clients], fontsize=9)
+    ax.set_title("where in the network it enters", fontsize=10)
+    colours = ax.figure.colorbar(image, ax=ax, pad=0.02)
+    colours.set_label("contribution, logits", fontsize=9)
+
+
+def _client_words(client: ClientPart) -> str:
+    held = "" if client.held is None else f", holds {client.held}"
+    return f"client {client.client_id}{held}"
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
