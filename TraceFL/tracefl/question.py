@@ -1,4 +1,4 @@
-"""The one input that somebody asks about: an image file, a text, or one of the server's examples, prepared as the run's."""
+"""The one input that is asked about, prepared as the run's data: an image, a text or one of the server's examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,9 +100,13 @@ def _image(run: StoredRun, tracer: Tracer, given: str) -> Question:
 
 def _text(run: StoredRun, tracer: Tracer, given: str) -> Question:
     del tracer
+    if given.encode(errors="ignore").decode() != given:  # bytes of a terminal that are no characters
+        raise ConfigError(f"text={given!r} is not UTF-8; give a text of whole characters")
     encoder = TextEncoder.load(run.folder / "tokenizer")
     encoded = encoder.encode([given], run.config["dataset"]["max_tokens"])
-    return Question("text", given, "text", {k: t.long() for k, t in encoded.items()}, text=_decode(encoder, encoded))
+    return Question(
+        "text", given, "the text given", {k: t.long() for k, t in encoded.items()}, text=_decode(encoder, encoded)
+    )
 
 
 def _example(run: StoredRun, tracer: Tracer, given: str) -> Question:

@@ -80,7 +80,7 @@ def explain_stored(folder: Path, arguments: Sequence[str]) -> None:
     if picture is not None:
         draw_explanation(question, found, names, picture)
     if JSON in arguments:
-        sys.stdout.write(json.dumps(as_json(question, found, settings.method, names), ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(as_json(question, found, settings.method, names)) + "\n")
     else:
         show(TerminalConsole(), question, found, settings.method, names)
 

@@ -164,7 +164,7 @@ def explain(
             raise ValueError(f"class {against} is the predicted one; name another to compare it with")
         of_class = replace(method, target="label")
         toward = parts(of_class, predicted)[0] - parts(of_class, against)[0]  # (K,)
-        lead = float(logits[0, predicted] - logits[0, against])
+        lead = _lead(logits[0], predicted, against)
     order = contributions.argsort(descending=True, stable=True).tolist()
     ids = list(record.clients)
     removals = _removals(
@@ -216,7 +216,11 @@ def _removals(
     for client_id, effect, left in zip(client_ids, effects, without.squeeze(1), strict=True):
         lead = None
         if against is not None:
-            with_all = logits[0, predicted] - logits[0, against]
-            lead = float(with_all - (left[predicted] - left[against]))
+            lead = _lead(logits[0], predicted, against) - _lead(left, predicted, against)
         found[client_id] = Removal(effect, lead, int(left.argmax()), float(left.softmax(dim=0)[predicted]))
     return found
+
+
+def _lead(logits: Tensor, predicted: int, against: int) -> float:
+    """Return by how much one class's logit, of ``(C,)``, is above another's."""
+    return float(logits[predicted] - logits[against])

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tracefl.provenance import ClientPart, Explanation, Method
@@ -54,7 +55,7 @@ def show(console: Console, question: Question, found: Explanation, method: Metho
     for line in _headlines(question, found, names):
         say(line)
     say()
-    console.print(_clients(found, names))
+    console.print(_clients(found))
     if len(found.clients) > CLIENTS_SHOWN:
         say(f"and {len(found.clients) - CLIENTS_SHOWN} more clients; --json has them all")
     say()
@@ -63,7 +64,9 @@ def show(console: Console, question: Question, found: Explanation, method: Metho
     checked = [client for client in found.clients if client.removal is not None]
     if checked:
         say()
-        say("left out of the average, exactly and one at a time")
+        say(
+            "the first clients left out of the average, exactly and one at a time: by how much the centered logit falls"
+        )
         console.print(_removals(checked, found, names))
     say()
     say(
@@ -116,10 +119,10 @@ def _headlines(question: Question, found: Explanation, names: Sequence[str]) -> 
         yield f"ahead of {class_words(found.against, names)} by {found.lead:.3f} logits"
 
 
-def _clients(found: Explanation, names: Sequence[str]) -> Table:
+def _clients(found: Explanation) -> Table:
     table = _table("", "client", "contribution", "score", "weight", "holds")
     if found.against is not None:
-        table.add_column(f"against {class_words(found.against, names)}", justify="right")
+        table.add_column(f"against {found.against}", justify="right")
     for rank, client in enumerate(found.clients[:CLIENTS_SHOWN], 1):
         row = [
             str(rank),
@@ -142,25 +145,26 @@ def _layers(found: Explanation) -> Table:
         table.add_column(f"client {client.client_id}", justify="right")
     columns = [by_part(client, parts) for client in shown]
     for name, *values in zip(parts, *columns, strict=True):
-        table.add_row(name, *(f"{value:+.3f}" for value in values))
+        table.add_row(escape(name), *(f"{value:+.3f}" for value in values))
     table.add_row("sum", *(f"{client.contribution:+.3f}" for client in shown), style="bold")
     return table
 
 
 def _removals(checked: Sequence[ClientPart], found: Explanation, names: Sequence[str]) -> Table:
-    table = _table("without client", "centered logit falls by", "prediction", "probability of the class")
+    table = _table("without", "effect", f"p of {found.predicted}")
     if found.against is not None:
-        table.add_column("lead falls by", justify="right")
+        table.add_column(f"lead over {found.against} falls by", justify="right")
+    table.add_column("predicted then", no_wrap=True)
     for client in checked:
         removal = client.removal
         assert removal is not None
         row = [
             client.client_id,
             f"{removal.effect:+.3f}",
-            class_words(removal.predicted, names),
             percent(removal.probability),
         ]
-        table.add_row(*row, *([] if removal.against_effect is None else [f"{removal.against_effect:+.3f}"]))
+        lead = [] if removal.against_effect is None else [f"{removal.against_effect:+.3f}"]
+        table.add_row(*row, *lead, escape(class_words(removal.predicted, names)))
     return table
 
 

@@ -21,8 +21,8 @@ from tracefl.report.terminal import percent
 CLIENTS_DRAWN = 15
 _CLASSES_DRAWN = 5
 _SUFFIXES = (".png", ".pdf", ".svg")
-# Okabe and Ito's colours, told apart by colour-blind readers too: blue, vermillion, grey.
-_BLUE, _VERMILLION, _GREY = "#0072B2", "#D55E00", "#999999"
+# Okabe and Ito's colours, told apart by colour-blind readers too: blue, vermillion, orange, grey.
+_BLUE, _VERMILLION, _ORANGE, _GREY = "#0072B2", "#D55E00", "#E69F00", "#999999"
 _DIVERGING = LinearSegmentedColormap.from_list("against_for", [_VERMILLION, "#FFFFFF", _BLUE])
 
 
@@ -51,12 +51,14 @@ def draw_explanation(question: Question, found: Explanation, names: Sequence[str
     parts = group_layers(found.layers)
     height = 0.9 + 0.36 * len(clients) + 0.05 * max(map(len, parts))
     figure = plt.figure(figsize=(11.5, 3.4 + height), layout="constrained")
-    grid = figure.add_gridspec(2, 2, height_ratios=(2.0, height), width_ratios=(1, 1.25))
-    _draw_input(figure.add_subplot(grid[0, 0]), question)
-    _draw_classes(figure.add_subplot(grid[0, 1]), found, names)
-    bars = figure.add_subplot(grid[1, 0])
+    # Rows of their own, so that long names of classes take no room from the clients.
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.4, 0.4 + height))[:, 0]
+    given, classes = top.subplots(1, 2)
+    _draw_input(given, question)
+    _draw_classes(classes, found, names)
+    bars, heat = bottom.subplots(1, 2, width_ratios=(1, 1.25))
     _draw_clients(bars, found, clients, names)
-    _draw_layers(figure.add_subplot(grid[1, 1]), clients, parts)
+    _draw_layers(heat, clients, parts)
     figure.suptitle(
         f"Predicted {class_words(found.predicted, names)}, probability {percent(found.probability)}: "
         f"who is responsible in round {found.server_round}?",
@@ -64,8 +66,9 @@ def draw_explanation(question: Question, found: Explanation, names: Sequence[str
         fontweight="bold",
         parse_math=False,
     )
-    handles, labels = bars.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=3, frameon=False, fontsize=9)
+    entries = sorted(zip(*reversed(bars.get_legend_handles_labels()), strict=True), key=lambda entry: entry[0])
+    words, handles = zip(*entries, strict=True)
+    bottom.legend(handles, words, loc="outside lower left", ncols=3, frameon=False, fontsize=9)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -87,7 +90,7 @@ def _draw_classes(ax: Axes, found: Explanation, names: Sequence[str]) -> None:
     order = sorted(range(len(names)), key=lambda number: -found.probabilities[number])[:_CLASSES_DRAWN]
     if found.against is not None and found.against not in order:
         order[-1] = found.against
-    colours = {found.predicted: _BLUE, found.against: _VERMILLION}
+    colours = {found.predicted: _BLUE, found.against: _ORANGE}
     values = [100 * found.probabilities[number] for number in order]
     ax.barh(range(len(order)), values, color=[colours.get(number, _GREY) for number in order], height=0.65)
     for place, value in enumerate(values):
@@ -102,29 +105,41 @@ def _draw_clients(ax: Axes, found: Explanation, clients: Sequence[ClientPart], n
     """Draw the contributions, what was found by leaving clients out, and the lead over the other class."""
     rows = range(len(clients))
     high = 0.36 if found.against is not None else 0.68
-    first = [place - high / 2 for place in rows] if found.against is not None else list(rows)
-    ax.barh(first, [client.contribution for client in clients], height=high, color=_BLUE, label="contribution")
+    shift = 0.0 if found.against is None else high / 2
+    ax.barh(
+        [place - shift for place in rows],
+        [client.contribution for client in clients],
+        height=high,
+        color=_BLUE,
+        label="contribution",
+    )
     if found.against is not None:
         lead = [client.against or 0.0 for client in clients]
         ax.barh(
-            [place + high / 2 for place in rows],
+            [place + shift for place in rows],
             lead,
             height=high,
-            color=_VERMILLION,
-            label=f"to the lead over {_short(class_words(found.against, names), 20)}",
+            color=_ORANGE,
+            label=f"contribution to the lead over {_short(class_words(found.against, names), 20)}",
         )
-    checked = [(place, client.removal.effect) for place, client in zip(first, clients, strict=True) if client.removal]
-    if checked:
-        places, effects = zip(*checked, strict=True)
-        ax.plot(effects, places, "D", color="black", markersize=5, label="exact effect of leaving the client out")
+    exact = [(client.removal.effect, place - shift) for place, client in enumerate(clients) if client.removal]
+    exact += [
+        (client.removal.against_effect, place + shift)
+        for place, client in enumerate(clients)
+        if client.removal and client.removal.against_effect is not None
+    ]
+    if exact:
+        name = f"exact, with the client left out (first {sum(client.removal is not None for client in clients)})"
+        ax.plot(*zip(*exact, strict=True), "D", color="black", markersize=5, label=name)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(rows, [_client_words(client) for client in clients], fontsize=9)
     ax.set(ylim=(len(clients) - 0.5, -0.5), xlabel="contribution, logits")
-    more = "" if len(clients) == len(found.clients) else f", first {len(clients)} of {len(found.clients)}"
+    more = "" if len(clients) == len(found.clients) else f", the first {len(clients)}"
     holders = found.holders_fraction
-    share = "" if holders is None else f"; {percent(holders)} of them hold the class"
-    ax.set_title(f"clients{more}{share}", fontsize=10)
+    share = "" if holders is None else f"; {percent(holders)} hold the class"
+    ax.set_title(f"the round's {len(found.clients)} clients{more}{share}", fontsize=10)
     ax.grid(axis="x", alpha=0.3)
+    ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -133,9 +148,12 @@ def _draw_layers(ax: Axes, clients: Sequence[ClientPart], parts: dict[str, list[
     values = [by_part(client, parts) for client in clients]
     most = max(abs(value) for row in values for value in row) or 1.0
     image = ax.imshow(values, aspect="auto", cmap=_DIVERGING, vmin=-most, vmax=most, interpolation="nearest")
-    ax.set_xticks(range(len(parts)), list(parts), rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
+    ax.set_xticks(
+        range(len(parts)), _without_prefix(list(parts)), rotation=50, ha="right", rotation_mode="anchor", fontsize=8
+    )
     ax.set_yticks(range(len(clients)), [client.client_id for client in clients], fontsize=9)
-    ax.set_title("where in the network it enters", fontsize=10)
+    ax.set_ylabel("client")
+    ax.set_title("where in the network each client's contribution enters", fontsize=10)
     colours = ax.figure.colorbar(image, ax=ax, pad=0.02)
     colours.set_label("contribution, logits", fontsize=9)
 
@@ -143,6 +161,14 @@ def _draw_layers(ax: Axes, clients: Sequence[ClientPart], parts: dict[str, list[
 def _client_words(client: ClientPart) -> str:
     held = "" if client.held is None else f", holds {client.held}"
     return f"client {client.client_id}{held}"
+
+
+def _without_prefix(names: Sequence[str]) -> list[str]:
+    """Leave out what most names begin with, up to a dot, such as a transformer's ``transformer.h``."""
+    prefixes = {name[: place + 1] for name in names for place, letter in enumerate(name) if letter == "."}
+    shared = [p for p in prefixes if 2 * sum(name.startswith(p) for name in names) > len(names)]
+    longest = max(shared, key=len, default="")
+    return [name.removeprefix(longest) for name in names]
 
 
 def _short(text: str, most: int) -> str:
