@@ -1,0 +1,112 @@
+"""One explained prediction, on a linear model whose answers are known by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tracefl.errors import ModelMismatchError
+from tracefl.provenance import Method, RoundRecord, attribute_round, explain, explanation, removal_effects
+
+A = {"weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]])}
+B = {"weight": torch.tensor([[3.0, 0.0], [1.0, 0.0]])}
+X = torch.tensor([[1.0, 2.0]])  # logits (1, 2) with client a alone, (3, 1) with b alone
+
+
+def round_of(clients, weights=None):
+    weights = weights or {k: 1 / len(clients) for k in clients}
+    average = {name: sum(weights[k] * clients[k][name] for k in clients) for name in next(iter(clients.values()))}
+    model = nn.Linear(*reversed(average["weight"].shape), bias=False)
+    model.load_state_dict(average)
+    return model, RoundRecord(4, clients, weights, average, average)
+
+
+def test_by_hand():
+    # The average gives (2, 1.5), so class 0, 0.25 above the mean of both logits; a alone gives -0.5, b alone 1.
+    # With p / (1 - p) = 1, a contributes -0.5 - 0.25 and b 1 - 0.25. Class 0 leads by 0.5; a alone by -1, b alone by 2.
+    model, record = round_of({"a": A, "b": B})
+    found = explain(model, record, X, against=1, label_counts=torch.tensor([[0, 5], [7, 0]]))
+    assert (found.server_round, found.predicted, found.against, found.lead) == (4, 0, 1, 0.5)
+    assert found.probability == pytest.approx(1 / (1 + math.exp(-0.5)))
+    assert sum(found.probabilities) == pytest.approx(1)
+    assert found.holders_fraction == 0.5
+    first, second = found.clients
+    assert (first.client_id, first.weight, first.contribution, first.held, first.against) == ("b", 0.5, 0.75, 7, 1.5)
+    assert (second.client_id, second.contribution, second.held, second.against) == ("a", -0.75, 0, -1.5)
+    assert first.score == pytest.approx(1 / (1 + math.exp(-1.5)))
+    assert (found.layers, first.by_layer) == (("",), (0.75,))
+    # Without b there is a alone: class 1, and class 0 has the probability 1 / (1 + e).
+    assert (first.removal.effect, first.removal.against_effect, first.removal.predicted) == (0.75, 1.5, 1)
+    assert first.removal.probability == pytest.approx(1 / (1 + math.e))
+    assert (second.removal.effect, second.removal.predicted) == (-0.75, 0)
+
+
+def test_of_what_is_not_known_nothing_is_said():
+    model, record = round_of({"a": A, "b": B})
+    found = explain(model, record, X, checked=1)
+    assert (found.against, found.lead, found.holders_fraction) == (None, None, None)
+    assert [c.held for c in found.clients] == [c.against for c in found.clients] == [None, None]
+    assert found.clients[0].removal.against_effect is None
+    assert found.clients[1].removal is None
+
+
+def test_against_the_runner_up_is_the_margin_and_effects_are_the_exact_ones():
+    torch.manual_seed(0)
+    clients = {k: {"weight": torch.randn(5, 3)} for k in "abcd"}
+    model, record = round_of(clients, {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1})
+    x = torch.randn(1, 3)
+    runner_up = int(model(x)[0].topk(2).indices[1])
+    found = explain(model, record, x, against=runner_up, checked=4)
+    margin = attribute_round(model, record, x, torch.tensor([0]), Method(target="margin"))
+    plain = attribute_round(model, record, x, torch.tensor([0]), Method())
+    effects = removal_effects(model, record, x)
+    ids = list(clients)
+    assert [c.client_id for c in found.clients] == [k for k, _ in plain.ranking(0)]
+    for client in found.clients:
+        k = ids.index(client.client_id)
+        assert client.against == pytest.approx(float(margin.contributions[0, k]), rel=1e-5)
+        assert client.removal.effect == pytest.approx(float(effects[0, k]), abs=1e-12)
+        assert sum(client.by_layer) == pytest.approx(client.contribution, rel=1e-6)
+
+
+def test_one_client_is_the_whole_average():
+    model, record = round_of({"a": A})
+    found = explain(model, record, X)
+    assert [(c.client_id, c.score, c.removal) for c in found.clients] == [("a", 1.0, None)]
+
+
+def test_the_label_as_target():
+    model, record = round_of({"a": A, "b": B})
+    found = explain(model, record, X, Method(target="label"), label=1)
+    assert {c.client_id: c.contribution for c in found.clients} == {"a": 0.5, "b": -0.5}  # 2 and 1 against 1.5
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "words"),
+    [
+        (X.repeat(2, 1), {}, "one input is explained at a time, got 2"),
+        (X, {"against": 2}, "there is no class 2: the model has classes 0 to 1"),
+        (X, {"against": 0}, "class 0 is the predicted one"),
+        (X, {"method": Method(target="label")}, "the input's label is not known"),
+    ],
+)
+def test_bad_questions(inputs, options, words):
+    model, record = round_of({"a": A, "b": B})
+    with pytest.raises(ValueError, match=words):
+        explain(model, record, inputs, **options)
+
+
+def test_removals_that_cannot_be_had_are_said(monkeypatch, caplog):
+    logits_without = explanation.logits_without
+
+    def fails(model, record, inputs, client_ids, **options):
+        if client_ids:
+            raise ModelMismatchError("the model without client 'b' gives logits that are not finite")
+        return logits_without(model, record, inputs, client_ids, **options)
+
+    monkeypatch.setattr(explanation, "logits_without", fails)
+    model, record = round_of({"a": A, "b": B})
+    found = explain(model, record, X)
+    assert [c.removal for c in found.clients] == [None, None]
+    assert "not checked against exact removals: the model without client 'b'" in caplog.text

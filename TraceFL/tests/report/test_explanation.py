@@ -1,0 +1,122 @@
+"""What the tables and the picture of an explanation say, read from the figure before it is closed."""
+
+import io
+
+import pytest
+import torch
+import torchvision
+from matplotlib import pyplot as plt
+from rich.console import Console
+
+from tracefl.errors import ConfigError
+from tracefl.provenance import ClientPart, Explanation, Method, Removal
+from tracefl.question import Question
+from tracefl.report.explanation import as_json, group_layers, show
+from tracefl.report.explanation_figure import check_figure_path, draw_explanation
+
+NAMES = ("[red]cats[/red]", "d$o$gs", "2")
+TEXT = Question("text", "so $a$ it is", "the text given", torch.zeros(1, 2), text="so $a$ it is " * 60)
+IMAGE = Question("input", "3", "server's example 3", torch.zeros(1, 2), 1, torch.zeros(3, 8, 8, dtype=torch.uint8))
+
+
+def explained(num_clients, against=2, checked=3):
+    """Clients 0, 1, ... with contributions 1, 1/2, 1/3, ..., three quarters of it in one layer of ``body``."""
+    parts = []
+    for k in range(num_clients):
+        t = 1 / (k + 1)
+        removal = Removal(2 * t, None if against is None else 5 * t, 0, 0.25) if k < checked else None
+        lead = None if against is None else -t
+        parts.append(ClientPart(str(k), 1 / num_clients, t, 0.5, (t / 4, 3 * t / 4, 0.0), k % 2, lead, removal))
+    layers = ("body.0", "body.1", "head")
+    return Explanation(7, 1, (0.2, 0.7, 0.1), against, None if against is None else 2.5, layers, tuple(parts))
+
+
+@pytest.fixture
+def draw(tmp_path, monkeypatch):
+    """Draw an explanation; returns the panels: input, classes, clients, layers, colours."""
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+
+    def call(question, found):
+        draw_explanation(question, found, NAMES, tmp_path / "why.png")
+        assert (tmp_path / "why.png").stat().st_size > 10_000
+        figure = plt.gcf()
+        axes = list(figure.axes)
+        monkeypatch.undo()
+        plt.close(figure)
+        return axes
+
+    return call
+
+
+def widths(bars):
+    return [pytest.approx(bar.get_width()) for bar in bars]
+
+
+def test_the_picture_of_an_image(draw):
+    given, classes, clients, layers, _ = draw(IMAGE, explained(4))
+    assert given.images[0].get_array().shape == (8, 8, 3)
+    assert widths(classes.patches) == [70, 20, 10]
+    assert [tick.get_text() for tick in classes.get_yticklabels()][0] == "1 (d$o$gs)"
+    contributions, lead = clients.containers
+    assert widths(contributions) == [1, 1 / 2, 1 / 3, 1 / 4]
+    assert widths(lead) == [-1, -1 / 2, -1 / 3, -1 / 4]
+    exact = next(line for line in clients.lines if line.get_marker() == "D")
+    assert list(exact.get_xdata()) == pytest.approx([2, 1, 2 / 3, 5, 5 / 2, 5 / 3])
+    assert [tick.get_text() for tick in clients.get_yticklabels()][1] == "client 1, holds 1"
+    assert clients.get_title() == "the round's 4 clients; 50.0% hold the class"
+    assert layers.images[0].get_array()[0].tolist() == pytest.approx([1 / 4, 3 / 4, 0])
+    assert [tick.get_text() for tick in layers.get_xticklabels()] == ["0", "1", "head"]
+
+
+def test_the_picture_of_a_text_and_many_clients(draw):
+    given, _, clients, layers, _ = draw(TEXT, explained(40, against=None))
+    assert given.texts[0].get_text().endswith("…")
+    assert len(clients.containers) == 1
+    assert len(clients.get_yticks()) == len(layers.images[0].get_array()) == 15
+    assert clients.get_title() == "the round's 40 clients, the first 15; 50.0% hold the class"
+
+
+def test_the_tables():
+    out = io.StringIO()
+    show(Console(file=out, width=100), TEXT, explained(14), Method(), NAMES)
+    text = out.getvalue()
+    assert "predicted 1 (d$o$gs) with probability 70.0%; next is 0 ([red]cats[/red]) with 20.0%" in text
+    assert "7 of the round's 14 clients hold that class (50.0%)" in text
+    assert "ahead of 2 by 2.500 logits" in text
+    assert "and 2 more clients" in text
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert rows["2"] == ["1", "+0.500", "0.500", "7.1%", "1", "-0.500"]
+    assert rows["body.1"] == ["+0.750", "+0.375", "+0.250", "+0.188", "+0.150"]
+    assert rows["sum"] == ["+1.000", "+0.500", "+0.333", "+0.250", "+0.200"]
+    assert ["0", "+2.000", "25.0%", "+5.000", "0", "([red]cats[/red])"] in [line.split() for line in text.splitlines()]
+
+
+def test_json_holds_everything():
+    found = as_json(IMAGE, explained(14), Method(), NAMES)
+    assert found["against"] == {"class": 2, "name": "2", "probability": 0.1, "lead": 2.5}
+    assert found["layers"] == ["body.0", "body.1", "head"]
+    assert [client["rank"] for client in found["clients"]] == list(range(1, 15))
+    assert found["clients"][0]["removal"] == {
+        "effect": 2.0,
+        "against_effect": 5.0,
+        "predicted": 0,
+        "probability": 0.25,
+    }
+    assert found["clients"][3]["removal"] is None
+
+
+def test_parts_of_networks():
+    names = [name for name, layer in torchvision.models.resnet18().named_modules() if not list(layer.children())]
+    blocks = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
+    parts = group_layers([name for name in names if name not in ("relu", "maxpool", "avgpool")])
+    assert list(parts) == ["conv1", "bn1", *blocks, "fc"]
+    assert sorted(number for numbers in parts.values() for number in numbers) == list(range(51))
+    assert group_layers([""]) == {"the model": [0]}
+    assert list(group_layers(["a.0", "a.1", "b"], most=2)) == ["a", "b"]
+    assert len(group_layers([str(i) for i in range(30)])) == 30  # no coarser division than the first part of the name
+
+
+@pytest.mark.parametrize("name", ["why", "why.txt", "nowhere/why.png"])
+def test_where_no_picture_can_be_written(tmp_path, name):
+    with pytest.raises(ConfigError, match="png="):
+        check_figure_path(tmp_path / name)
