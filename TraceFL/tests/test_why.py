@@ -1,18 +1,21 @@
 """One prediction of a stored run, asked about on the command line."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.conftest import TINY, call_main
 from tests.stored_runs import NAMES, TEXTS, P, make_stored_run
 from tracefl.datasets import load_examples
 from tracefl.errors import ConfigError
+from tracefl.faults import Fault, Trigger
 from tracefl.provenance import attribute_round
 from tracefl.question import find_class
 from tracefl.stored import StoredRun
@@ -156,6 +159,20 @@ def test_the_predicted_class_is_not_compared_with_itself(image_run, ask):
 def test_an_image_on_a_text_model(text_run, ask):
     assert "takes text; give text= or input=" in ask(text_run, "image=a.png")
     assert "is not UTF-8" in ask(text_run, "text=\udcff")
+
+
+def test_a_backdoor_is_asked_with_its_trigger(image_run, tmp_path, ask):
+    run = shutil.copytree(image_run, tmp_path / "backdoor")
+    config = OmegaConf.load(run / "config.yaml")
+    config.fault.name = "backdoor"
+    OmegaConf.save(config, run / "config.yaml")
+    fault = Fault("backdoor", ("0",), from_round=1, target=0, trigger=Trigger(size=5), share=0.5)
+    (run / "fault.json").write_text(fault.to_json())
+    shown = ask(run, "input=1")
+    assert "server's example 1, with the trigger in it, labelled 1 (bee)" in shown
+    plain = ask(run, "input=1", "provenance.inputs=correct")
+    assert "server's example 1, labelled 1 (bee)" in plain
+    assert shown.splitlines()[1:] != plain.splitlines()[1:]
 
 
 def test_no_folder(ask, tmp_path):
