@@ -8,8 +8,9 @@ from omegaconf import OmegaConf
 
 from tests.conftest import compose_config, read_csv
 from tracefl.claim import Claim
-from tracefl.collect import run_folders
 from tracefl.config import run_folder
+from tracefl.report.gathered import run_folders
+from tracefl.report.grid_points import point_of
 from tracefl.report.published import Published, find_published
 from tracefl.tracking import ROUND_COLUMNS, to_csv
 
@@ -178,13 +179,13 @@ def test_published_numbers_stand_beside_the_same_setting(collect, tmp_path):
 
 def test_published_runs_with_noise():
     config = config_of("experiment=table3", "num_clients=100")
-    assert find_published(config) == Published(1.0, 1.0, 0.9849)  # Figure 3 at alpha 0.3
+    assert find_published(point_of(config)) == Published(1.0, 1.0, 0.9849)  # Figure 3 at alpha 0.3
     config["privacy"] = {"name": "central", "noise_multiplier": 0.003, "clipping_norm": 15}
-    assert find_published(config) == Published(1.0, 1.0, 0.9736)  # Table II
+    assert find_published(point_of(config)) == Published(1.0, 1.0, 0.9736)  # Table II
     config["privacy"]["noise_multiplier"] = 0.5
-    assert find_published(config) is None
+    assert find_published(point_of(config)) is None
     config["privacy"] = {"name": "dp_sgd", "noise_multiplier": 0.003, "clipping_norm": 15}
-    assert find_published(config) is None
+    assert find_published(point_of(config)) is None
 
 
 def test_a_run_from_before_there_were_faults_is_no_damage(collect, tmp_path):

@@ -9,20 +9,16 @@ input; beside collected.csv then stand suspects_collected.csv (the same in full)
 differ in the share of flipped labels flipped_share.png. markdown=FILE writes the two tables for a README.
 """
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from tracefl.cli import choices, run_tool
-from tracefl.composing import compose_configs
-from tracefl.config import read_provenance
-from tracefl.errors import ConfigError, RecordError, one_line
-from tracefl.jobs.table import JOBS
-from tracefl.provenance import Method
-from tracefl.report.collected import CollectedRun, read_run, settings_table
+from tracefl.cli import run_tool
+from tracefl.errors import ConfigError, RecordError
+from tracefl.report.collected import settings_table
+from tracefl.report.gathered import gather_runs
 from tracefl.report.suspects_settings import Setting, suspects_settings
 from tracefl.report.suspects_table import (
     SUSPECTS_COLUMNS,
@@ -61,32 +57,19 @@ def collect(root: Path, csv: Path, console: Console, markdown: Path | None = Non
     Raises:
         RecordError: There is no run that can be read, or none for the rules' tables.
     """
-    presets = _preset_methods()
-    runs: list[CollectedRun] = []
-    damaged: list[str] = []
-    folders = [folder for folder in run_folders(root) if not _is_miniature(folder.relative_to(root))]
-    for folder in folders:
-        try:
-            runs.append(read_run(folder, str(folder.relative_to(root)), presets))
-        except (RecordError, OSError) as error:
-            damaged.append(one_line(error))
-    for problem in damaged:
+    gathered = gather_runs(root)
+    for problem in gathered.damaged:
         say(console, f"left out: {problem}")
-    if not runs:
-        raise RecordError(f"{root} holds {'only damaged runs' if damaged else 'no run'}; give a run's log_dir")
+    runs, done = gathered.runs, gathered.done
     write_atomically(csv, to_csv(tuple(runs[0].row), (run.row for run in runs)))
-    done = [run for run in runs if run.state.state == "done"]
     if done:
         console.print(settings_table(done))
     suspects = suspects_settings(done)
     if suspects:
         _show_suspects(suspects, csv.parent, console, markdown)
-    unfinished = [run for run in runs if run.state.state != "done"]
-    for run in unfinished:
-        state = run.state
-        why = f" ({state.error})" if state.error else ""
-        say(console, f"{state.state}: {run.row['folder']}, {state.rounds_done} of {state.num_rounds} rounds{why}")
-    say(console, f"{len(done)} runs done, {len(unfinished)} unfinished, {len(damaged)} damaged; all in {csv}")
+    for line in gathered.unfinished_lines():
+        say(console, line)
+    say(console, f"{len(done)} runs done, {len(gathered.unfinished)} unfinished, {len(gathered.damaged)} damaged; all in {csv}")
     if markdown is not None and not suspects:
         raise RecordError(f"{root} holds no finished run that looked for faulty clients: {markdown} is not written")
 
@@ -106,27 +89,6 @@ def _show_suspects(settings: Sequence[Setting], folder: Path, console: Console, 
     curve, seconds = folder / "flipped_share.png", folder / "seconds_per_input.png"
     written += [curve] * draw_suspects(settings, curve) + [seconds] * draw_seconds(seconds_per_input(settings), seconds)
     say(console, f"the rules that look for faulty clients: {', '.join(map(str, written))}")
-
-
-def run_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders with a config.yaml, at any depth; what is below one of them is that run's own."""
-    for place, folders, files in os.walk(root):
-        if "config.yaml" in files:
-            folders.clear()
-            yield Path(place)
-        else:
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-
-
-def _preset_methods() -> dict[str, Method]:
-    """Return the ways of tracing that have a name."""
-    names = choices("provenance")
-    read = [read_provenance(config["provenance"]) for config in compose_configs([f"provenance={n}"] for n in names)]
-    return {name: settings.method for name, settings in zip(names, read, strict=True) if settings is not None}
-
-
-def _is_miniature(folder: Path) -> bool:
-    return len(folder.parts) > 2 and folder.parts[0] == "smoke" and folder.parts[1] in JOBS
 
 
 def _read_arguments(arguments: Sequence[str]) -> dict[str, Path]:

@@ -9,6 +9,7 @@ from tracefl.composing import compose_configs
 from tracefl.jobs.__main__ import read_request
 from tracefl.jobs.miniature import TINY_MODELS, miniature
 from tracefl.report.faults import describe_fault, faulty_clients
+from tracefl.report.grid_points import point_of
 from tracefl.report.published import find_published_suspects
 
 COMMAND = ["python", "-m", "tracefl.main"]
@@ -78,7 +79,7 @@ def test_the_faulty_runs_are_those_of_table_1(jobs):
         assert (c["fault"]["flip"], c["fault"]["all_to"]) == (None, None)  # all to 0
         assert "feddebug" in c["baselines"]["rules"]
         assert faulty_clients(c) == 1
-        assert find_published_suspects(c)
+        assert find_published_suspects(point_of(c))
         found.add((c["model"]["name"], c["dataset"]["name"], c["dirichlet_alpha"]))
     assert found == {(m, d, alpha) for m, d in _TABLE1 for alpha in (0.3, 0.7, 1.0)}
 

@@ -5,6 +5,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import compose_config
 from tests.report.made_runs import FLIP
+from tracefl.report.grid_points import point_of
 from tracefl.report.published import find_published, find_published_suspects
 
 TABLE1 = ("clients_per_round=10", "num_rounds=15")
@@ -28,7 +29,7 @@ def config_of(*overrides, fault=FLIP):
 )
 def test_table_1(model, dataset, alpha, feddebug, provenance):
     config = config_of(*TABLE1, f"model={model}", f"dataset={dataset}", f"dirichlet_alpha={alpha}")
-    assert find_published_suspects(config) == {"feddebug": feddebug, "artifact": provenance}
+    assert find_published_suspects(point_of(config)) == {"feddebug": feddebug, "artifact": provenance}
 
 
 @pytest.mark.parametrize(
@@ -52,11 +53,11 @@ def test_table_1(model, dataset, alpha, feddebug, provenance):
 )
 def test_another_setting_is_not_in_table_1(overrides, fault):
     setting = (*TABLE1, "model=densenet121", "dataset=mnist", "dirichlet_alpha=0.3")
-    assert find_published_suspects(config_of(*setting)) != {}
-    assert find_published_suspects(config_of(*setting, *overrides, fault=FLIP | fault)) == {}
+    assert find_published_suspects(point_of(config_of(*setting))) != {}
+    assert find_published_suspects(point_of(config_of(*setting, *overrides, fault=FLIP | fault))) == {}
 
 
 def test_a_run_with_a_fault_has_no_published_number_of_runs_without():
     setting = ("experiment=figure3", "model=gpt", "dataset=dbpedia_14", "dirichlet_alpha=0.3")
-    assert find_published(config_of(*setting, fault={"name": "none"})) is not None
-    assert find_published(config_of(*setting, fault=FLIP)) is None
+    assert find_published(point_of(config_of(*setting, fault={"name": "none"}))) is not None
+    assert find_published(point_of(config_of(*setting, fault=FLIP))) is None

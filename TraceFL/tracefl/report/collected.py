@@ -1,6 +1,7 @@
 """What many runs found: each run in one row, and runs that differ in their seed alone in one line of a table."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from rich import box
 from rich.table import Table
 
 from tracefl.config import fingerprint, read_provenance
-from tracefl.errors import RecordError
+from tracefl.errors import RecordError, one_line
 from tracefl.provenance import Method
 from tracefl.report.faults import NO_FAULT, describe_fault, fault_order
-from tracefl.report.published import find_published, noise_and_clip
+from tracefl.report.grid_points import noise_and_clip, point_of
+from tracefl.report.published import find_published
 from tracefl.report.suspects import RunSuspects, read_suspects
 from tracefl.report.terminal import duration, percent
 from tracefl.run_state import RunState, read_run_state
@@ -38,12 +40,18 @@ class CollectedRun:
         state: How far it is.
         row: Its setting and what it found, accuracies as fractions, None where nothing was measured.
         suspects: How well each rule found the faulty clients; None where it was not asked.
+        rounds: rounds.csv: a row of texts for each round, empty where nothing was measured.
     """
 
     config: Mapping[str, Any]
     state: RunState
     row: Mapping[str, Any]
     suspects: RunSuspects | None = None
+    rounds: Sequence[Mapping[str, str]] = ()
+
+    def curve(self, column: str) -> dict[int, float | None]:
+        """Return a column of rounds.csv: round to value, None where nothing was measured."""
+        return {int(row["round"]): float(row[column]) if row[column] else None for row in self.rounds}
 
     @property
     def setting(self) -> tuple[str, str]:
@@ -68,8 +76,10 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
         rounds = _rounds(folder / "rounds.csv")
         if state.state == "done" and len(rounds) != config["num_rounds"]:
             raise RecordError(f"rounds.csv has {len(rounds)} of {config['num_rounds']} rounds")
+        if state.state == "done":
+            _check_results(folder / "results.json")
         row = {"folder": shown_as, "state": state.state, **_setting(config, presets), **_findings(rounds)}
-        published = find_published(config)
+        published = find_published(point_of(config))
         suspects = read_suspects(folder / "suspects.csv")
     except (KeyError, TypeError, ValueError) as error:  # ValueError: also what is no number, and TraceFL's own
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
@@ -80,7 +90,7 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
         "published_worst_round_localization_accuracy": published and published.worst_round,
         "published_best_global_accuracy": published and published.best_global,
     }
-    return CollectedRun(config, state, row, suspects)
+    return CollectedRun(config, state, row, suspects, rounds)
 
 
 def settings_table(runs: Sequence[CollectedRun]) -> Table:
@@ -126,6 +136,16 @@ def settings_table(runs: Sequence[CollectedRun]) -> Table:
             percent(rows[0]["published_best_global_accuracy"]),
         )
     return table
+
+
+def _check_results(path: Path) -> None:
+    """Refuse a results.json that was cut off or overwritten: such a run cannot be trusted to be complete."""
+    try:
+        results = json.loads(path.read_text())
+    except ValueError as error:
+        raise RecordError(f"{path.name} is no JSON ({one_line(error)})") from error
+    if not isinstance(results, dict):
+        raise RecordError(f"{path.name} holds no results")
 
 
 def _rounds(path: Path) -> list[dict[str, str]]:

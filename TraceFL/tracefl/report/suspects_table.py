@@ -5,6 +5,7 @@ from typing import Any
 
 from tracefl.report.faults import fault_share, faulty_clients
 from tracefl.report.grid import Grid
+from tracefl.report.grid_points import point_of
 from tracefl.report.published import find_published_suspects
 from tracefl.report.suspects import Measured, measure, over_seeds, rule_names
 from tracefl.report.suspects_settings import Setting
@@ -36,7 +37,7 @@ SUSPECTS_COLUMNS = (
 def accuracy_grid(settings: Sequence[Setting]) -> Grid:
     """Return localization accuracies, a column for each rule, chance beside, and Table I's where it has a setting."""
     rules = rule_names(found for setting in settings for found in setting.found)
-    published = [find_published_suspects(setting.config) for setting in settings]
+    published = [find_published_suspects(point_of(setting.config)) for setting in settings]
     theirs = ("artifact", "feddebug") if any(published) else ()
     rows = []
     for setting, paper in zip(settings, published, strict=True):
@@ -117,7 +118,7 @@ def _of_rule(setting: Setting, rule: str) -> dict[str, Any]:
         "whole_localization_spread": whole and whole.spread,
         "seconds_per_input": _mean(run.seconds_per_input for run in runs),
         "seconds_per_round": _mean(run.seconds_per_round for run in runs),
-        "published_localization_accuracy": find_published_suspects(setting.config).get(rule),
+        "published_localization_accuracy": find_published_suspects(point_of(setting.config)).get(rule),
         "note": next((run.note for run in runs if run.note), ""),
     }
 
