@@ -5,8 +5,8 @@ line of a table, beside the published number of the same setting. Unfinished run
 damaged ones are named and left out. Runs in miniature (``smoke/`` of the job scripts) are left out too.
 
 Where runs looked for faulty clients, two more tables compare the rules: how often each finds one, and its seconds an
-input; beside collected.csv then stand suspects_collected.csv (the same in full), seconds_per_input.png, and where runs
-differ in the share of flipped labels flipped_share.png. markdown=FILE writes the two tables for a README.
+input; beside collected.csv then stand suspects_collected.csv (in full), seconds_per_input.png and .pdf, and where
+runs differ in the share of flipped labels flipped_share.png. markdown=FILE writes the two tables for a README.
 """
 
 import sys
@@ -69,7 +69,8 @@ def collect(root: Path, csv: Path, console: Console, markdown: Path | None = Non
         _show_suspects(suspects, csv.parent, console, markdown)
     for line in gathered.unfinished_lines():
         say(console, line)
-    say(console, f"{len(done)} runs done, {len(gathered.unfinished)} unfinished, {len(gathered.damaged)} damaged; all in {csv}")
+    counts = f"{len(gathered.unfinished)} unfinished, {len(gathered.damaged)} damaged"
+    say(console, f"{len(done)} runs done, {counts}; all in {csv}")
     if markdown is not None and not suspects:
         raise RecordError(f"{root} holds no finished run that looked for faulty clients: {markdown} is not written")
 
@@ -86,8 +87,9 @@ def _show_suspects(settings: Sequence[Setting], folder: Path, console: Console, 
     if markdown is not None:
         write_atomically(markdown, "\n".join(grid.markdown() for grid in grids))
         written.append(markdown)
-    curve, seconds = folder / "flipped_share.png", folder / "seconds_per_input.png"
-    written += [curve] * draw_suspects(settings, curve) + [seconds] * draw_seconds(seconds_per_input(settings), seconds)
+    curve = folder / "flipped_share.png"
+    written += [curve] * draw_suspects(settings, curve)
+    written += draw_seconds(seconds_per_input(settings), folder / "seconds_per_input")
     say(console, f"the rules that look for faulty clients: {', '.join(map(str, written))}")
 
 

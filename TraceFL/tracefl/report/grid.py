@@ -1,4 +1,4 @@
-"""A table before it is drawn: for the terminal, or as Markdown."""
+"""A table before it is drawn: for the terminal, as Markdown or as LaTeX."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 _LEAST_LABEL = 30  # characters that the first column keeps, where its texts are as long
+_MOST_OF_A_COLUMN = 7  # columns of a table that fits into one of a paper's two
+_LATEX = {
+    **{character: rf"\{character}" for character in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"±": r"$\pm$", ">": r"$>$", "<": r"$<$"},
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,33 @@ class Grid:
         cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
         return "".join(f"| {' | '.join(line)} |\n" for line in cells) + f"\n{self.caption}\n"
 
+    def latex(self, title: str, label: str) -> str:
+        """Return it as a LaTeX table of the package booktabs: of one column, or of two where it has many columns.
+
+        Args:
+            title: Of the caption, before what has to be said.
+            label: For references: ``tab:label``.
+        """
+        wide = "*" if len(self.headings) > _MOST_OF_A_COLUMN else ""
+        lines = [[_latex_heading(heading) for heading in self.headings], *self.rows]
+        cells = [" & ".join(cell if n == 0 else _latex(cell) for cell in line) for n, line in enumerate(lines)]
+        return "\n".join(
+            (
+                rf"\begin{{table{wide}}}[t]  % \usepackage{{booktabs}}",
+                r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+                rf"\caption{{{_latex(f'{title}. {self.caption}')}}}\label{{tab:{label}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.headings) - 1)}}}",
+                r"\toprule",
+                rf"{cells[0]} \\",
+                r"\midrule",
+                *(rf"{row} \\" for row in cells[1:]),
+                r"\bottomrule",
+                r"\end{tabular}",
+                rf"\end{{table{wide}}}",
+                "",
+            )
+        )
+
     def parts(self, width: int) -> list[list[int]]:
         """Return the columns of each part for a terminal of so many characters, each column but the fixed in one."""
         fixed = list(range(self.fixed))
@@ -70,3 +103,14 @@ class Grid:
 def _words(heading: str) -> list[str]:
     """Return what stands on a line of its own in a heading."""
     return heading.replace("_", " ").split()
+
+
+def _latex(text: str) -> str:
+    """Return text that LaTeX sets as it is."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _latex_heading(heading: str) -> str:
+    """Return a heading, its words below each other."""
+    words = [_latex(word) for word in _words(heading)]
+    return words[0] if len(words) == 1 else r"\shortstack{" + r" \\ ".join(words) + "}"

@@ -1,29 +1,38 @@
 """Figures of the rules that look for faulty clients, drawn with matplotlib without a display."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")  # no display needed, none opened
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from tracefl.config import fingerprint
 from tracefl.report.faults import fault_name, fault_share, faulty_clients
+from tracefl.report.published import published_seconds
+from tracefl.report.style import (
+    BLACK,
+    BLUE,
+    COLUMN,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    paper_style,
+    save_figure,
+)
 from tracefl.report.suspects import CHANCE, Measured, measure, over_seeds, rule_names
 from tracefl.report.suspects_settings import Setting, data_words
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; provenance has the blue alone, the others take the
-# rest in turn, with another marker and dash each time round.
-_PROVENANCE = "#0072B2"
-_COLOURS = ("#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
+# Provenance has the blue alone, the others take the rest in turn, with another marker and dash each time round.
+_PROVENANCE = BLUE
+_COLOURS = (VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 _STYLES = (("-", "s"), ("--", "^"), ("-.", "D"))
-_CHANCE = "#555555"
+_CHANCE = GREY
 _MOST_COLUMNS = 3
 _THICK = 2.0  # line width of provenance and FedDebug, which alone have a band
-_LONG_LABEL = 24  # characters above which a legend has one label a line
 
 
 def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
@@ -63,43 +72,51 @@ def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
     return True
 
 
-def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path) -> bool:
-    """Draw seconds an input of each rule, on a logarithmic scale, quickest on top.
+def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path) -> list[Path]:
+    """Draw seconds an input of each rule, on a logarithmic scale, quickest on top: the paper's Figure 6.
 
     Args:
         seconds: Model and data set to rule to seconds.
-        path: The picture.
+        path: Of the files, without a suffix.
 
     Returns:
-        Whether there was something to draw.
+        The files; none where there was nothing to draw.
     """
     measured = {label: {r: s for r, s in row.items() if s > 0} for label, row in seconds.items()}
     slowest = {
         r: max(row[r] for row in measured.values() if r in row) for r in {r for row in measured.values() for r in row}
     }
     if not slowest:
-        return False
+        return []
     rules = sorted(slowest, key=lambda rule: (slowest[rule], rule))
-    figure, ax = plt.subplots(figsize=(7.5, 1.4 + 0.32 * len(rules)), layout="constrained")
-    for number, (label, row) in enumerate(measured.items()):
-        colour = (_PROVENANCE, *_COLOURS)[number % 7]
-        marker = "osD^v"[number % 5]
-        shown = [rule for rule in rules if rule in row]
-        ax.plot(
-            [row[r] for r in shown], [rules.index(r) for r in shown], marker, color=colour, label=label, markersize=7
-        )
-    ax.set_yticks(range(len(rules)), rules)
-    for tick, rule in zip(ax.get_yticklabels(), rules, strict=True):
-        tick.set_fontweight("bold" if rule == "provenance" else "normal")
-    ax.invert_yaxis()
-    ax.set(xscale="log", xlabel="seconds an input")
-    ax.grid(axis="both", alpha=0.3)
-    ax.spines[["top", "right"]].set_visible(False)
-    columns = 1 if max(map(len, measured)) > _LONG_LABEL else min(3, len(measured))
-    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return True
+    published = {rule: theirs for rule, theirs in published_seconds().items() if rule in rules}
+    labels = {label: "\n".join(textwrap.wrap(label, 58)) for label in measured}
+    lines = sum(text.count("\n") + 1 for text in labels.values()) + bool(published)
+    with paper_style():
+        figure, ax = plt.subplots(figsize=(COLUMN, 0.55 + 0.16 * len(rules) + 0.13 * lines), layout="constrained")
+        for number, (label, row) in enumerate(measured.items()):
+            shown = [rule for rule in rules if rule in row]
+            ax.plot(
+                [row[r] for r in shown],
+                [rules.index(r) for r in shown],
+                "osD^v"[number % 5],
+                color=(_PROVENANCE, *_COLOURS)[number % 7],
+                label=labels[label],
+                markersize=4,
+            )
+        for rule, theirs in published.items():
+            name = "published: mean, quickest and slowest (Figure 6, A100 cluster)"
+            ends = [theirs.lowest or theirs.mean, theirs.mean, theirs.highest or theirs.mean]
+            ax.plot(ends, [rules.index(rule)] * 3, "-|", color=BLACK, label=name, markersize=6, linewidth=0.8)
+        ax.set_yticks(range(len(rules)), rules)
+        for tick, rule in zip(ax.get_yticklabels(), rules, strict=True):
+            tick.set_fontweight("bold" if rule == "provenance" else "normal")
+        ax.set(xscale="log", xlabel="seconds an input", ylim=(len(rules) - 0.4, -0.6))
+        ax.grid()
+        ax.set_axisbelow(True)
+        handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        figure.legend(handles.values(), handles.keys(), loc="outside lower left")
+        return save_figure(figure, path)
 
 
 def _all_but_share(setting: Setting) -> str:

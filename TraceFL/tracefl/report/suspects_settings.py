@@ -1,13 +1,12 @@
 """Runs that looked for faulty clients, by setting: those that differ in their seed alone belong together."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tracefl.config import CIRCUMSTANCES
 from tracefl.report.collected import CollectedRun
 from tracefl.report.faults import describe_fault, fault_order
+from tracefl.report.settings_words import tell_apart
 from tracefl.report.suspects import RunSuspects
 
 
@@ -52,6 +51,9 @@ def suspects_settings(runs: Iterable[CollectedRun]) -> list[Setting]:
         if run.suspects is not None:
             groups.setdefault(run.setting, []).append(run)
     firsts = [group[0] for group in groups.values()]
+    labels = tell_apart(
+        [f"{data_words(run.row)}, {describe_fault(run.config)}" for run in firsts], [run.config for run in firsts]
+    )
     settings = [
         Setting(
             label,
@@ -60,7 +62,7 @@ def suspects_settings(runs: Iterable[CollectedRun]) -> list[Setting]:
             [run.suspects for run in group if run.suspects is not None],
             len({run.config["seed"] for run in group}),
         )
-        for label, group in zip(_labels(firsts), groups.values(), strict=True)
+        for label, group in zip(labels, groups.values(), strict=True)
     ]
     return sorted(settings, key=lambda setting: _order(setting.config, setting.row))
 
@@ -75,33 +77,3 @@ def _order(config: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[Any, ...]
     """By model, data, alpha and fault."""
     data = (row["model"], row["dataset"], row["partition"], row["dirichlet_alpha"] or 0.0)
     return *data, *fault_order(config), row["experiment"]
-
-
-def _labels(runs: Sequence[CollectedRun]) -> list[str]:
-    labels = [f"{data_words(run.row)}, {describe_fault(run.config)}" for run in runs]
-    shared = {label for label, number in Counter(labels).items() if number > 1}
-    if not shared:
-        return labels
-    flats = [_flat(run.config) for run in runs]
-    differing = {
-        label: [
-            key
-            for key in dict.fromkeys(key for flat in flats for key in flat)
-            if len({str(f.get(key)) for f, own in zip(flats, labels, strict=True) if own == label}) > 1
-        ]
-        for label in shared
-    }
-    return [
-        label if label not in shared else f"{label} ({', '.join(f'{key}={flat.get(key)}' for key in differing[label])})"
-        for label, flat in zip(labels, flats, strict=True)
-    ]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return what can make settings differ, keys dotted."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if not prefix and key in {*CIRCUMSTANCES, "seed"} - {"exp_key"}:
-            continue
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

@@ -5,7 +5,7 @@ from typing import Any
 
 from tracefl.report.faults import fault_share, faulty_clients
 from tracefl.report.grid import Grid
-from tracefl.report.grid_points import point_of
+from tracefl.report.grid_points import GridPoint, point_of
 from tracefl.report.published import find_published_suspects
 from tracefl.report.suspects import Measured, measure, over_seeds, rule_names
 from tracefl.report.suspects_settings import Setting
@@ -34,11 +34,18 @@ SUSPECTS_COLUMNS = (
 """Of ``suspects_collected.csv``: what the setting is, then what one rule found there, means over seeds."""
 
 
-def accuracy_grid(settings: Sequence[Setting]) -> Grid:
-    """Return localization accuracies, a column for each rule, chance beside, and Table I's where it has a setting."""
-    rules = rule_names(found for setting in settings for found in setting.found)
+def accuracy_grid(settings: Sequence[Setting], only: Sequence[str] = (), missing: Sequence[GridPoint] = ()) -> Grid:
+    """Return localization accuracies, a column for each rule, chance beside, and Table I's where it has a setting.
+
+    Args:
+        settings: What was found.
+        only: Rules that alone are shown, beside provenance; empty for all that were asked.
+        missing: Places of the paper's grid without a run, which stand below with the published numbers.
+    """
+    asked = rule_names(found for setting in settings for found in setting.found)
+    rules = [rule for rule in asked if rule in ("provenance", *only) or not only]
     published = [find_published_suspects(point_of(setting.config)) for setting in settings]
-    theirs = ("artifact", "feddebug") if any(published) else ()
+    theirs = ("artifact", "feddebug") if any(published) or missing else ()
     rows = []
     for setting, paper in zip(settings, published, strict=True):
         cells = {rule: _accuracy(setting, rule) for rule in rules}
@@ -56,6 +63,12 @@ def accuracy_grid(settings: Sequence[Setting]) -> Grid:
             ]
         )
     others = [rule for rule in rules if rule != "provenance"]
+    for point in missing:
+        paper = find_published_suspects(point)
+        label = f"{point.model} {point.dataset} alpha {point.alpha}, {point.fault}"
+        rows.append(
+            [label, "0", "no run", "-", "-", *("-" for _ in others), *(_published(paper, rule) for rule in theirs)]
+        )
     headings = ["setting", "seeds", "rounds", "provenance", "chance", *others, *(f"published {r}" for r in theirs)]
     return Grid(
         headings,
@@ -63,6 +76,25 @@ def accuracy_grid(settings: Sequence[Setting]) -> Grid:
         _ACCURACIES + (" published: Table I of the paper; its formula is the rule artifact." if theirs else ""),
         fixed=5,
     )
+
+
+def missing_suspects_rows(missing: Iterable[GridPoint]) -> Iterator[dict[str, Any]]:
+    """Yield a row as of ``suspects_rows`` for each place without a run and each rule with a published number."""
+    for point in missing:
+        place = {
+            "setting": f"no run: {point.model} {point.dataset} alpha {point.alpha}, {point.fault}",
+            "model": point.model,
+            "dataset": point.dataset,
+            "dirichlet_alpha": point.alpha,
+            "num_clients": point.num_clients,
+            "clients_per_round": point.clients_per_round,
+            "num_rounds": point.num_rounds,
+            "fault": point.fault,
+            "seeds": 0,
+        }
+        for rule, published in find_published_suspects(point).items():
+            more = {"rule": rule, "published_localization_accuracy": published}
+            yield dict.fromkeys(SUSPECTS_COLUMNS) | place | more
 
 
 def seconds_grid(settings: Sequence[Setting]) -> Grid:
