@@ -10,7 +10,7 @@ from tracefl.report.collected import CollectedRun
 from tracefl.report.grid_points import GridPoint
 from tracefl.report.paper import Exhibit
 from tracefl.report.paper_curves import CURVE_COLUMNS, curve_rows, figure_pages
-from tracefl.report.paper_figures import draw_pages
+from tracefl.report.paper_figures import draw_page
 from tracefl.report.paper_tables import RULES, make_table
 from tracefl.report.published import published_seconds
 from tracefl.report.suspects_figures import draw_seconds
@@ -45,8 +45,7 @@ def write_exhibit(
     written: list[Path] = []
     for words, panels in pages.items():
         name = f"{exhibit.name}-{words.replace(' ', '')}" if len(pages) > 1 else exhibit.name
-        here = [point for point in missing if not words or words == f"alpha {point.alpha:g}"]
-        written += draw_pages(exhibit, panels, len(here), path.with_name(name))
+        written += draw_page(exhibit, words, panels, missing, path.with_name(name))
     csv = path.with_name(f"{path.name}.csv")
     panels = [panel for page in pages.values() for panel in page]
     write_atomically(csv, to_csv(CURVE_COLUMNS, curve_rows(exhibit, panels, missing)))

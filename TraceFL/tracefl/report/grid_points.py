@@ -1,5 +1,6 @@
 """A place in the grids of the paper's experiments: what a run varies, without its seed and its circumstances."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -101,6 +102,11 @@ def noise_and_clip(config: Mapping[str, Any]) -> tuple[float | None, float | Non
 def pretty(name: str) -> str:
     """Return a model's or a data set's name as papers write it."""
     return _NAMES.get(name, name)
+
+
+def pretty_words(text: str) -> str:
+    """Return text with the names of models and data sets in it as papers write them."""
+    return re.sub(r"\w+", lambda word: pretty(word[0]), text)
 
 
 _FIELDS: dict[str, tuple[str, Any]] = {

@@ -80,14 +80,13 @@ def usable_runs(exhibit: Exhibit, runs: Iterable[CollectedRun]) -> tuple[list[Co
 
 def missing_lines(exhibit: Exhibit, missing: Sequence[GridPoint]) -> list[str]:
     """Return the places as text, a line for all that differ in the first of what the exhibit varies alone."""
+    first = exhibit.varied[0]
     lines: dict[str, list[str]] = {}
     for point in missing:
-        *rest, last = reversed(exhibit.varied)
-        setting = " ".join([f"{data_words(point)},", words_of(point, rest), last.replace("_", " ")]).replace(
-            ",  ", ", "
-        )
-        lines.setdefault(setting, []).append(f"{getattr(point, last):g}")
-    return [f"{setting} {', '.join(values)}" for setting, values in lines.items()]
+        rest = words_of(point, exhibit.varied[1:])
+        setting = f"{data_words(point)}, {rest}" if rest else data_words(point)
+        lines.setdefault(setting, []).append(f"{getattr(point, first):g}")
+    return [f"{setting}, {_WORDS[first].format(', '.join(values))}" for setting, values in lines.items()]
 
 
 def words_of(point: GridPoint, fields: Iterable[str]) -> str:

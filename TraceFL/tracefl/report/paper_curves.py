@@ -66,22 +66,15 @@ def figure_pages(exhibit: Exhibit, runs: Sequence[CollectedRun]) -> dict[str, li
     Returns:
         Words of a page to its panels. Figure 2 has a page for each alpha, the others have one without words.
     """
-    groups: dict[str, list[CollectedRun]] = {}
+    pages: dict[str, list[CollectedRun]] = {}
     for run in runs:
-        groups.setdefault(_without_x(exhibit, run), []).append(run)
-    firsts = [group[0] for group in groups.values()]
-    labels = [_label(exhibit, run) for run in firsts]
-    titles = tell_apart(labels, [_blanked(exhibit, run) for run in firsts])
-    order = {label: number for number, label in enumerate(dict.fromkeys(_panel(exhibit, p) for p in exhibit.grid))}
-    placed = sorted(
-        zip(titles, groups.values(), strict=True),
-        key=lambda pair: (order.get(_panel(exhibit, point_of(pair[1][0].config)), len(order)), pair[0]),
-    )
-    pages: dict[str, list[Panel]] = {}
-    for title, group in placed:
-        panel = _make_panel(exhibit, title, group)
-        pages.setdefault(_page(exhibit, point_of(group[0].config)), []).append(panel)
-    return dict(sorted(pages.items()))
+        pages.setdefault(_page(exhibit, point_of(run.config)), []).append(run)
+    return {words: _panels(exhibit, page) for words, page in sorted(pages.items())}
+
+
+def on_page(exhibit: Exhibit, words: str, points: Iterable[GridPoint]) -> list[GridPoint]:
+    """Return the places that belong to a page of a figure."""
+    return [point for point in points if _page(exhibit, point) == words]
 
 
 def size_words(runs: Sequence[CollectedRun]) -> str:
@@ -100,7 +93,9 @@ def curve_rows(exhibit: Exhibit, panels: Iterable[Panel], missing: Iterable[Grid
     for panel in panels:
         by_x = {_x(exhibit, run): run for run in reversed(panel.runs)}
         for x in dict.fromkeys(x for curve in panel.curves.values() for x in curve):
-            run = by_x.get(x, panel.runs[0])
+            run = panel.runs[0] if exhibit.over == "round" else by_x.get(x)
+            if run is None:  # a place of the grid without a run: below
+                continue
             values = {measure: panel.curves[measure].get(x) for measure in MEASURES}
             yield {
                 **_place(point_of(run.config)),
@@ -116,12 +111,29 @@ def curve_rows(exhibit: Exhibit, panels: Iterable[Panel], missing: Iterable[Grid
         yield dict.fromkeys(CURVE_COLUMNS) | _place(point) | {"setting": f"no run: {setting}", "seeds": 0}
 
 
+def _panels(exhibit: Exhibit, runs: Iterable[CollectedRun]) -> list[Panel]:
+    groups: dict[str, list[CollectedRun]] = {}
+    for run in runs:
+        groups.setdefault(fingerprint(_without_x(exhibit, run)), []).append(run)
+    firsts = [group[0] for group in groups.values()]
+    titles = tell_apart([_label(exhibit, run) for run in firsts], [_without_x(exhibit, run) for run in firsts])
+    order = list(dict.fromkeys(_panel(exhibit, point) for point in exhibit.grid))
+
+    def place(panel: Panel) -> tuple[int, str]:
+        theirs = _panel(exhibit, point_of(panel.runs[0].config))
+        return order.index(theirs) if theirs in order else len(order), panel.title
+
+    return sorted(
+        (_make_panel(exhibit, title, group) for title, group in zip(titles, groups.values(), strict=True)), key=place
+    )
+
+
 def _make_panel(exhibit: Exhibit, title: str, runs: Sequence[CollectedRun]) -> Panel:
     points = [point_of(run.config) for run in runs]
     theirs = [
         point
-        for point in exhibit.grid
-        if _panel(exhibit, point) == _panel(exhibit, points[0]) and _page(exhibit, point) == _page(exhibit, points[0])
+        for point in on_page(exhibit, _page(exhibit, points[0]), exhibit.grid)
+        if _panel(exhibit, point) == _panel(exhibit, points[0])
     ]
     over_rounds = exhibit.over == "round"
     ticks = set() if over_rounds else {getattr(point, exhibit.over) for point in (*theirs, *points)}
@@ -192,7 +204,7 @@ def _label(exhibit: Exhibit, run: CollectedRun) -> str:
     return f"{pretty(point.model)}\n{', '.join([pretty(point.dataset), *clip, *preset])}"
 
 
-def _blanked(exhibit: Exhibit, run: CollectedRun) -> dict[str, Any]:
+def _without_x(exhibit: Exhibit, run: CollectedRun) -> dict[str, Any]:
     """Return a run's configuration without what the x axis shows."""
     config = {**run.config, "seed": 0}
     if exhibit.over == "alpha":
@@ -200,7 +212,3 @@ def _blanked(exhibit: Exhibit, run: CollectedRun) -> dict[str, Any]:
     if exhibit.over == "noise":
         config["privacy"] = {**run.config["privacy"], "noise_multiplier": 0}
     return config
-
-
-def _without_x(exhibit: Exhibit, run: CollectedRun) -> str:
-    return fingerprint(_blanked(exhibit, run))

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from tracefl.report.grid_points import GridPoint
 from tracefl.report.paper import Exhibit
-from tracefl.report.paper_curves import Mark, Panel, size_words
+from tracefl.report.paper_curves import Mark, Panel, on_page, size_words
 from tracefl.report.style import BLUE, COLUMN, GREY, VERMILLION, paper_style, save_figure
 from tracefl.report.suspects import Measured
 
@@ -27,27 +28,30 @@ _X = {"round": "round", "alpha": "Dirichlet alpha", "noise": "noise multiplier"}
 _PUBLISHED_X = 1.06  # of the axes' width: beside the curves, where a number of all rounds stands
 
 
-def draw_pages(exhibit: Exhibit, panels: Sequence[Panel], missing: int, path: Path) -> list[Path]:
+def draw_page(
+    exhibit: Exhibit, words: str, panels: Sequence[Panel], missing: Sequence[GridPoint], path: Path
+) -> list[Path]:
     """Draw one page of a figure.
 
     Args:
         exhibit: Figure 2, 3, 4 or 5.
+        words: What all of the page shares, such as ``alpha 0.3``; empty without.
         panels: Its panels, one or more.
-        missing: How many of the paper's places have no run, which the page says.
+        missing: Places of the paper's grid without a run: the page says how many.
         path: Of the files, without a suffix.
 
     Returns:
         The files.
     """
     columns = min(_MOST_COLUMNS, len(panels))
-    if len(panels) == 4:
-        columns = 2
+    if len(panels) == 4 or exhibit.over == "noise":  # a clipping norm on each side
+        columns = min(2, columns)
     rows = -(-len(panels) // columns)
     lines = max(len(_title(panel, columns)) for panel in panels)
-    entries = _legend(exhibit, panels)
-    notes = _notes(exhibit, panels, missing)
-    height = rows * (_HEIGHTS[columns] + 0.12 * lines) + 0.13 * -(-len(entries) // 2) + 0.13 * len(notes) + 0.35
+    notes = _notes(exhibit, words, panels, missing)
     with paper_style():
+        entries = _legend(exhibit, panels)
+        height = rows * (_HEIGHTS[columns] + 0.12 * lines) + 0.13 * -(-len(entries) // 2) + 0.13 * len(notes) + 0.35
         figure, axes = plt.subplots(
             rows, columns, figsize=(COLUMN, height), squeeze=False, sharey=True, layout="constrained"
         )
@@ -150,15 +154,19 @@ def _legend(exhibit: Exhibit, panels: Sequence[Panel]) -> dict[str, Line2D]:
     return entries
 
 
-def _notes(exhibit: Exhibit, panels: Sequence[Panel], missing: int) -> list[str]:
-    """Return what has to be said below: that the runs are of another size than the published ones, and what misses."""
-    notes = []
+def _notes(exhibit: Exhibit, words: str, panels: Sequence[Panel], missing: Sequence[GridPoint]) -> list[str]:
+    """Return what has to be said below: what the runs are where they are not the paper's, seeds, and what misses."""
+    notes = [f"Dirichlet {words}"] if words else []
+    seeds = {len({run.config["seed"] for run in panel.runs}) for panel in panels}
+    if max(seeds) > 1:
+        notes.append(f"mean and standard deviation over {'up to ' if len(seeds) > 1 else ''}{max(seeds)} seeds")
     if not all(panel.same_size for panel in panels):
         notes.append(f"runs: {size_words([run for panel in panels for run in panel.runs])}")
         if any(panel.marks and not panel.same_size for panel in panels):
             notes.append("published at the paper's size, with pretrained weights")
-    if missing:
-        notes.append(f"no run: {missing} of the paper's {len(exhibit.grid)} settings")
+    lacking = len(on_page(exhibit, words, missing))
+    if lacking:
+        notes.append(f"no run: {lacking} of the paper's {len(on_page(exhibit, words, exhibit.grid))} settings")
     return [line for note in notes for line in textwrap.wrap(note, 64)]
 
 

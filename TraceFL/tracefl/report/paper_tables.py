@@ -1,11 +1,12 @@
 """The paper's tables 1 to 3, each as a grid of texts and as rows of a CSV."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tracefl.report.collected import CollectedRun
 from tracefl.report.grid import Grid
-from tracefl.report.grid_points import GridPoint, point_of
+from tracefl.report.grid_points import GridPoint, point_of, pretty_words
 from tracefl.report.paper import Exhibit, data_words, words_of
 from tracefl.report.published import find_published
 from tracefl.report.settings_words import tell_apart
@@ -43,6 +44,7 @@ def make_table(
         settings = suspects_settings(runs)
         found = [row for row in suspects_rows(settings) if row["rule"] in RULES]
         grid = accuracy_grid(settings, RULES, missing)
+        grid = replace(grid, rows=[[pretty_words(row[0]), *row[1:]] for row in grid.rows])
         return grid, SUSPECTS_COLUMNS, [*found, *missing_suspects_rows(missing)]
     rows = [*_rows(exhibit, runs), *(_missing_row(exhibit, point) for point in missing)]
     places = list(exhibit.grid)

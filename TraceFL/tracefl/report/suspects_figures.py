@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from tracefl.config import fingerprint
 from tracefl.report.faults import fault_name, fault_share, faulty_clients
+from tracefl.report.grid_points import pretty_words
 from tracefl.report.published import published_seconds
 from tracefl.report.style import (
     BLACK,
@@ -90,15 +91,16 @@ def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path) -> list
         return []
     rules = sorted(slowest, key=lambda rule: (slowest[rule], rule))
     published = {rule: theirs for rule, theirs in published_seconds().items() if rule in rules}
-    labels = {label: "\n".join(textwrap.wrap(label, 58)) for label in measured}
+    labels = {label: "\n".join(textwrap.wrap(pretty_words(label), 58)) for label in measured}
+    dodge = 0.6 / len(measured)  # beside each other, so that all are seen
     lines = sum(text.count("\n") + 1 for text in labels.values()) + bool(published)
     with paper_style():
-        figure, ax = plt.subplots(figsize=(COLUMN, 0.55 + 0.16 * len(rules) + 0.13 * lines), layout="constrained")
+        figure, ax = plt.subplots(figsize=(COLUMN, 0.55 + 0.24 * len(rules) + 0.13 * lines), layout="constrained")
         for number, (label, row) in enumerate(measured.items()):
             shown = [rule for rule in rules if rule in row]
             ax.plot(
                 [row[r] for r in shown],
-                [rules.index(r) for r in shown],
+                [rules.index(r) + dodge * (number - (len(measured) - 1) / 2) for r in shown],
                 "osD^v"[number % 5],
                 color=(_PROVENANCE, *_COLOURS)[number % 7],
                 label=labels[label],
