@@ -121,7 +121,9 @@ def _why_not(exhibit: Exhibit, run: CollectedRun) -> str:
     """Return why an exhibit cannot have a run, empty where it can."""
     point = point_of(run.config)
     if exhibit.of_faults:
-        return "" if run.suspects is not None else "looked for no faulty clients"
+        if run.suspects is None:
+            return "looked for no faulty clients"
+        return "had no misprediction to trace" if exhibit.kind == "figure" and not run.suspects.rounds else ""
     if point.fault != NO_FAULT:
         return f"has faulty clients ({point.fault})"
     if run.row["localization_accuracy"] is None:

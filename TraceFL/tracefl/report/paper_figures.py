@@ -167,10 +167,10 @@ def _notes(exhibit: Exhibit, words: str, panels: Sequence[Panel], missing: Seque
     lacking = len(on_page(exhibit, words, missing))
     if lacking:
         notes.append(f"no run: {lacking} of the paper's {len(on_page(exhibit, words, exhibit.grid))} settings")
-    return [line for note in notes for line in textwrap.wrap(note, 64)]
+    return textwrap.wrap("; ".join(notes), 66)
 
 
 def _title(panel: Panel, columns: int) -> list[str]:
     lines = [" ".join(panel.title.split())] if columns == 1 else panel.title.split("\n")
-    wrapped = [part for line in lines for part in textwrap.wrap(line, 66 // columns)]
+    wrapped = [part for line in lines for part in textwrap.wrap(line, 54 // columns)]
     return wrapped if len(wrapped) <= 4 else [*wrapped[:3], f"{wrapped[3]}…"]
