@@ -64,8 +64,36 @@ def test_nothing_is_drawn_of_one_share(panels):
     assert panels((rows(1.0, 0.5), {}, []), (rows(1.0, 0.5), {"clients": [0, 1]}, [])) == {}
 
 
-def test_seconds(tmp_path):
-    assert draw_seconds({"gpt dbpedia_14": {"provenance": 0.1, "instant": 0.0}}, tmp_path / "seconds.png")
-    assert (tmp_path / "seconds.png").stat().st_size > 1000
-    assert not draw_seconds({"gpt dbpedia_14": {}}, tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
+def test_seconds_beside_the_published_ones(tmp_path, monkeypatch):
+    drawn = {}
+    close = plt.close
+
+    def remember(figure):
+        (ax,) = figure.axes
+        rules = [label.get_text() for label in ax.get_yticklabels()]
+        for line in ax.lines:
+            points = [(x, rules[round(y)]) for x, y in zip(*line.get_data(), strict=True)]
+            drawn.setdefault(line.get_label(), []).append(points)
+        close(figure)
+
+    monkeypatch.setattr(plt, "close", remember)
+    measured = {
+        "gpt dbpedia_14, 10 clients": {"provenance": 0.1, "instant": 0.0},
+        "resnet18 mnist, 10 clients": {"provenance": 0.3, "feddebug": 0.2, "artifact": 0.4},
+    }
+    files = draw_seconds(measured, tmp_path / "seconds")
+    assert [file.name for file in files] == ["seconds.png", "seconds.pdf"]
+    assert all(file.stat().st_size > 1000 for file in files)
+    published = drawn.pop("published: mean, quickest and slowest (Figure 6, A100 cluster)")
+    # Figure 6: TraceFL 2.6 to 5.9, on average 3.7 s; FedDebug 1.1 s
+    artifact = [(2.6, "artifact"), (3.7, "artifact"), (5.9, "artifact")]
+    assert published == [artifact, [(1.1, "feddebug")] * 3]
+    assert drawn == {
+        "GPT DBpedia, 10 clients": [[(0.1, "provenance")]],
+        "ResNet-18 MNIST, 10 clients": [[(0.2, "feddebug"), (0.3, "provenance"), (0.4, "artifact")]],
+    }
+
+
+def test_nothing_timed_is_nothing_drawn(tmp_path):
+    assert draw_seconds({"gpt dbpedia_14": {}}, tmp_path / "none") == []
+    assert list(tmp_path.iterdir()) == []
