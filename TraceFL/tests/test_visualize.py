@@ -1,12 +1,11 @@
 """The command that makes the paper's figures and tables, on made folders."""
 
-import csv
 import runpy
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import call_main
+from tests.conftest import call_main, read_csv
 from tests.report.made_exhibits import make_exhibit_run
 from tests.report.made_runs import FLIP, found, make_faulty_run, without_inputs
 from tracefl.report.paper import EXHIBITS
@@ -27,11 +26,6 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def read(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_an_experiment_of_the_app(visualize, tmp_path):
     make_exhibit_run(tmp_path / "results", ROUNDS, "model=resnet18", exp_key="exp_1", seed=1)
     make_exhibit_run(tmp_path / "results", [(0.5, 0.7, 0.3)] * 2, "model=resnet18", exp_key="exp_1", seed=2)
@@ -42,7 +36,7 @@ def test_an_experiment_of_the_app(visualize, tmp_path):
     assert "figure 2: 2 runs; " in out
     assert "no run for 36 of the paper's 36:" in out
     assert "BERT Yahoo Answers, alpha 0.1, 0.2, 0.3" in out
-    drawn = [row for row in read(tmp_path / "results" / "figures" / "figure2.csv") if row["seeds"] == "2"]
+    drawn = [row for row in read_csv(tmp_path / "results" / "figures" / "figure2.csv") if row["seeds"] == "2"]
     assert [(row["round"], float(row["localization_accuracy"])) for row in drawn] == [
         ("1", pytest.approx(0.8)),
         ("2", pytest.approx(0.8)),
@@ -67,7 +61,7 @@ def test_all_of_a_job_script_s_runs(visualize, tmp_path):
     assert files(logs / "figures") == [*pages, "figure2.csv", *seconds, *tables]
     for name in ("figure 3", "figure 4", "figure 5", "table 2"):
         assert f"{name}: {logs} holds no complete run of" in out
-    assert {row["rule"]: row["seconds_per_input"] for row in read(logs / "figures" / "figure6.csv")} == {
+    assert {row["rule"]: row["seconds_per_input"] for row in read_csv(logs / "figures" / "figure6.csv")} == {
         "provenance": "0.1",  # a second for ten inputs
         "feddebug": "0.1",
     }
@@ -98,7 +92,7 @@ def test_what_is_not_complete_is_named_and_not_drawn(visualize, tmp_path):
     for text, words in (("{", "results.json is no JSON"), ("[]", "holds no results"), ("", "results.json is no JSON")):
         assert any(damaged[text].name in line and words in line for line in left_out)
     assert any(faulty.name in line and "has faulty clients" in line for line in left_out)
-    drawn = [row for row in read(logs / "figures" / "figure2.csv") if row["round"]]
+    drawn = [row for row in read_csv(logs / "figures" / "figure2.csv") if row["round"]]
     assert {(row["seeds"], row["localization_accuracy"]) for row in drawn} == {("1", "0.9")}
 
 

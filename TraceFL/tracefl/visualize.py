@@ -1,6 +1,7 @@
 """The paper's figures and tables from one's own runs: ``python visualize_results.py --exp exp_1 --figure 2``.
 
-    --figure N     2, 3, 4, 5 or 6: a picture as PNG and PDF, and what it draws as CSV; may be given more than once
+    --figure N     2, 3, 4, 5 or 6: a picture as PNG and PDF, and what it draws as CSV; may be given more than once.
+                   Figure 2 is over the rounds, a file for each alpha; Figure 5 has a second one over the classes
     --table N      1, 2 or 3: as CSV, Markdown and LaTeX
     --all          all of them
     --exp NAME     the runs of RUNS/NAME, whatever they are; without: those of the figure's own experiments
@@ -52,7 +53,7 @@ def visualize(exhibits: Sequence[Exhibit], root: Path, own: bool, needed: bool, 
         console: Where to say it.
 
     Raises:
-        RecordError: There is no run for it; nothing is written then.
+        RecordError: There is no run for it, and nothing is written; or runs are damaged, and the others are made.
     """
     gathered = gather_runs(root)
     for problem in gathered.damaged:
@@ -73,8 +74,14 @@ def visualize(exhibits: Sequence[Exhibit], root: Path, own: bool, needed: bool, 
     if not chosen:
         raise RecordError(f"{root} holds no complete run of any figure or table; name its experiment with --exp")
     out.mkdir(parents=True, exist_ok=True)
+    problems = []
     for exhibit, runs in chosen:
-        _make(exhibit, runs, out, console)
+        try:
+            _make(exhibit, runs, out, console)
+        except RecordError as error:  # the others are made all the same
+            problems.append(f"{exhibit.kind} {exhibit.number}: {error}")
+    if problems:
+        raise RecordError("; ".join(problems))
 
 
 def _make(exhibit: Exhibit, runs: Sequence[CollectedRun], out: Path, console: Console) -> None:

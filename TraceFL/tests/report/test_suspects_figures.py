@@ -84,7 +84,7 @@ def test_seconds_beside_the_published_ones(tmp_path, monkeypatch):
     files = draw_seconds(measured, tmp_path / "seconds")
     assert [file.name for file in files] == ["seconds.png", "seconds.pdf"]
     assert all(file.stat().st_size > 1000 for file in files)
-    published = drawn.pop("published: mean, quickest and slowest (Figure 6, A100 cluster)")
+    published = drawn.pop("published mean and range (Figure 6, A100 cluster)")
     # Figure 6: TraceFL 2.6 to 5.9, on average 3.7 s; FedDebug 1.1 s
     artifact = [(2.6, "artifact"), (3.7, "artifact"), (5.9, "artifact")]
     assert published == [artifact, [(1.1, "feddebug")] * 3]

@@ -41,6 +41,7 @@ class CollectedRun:
         row: Its setting and what it found, accuracies as fractions, None where nothing was measured.
         suspects: How well each rule found the faulty clients; None where it was not asked.
         rounds: rounds.csv: a row of texts for each round, empty where nothing was measured.
+        path: Its folder.
     """
 
     config: Mapping[str, Any]
@@ -48,6 +49,7 @@ class CollectedRun:
     row: Mapping[str, Any]
     suspects: RunSuspects | None = None
     rounds: Sequence[Mapping[str, str]] = ()
+    path: Path = Path()
 
     def curve(self, column: str) -> dict[int, float | None]:
         """Return a column of rounds.csv: round to value, None where nothing was measured."""
@@ -90,7 +92,7 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
         "published_worst_round_localization_accuracy": published and published.worst_round,
         "published_best_global_accuracy": published and published.best_global,
     }
-    return CollectedRun(config, state, row, suspects, rounds)
+    return CollectedRun(config, state, row, suspects, rounds, folder)
 
 
 def settings_table(runs: Sequence[CollectedRun]) -> Table:

@@ -9,6 +9,7 @@ from tracefl.errors import RecordError
 from tracefl.report.collected import CollectedRun
 from tracefl.report.grid_points import GridPoint
 from tracefl.report.paper import Exhibit
+from tracefl.report.paper_classes import CLASS_COLUMNS, class_rows, draw_classes, read_classes
 from tracefl.report.paper_curves import CURVE_COLUMNS, curve_rows, figure_pages
 from tracefl.report.paper_figures import draw_page
 from tracefl.report.paper_tables import RULES, make_table
@@ -42,14 +43,20 @@ def write_exhibit(
     if exhibit.of_faults:
         return _write_seconds(exhibit, runs, path)
     pages = figure_pages(exhibit, runs)
+    every = [panel for page in pages.values() for panel in page]
+    classes = {" ".join(panel.title.split()): read_classes(panel.runs) for panel in every if exhibit.of_classes}
     written: list[Path] = []
     for words, panels in pages.items():
         name = f"{exhibit.name}-{words.replace(' ', '')}" if len(pages) > 1 else exhibit.name
         written += draw_page(exhibit, words, panels, missing, path.with_name(name))
     csv = path.with_name(f"{path.name}.csv")
-    panels = [panel for page in pages.values() for panel in page]
-    write_atomically(csv, to_csv(CURVE_COLUMNS, curve_rows(exhibit, panels, missing)))
-    return [*written, csv]
+    write_atomically(csv, to_csv(CURVE_COLUMNS, curve_rows(exhibit, every, missing)))
+    written.append(csv)
+    if classes:
+        csv = path.with_name(f"{path.name}-classes.csv")
+        written += [*draw_classes(classes, csv.with_suffix("")), csv]
+        write_atomically(csv, to_csv(CLASS_COLUMNS, class_rows(classes)))
+    return written
 
 
 def _write_table(

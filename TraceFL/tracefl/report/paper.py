@@ -24,6 +24,7 @@ class Exhibit:
         varied: Fields of ``GridPoint`` that its runs vary, beside model and data set.
         over: What a figure's x axis is: ``round`` or one of ``varied``; empty for what has none.
         of_faults: Its runs look for faulty clients.
+        of_classes: It has a page over the classes too.
         borrowed: ``exp_key`` of another figure, whose runs count where they are at one of this one's places.
     """
 
@@ -35,6 +36,7 @@ class Exhibit:
     varied: tuple[str, ...]
     over: str = ""
     of_faults: bool = False
+    of_classes: bool = False
     borrowed: str = ""
 
     @property
@@ -155,6 +157,7 @@ EXHIBITS: dict[str, Exhibit] = {
         Exhibit(
             *("figure", 5, f"{_LOCALIZATION} over many rounds", ("figure5", "exp_3"), _of("scalability", "figure5")),
             *(("num_clients", "num_rounds"), "round"),
+            of_classes=True,
         ),
         Exhibit(
             *("figure", 6, "Seconds that tracing a misprediction takes", ("table1",), JOBS["faulty"], ("alpha",)),

@@ -91,7 +91,7 @@ def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path) -> list
         return []
     rules = sorted(slowest, key=lambda rule: (slowest[rule], rule))
     published = {rule: theirs for rule, theirs in published_seconds().items() if rule in rules}
-    labels = {label: "\n".join(textwrap.wrap(pretty_words(label), 58)) for label in measured}
+    labels = {label: "\n".join(textwrap.wrap(pretty_words(label), 50)) for label in measured}
     dodge = 0.6 / len(measured)  # beside each other, so that all are seen
     lines = sum(text.count("\n") + 1 for text in labels.values()) + bool(published)
     with paper_style():
@@ -107,7 +107,7 @@ def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path) -> list
                 markersize=4,
             )
         for rule, theirs in published.items():
-            name = "published: mean, quickest and slowest (Figure 6, A100 cluster)"
+            name = "published mean and range (Figure 6, A100 cluster)"
             ends = [theirs.lowest or theirs.mean, theirs.mean, theirs.highest or theirs.mean]
             ax.plot(ends, [rules.index(rule)] * 3, "-|", color=BLACK, label=name, markersize=6, linewidth=0.8)
         ax.set_yticks(range(len(rules)), rules)
