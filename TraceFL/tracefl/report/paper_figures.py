@@ -52,8 +52,9 @@ def draw_page(
     with paper_style():
         entries = _legend(exhibit, panels)
         height = rows * (_HEIGHTS[columns] + 0.12 * lines) + 0.13 * -(-len(entries) // 2) + 0.13 * len(notes) + 0.35
+        shared = exhibit.over != "round"  # runs may differ in their rounds
         figure, axes = plt.subplots(
-            rows, columns, figsize=(COLUMN, height), squeeze=False, sharey=True, layout="constrained"
+            rows, columns, figsize=(COLUMN, height), squeeze=False, sharex=shared, sharey=True, layout="constrained"
         )
         for ax, panel in zip(axes.flat, panels, strict=False):
             _draw_panel(ax, exhibit, panel)
