@@ -115,6 +115,13 @@ def test_unfinished_runs_are_named_and_not_in_the_table(collect, tmp_path):
         ("rounds.csv", "round,global_accuracy\n1,0.5\n2,0.6\n", "no 'localization_accuracy'"),
         ("rounds.csv", ",".join(ROUND_COLUMNS) + "\n" + ",".join(["x"] * len(ROUND_COLUMNS)) + "\n", "1 of 2 rounds"),
         ("rounds.csv", ",".join(ROUND_COLUMNS) + ("\n" + ",".join(["x"] * len(ROUND_COLUMNS))) * 2, "float: 'x'"),
+        (
+            "rounds.csv",
+            ",".join(ROUND_COLUMNS) + ("\n" + ",".join(["2"] * len(ROUND_COLUMNS))) * 2,
+            "one after the other",
+        ),
+        ("results.json", "[]", "results.json holds no results"),
+        ("results.json", '{"seed": ', "results.json is no JSON"),
     ],
 )
 def test_a_damaged_run_is_named_and_left_out(collect, tmp_path, file, text, words):

@@ -81,6 +81,8 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
         if state.state == "done":
             _check_results(folder / "results.json")
         row = {"folder": shown_as, "state": state.state, **_setting(config, presets), **_findings(rounds)}
+        if [int(line["round"]) for line in rounds] != list(range(1, len(rounds) + 1)):
+            raise RecordError("rounds.csv does not hold the rounds one after the other")
         published = find_published(point_of(config))
         suspects = read_suspects(folder / "suspects.csv")
     except (KeyError, TypeError, ValueError) as error:  # ValueError: also what is no number, and TraceFL's own

@@ -8,7 +8,7 @@ from rich.console import Console
 from tracefl.errors import RecordError
 from tracefl.report.collected import CollectedRun
 from tracefl.report.grid_points import GridPoint
-from tracefl.report.paper import Exhibit
+from tracefl.report.paper import Exhibit, missing_lines
 from tracefl.report.paper_classes import CLASS_COLUMNS, class_rows, draw_classes, read_classes
 from tracefl.report.paper_curves import CURVE_COLUMNS, curve_rows, figure_pages
 from tracefl.report.paper_figures import draw_page
@@ -41,10 +41,10 @@ def write_exhibit(
     if exhibit.kind == "table":
         return _write_table(exhibit, runs, missing, path, console)
     if exhibit.of_faults:
-        return _write_seconds(exhibit, runs, path)
+        return _write_seconds(exhibit, runs, missing, path)
     pages = figure_pages(exhibit, runs)
     every = [panel for page in pages.values() for panel in page]
-    classes = {" ".join(panel.title.split()): read_classes(panel.runs) for panel in every if exhibit.of_classes}
+    classes = {panel.words: read_classes(panel.runs) for panel in every if exhibit.of_classes}
     written: list[Path] = []
     for words, panels in pages.items():
         name = f"{exhibit.name}-{words.replace(' ', '')}" if len(pages) > 1 else exhibit.name
@@ -73,12 +73,15 @@ def _write_table(
     return written
 
 
-def _write_seconds(exhibit: Exhibit, runs: Sequence[CollectedRun], path: Path) -> list[Path]:
+def _write_seconds(
+    exhibit: Exhibit, runs: Sequence[CollectedRun], missing: Sequence[GridPoint], path: Path
+) -> list[Path]:
     seconds = {
         label: {rule: value for rule, value in row.items() if rule in RULES}
         for label, row in seconds_per_input(suspects_settings(runs)).items()
     }
-    written = draw_seconds(seconds, path)
+    note = f"no run: {len(missing)} of the paper's {len(exhibit.grid)} settings" if missing else ""
+    written = draw_seconds(seconds, path, note)
     if not written:
         raise RecordError(f"{exhibit.kind} {exhibit.number}: no run had a misprediction to trace, so none was timed")
     theirs = published_seconds()
@@ -90,6 +93,8 @@ def _write_seconds(exhibit: Exhibit, runs: Sequence[CollectedRun], path: Path) -
         for label, row in seconds.items()
         for rule, value in row.items()
     ]
+    columns = tuple(rows[0])
+    rows += [{columns[0]: f"no run: {line}"} for line in missing_lines(exhibit, missing)]
     written.append(path.with_name(f"{path.name}.csv"))
-    write_atomically(written[-1], to_csv(tuple(rows[0]), rows))
+    write_atomically(written[-1], to_csv(columns, rows))
     return written

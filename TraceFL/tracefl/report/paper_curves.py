@@ -55,6 +55,11 @@ class Panel:
     same_size: bool
     ticks: Sequence[float]
 
+    @property
+    def words(self) -> str:
+        """The title on one line."""
+        return " ".join(self.title.split())
+
 
 def figure_pages(exhibit: Exhibit, runs: Sequence[CollectedRun]) -> dict[str, list[Panel]]:
     """Return the panels of a figure over something, in the paper's order, then others.
@@ -99,7 +104,7 @@ def curve_rows(exhibit: Exhibit, panels: Iterable[Panel], missing: Iterable[Grid
             values = {measure: panel.curves[measure].get(x) for measure in MEASURES}
             yield {
                 **_place(point_of(run.config)),
-                "setting": " ".join(panel.title.split()),
+                "setting": panel.words,
                 "provenance": run.row["provenance"],
                 "round": int(x) if exhibit.over == "round" else None,
                 "seeds": max((value.seeds for value in values.values() if value), default=0),

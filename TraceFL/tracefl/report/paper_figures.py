@@ -172,6 +172,6 @@ def _notes(exhibit: Exhibit, words: str, panels: Sequence[Panel], missing: Seque
 
 
 def _title(panel: Panel, columns: int) -> list[str]:
-    lines = [" ".join(panel.title.split())] if columns == 1 else panel.title.split("\n")
+    lines = [panel.words] if columns == 1 else panel.title.split("\n")
     wrapped = [part for line in lines for part in textwrap.wrap(line, 54 // columns)]
     return wrapped if len(wrapped) <= 4 else [*wrapped[:3], f"{wrapped[3]}…"]

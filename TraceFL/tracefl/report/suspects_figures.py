@@ -73,12 +73,13 @@ def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
     return True
 
 
-def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path) -> list[Path]:
+def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path, note: str = "") -> list[Path]:
     """Draw seconds an input of each rule, on a logarithmic scale, quickest on top: the paper's Figure 6.
 
     Args:
         seconds: Model and data set to rule to seconds.
         path: Of the files, without a suffix.
+        note: Stands above.
 
     Returns:
         The files; none where there was nothing to draw.
@@ -113,6 +114,7 @@ def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path) -> list
         ax.set_yticks(range(len(rules)), rules)
         for tick, rule in zip(ax.get_yticklabels(), rules, strict=True):
             tick.set_fontweight("bold" if rule == "provenance" else "normal")
+        ax.set_title(note, color=GREY)
         ax.set(xscale="log", xlabel="seconds an input", ylim=(len(rules) - 0.4, -0.6))
         ax.grid()
         ax.set_axisbelow(True)
