@@ -117,3 +117,14 @@ def test_size_in_words(tmp_path):
     run = made_run(tmp_path, [(0.5, 0.9, 0.3)] * 2, *DIGITS, num_clients=10)
     other = made_run(tmp_path, [(0.5, 0.9, 0.3)] * 3, *DIGITS, num_clients=20)
     assert size_words([run, other]) == "10 to 20 clients, 10 a round, 2 to 3 rounds"
+    tiny = ("++model.config.layers=[1,1,1,1]", "model.pretrained=false")
+    small = made_run(tmp_path, [(0.5, 0.9, 0.3)] * 2, *DIGITS, *tiny, num_clients=10)
+    assert size_words([small]) == "10 clients, 10 a round, 2 rounds, models of other sizes, random weights"
+
+
+def test_a_smaller_model_is_not_the_published_setting(tmp_path):
+    setting = (*DIGITS[:2], "dataset=mnist")
+    rounds = [(0.5, 0.9, 0.3)] * 50
+    for more in (("model.pretrained=false",), ("++model.config.layers=[1,1,1,1]",)):
+        ((_, (panel,)),) = figure_pages(FIGURE2, [made_run(tmp_path, rounds, *setting, *more)]).items()
+        assert not panel.same_size

@@ -69,7 +69,7 @@ def test_values_chance_and_published_marks_over_alpha(draw, tmp_path):
     (band,) = [band for band in ax.collections if (0.1, pytest.approx(75 - 30 / math.sqrt(2))) in corners(band)]
     assert (0.1, pytest.approx(75 + 30 / math.sqrt(2))) in corners(band)
     for words in (
-        "mean and standard deviation over 2 seeds",
+        "mean ± standard deviation over 2 seeds",
         "runs: 100 clients, 10 a round, 2 rounds; published at the paper's size",
         "no run: 60 of the paper's 60 settings",
     ):
@@ -97,7 +97,7 @@ def test_a_run_beyond_the_paper_has_no_published_marks(draw, tmp_path):
     digits = ("experiment=figure3", "model=resnet18", "dataset=digits")
     figure = draw("figure3", *(made_run(tmp_path, [(0.5, 0.9, 0.3)], *digits, seed=seed) for seed in (1, 2, 3)))
     assert set(lines_of(figure.axes[0])) == {"localization_accuracy", "chance_accuracy", "global_accuracy"}
-    assert "mean and standard deviation over 3 seeds" in texts_of(figure)
+    assert "mean ± standard deviation over 3 seeds" in texts_of(figure)
     assert "published" not in texts_of(figure)
 
 

@@ -44,7 +44,7 @@ class Panel:
         runs: What it is made of.
         curves: Of each of ``MEASURES``: x to mean and spread over seeds; None where nothing was measured.
         marks: Published numbers of the same model and data set.
-        same_size: The runs are of the published setting.
+        same_size: The runs are of the published setting, with the published model and pretrained weights.
         ticks: The x values of the paper's grid and of the runs; empty over rounds.
     """
 
@@ -90,7 +90,8 @@ def size_words(runs: Sequence[CollectedRun]) -> str:
         values = sorted({getattr(point, field) for point in points})
         words.append(f"{values[0]} {name}" if len(values) == 1 else f"{values[0]} to {values[-1]} {name}")
     weights = {bool(run.row["pretrained"]) for run in runs}
-    return ", ".join(words) + (", random weights" if weights == {False} else "")
+    words += ["models of other sizes"] if any(run.config["model"].get("config") for run in runs) else []
+    return ", ".join([*words, "random weights"] if weights == {False} else words)
 
 
 def curve_rows(exhibit: Exhibit, panels: Iterable[Panel], missing: Iterable[GridPoint]) -> Iterator[dict[str, Any]]:
@@ -147,7 +148,8 @@ def _make_panel(exhibit: Exhibit, title: str, runs: Sequence[CollectedRun]) -> P
         runs=runs,
         curves={measure: (_over_rounds if over_rounds else _over)(exhibit, measure, runs) for measure in MEASURES},
         marks=[mark for point in theirs for mark in _marks(exhibit, point)],
-        same_size=set(points) <= set(exhibit.grid),
+        same_size=set(points) <= set(exhibit.grid)
+        and all(run.row["pretrained"] and not run.config["model"].get("config") for run in runs),
         ticks=sorted(ticks),
     )
 

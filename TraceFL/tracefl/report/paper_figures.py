@@ -160,7 +160,7 @@ def _notes(exhibit: Exhibit, words: str, panels: Sequence[Panel], missing: Seque
     notes = [f"Dirichlet {words}"] if words else []
     seeds = {len({run.config["seed"] for run in panel.runs}) for panel in panels}
     if max(seeds) > 1:
-        notes.append(f"mean and standard deviation over {'up to ' if len(seeds) > 1 else ''}{max(seeds)} seeds")
+        notes.append(f"mean ± standard deviation over {'up to ' if len(seeds) > 1 else ''}{max(seeds)} seeds")
     if not all(panel.same_size for panel in panels):
         notes.append(f"runs: {size_words([run for panel in panels for run in panel.runs])}")
         if any(panel.marks and not panel.same_size for panel in panels):
