@@ -54,7 +54,8 @@ class ProvenanceSettings:
 
     Attributes:
         method: What is computed.
-        inputs: ``"correct"`` predictions, ``"mispredicted"`` ones; None for those of a run with faulty clients.
+        inputs: ``"correct"`` predictions, ``"mispredicted"`` ones or ``"all"``, both as the server can tell them apart
+            without knowing of a fault; None for mispredicted ones in a run with faulty clients, else correct ones.
         inputs_per_label: Correctly predicted server inputs of each held label, at least 1.
         max_inputs: Mispredicted server inputs, at least 1.
         every: Rounds between two traced rounds, at least 1.
@@ -65,7 +66,7 @@ class ProvenanceSettings:
     """
 
     method: Method
-    inputs: Literal["correct", "mispredicted"] | None
+    inputs: Literal["correct", "mispredicted", "all"] | None
     inputs_per_label: int
     max_inputs: int
     every: int
@@ -256,6 +257,7 @@ def _check_combinations(
     strategy = config["strategy"]
     if strategy["name"] != "fedprox" and strategy["proximal_mu"]:
         raise ConfigError(f"strategy.proximal_mu={strategy['proximal_mu']} needs strategy=fedprox")
+    _check_selection(strategy, config["provenance"])
     privacy.check_round(config["clients_per_round"])
     if privacy.is_dp_sgd and config["client"]["precision"] != "float32":
         raise ConfigError(f"privacy=dp_sgd needs client.precision=float32, got {config['client']['precision']}")
@@ -267,6 +269,40 @@ def _check_combinations(
         check_exists(model.pretrained)
     check_source(dataset)
     _check_resources(config)
+
+
+def _check_selection(strategy: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    """Refuse a selection by contributions that are not traced, or that say nothing of a client's use."""
+    name = "provenance_selection"
+    keys = ("temperature", "exploration")
+    if strategy["name"] != name:
+        for key in keys:
+            if strategy[key] is not None:
+                raise ConfigError(f"strategy.{key}={strategy[key]} needs strategy={name}")
+        return
+    for key in keys:
+        if strategy[key] is None:
+            raise ConfigError(f"strategy={name} needs strategy.{key}, got null; leave it out for its default")
+    if not provenance["enabled"]:
+        raise ConfigError(
+            f"strategy={name} draws clients by their traced contributions, and provenance=off traces none; "
+            "give provenance=removal, or strategy=fedavg"
+        )
+    if provenance["inputs"] != "all":
+        raise ConfigError(
+            f"strategy={name} weighs correct against wrong predictions, got provenance.inputs={provenance['inputs']}; "
+            "give provenance.inputs=all"
+        )
+    if provenance["target"] == "label":
+        raise ConfigError(
+            f"strategy={name} needs contributions to what is predicted, got provenance.target=label; "
+            "give provenance.target=centered"
+        )
+    if provenance["reference"] == "none":
+        raise ConfigError(
+            f"strategy={name} compares contributions of different rounds, and with provenance.reference=none most of "
+            "each is the same for all clients of a round; give provenance.reference=global"
+        )
 
 
 def _check_resources(config: Mapping[str, Any]) -> None:

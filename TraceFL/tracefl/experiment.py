@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tracefl.config import Settings
+from tracefl.contributions import ContributionLedger
 from tracefl.datasets import save_examples
 from tracefl.environment import describe_environment, peak_memory
 from tracefl.errors import RunStopped
@@ -27,6 +28,7 @@ from tracefl.report.fault_figure import draw_label_counts
 from tracefl.report.figures import draw_run
 from tracefl.rounds import RoundResult
 from tracefl.seeds import derive_seed
+from tracefl.selection import Selection
 from tracefl.server_app import Federation, FederationHooks, FederationPlan
 from tracefl.stopping import StopRequest
 from tracefl.strategy import RoundOutcome
@@ -58,6 +60,7 @@ class Experiment:
         self.num_examples = {client_id: len(examples) for client_id, examples in prepared.data.clients.items()}
         self.tracer = self._tracer()
         self.ledger = self._ledger()
+        self.selection = self._selection()
         self.folder = folder
         self.progress: Progress
         self.observers: tuple[Observer, ...] = ()
@@ -86,9 +89,11 @@ class Experiment:
         self.observers = observers
         self.stop = stop
         self._write_inputs()
-        if self.ledger is not None:
-            for result in self.folder.rounds.results():
+        for result in self.folder.rounds.results():
+            if self.ledger is not None:
                 self.ledger.add_round((*result.client_weights, *result.left_out))
+            if self.selection is not None:
+                self.selection.ledger.add_round(result)
         for note in self.prepared.data.notes:
             log.info("data: %s", note)
         for observer in self.observers:
@@ -137,6 +142,7 @@ class Experiment:
             rounds_done=done,
             num_examples=self.num_examples,
             privacy=self._privacy(),
+            selection=self.selection,
             trainable=tuple(
                 name
                 for name, parameter in self.model.named_parameters(remove_duplicate=False)
@@ -182,6 +188,13 @@ class Experiment:
         }
         assert privacy.target_delta is not None
         return PrivacyLedger(clients, privacy.target_delta)
+
+    def _selection(self) -> Selection | None:
+        """Return what draws the clients by their contributions, None for the other strategies."""
+        strategy = self.settings.config["strategy"]
+        if strategy["name"] != "provenance_selection":
+            return None
+        return Selection(ContributionLedger(), float(strategy["temperature"]), float(strategy["exploration"]))
 
     def _privacy_columns(self, outcome: RoundOutcome) -> dict[str, Any]:
         """Return a row's columns of privacy, None where the run has no such privacy."""
@@ -232,6 +245,8 @@ class Experiment:
         trace = self._trace(record, evaluation.predicted)
         row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds) | self._privacy_columns(outcome)
         result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, dict(outcome.left_out))
+        if self.selection is not None:  # before the next round's clients are drawn
+            self.selection.ledger.add_round(result)
         self._wait_for_writing()
         # while the next round's clients train
         self._writing = self._writer.submit(self.folder.commit, result, outcome.record)
