@@ -51,6 +51,8 @@ class ContributionLedger:
         left_out: Client id to the rounds that it was sampled for and did not count in, ascending.
         rounds: Rounds in all.
         traced_rounds: Those with a traced prediction, ascending.
+        correct_predictions: Traced correct predictions.
+        wrong_predictions: Traced wrong ones.
     """
 
     def __init__(self, results: Iterable[RoundResult] = ()) -> None:
@@ -58,6 +60,8 @@ class ContributionLedger:
         self.left_out: dict[str, list[int]] = {}
         self.rounds = 0
         self.traced_rounds: list[int] = []
+        self.correct_predictions = 0
+        self.wrong_predictions = 0
         self._tallies: dict[tuple[str, bool], dict[int, Tally]] = {}  # (client, correct) to predicted class to tally
         self._sums: dict[tuple[str, bool], Tally] = {}
         for result in results:
@@ -81,6 +85,8 @@ class ContributionLedger:
             if not traced.contributions:
                 raise RecordError(f"round {number} was recorded before contributions were kept; run it again")
             correct = traced.predicted == traced.label
+            self.correct_predictions += correct
+            self.wrong_predictions += not correct
             for client_id, contribution in traced.contributions:
                 of_class = self._tallies.setdefault((client_id, correct), {})
                 of_class[traced.predicted] = of_class.get(traced.predicted, Tally()).plus(contribution)
