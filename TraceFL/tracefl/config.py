@@ -274,7 +274,7 @@ def _check_combinations(
 def _check_selection(strategy: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     """Refuse a selection by contributions that are not traced, or that say nothing of a client's use."""
     name = "provenance_selection"
-    keys = ("temperature", "exploration")
+    keys = ("temperature", "exploration", "wrong_weight")
     if strategy["name"] != name:
         for key in keys:
             if strategy[key] is not None:

@@ -138,6 +138,7 @@ RULES: dict[str, Rule] = {
     "strategy.proximal_mu": _NOT_NEGATIVE,
     "strategy.inputs": dataclasses.replace(_one_of(INPUTS), optional=True),
     "strategy.temperature": _OPTIONAL_ABOVE_0,
+    "strategy.wrong_weight": _OPTIONAL_NOT_NEGATIVE,
     "strategy.exploration": Rule((int, float), lambda v: 0 < v <= 1, "a number in (0, 1]", optional=True),
     "provenance.enabled": _FLAG,
     "provenance.layer_decay": Rule((int, float), lambda v: 0 < v <= 1, "a number in (0, 1]"),

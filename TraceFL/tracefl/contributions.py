@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from tracefl.errors import RecordError
 from tracefl.rounds import RoundResult
 
+WRONG_WEIGHT = 0.5
+"""How much contributions to wrong predictions count in a client's usefulness, unless a run says otherwise."""
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -100,13 +103,19 @@ class ContributionLedger:
         """Return the same by predicted class; classes that were not traced are not in it."""
         return self._tallies.get((client_id, correct), {})
 
-    def usefulness(self, client_id: str) -> float | None:
+    def usefulness(self, client_id: str, wrong_weight: float = WRONG_WEIGHT) -> float | None:
         """Return how much a client speaks for correct predictions and against wrong ones, in logits.
 
-        u_k = C_k - W_k, with C_k client k's mean contribution to the correct predictions of its rounds and W_k that to
-        the wrong ones; a mean over no prediction counts as 0. With ``provenance=removal``, whose T_k is to first order
-        what the logit loses without the client, u_k is what a correct prediction would lose on average, and what a
-        wrong one would gain. A client is measured against the others of its rounds, and holding much data counts.
+        u_k = C_k - wrong_weight * W_k, with C_k client k's mean contribution to the correct predictions of its rounds
+        and W_k that to the wrong ones; a mean over no prediction counts as 0. With ``provenance=removal``, whose T_k
+        is to first order what the logit loses without the client, C_k is what a correct prediction would lose on
+        average, and W_k what a wrong one would. A client is measured against the others of its rounds, and holding
+        much data counts.
+
+        Args:
+            client_id: The client.
+            wrong_weight: At least 0. 1 would be in favour of clients that only unteach: one with random labels lowers
+                whatever the others agree on, wrong predictions too.
 
         Returns:
             None for a client without a traced prediction.
@@ -114,4 +123,4 @@ class ContributionLedger:
         right, wrong = self.tally(client_id, True), self.tally(client_id, False)
         if not right.predictions and not wrong.predictions:
             return None
-        return (right.mean or 0.0) - (wrong.mean or 0.0)
+        return (right.mean or 0.0) - wrong_weight * (wrong.mean or 0.0)

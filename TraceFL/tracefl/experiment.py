@@ -194,7 +194,8 @@ class Experiment:
         strategy = self.settings.config["strategy"]
         if strategy["name"] != "provenance_selection":
             return None
-        return Selection(ContributionLedger(), float(strategy["temperature"]), float(strategy["exploration"]))
+        numbers = (float(strategy[key]) for key in ("temperature", "exploration", "wrong_weight"))
+        return Selection(ContributionLedger(), *numbers)
 
     def _privacy_columns(self, outcome: RoundOutcome) -> dict[str, Any]:
         """Return a row's columns of privacy, None where the run has no such privacy."""

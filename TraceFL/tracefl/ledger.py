@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tracefl.cli import run_tool
-from tracefl.contributions import ContributionLedger
+from tracefl.contributions import WRONG_WEIGHT, ContributionLedger
 from tracefl.errors import ConfigError, RecordError
 from tracefl.report.ledger import LEDGER_COLUMNS, Accounts, as_json, ledger_rows, show
 from tracefl.report.terminal import TerminalConsole
@@ -53,13 +53,14 @@ def read_accounts(folder: Path) -> Accounts:
             f"{folder} has no traced prediction in its {ledger.rounds} rounds, so nothing to account for; run with "
             "provenance=removal provenance.inputs=all"
         )
-    tracer = run.tracer()
+    tracer, weight = run.tracer(), run.config["strategy"].get("wrong_weight")
     return Accounts(
         ledger=ledger,
         client_ids=tuple(map(str, range(len(run.label_counts)))),
         label_names=run.label_names,
         faulty=None if tracer.fault is None else frozenset(tracer.fault.clients),
         method=tracer.provenance.method,
+        wrong_weight=WRONG_WEIGHT if weight is None else weight,
     )
 
 

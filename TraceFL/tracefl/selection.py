@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from tracefl.contributions import ContributionLedger
+from tracefl.contributions import WRONG_WEIGHT, ContributionLedger
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class Selection:
         ledger: The account of the rounds so far; whoever runs the rounds adds to it.
         temperature: Above 0, in standard deviations of the usefulness: low follows it closely.
         exploration: Share in (0, 1] of the probability that is spread evenly.
+        wrong_weight: At least 0, see ``ContributionLedger.usefulness``.
     """
 
     ledger: ContributionLedger
     temperature: float
     exploration: float
+    wrong_weight: float = WRONG_WEIGHT
 
     def draw(self, client_ids: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
         """Draw a round's clients.
@@ -41,7 +43,7 @@ class Selection:
             count: How many, at most as many as there are.
             seed: Of this round.
         """
-        usefulness = {client_id: self.ledger.usefulness(client_id) for client_id in client_ids}
+        usefulness = {client_id: self.ledger.usefulness(client_id, self.wrong_weight) for client_id in client_ids}
         return draw_clients(selection_probabilities(usefulness, self.temperature, self.exploration), count, seed)
 
 

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tracefl.contributions import ContributionLedger, Tally
+from tracefl.contributions import WRONG_WEIGHT, ContributionLedger, Tally
 from tracefl.provenance import Method
 from tracefl.report.terminal import say
 
@@ -45,6 +45,7 @@ class Accounts:
         label_names: Name of each class.
         faulty: The clients that are known to be faulty; None where nothing is known to be wrong.
         method: How the predictions were traced.
+        wrong_weight: How much contributions to wrong predictions count in the usefulness.
     """
 
     ledger: ContributionLedger
@@ -52,17 +53,22 @@ class Accounts:
     label_names: Sequence[str]
     faulty: frozenset[str] | None
     method: Method
+    wrong_weight: float = WRONG_WEIGHT
+
+    def usefulness(self, client_id: str) -> float | None:
+        """Return a client's usefulness in logits, None without a traced prediction."""
+        return self.ledger.usefulness(client_id, self.wrong_weight)
 
     @property
     def ranked(self) -> list[str]:
         """The clients with a traced prediction, the most useful first."""
-        useful = {k: u for k in self.client_ids if (u := self.ledger.usefulness(k)) is not None}
+        useful = {k: u for k in self.client_ids if (u := self.usefulness(k)) is not None}
         return sorted(useful, key=lambda k: -useful[k])
 
     @property
     def without(self) -> list[str]:
         """The clients of which no prediction was traced."""
-        return [k for k in self.client_ids if self.ledger.usefulness(k) is None]
+        return [k for k in self.client_ids if self.usefulness(k) is None]
 
     def predictions(self, correct: bool) -> int:
         """Return how many correct, or wrong, predictions were traced."""
@@ -91,7 +97,7 @@ def ledger_rows(accounts: Accounts) -> Iterator[dict[str, Any]]:
             "class": ALL,
             **_columns("correct", ledger.tally(client_id, True)),
             **_columns("wrong", ledger.tally(client_id, False)),
-            "usefulness": ledger.usefulness(client_id),
+            "usefulness": accounts.usefulness(client_id),
         }
         for number in sorted({*right, *wrong}):
             yield {
@@ -112,6 +118,7 @@ def as_json(accounts: Accounts) -> dict[str, Any]:
         "correct_predictions": accounts.predictions(True),
         "wrong_predictions": accounts.predictions(False),
         "unit": "logits",
+        "wrong_weight": accounts.wrong_weight,
         "method": asdict(accounts.method),
         "clients": [
             {
@@ -120,7 +127,7 @@ def as_json(accounts: Accounts) -> dict[str, Any]:
                 "rounds": ledger.participation.get(client_id, []),
                 "rounds_left_out": ledger.left_out.get(client_id, []),
                 "rounds_traced": accounts.traced_rounds(client_id),
-                "usefulness": ledger.usefulness(client_id),
+                "usefulness": accounts.usefulness(client_id),
                 "correct": _json(ledger.tally(client_id, True), ledger.by_class(client_id, True), accounts),
                 "wrong": _json(ledger.tally(client_id, False), ledger.by_class(client_id, False), accounts),
             }
@@ -149,7 +156,7 @@ def show(console: Console, accounts: Accounts, name: str, written: Sequence[str]
             str(len(ledger.participation[client_id])),
             *_cells(ledger.tally(client_id, True)),
             *_cells(ledger.tally(client_id, False)),
-            f"{ledger.usefulness(client_id):.3f}",
+            f"{accounts.usefulness(client_id):.3f}",
             end_section=bool(middle) and place == CLIENTS_SHOWN // 2 - 1,
         )
     say(
@@ -165,7 +172,7 @@ def show(console: Console, accounts: Accounts, name: str, written: Sequence[str]
 
 def _notes(accounts: Accounts, middle: int) -> Iterator[str]:
     """Yield what a reader of the table has to know."""
-    yield "usefulness: mean contribution to correct predictions less that to wrong ones"
+    yield f"usefulness: mean contribution to correct ones less {accounts.wrong_weight:g} times that to wrong ones"
     if middle:
         yield f"{middle} more clients between the two parts of the table"
     if accounts.without:

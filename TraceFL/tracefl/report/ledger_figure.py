@@ -75,10 +75,8 @@ def mean_by_class(accounts: Accounts, client_ids: Sequence[str], correct: bool) 
 
 
 def _colours() -> matplotlib.colors.Colormap:
-    """Return purple to orange, told apart by colour-blind readers too, with a grey for what is missing."""
-    colours = plt.get_cmap("PuOr_r").copy()
-    colours.set_bad(_NONE)
-    return colours
+    """Return red to blue, told apart by colour-blind readers too, with a grey for what is missing."""
+    return plt.get_cmap("RdBu").with_extremes(bad=_NONE)
 
 
 def _name_classes(ax: Axes, label_names: Sequence[str]) -> None:
