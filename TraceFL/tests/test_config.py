@@ -126,7 +126,7 @@ def test_presets_are_those_of_the_design(preset, values):
         ([*SELECTION, "strategy.temperature=0"], "strategy.temperature must be a number above 0 or null, got 0"),
         (
             [*SELECTION, "strategy.temperature=null"],
-            "strategy=provenance_selection needs strategy.temperature, got null",
+            "strategy.temperature is null and strategy=provenance_selection needs it",
         ),
         (
             [*SELECTION, "strategy.wrong_weight=-1"],

@@ -6,8 +6,12 @@ from collections import Counter
 
 import pytest
 
+from tests.conftest import TINY, compose_settings
 from tests.ledger_runs import made_results
 from tracefl.contributions import ContributionLedger
+from tracefl.rounds import RoundStore
+from tracefl.runner import run_settings
+from tracefl.seeds import derive_seed
 from tracefl.selection import Selection, draw_clients, selection_probabilities
 
 USEFULNESS = {"0": 0.5, "1": -2.0, "2": None, "3": 1.5, "4": 0.0, "5": None}
@@ -102,3 +106,22 @@ def test_the_weight_of_wrong_predictions_counts():
     probabilities = selection_probabilities(usefulness, 1.0, 0.2)
     assert Selection(ledger, 1.0, 0.2, 3.0).draw(ids, 3, seed=5) == draw_clients(probabilities, 3, 5)
     assert probabilities != selection_probabilities({k: ledger.usefulness(k) for k in ids}, 1.0, 0.2)
+
+
+@pytest.mark.simulation
+@pytest.mark.slow
+def test_a_run_draws_by_what_it_recorded_of_the_rounds_before(tmp_path):
+    own = ("strategy=provenance_selection", "strategy.temperature=0.2", "strategy.exploration=0.05")
+    spread = ("num_clients=8", "num_rounds=4", "dirichlet_alpha=100", "provenance.every=2", "dataset.image_size=16")
+    run_settings(compose_settings(*TINY, *own, *spread, f"log_dir={tmp_path}", "run_name=run", "store=none"))
+    results = list(RoundStore(tmp_path / "default" / "run" / "rounds").results())
+    ids = [str(k) for k in range(8)]
+    usefulness = []
+    for number, result in enumerate(results, start=1):
+        ledger = ContributionLedger(results[: number - 1])
+        expected = Selection(ledger, 0.2, 0.05).draw(ids, 3, derive_seed(42, "sample", number))
+        assert {*result.client_weights, *result.left_out} == set(expected)
+        usefulness.append([ledger.usefulness(k) for k in ids])
+    assert [r.row["inputs_traced"] > 0 for r in results] == [False, True, False, True]
+    assert set(usefulness[0]) == set(usefulness[1]) == {None}  # nothing is traced before the second round
+    assert usefulness[2] == usefulness[3] != usefulness[1]

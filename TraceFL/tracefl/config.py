@@ -23,6 +23,7 @@ from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import Method
 from tracefl.provenance.engine import Precision
 from tracefl.provenance.layers import OPTIONS
+from tracefl.selection import check_selection
 from tracefl.training import TrainingSettings
 
 # Keys that say where and how a run happens, and so change none of its numbers.
@@ -257,7 +258,7 @@ def _check_combinations(
     strategy = config["strategy"]
     if strategy["name"] != "fedprox" and strategy["proximal_mu"]:
         raise ConfigError(f"strategy.proximal_mu={strategy['proximal_mu']} needs strategy=fedprox")
-    _check_selection(strategy, config["provenance"])
+    check_selection(strategy, config["provenance"])
     privacy.check_round(config["clients_per_round"])
     if privacy.is_dp_sgd and config["client"]["precision"] != "float32":
         raise ConfigError(f"privacy=dp_sgd needs client.precision=float32, got {config['client']['precision']}")
@@ -269,40 +270,6 @@ def _check_combinations(
         check_exists(model.pretrained)
     check_source(dataset)
     _check_resources(config)
-
-
-def _check_selection(strategy: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-    """Refuse a selection by contributions that are not traced, or that say nothing of a client's use."""
-    name = "provenance_selection"
-    keys = ("temperature", "exploration", "wrong_weight")
-    if strategy["name"] != name:
-        for key in keys:
-            if strategy[key] is not None:
-                raise ConfigError(f"strategy.{key}={strategy[key]} needs strategy={name}")
-        return
-    for key in keys:
-        if strategy[key] is None:
-            raise ConfigError(f"strategy={name} needs strategy.{key}, got null; leave it out for its default")
-    if not provenance["enabled"]:
-        raise ConfigError(
-            f"strategy={name} draws clients by their traced contributions, and provenance=off traces none; "
-            "give provenance=removal, or strategy=fedavg"
-        )
-    if provenance["inputs"] != "all":
-        raise ConfigError(
-            f"strategy={name} weighs correct against wrong predictions, got provenance.inputs={provenance['inputs']}; "
-            "give provenance.inputs=all"
-        )
-    if provenance["target"] == "label":
-        raise ConfigError(
-            f"strategy={name} needs contributions to what is predicted, got provenance.target=label; "
-            "give provenance.target=centered"
-        )
-    if provenance["reference"] == "none":
-        raise ConfigError(
-            f"strategy={name} compares contributions of different rounds, and with provenance.reference=none most of "
-            "each is the same for all clients of a round; give provenance.reference=global"
-        )
 
 
 def _check_resources(config: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from tracefl.config import Settings
-from tracefl.contributions import ContributionLedger
 from tracefl.datasets import save_examples
 from tracefl.environment import describe_environment, peak_memory
 from tracefl.errors import RunStopped
@@ -28,7 +27,7 @@ from tracefl.report.fault_figure import draw_label_counts
 from tracefl.report.figures import draw_run
 from tracefl.rounds import RoundResult
 from tracefl.seeds import derive_seed
-from tracefl.selection import Selection
+from tracefl.selection import read_selection
 from tracefl.server_app import Federation, FederationHooks, FederationPlan
 from tracefl.stopping import StopRequest
 from tracefl.strategy import RoundOutcome
@@ -60,7 +59,7 @@ class Experiment:
         self.num_examples = {client_id: len(examples) for client_id, examples in prepared.data.clients.items()}
         self.tracer = self._tracer()
         self.ledger = self._ledger()
-        self.selection = self._selection()
+        self.selection = read_selection(settings.config["strategy"])
         self.folder = folder
         self.progress: Progress
         self.observers: tuple[Observer, ...] = ()
@@ -188,14 +187,6 @@ class Experiment:
         }
         assert privacy.target_delta is not None
         return PrivacyLedger(clients, privacy.target_delta)
-
-    def _selection(self) -> Selection | None:
-        """Return what draws the clients by their contributions, None for the other strategies."""
-        strategy = self.settings.config["strategy"]
-        if strategy["name"] != "provenance_selection":
-            return None
-        numbers = (float(strategy[key]) for key in ("temperature", "exploration", "wrong_weight"))
-        return Selection(ContributionLedger(), *numbers)
 
     def _privacy_columns(self, outcome: RoundOutcome) -> dict[str, Any]:
         """Return a row's columns of privacy, None where the run has no such privacy."""

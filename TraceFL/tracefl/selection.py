@@ -15,8 +15,15 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
+from typing import Any
 
+from tracefl.choice_keys import ChoiceKeys
 from tracefl.contributions import WRONG_WEIGHT, ContributionLedger
+from tracefl.errors import ConfigError
+
+_NAME = "provenance_selection"
+_NUMBERS = ("temperature", "exploration", "wrong_weight")
+_KEYS = ChoiceKeys("strategy", {"fedavg": (), "fedprox": (), _NAME: _NUMBERS})
 
 
 @dataclass(frozen=True)
@@ -88,3 +95,49 @@ def draw_clients(probabilities: Mapping[str, float], count: int, seed: int) -> t
     draw = random.Random(seed)
     waits = {client_id: draw.expovariate(1.0) / probability for client_id, probability in probabilities.items()}
     return tuple(sorted(waits, key=lambda client_id: waits[client_id])[:count])
+
+
+def read_selection(strategy: Mapping[str, Any]) -> Selection | None:
+    """Return what draws the clients, with an empty ledger; None for a strategy that draws them at random.
+
+    Args:
+        strategy: The group, checked.
+    """
+    if strategy["name"] != _NAME:
+        return None
+    return Selection(ContributionLedger(), *(float(strategy[key]) for key in _NUMBERS))
+
+
+def check_selection(strategy: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    """Refuse a selection by contributions that are not traced, or that say nothing of a client's use.
+
+    Args:
+        strategy: The group.
+        provenance: The group.
+
+    Raises:
+        ConfigError: The two do not go together, or a key of the selection is missing or not read.
+    """
+    _KEYS.check(strategy["name"], {key: strategy[key] for key in _NUMBERS})
+    if strategy["name"] != _NAME:
+        return
+    if not provenance["enabled"]:
+        raise ConfigError(
+            f"strategy={_NAME} draws clients by their traced contributions, and provenance=off traces none; "
+            "give provenance=removal, or strategy=fedavg"
+        )
+    if provenance["inputs"] != "all":
+        raise ConfigError(
+            f"strategy={_NAME} weighs correct against wrong predictions, got provenance.inputs={provenance['inputs']}; "
+            "give provenance.inputs=all"
+        )
+    if provenance["target"] == "label":
+        raise ConfigError(
+            f"strategy={_NAME} needs contributions to what is predicted, got provenance.target=label; "
+            "give provenance.target=centered"
+        )
+    if provenance["reference"] == "none":
+        raise ConfigError(
+            f"strategy={_NAME} compares contributions of different rounds, and with provenance.reference=none most of "
+            "each is the same for all clients of a round; give provenance.reference=global"
+        )
