@@ -66,7 +66,7 @@ class Tracer:
 
     @property
     def mispredictions(self) -> bool:
-        """Mispredictions are traced; where the settings leave it open, those of a run with faulty clients."""
+        """Mispredictions alone are traced, to find who is faulty; where it is left open, those of a faulty run."""
         if self.provenance.inputs is None:
             return self.fault is not None
         return self.provenance.inputs == "mispredicted"
