@@ -44,8 +44,8 @@ CIRCUMSTANCES = (
 
 
 NO_MISPREDICTIONS = (
-    "look at mispredictions, and none are traced by themselves: that takes provenance other than off, and a fault such as "
-    "fault=label_flip or provenance.inputs=mispredicted"
+    "look at mispredictions, and none are traced by themselves: that takes provenance other than off, and a fault such "
+    "as fault=label_flip or provenance.inputs=mispredicted"
 )
 
 
