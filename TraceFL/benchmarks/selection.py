@@ -45,6 +45,8 @@ def main() -> None:
     runs = [read(folder) for folder in run_folders(parser.parse_args().folder) if (folder / "results.json").exists()]
     settings: dict[str, dict[str, dict[int, Run]]] = {}
     for run in runs:
+        if run.config["strategy"]["name"] not in (RANDOM, SELECTED):
+            continue
         of_strategy = settings.setdefault(setting(run.config), {RANDOM: {}, SELECTED: {}})
         of_strategy[run.config["strategy"]["name"]][run.config["seed"]] = run
     columns = ("setting", "strategy", "seeds", "last round", "mean of rounds", "difference, last", "faulty drawn")
@@ -66,7 +68,9 @@ def main() -> None:
             sys.stdout.write(f"| {' | '.join(cells)} |\n")
     compared = sum(2 * len(s[RANDOM].keys() & s[SELECTED].keys()) for s in settings.values())
     if compared < len(runs):
-        sys.stdout.write(f"\nleft out: {len(runs) - compared} runs whose setting and seed was run with one strategy\n")
+        sys.stdout.write(
+            f"\nleft out: {len(runs) - compared} runs whose setting and seed was not run with both strategies\n"
+        )
 
 
 def read(folder: Path) -> Run:
