@@ -8,9 +8,13 @@ from omegaconf import OmegaConf
 from tests.conftest import compose_config, compose_settings
 from tracefl.cli import CONF, choices, help_text, prepare_overrides
 from tracefl.config import fingerprint, read_settings
+from tracefl.contributions import WRONG_WEIGHT
 from tracefl.errors import ConfigError
 
 GROUPS = ("model", "dataset", "strategy", "privacy", "fault", "provenance", "baselines", "launcher", "experiment")
+
+
+SELECTION = ("strategy=provenance_selection",)
 
 
 @pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in choices(g)])
@@ -29,6 +33,13 @@ def test_every_choice_composes(group, choice):
         overrides += ["fault=label_flip"]
     settings = compose_settings(*overrides)
     assert (settings.provenance is None) == (choice == "off")
+
+
+def test_a_selection_traces_both_kinds_and_weighs_them_as_the_ledger_does():
+    settings = compose_settings(*SELECTION, "fault=label_flip")
+    assert settings.provenance.inputs == "all"
+    assert settings.config["strategy"]["wrong_weight"] == WRONG_WEIGHT
+    assert compose_settings("fault=label_flip").provenance.inputs is None
 
 
 def test_defaults_are_the_embedded_default():
@@ -84,7 +95,10 @@ def test_presets_are_those_of_the_design(preset, values):
         (["strategy.min_clients=5"], "strategy.min_clients=5 is above clients_per_round=4"),
         (["strategy.timeout_seconds=0"], "strategy.timeout_seconds must be a number above 0"),
         (["fault.flip={1: 0, a: 1}", "fault=label_flip"], "fault.flip must be"),
-        (["provenance.inputs=wrong"], "provenance.inputs must be one of correct, mispredicted or null, got 'wrong'"),
+        (
+            ["provenance.inputs=wrong"],
+            "provenance.inputs must be one of correct, mispredicted, all or null, got 'wrong'",
+        ),
         (["provenance.max_inputs=0"], "provenance.max_inputs must be a whole number of at least 1, got 0"),
         (["baselines=fast"], r"baselines.rules=\['artifact'.* look at mispredictions, and none are traced"),
         (["fault=label_flip", "baselines=fast", "provenance=off"], "look at mispredictions, and none are traced"),
@@ -106,8 +120,29 @@ def test_presets_are_those_of_the_design(preset, values):
         (["run_name=a/b"], "run_name must be a folder's name"),
         (["wandb.mode=on"], "wandb.mode must be one of disabled, online, offline"),
         (["log_dir=null"], "log_dir must be text"),
-        (["strategy.name=fedfoo"], "strategy.name must be one of fedavg, fedprox, got 'fedfoo'"),
+        (["strategy.name=fedfoo"], "strategy.name must be one of fedavg, fedprox, provenance_selection, got 'fedfoo'"),
         (["strategy.proximal_mu=0.5"], "strategy.proximal_mu=0.5 needs strategy=fedprox"),
+        (["strategy.temperature=2"], "strategy.temperature=2 needs strategy=provenance_selection"),
+        ([*SELECTION, "strategy.temperature=0"], "strategy.temperature must be a number above 0 or null, got 0"),
+        (
+            [*SELECTION, "strategy.temperature=null"],
+            "strategy.temperature is null and strategy=provenance_selection needs it",
+        ),
+        (
+            [*SELECTION, "strategy.wrong_weight=-1"],
+            "strategy.wrong_weight must be a number of at least 0 or null, got -1",
+        ),
+        ([*SELECTION, "strategy.exploration=0"], r"strategy.exploration must be a number in \(0, 1\] or null, got 0"),
+        (
+            [*SELECTION, "strategy.exploration=1.5"],
+            r"strategy.exploration must be a number in \(0, 1\] or null, got 1.5",
+        ),
+        ([*SELECTION, "provenance=off"], "provenance=off traces none; give provenance=removal"),
+        ([*SELECTION, "provenance.inputs=correct"], "got provenance.inputs=correct; give provenance.inputs=all"),
+        ([*SELECTION, "provenance.inputs=null"], "got provenance.inputs=None; give provenance.inputs=all"),
+        ([*SELECTION, "provenance.target=label"], "got provenance.target=label; give provenance.target=centered"),
+        ([*SELECTION, "provenance=paper"], "give provenance.reference=global"),
+        ([*SELECTION, "strategy.proximal_mu=0.5"], "strategy.proximal_mu=0.5 needs strategy=fedprox"),
         (["privacy.name=zzz"], "privacy.name must be one of central, central_adaptive, dp_sgd, none, got 'zzz'"),
         (["privacy=central", "privacy.noise_multiplier=-1"], "privacy.noise_multiplier must be a number of at least 0"),
         (["privacy=central", "privacy.noise_multiplier=null"], "privacy.noise_multiplier is null and privacy=central"),

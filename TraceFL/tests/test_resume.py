@@ -150,10 +150,19 @@ def test_a_run_killed_after_its_last_round_only_has_to_end(never_stopped, tmp_pa
             "strategy=fedprox",
         ),
         ("privacy=dp_sgd", "privacy.noise_multiplier=1.0", "batch_size=16"),
+        (
+            "strategy=provenance_selection",
+            "strategy.temperature=0.1",
+            "strategy.exploration=0.01",
+            "num_clients=8",
+            "fault=random_labels",
+            "fault.num_clients=3",
+            "store=none",
+        ),
     ],
 )
 def test_what_a_run_carries_over_its_rounds_goes_on(tmp_path, overrides):
-    """The adaptive norm and the epsilon spent, with rounds of which neither weights nor a trace is kept."""
+    """The adaptive norm, the epsilon spent, each client's use; of some rounds neither weights nor a trace is kept."""
     overrides = (*overrides, "num_rounds=4")
 
     def tables(folder):

@@ -102,6 +102,33 @@ def test_correct_predictions_of_a_faulty_run_on_request(model, server):
     assert found.traced[0].top_holder in (True, False)
 
 
+@pytest.mark.parametrize("fault", [None, FLIP])
+def test_correct_and_wrong_predictions_whoever_is_faulty(model, server, fault):
+    found = trace(tracer(fault, "provenance.inputs=all"), model, server)
+    assert [t.input_index for t in found.traced] == list(range(6))
+    right = trace(tracer(None, "provenance.inputs=correct"), model, server).traced
+    wrong = trace(tracer(None, "provenance.inputs=mispredicted"), model, server).traced
+    assert found.traced == tuple(sorted(right + wrong, key=lambda t: t.input_index))
+    assert found.suspects == ()
+
+
+def test_both_kinds_within_their_limits(model, server):
+    limits = ("provenance.inputs=all", "provenance.inputs_per_label=1", "provenance.max_inputs=2")
+    found = trace(tracer(None, *limits), model, server)
+    assert [t.input_index for t in found.traced] == [0, 1, 3, 4]  # of the wrong ones 1, 2, 4, 5 the first and third
+
+
+def test_the_contributions_are_those_of_the_ranking(model, server):
+    # Example 1 is pixel 1 alone, 1.0: predicted 0. Reference W = 0.8 I + 0.2 faulty; the gradient of logit 0 less the
+    # mean of all is (2/3, -1/3, -1/3). Client 1's difference to W on that pixel: 7.2, -3.2, 0; others -1.8, 0.8, 0.
+    found = trace(tracer(None, "provenance.inputs=mispredicted", "provenance.layer_decay=1.0"), model, server)
+    first = found.traced[0]
+    assert [k for k, _ in first.contributions] == [k for k, _ in first.ranking]
+    assert dict(first.contributions) == pytest.approx(
+        {"1": 7.2 * 2 / 3 + 3.2 / 3, "0": -1.8 * 2 / 3 - 0.8 / 3, "2": -1.8 * 2 / 3 - 0.8 / 3}
+    )
+
+
 def test_a_backdoor_is_asked_with_its_trigger(model, server):
     # The trigger makes pixel 2 white; the faulty client was taught that this means class 0.
     backdoor = Fault("backdoor", ("1",), from_round=1, target=0, trigger=Trigger(size=1), share=0.5)

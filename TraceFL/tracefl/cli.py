@@ -55,6 +55,7 @@ def help_text() -> str:
         ("model", "resnet18"),
         ("dataset", "digits"),
         ("strategy", "fedprox"),
+        ("strategy", "provenance_selection"),
         ("privacy", "central"),
         ("fault", "label_flip"),
         ("fault", "backdoor"),

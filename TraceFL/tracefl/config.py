@@ -23,6 +23,7 @@ from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import Method
 from tracefl.provenance.engine import Precision
 from tracefl.provenance.layers import OPTIONS
+from tracefl.selection import check_selection
 from tracefl.training import TrainingSettings
 
 # Keys that say where and how a run happens, and so change none of its numbers.
@@ -43,8 +44,8 @@ CIRCUMSTANCES = (
 
 
 NO_MISPREDICTIONS = (
-    "look at mispredictions, and none are traced: that takes provenance other than off, and a fault such as "
-    "fault=label_flip or provenance.inputs=mispredicted"
+    "look at mispredictions, and none are traced by themselves: that takes provenance other than off, and a fault such "
+    "as fault=label_flip or provenance.inputs=mispredicted"
 )
 
 
@@ -54,7 +55,8 @@ class ProvenanceSettings:
 
     Attributes:
         method: What is computed.
-        inputs: ``"correct"`` predictions, ``"mispredicted"`` ones; None for those of a run with faulty clients.
+        inputs: ``"correct"`` predictions, ``"mispredicted"`` ones or ``"all"``, both as the server can tell them apart
+            without knowing of a fault; None for mispredicted ones in a run with faulty clients, else correct ones.
         inputs_per_label: Correctly predicted server inputs of each held label, at least 1.
         max_inputs: Mispredicted server inputs, at least 1.
         every: Rounds between two traced rounds, at least 1.
@@ -65,7 +67,7 @@ class ProvenanceSettings:
     """
 
     method: Method
-    inputs: Literal["correct", "mispredicted"] | None
+    inputs: Literal["correct", "mispredicted", "all"] | None
     inputs_per_label: int
     max_inputs: int
     every: int
@@ -256,6 +258,7 @@ def _check_combinations(
     strategy = config["strategy"]
     if strategy["name"] != "fedprox" and strategy["proximal_mu"]:
         raise ConfigError(f"strategy.proximal_mu={strategy['proximal_mu']} needs strategy=fedprox")
+    check_selection(strategy, config["provenance"])
     privacy.check_round(config["clients_per_round"])
     if privacy.is_dp_sgd and config["client"]["precision"] != "float32":
         raise ConfigError(f"privacy=dp_sgd needs client.precision=float32, got {config['client']['precision']}")

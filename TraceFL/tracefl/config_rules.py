@@ -12,7 +12,7 @@ from tracefl.provenance.method import METHOD_TARGETS, REFERENCES, WEIGHTINGS
 from tracefl.rounds import DTYPES, KEEPS, KINDS
 from tracefl.training import OPTIMIZERS, PRECISIONS
 
-INPUTS = ("correct", "mispredicted")
+INPUTS = ("correct", "mispredicted", "all")
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,10 @@ RULES: dict[str, Rule] = {
     "strategy.min_clients": _whole(1),
     "strategy.timeout_seconds": _ABOVE_0,
     "strategy.proximal_mu": _NOT_NEGATIVE,
+    "strategy.inputs": dataclasses.replace(_one_of(INPUTS), optional=True),
+    "strategy.temperature": _OPTIONAL_ABOVE_0,
+    "strategy.wrong_weight": _OPTIONAL_NOT_NEGATIVE,
+    "strategy.exploration": Rule((int, float), lambda v: 0 < v <= 1, "a number in (0, 1]", optional=True),
     "provenance.enabled": _FLAG,
     "provenance.layer_decay": Rule((int, float), lambda v: 0 < v <= 1, "a number in (0, 1]"),
     "provenance.weighting": _one_of(WEIGHTINGS),

@@ -27,6 +27,7 @@ from tracefl.report.fault_figure import draw_label_counts
 from tracefl.report.figures import draw_run
 from tracefl.rounds import RoundResult
 from tracefl.seeds import derive_seed
+from tracefl.selection import read_selection
 from tracefl.server_app import Federation, FederationHooks, FederationPlan
 from tracefl.stopping import StopRequest
 from tracefl.strategy import RoundOutcome
@@ -58,6 +59,7 @@ class Experiment:
         self.num_examples = {client_id: len(examples) for client_id, examples in prepared.data.clients.items()}
         self.tracer = self._tracer()
         self.ledger = self._ledger()
+        self.selection = read_selection(settings.config["strategy"])
         self.folder = folder
         self.progress: Progress
         self.observers: tuple[Observer, ...] = ()
@@ -86,9 +88,11 @@ class Experiment:
         self.observers = observers
         self.stop = stop
         self._write_inputs()
-        if self.ledger is not None:
-            for result in self.folder.rounds.results():
+        for result in self.folder.rounds.results():
+            if self.ledger is not None:
                 self.ledger.add_round((*result.client_weights, *result.left_out))
+            if self.selection is not None:
+                self.selection.ledger.add_round(result)
         for note in self.prepared.data.notes:
             log.info("data: %s", note)
         for observer in self.observers:
@@ -137,6 +141,7 @@ class Experiment:
             rounds_done=done,
             num_examples=self.num_examples,
             privacy=self._privacy(),
+            selection=self.selection,
             trainable=tuple(
                 name
                 for name, parameter in self.model.named_parameters(remove_duplicate=False)
@@ -232,6 +237,8 @@ class Experiment:
         trace = self._trace(record, evaluation.predicted)
         row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds) | self._privacy_columns(outcome)
         result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, dict(outcome.left_out))
+        if self.selection is not None:  # before the next round's clients are drawn
+            self.selection.ledger.add_round(result)
         self._wait_for_writing()
         # while the next round's clients train
         self._writing = self._writer.submit(self.folder.commit, result, outcome.record)

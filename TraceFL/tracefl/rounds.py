@@ -140,9 +140,18 @@ class RoundStore:
         """The last recorded round, 0 for none."""
         return max(self._numbers("round.json"), default=0)
 
-    def results(self) -> Iterator[RoundResult]:
-        """Yield every whole round's result, in order."""
+    def results(self, check: bool = False) -> Iterator[RoundResult]:
+        """Yield every whole round's result, in order.
+
+        Args:
+            check: Compare each with its checksum.
+
+        Raises:
+            RecordError: One is damaged.
+        """
         for number in self._numbers("round.json"):
+            if check:
+                self._check(number, "round.json")
             yield _read_result(self._place(number) / "round.json")
 
     def stored_rounds(self) -> list[int]:
@@ -279,6 +288,7 @@ def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {
         "responsible_clients": tuple(fields["responsible_clients"]),
         "ranking": tuple((client_id, score) for client_id, score in fields["ranking"]),
+        "contributions": tuple((client_id, value) for client_id, value in fields.get("contributions", ())),
     }
 
 

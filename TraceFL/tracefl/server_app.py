@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tracefl.errors import RoundFailedError
 from tracefl.privacy import PrivacySettings
+from tracefl.selection import Selection
 from tracefl.strategy import CentralPrivacy, RoundOutcome, Session, make_strategy
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class FederationPlan:
         privacy: What the server clips and how much noise it adds, where it does.
         trainable: Names of the model's trainable parameters.
         rounds_done: Rounds that earlier sessions have done.
+        selection: Draws the clients of ``provenance_selection``, from what ``on_round`` has added to its ledger.
     """
 
     client_ids: Sequence[str]
@@ -58,6 +60,7 @@ class FederationPlan:
     rounds_done: int = 0
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     trainable: Sequence[str] = ()
+    selection: Selection | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class Federation:
             central=CentralPrivacy(plan.privacy, plan.clients_per_round, plan.trainable, plan.seed)
             if plan.privacy.is_central
             else None,
+            selection=plan.selection,
         )
         make_strategy(plan.strategy, session, plan.proximal_mu).start(
             grid=_ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._over),

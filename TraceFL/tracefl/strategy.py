@@ -24,6 +24,7 @@ from tracefl.privacy import PrivacySettings
 from tracefl.privacy.central import effective_noise_multiplier, next_clipping_norm, seeded_numpy
 from tracefl.provenance import RoundRecord
 from tracefl.seeds import derive_seed
+from tracefl.selection import Selection
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Session:
         num_examples: Client id to training examples, where they are known: the longest jobs are sent first.
         rounds_done: Rounds that earlier sessions of the run have done: Flower counts those of this session, from 1.
         central: Clips the clients and adds noise to their average; None without central privacy.
+        selection: Draws the clients of ``provenance_selection``; None for other strategies.
     """
 
     nodes: Mapping[str, int]
@@ -74,6 +76,7 @@ class Session:
     num_examples: Mapping[str, int] = field(default_factory=dict)
     rounds_done: int = 0
     central: "CentralPrivacy | None" = None
+    selection: Selection | None = None
     sampled: tuple[str, ...] = field(default=(), init=False)
     previous: ArrayRecord | None = field(default=None, init=False)
 
@@ -90,15 +93,18 @@ class TracedFedAvg(FedAvg):
         del grid
         session = self.session
         server_round += session.rounds_done
-        everyone = sorted(session.nodes, key=int)
-        draw = random.Random(derive_seed(session.seed, "sample", server_round))
-        session.sampled = tuple(sorted(draw.sample(everyone, session.clients_per_round), key=int))
+        drawn = self.draw_clients(sorted(session.nodes, key=int), derive_seed(session.seed, "sample", server_round))
+        session.sampled = tuple(sorted(drawn, key=int))
         session.previous = arrays
         session.on_sampled(server_round, session.sampled)
         config["server-round"] = server_round
         record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
         longest_first = sorted(session.sampled, key=lambda k: -session.num_examples.get(k, 0))
         return self._construct_messages(record, [session.nodes[k] for k in longest_first], MessageType.TRAIN)
+
+    def draw_clients(self, client_ids: Sequence[str], seed: int) -> Sequence[str]:
+        """Return the clients of the next round, all equally likely, out of those that can take part."""
+        return random.Random(seed).sample(client_ids, self.session.clients_per_round)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -169,6 +175,15 @@ class TracedFedAvg(FedAvg):
 
 class TracedFedProx(FedProx, TracedFedAvg):
     """FedProx (Li et al. 2020): as FedAvg, with a proximal term in the clients' loss."""
+
+
+class ProvenanceSelection(TracedFedAvg):
+    """FedAvg that favours the clients whose contributions to the rounds before were of use, see selection.py."""
+
+    def draw_clients(self, client_ids: Sequence[str], seed: int) -> Sequence[str]:
+        """Return the clients of the next round by their usefulness."""
+        assert self.session.selection is not None
+        return self.session.selection.draw(client_ids, self.session.clients_per_round, seed)
 
 
 class CentralPrivacy:
@@ -303,7 +318,11 @@ class _AdaptiveClipping(DifferentialPrivacyServerSideAdaptiveClipping):
         )
 
 
-STRATEGIES: dict[str, type[TracedFedAvg]] = {"fedavg": TracedFedAvg, "fedprox": TracedFedProx}
+STRATEGIES: dict[str, type[TracedFedAvg]] = {
+    "fedavg": TracedFedAvg,
+    "fedprox": TracedFedProx,
+    "provenance_selection": ProvenanceSelection,
+}
 
 
 def make_strategy(name: str, session: Session, proximal_mu: float = 0.0) -> TracedFedAvg:

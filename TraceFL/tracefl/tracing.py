@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class Tracer:
 
     @property
     def mispredictions(self) -> bool:
-        """Mispredictions are traced; where the settings leave it open, those of a run with faulty clients."""
+        """Mispredictions alone are traced, to find who is faulty; where it is left open, those of a faulty run."""
         if self.provenance.inputs is None:
             return self.fault is not None
         return self.provenance.inputs == "mispredicted"
@@ -115,6 +115,8 @@ class Tracer:
         if not self.mispredictions:
             held = participants.t()[labels]  # (M, K)
             traced = score_inputs(attribution, chosen, labels, held > 0, held, effects)
+            if self.provenance.inputs == "all":
+                traced = tuple(t if t.predicted == t.label else _unchecked(t) for t in traced)
             return RoundTrace(traced, (), provenance_seconds, counterfactual_seconds)
         known = None if faulty is None else faulty.expand(len(chosen), len(ids))
         traced = score_inputs(attribution, chosen, labels, known, None, effects)
@@ -147,7 +149,16 @@ class Tracer:
     def _choose(self, server: Examples, predicted: Tensor, participants: Tensor) -> Tensor:
         """Return the positions of the inputs to trace, ``(M,)``."""
         if not self.mispredictions:
-            return select_inputs(predicted, server.labels, participants, self.provenance.inputs_per_label)
+            right = select_inputs(predicted, server.labels, participants, self.provenance.inputs_per_label)
+            if self.provenance.inputs != "all":
+                return right
+            wrong = select_mispredicted(predicted != server.labels, self.provenance.max_inputs)
+            return torch.cat((right, wrong)).sort().values
         wrong = predicted != server.labels
         misled = wrong if self.fault is None else self.fault.misled(server.labels, predicted)
         return select_mispredicted(misled, self.provenance.max_inputs)
+
+
+def _unchecked(wrong: TracedInput) -> TracedInput:
+    """Return a misprediction without what is known of its label's holders: they are not responsible for it."""
+    return replace(wrong, responsible_clients=(), correct=None, chance=None, top_holder=None)

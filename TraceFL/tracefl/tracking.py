@@ -61,6 +61,7 @@ PROVENANCE_COLUMNS = (
     "top_holder",
     "removal_client",
     "removal_correlation",
+    "contributions",
 )
 
 
@@ -265,8 +266,14 @@ def provenance_rows(server_round: int, traced: Iterable[TracedInput]) -> Iterabl
             **{column: getattr(t, column) for column in PROVENANCE_COLUMNS if column != "round"},
             "round": server_round,
             "responsible_clients": " ".join(t.responsible_clients),
-            "ranking": " ".join(f"{client}:{score:.6g}" for client, score in t.ranking),
+            "ranking": _of_clients(t.ranking),
+            "contributions": _of_clients(t.contributions),
         }
+
+
+def _of_clients(values: Iterable[tuple[str, float]]) -> str:
+    """Return clients and their numbers as text such as ``3:0.75 4:0.25``."""
+    return " ".join(f"{client}:{value:.6g}" for client, value in values)
 
 
 def _csv_parts(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> tuple[str, str]:

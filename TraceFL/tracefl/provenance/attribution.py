@@ -64,5 +64,15 @@ class Attribution:
         """
         if self.contributions.ndim == 3:
             return self.of_class(self.predicted).ranking(i)
-        order = self.contributions[i].argsort(descending=True, stable=True).tolist()
-        return tuple((self.client_ids[k], float(self.scores[i, k])) for k in order)
+        return tuple((self.client_ids[k], float(self.scores[i, k])) for k in self._order(i))
+
+    def ranked_contributions(self, i: int) -> tuple[tuple[str, float], ...]:
+        """Return (client id, contribution) of input ``i``, highest first; of all classes, for the predicted one."""
+        if self.contributions.ndim == 3:
+            return self.of_class(self.predicted).ranked_contributions(i)
+        return tuple((self.client_ids[k], float(self.contributions[i, k])) for k in self._order(i))
+
+    def _order(self, i: int) -> list[int]:
+        """Return the columns of a ``(B, K)`` attribution by input ``i``'s contributions, highest first."""
+        order: list[int] = self.contributions[i].argsort(descending=True, stable=True).tolist()
+        return order

@@ -30,6 +30,8 @@ class TracedInput:
         top_holder: No participant holds more examples of the label than the traced client; None for a misprediction.
         removal_client: Client whose removal lowers the centered logit most; None where it was not computed.
         removal_correlation: Spearman correlation of contributions and removal effects, -1 to 1; None likewise.
+        contributions: (client id, contribution in units of the target, logits), in the order of the ranking; empty in
+            rounds recorded before they were kept.
     """
 
     input_index: int
@@ -44,6 +46,7 @@ class TracedInput:
     top_holder: bool | None
     removal_client: str | None
     removal_correlation: float | None
+    contributions: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def score_inputs(
                 top_holder=None if held is None else bool(held[i, k] == held[i].max()),
                 removal_client=None if effects is None else ids[int(effects[i].argmax())],
                 removal_correlation=None if correlations is None else float(correlations[i]),
+                contributions=attribution.ranked_contributions(i),
             )
         )
     return tuple(rows)

@@ -173,6 +173,7 @@ def _setting(config: Mapping[str, Any], presets: Mapping[str, Method]) -> dict[s
         "num_clients": config["num_clients"],
         "clients_per_round": config["clients_per_round"],
         "num_rounds": config["num_rounds"],
+        "strategy": config["strategy"]["name"],
         "privacy": config["privacy"]["name"],
         "noise_multiplier": noise,
         "clipping_norm": clip,
@@ -221,8 +222,9 @@ def _label(row: Mapping[str, Any]) -> str:
     privacy += "" if row["noise_multiplier"] is None else f" noise {row['noise_multiplier']:g}"
     privacy += "" if row["clipping_norm"] is None else f" clip {row['clipping_norm']:g}"
     fault = "" if row["fault"] == NO_FAULT else f", {row['fault']}"
+    strategy = "" if row["strategy"] == "fedavg" else f" {row['strategy']}"
     weights = "" if row["pretrained"] else ", random weights"  # the published runs have pretrained ones
     return (
         f"{row['experiment']} {row['model']} {row['dataset']} {spread}{privacy}, {row['clients_per_round']} of "
-        f"{row['num_clients']}, {row['num_rounds']} rounds, {row['provenance']}{fault}{weights}"
+        f"{row['num_clients']}, {row['num_rounds']} rounds{strategy}, {row['provenance']}{fault}{weights}"
     )

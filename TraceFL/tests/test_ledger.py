@@ -1,0 +1,205 @@
+"""The account of a run from its folder: files, terminal, JSON, and what is no account."""
+
+import csv
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from tests.conftest import call_main
+from tests.ledger_runs import made_results
+from tests.stored_runs import make_stored_run
+from tracefl.contributions import ContributionLedger
+from tracefl.faults import Fault
+from tracefl.ledger import main, read_accounts
+from tracefl.provenance import RoundRecord
+from tracefl.report.ledger import LEDGER_COLUMNS
+from tracefl.rounds import RoundStore
+
+RESULTS = made_results(num_classes=4)
+
+
+def commit(run, results):
+    weights = {"w": torch.zeros(1)}
+    for result in results:
+        clients = dict.fromkeys(result.client_weights, weights)
+        record = RoundRecord(result.server_round, clients, result.client_weights, weights, weights)
+        RoundStore(run / "rounds").commit(result, record)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of four made rounds, of which the third is not traced; six clients, two of them faulty."""
+    run = make_stored_run(tmp_path_factory.mktemp("made"), rounds=())
+    labels = json.loads((run / "label_counts.json").read_text())
+    (run / "label_counts.json").write_text(json.dumps({**labels, "label_counts": [[1, 1, 1, 1]] * 6}))
+    config = OmegaConf.load(run / "config.yaml")
+    config.fault.name = "label_flip"
+    OmegaConf.save(config, run / "config.yaml")
+    (run / "fault.json").write_text(Fault("label_flip", ("1", "5"), from_round=1, flips={1: 0}, share=1.0).to_json())
+    commit(run, RESULTS)
+    return run
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "run")
+
+
+def call(monkeypatch, capsys, *arguments):
+    return call_main(monkeypatch, capsys, main, "ledger", *arguments)
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_and_the_files(monkeypatch, capsys, run):
+    status, out, err = call(monkeypatch, capsys, run)
+    assert (status, err) == (0, "")
+    ledger = ContributionLedger(RESULTS)
+    right, wrong = ledger.correct_predictions, ledger.wrong_predictions
+    assert f"4 rounds, 3 traced; contributions in logits to {right} correct and {wrong} wrong predictions" in out
+    assert "* faulty: 1 5" in out
+    never = [str(k) for k in range(6) if ledger.usefulness(str(k)) is None]
+    assert "5" in never
+    assert f"without a traced prediction: {len(never)} clients, {' '.join(never)}" in out
+    lines = [line.split() for line in out.splitlines() if len(line.split()) == 9 and line.split()[1].isdigit()]
+    best = sorted(set(map(str, range(6))) - set(never), key=lambda k: -ledger.usefulness(k))
+    assert [line[0].lstrip("*") for line in lines] == best
+    assert [float(line[-1]) for line in lines] == [pytest.approx(ledger.usefulness(k), abs=5e-4) for k in best]
+    assert max(len(line) for line in out.splitlines() if "─" in line) <= 80
+    with Image.open(run / "ledger.png") as picture:
+        assert picture.width > 600
+
+    rows = table(run / "ledger.csv")
+    assert tuple(rows[0]) == LEDGER_COLUMNS
+    whole = {row["client"]: row for row in rows if row["class"] == "all"}
+    assert list(whole) == [str(k) for k in range(6)]
+    for k, row in whole.items():
+        assert row["faulty"] == str(k in ("1", "5"))
+        assert row["rounds"] == " ".join(map(str, ledger.participation.get(k, [])))
+        assert int(row["rounds_traced"]) == len({1, 2, 4} & set(ledger.participation.get(k, [])))
+        for name, correct in (("correct", True), ("wrong", False)):
+            tally = ledger.tally(k, correct)
+            assert int(row[f"{name}_predictions"]) == tally.predictions
+            assert float(row[f"{name}_total"]) == tally.total
+            assert row[f"{name}_mean"] == ("" if tally.mean is None else str(tally.mean))
+    assert (whole["5"]["usefulness"], whole["5"]["rounds"], whole["5"]["correct_predictions"]) == ("", "", "0")
+    classes = [row for row in rows if row["class"] != "all"]
+    assert all(row["class_name"] == ["ant", "bee", "Cat", "dog"][int(row["class"])] for row in classes)
+    for k in ledger.participation:
+        for name in ("correct_predictions", "wrong_predictions"):
+            assert sum(int(row[name]) for row in classes if row["client"] == k) == int(whole[k][name])
+
+
+def test_json_holds_the_same(monkeypatch, capsys, run, tmp_path):
+    files = (f"csv={tmp_path / 'a.csv'}", f"png={tmp_path / 'a.pdf'}")
+    status, out, err = call(monkeypatch, capsys, run, "--json", *files)
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert (found["rounds"], found["rounds_traced"], found["unit"]) == (4, [1, 2, 4], "logits")
+    assert found["method"]["weighting"] == "leave_one_out"
+    rows = table(tmp_path / "a.csv")
+    for client in found["clients"]:
+        own = [row for row in rows if row["client"] == client["client"]]
+        assert own[0]["usefulness"] == ("" if client["usefulness"] is None else str(client["usefulness"]))
+        assert own[0]["rounds"].split() == [str(n) for n in client["rounds"]]
+        for kind in ("correct", "wrong"):
+            assert float(own[0][f"{kind}_total"]) == client[kind]["total"]
+            by_class = {row["class"]: float(row[f"{kind}_total"]) for row in own[1:] if row[f"{kind}_mean"]}
+            assert by_class == {str(c["class"]): c["total"] for c in client[kind]["by_class"]}
+    assert (tmp_path / "a.pdf").exists()
+    assert not (run / "ledger.csv").exists()
+
+
+def test_of_many_clients_the_two_ends_are_shown(monkeypatch, capsys, run):
+    shutil.rmtree(run / "rounds")
+    commit(run, made_results(rounds=40, num_clients=32, num_classes=4, untraced=()))
+    labels = json.loads((run / "label_counts.json").read_text())
+    (run / "label_counts.json").write_text(json.dumps({**labels, "label_counts": [[1, 1, 1, 1]] * 32}))
+    status, out, _ = call(monkeypatch, capsys, run)
+    assert status == 0
+    accounts = read_accounts(run)
+    lines = [line.split() for line in out.splitlines() if len(line.split()) == 9 and line.split()[1].isdigit()]
+    assert [line[0].lstrip("*") for line in lines] == [*accounts.ranked[:10], *accounts.ranked[-10:]]
+    assert f"{len(accounts.ranked) - 20} more clients between the two parts" in out
+
+
+def test_a_kind_of_prediction_that_was_not_traced_is_said(monkeypatch, capsys, run):
+    shutil.rmtree(run / "rounds")
+    made = made_results(rounds=1, num_classes=4)[0]
+    right = tuple(t for t in made.traced if t.label == t.predicted)
+    commit(run, [type(made)(made.row, right, (), made.client_weights, {})])
+    status, out, _ = call(monkeypatch, capsys, run)
+    assert status == 0
+    assert "no wrong prediction was traced, and it counts as 0; provenance.inputs=all traces both kinds" in out
+
+
+def damage(run, number=2):
+    path = run / "rounds" / f"{number:04d}" / "round.json"
+    path.write_text(path.read_text().replace("0.5", "0.6", 1))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda run: (run / "config.yaml").unlink(), "is no run's folder: it has no config.yaml"),
+        (lambda run: (run / "config.yaml").write_text("a: ["), "config.yaml is damaged"),
+        (damage, "round.json is damaged: its checksum is not the one in SHA256SUMS"),
+        (lambda run: (run / "rounds" / "0002" / "round.json").write_text("{"), "round.json is damaged"),
+        (lambda run: shutil.rmtree(run / "rounds" / "0002"), "has 3 of its first 4 rounds; the others are missing"),
+        (lambda run: shutil.rmtree(run / "rounds"), "has no traced prediction in its 0 rounds"),
+        (lambda run: (run / "label_counts.json").unlink(), "it has no label_counts.json"),
+        (lambda run: (run / "fault.json").unlink(), "it has no fault.json"),
+    ],
+)
+def test_a_folder_without_an_account(monkeypatch, capsys, run, spoil, words):
+    spoil(run)
+    status, out, err = call(monkeypatch, capsys, run)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert words in err
+    assert not {"ledger.csv", "ledger.png"} & {path.name for path in run.iterdir()}
+
+
+def test_a_run_without_provenance(monkeypatch, capsys, run):
+    shutil.rmtree(run / "rounds")
+    commit(run, [type(r)(r.row, (), (), r.client_weights, {}) for r in RESULTS])
+    status, _, err = call(monkeypatch, capsys, run)
+    assert status == 2
+    assert "has no traced prediction in its 4 rounds, so nothing to account for; run with provenance=removal" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "'nowhere' is no run's folder"),
+        (["--json"], "no run's folder is given"),
+        ([".", "round=3"], "unknown argument 'round=3'"),
+        ([".", "csv="], "unknown argument 'csv='"),
+        ([".", "png=a.txt"], "png='a.txt': give a file that ends in .png"),
+        ([".", "png=no/a.png"], "there is no folder 'no'"),
+        (["."], "is no run's folder: it has no config.yaml"),
+    ],
+)
+def test_bad_input(monkeypatch, capsys, tmp_path, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call(monkeypatch, capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert words in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ledger", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert "usage: python -m tracefl.ledger" in capsys.readouterr().out

@@ -1,0 +1,203 @@
+"""The account of a run as rows of ledger.csv, as JSON, and as a table in the terminal."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tracefl.contributions import WRONG_WEIGHT, ContributionLedger, Tally
+from tracefl.provenance import Method
+from tracefl.report.terminal import say
+
+ALL = "all"
+CLIENTS_SHOWN = 20
+LEDGER_COLUMNS = (
+    "client",
+    "faulty",
+    "rounds",
+    "rounds_left_out",
+    "rounds_traced",
+    "class",
+    "class_name",
+    "correct_predictions",
+    "correct_total",
+    "correct_mean",
+    "wrong_predictions",
+    "wrong_total",
+    "wrong_mean",
+    "usefulness",
+)
+"""A row for a client and all classes (``class`` is all), then one for each predicted class that was traced. ``rounds``:
+those that it took part in, ``rounds_left_out``: those in which it was sampled and did not count, ``rounds_traced``: how
+many of its rounds have a traced prediction. Totals and means are in logits; a mean over no prediction is empty."""
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """A run's account, and what is needed to read it.
+
+    Attributes:
+        ledger: The account.
+        client_ids: All clients of the run, those that never took part too.
+        label_names: Name of each class.
+        faulty: The clients that are known to be faulty; None where nothing is known to be wrong.
+        method: How the predictions were traced.
+        wrong_weight: How much contributions to wrong predictions count in the usefulness.
+    """
+
+    ledger: ContributionLedger
+    client_ids: Sequence[str]
+    label_names: Sequence[str]
+    faulty: frozenset[str] | None
+    method: Method
+    wrong_weight: float = WRONG_WEIGHT
+
+    def usefulness(self, client_id: str) -> float | None:
+        """Return a client's usefulness in logits, None without a traced prediction."""
+        return self.ledger.usefulness(client_id, self.wrong_weight)
+
+    @property
+    def ranked(self) -> list[str]:
+        """The clients with a traced prediction, the most useful first."""
+        useful = {k: u for k in self.client_ids if (u := self.usefulness(k)) is not None}
+        return sorted(useful, key=lambda k: -useful[k])
+
+    @property
+    def without(self) -> list[str]:
+        """The clients of which no prediction was traced."""
+        return [k for k in self.client_ids if self.usefulness(k) is None]
+
+    def predictions(self, correct: bool) -> int:
+        """Return how many correct, or wrong, predictions were traced."""
+        return self.ledger.correct_predictions if correct else self.ledger.wrong_predictions
+
+    def traced_rounds(self, client_id: str) -> list[int]:
+        """Return the rounds of a client with a traced prediction."""
+        traced = set(self.ledger.traced_rounds)
+        return [n for n in self.ledger.participation.get(client_id, ()) if n in traced]
+
+
+def ledger_rows(accounts: Accounts) -> Iterator[dict[str, Any]]:
+    """Yield the rows of ledger.csv, in the order of the clients and the classes."""
+    ledger = accounts.ledger
+    for client_id in accounts.client_ids:
+        whose = {
+            "client": client_id,
+            "faulty": None if accounts.faulty is None else client_id in accounts.faulty,
+            "rounds": " ".join(map(str, ledger.participation.get(client_id, ()))),
+            "rounds_left_out": " ".join(map(str, ledger.left_out.get(client_id, ()))),
+            "rounds_traced": len(accounts.traced_rounds(client_id)),
+        }
+        right, wrong = ledger.by_class(client_id, True), ledger.by_class(client_id, False)
+        yield {
+            **whose,
+            "class": ALL,
+            **_columns("correct", ledger.tally(client_id, True)),
+            **_columns("wrong", ledger.tally(client_id, False)),
+            "usefulness": accounts.usefulness(client_id),
+        }
+        for number in sorted({*right, *wrong}):
+            yield {
+                **whose,
+                "class": number,
+                "class_name": accounts.label_names[number],
+                **_columns("correct", right.get(number, Tally())),
+                **_columns("wrong", wrong.get(number, Tally())),
+            }
+
+
+def as_json(accounts: Accounts) -> dict[str, Any]:
+    """Return the whole account as JSON holds it; the clients in their order."""
+    ledger = accounts.ledger
+    return {
+        "rounds": ledger.rounds,
+        "rounds_traced": ledger.traced_rounds,
+        "correct_predictions": accounts.predictions(True),
+        "wrong_predictions": accounts.predictions(False),
+        "unit": "logits",
+        "wrong_weight": accounts.wrong_weight,
+        "method": asdict(accounts.method),
+        "clients": [
+            {
+                "client": client_id,
+                "faulty": None if accounts.faulty is None else client_id in accounts.faulty,
+                "rounds": ledger.participation.get(client_id, []),
+                "rounds_left_out": ledger.left_out.get(client_id, []),
+                "rounds_traced": accounts.traced_rounds(client_id),
+                "usefulness": accounts.usefulness(client_id),
+                "correct": _json(ledger.tally(client_id, True), ledger.by_class(client_id, True), accounts),
+                "wrong": _json(ledger.tally(client_id, False), ledger.by_class(client_id, False), accounts),
+            }
+            for client_id in accounts.client_ids
+        ],
+    }
+
+
+def show(console: Console, accounts: Accounts, name: str, written: Sequence[str]) -> None:
+    """Print the account: a line a client, the most useful first, and what it stands on."""
+    ledger, ranked = accounts.ledger, accounts.ranked
+    shown, middle = ranked, 0
+    if len(ranked) > CLIENTS_SHOWN:
+        half = CLIENTS_SHOWN // 2
+        shown, middle = [*ranked[:half], *ranked[-half:]], len(ranked) - 2 * half
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in (
+        *("client", "rounds", "correct\ntraced", "mean", "total"),
+        *("wrong\ntraced", "mean", "total", "usefulness"),
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for place, client_id in enumerate(shown):
+        mark = "*" if client_id in (accounts.faulty or ()) else ""
+        table.add_row(
+            f"{mark}{client_id}",
+            str(len(ledger.participation[client_id])),
+            *_cells(ledger.tally(client_id, True)),
+            *_cells(ledger.tally(client_id, False)),
+            f"{accounts.usefulness(client_id):.3f}",
+            end_section=bool(middle) and place == CLIENTS_SHOWN // 2 - 1,
+        )
+    say(
+        console,
+        f"{name}: {ledger.rounds} rounds, {len(ledger.traced_rounds)} traced; contributions in logits to "
+        f"{accounts.predictions(True)} correct and {accounts.predictions(False)} wrong predictions",
+    )
+    console.print(table)
+    for line in _notes(accounts, middle):
+        say(console, line)
+    say(console, f"by class and with the rounds of each client: {', '.join(written)}")
+
+
+def _notes(accounts: Accounts, middle: int) -> Iterator[str]:
+    """Yield what a reader of the table has to know."""
+    yield f"usefulness: mean contribution to correct ones less {accounts.wrong_weight:g} times that to wrong ones"
+    if middle:
+        yield f"{middle} more clients between the two parts of the table"
+    if accounts.without:
+        yield f"without a traced prediction: {len(accounts.without)} clients, {' '.join(accounts.without)}"
+    if accounts.faulty is not None:
+        yield f"* faulty: {' '.join(sorted(accounts.faulty, key=int))}"
+    for correct, kind in ((True, "correct"), (False, "wrong")):
+        if not accounts.predictions(correct):
+            yield f"no {kind} prediction was traced, and it counts as 0; provenance.inputs=all traces both kinds"
+
+
+def _columns(kind: str, tally: Tally) -> dict[str, Any]:
+    return {f"{kind}_predictions": tally.predictions, f"{kind}_total": tally.total, f"{kind}_mean": tally.mean}
+
+
+def _cells(tally: Tally) -> tuple[str, str, str]:
+    return str(tally.predictions), "-" if tally.mean is None else f"{tally.mean:.3f}", f"{tally.total:.2f}"
+
+
+def _json(tally: Tally, by_class: Mapping[int, Tally], accounts: Accounts) -> dict[str, Any]:
+    def numbers(t: Tally) -> dict[str, Any]:
+        return {"predictions": t.predictions, "total": t.total, "mean": t.mean}
+
+    classes = [
+        {"class": number, "class_name": accounts.label_names[number], **numbers(by_class[number])}
+        for number in sorted(by_class)
+    ]
+    return {**numbers(tally), "by_class": classes}

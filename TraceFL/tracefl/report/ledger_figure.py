@@ -1,0 +1,86 @@
+"""The account of a run as a picture: each client's mean contributions, in all and by predicted class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display needed, none opened
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from tracefl.report.explanation_figure import check_figure_path
+from tracefl.report.ledger import Accounts
+
+__all__ = ["check_figure_path", "draw_ledger", "mean_by_class"]
+
+_MOST_CLIENTS = 40  # rows that can still be told apart
+_KINDS = ((True, "correct", "#0072B2"), (False, "wrong", "#E69F00"))  # Okabe and Ito's blue and orange
+_FAULTY = "#D55E00"
+_NONE = "#DDDDDD"  # nothing was traced
+
+
+def draw_ledger(accounts: Accounts, path: Path) -> None:
+    """Draw the clients with a traced prediction, the most useful first; of many the two ends.
+
+    Args:
+        accounts: With at least one traced prediction.
+        path: The picture, its kind by its suffix.
+    """
+    ranked, ledger = accounts.ranked, accounts.ledger
+    half = _MOST_CLIENTS // 2
+    shown = ranked if len(ranked) <= _MOST_CLIENTS else [*ranked[:half], *ranked[-half:]]
+    classes, rows = len(accounts.label_names), np.arange(len(shown))
+    size = (5.6 + 2 * max(3.0, 0.34 * classes), 2.2 + 0.3 * len(shown))
+    figure, (bars, *maps) = plt.subplots(
+        1, 3, figsize=size, layout="constrained", sharey=True, width_ratios=(4.2, *[max(3.0, 0.34 * classes)] * 2)
+    )
+    for offset, (correct, name, colour) in zip((-0.19, 0.19), _KINDS, strict=True):
+        means = [mean if (mean := ledger.tally(k, correct).mean) is not None else np.nan for k in shown]
+        label = f"{accounts.predictions(correct)} {name} predictions"
+        bars.barh(rows + offset, means, height=0.36, color=colour, label=label)
+    bars.axvline(0, color="black", linewidth=0.8)
+    bars.set(xlabel="mean contribution to a prediction, logits", ylabel="client (rounds it took part in)")
+    bars.set_yticks(rows, [f"{k} ({len(ledger.participation[k])})" for k in shown])
+    bars.invert_yaxis()
+    for text, client_id in zip(bars.get_yticklabels(), shown, strict=True):
+        if client_id in (accounts.faulty or ()):
+            text.set(color=_FAULTY, fontweight="bold")
+    grids = [mean_by_class(accounts, shown, correct) for correct, _, _ in _KINDS]
+    highest = max((float(np.nanmax(np.abs(grid))) for grid in grids if not np.isnan(grid).all()), default=1.0) or 1.0
+    for ax, grid, (_, name, _) in zip(maps, grids, _KINDS, strict=True):
+        ax.set_title(f"by class predicted: {name}", fontsize=10)
+        image = ax.imshow(np.ma.masked_invalid(grid), aspect="auto", cmap=_colours(), vmin=-highest, vmax=highest)
+        _name_classes(ax, accounts.label_names)
+    figure.colorbar(image, ax=maps, label="mean, logits (grey: none traced)", aspect=30, pad=0.02)
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
+    rest = "" if len(shown) == len(ranked) else f", {half} at each end of {len(ranked)}"
+    marked = "; faulty clients in colour" if accounts.faulty else ""
+    figure.suptitle(
+        f"What each client contributed in {ledger.rounds} rounds, the most useful first{rest}{marked}", fontsize=11
+    )
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def mean_by_class(accounts: Accounts, client_ids: Sequence[str], correct: bool) -> np.ndarray:
+    """Return the mean contributions ``(clients, C)`` by predicted class, NaN where none was traced."""
+    grid = np.full((len(client_ids), len(accounts.label_names)), np.nan)
+    for row, client_id in enumerate(client_ids):
+        for number, tally in accounts.ledger.by_class(client_id, correct).items():
+            grid[row, number] = tally.mean
+    return grid
+
+
+def _colours() -> matplotlib.colors.Colormap:
+    """Return red to blue, told apart by colour-blind readers too, with a grey for what is missing."""
+    return plt.get_cmap("RdBu").with_extremes(bad=_NONE)
+
+
+def _name_classes(ax: Axes, label_names: Sequence[str]) -> None:
+    names = [name if len(name) <= 14 else f"{name[:13]}…" for name in label_names]
+    ax.set_xticks(range(len(names)), names)
+    if any(len(name) > 3 for name in names):
+        plt.setp(ax.get_xticklabels(), rotation=60, ha="right", rotation_mode="anchor")
