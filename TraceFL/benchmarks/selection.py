@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tracefl.collect import run_folders
 from tracefl.config import fingerprint
 from tracefl.report.faults import NO_FAULT, describe_fault, faulty_clients
+from tracefl.report.gathered import run_folders
 from tracefl.report.suspects import Measured, over_seeds
 from tracefl.rounds import RoundStore
 from tracefl.tracking import read_config
