@@ -12,7 +12,7 @@ CURVES = (
 """Column of rounds.csv, its name, and the class of its curve."""
 
 WIDTH, HEIGHT = 960, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 40  # margins
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 10, 40  # margins
 _MOST_MARKS = 60  # rounds that still have a mark each
 _TICKS = 12
 

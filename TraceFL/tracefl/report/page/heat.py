@@ -10,6 +10,7 @@ from tracefl.report.page.record import RunRecord
 
 MOST_CLIENTS = 40
 MOST_CLASSES = 40
+_PAGE_WIDTH = 930  # the browser's pixels
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class Cell:
     text: str
     level: float | None
     words: str
+
+    @property
+    def depth(self) -> str:
+        """Class of the colour of its text: on a deep colour it must differ."""
+        level = self.level or 0.0
+        return " deep deepest" if level > 0.85 else " deep" if level > 0.6 else ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,16 @@ class HeatMap:
     most_contributed: float | None
     left_out: tuple[str, ...]
 
+    @property
+    def has_long_names(self) -> bool:
+        """The classes' names do not fit above their columns."""
+        return any(len(name) > 3 for _, name in self.classes)
+
+    @property
+    def cell_width(self) -> int:
+        """Width of a cell in the browser's pixels, so that both maps fit on a page where they can."""
+        return min(44, max(24, _PAGE_WIDTH // (2 * len(self.classes))))
+
 
 def mean_scores(traced: Sequence[TracedInput]) -> dict[tuple[str, int], tuple[float, int]]:
     """Return each client's mean score over the inputs that were predicted as a class, and how many those are.
@@ -78,49 +95,52 @@ def mean_scores(traced: Sequence[TracedInput]) -> dict[tuple[str, int], tuple[fl
 
 
 def heat_map(record: RunRecord) -> HeatMap:
-    """Return a run's two maps; of many clients the faulty ones, then those that contributed most; likewise of classes."""
+    """Return a run's two maps.
+
+    Of many clients the faulty ones are shown, then those that contributed most; of many classes the most predicted.
+    """
     traced = [t for _, t in record.traced]
     means = mean_scores(traced)
-    counts = record.run.label_counts  # (num_clients, C)
+    held = record.run.label_counts.tolist()  # (num_clients, C)
     names = record.run.label_names
     clients, classes = _shown_clients(record, means), _shown_classes(traced, len(names))
     changed = {} if record.fault is None else _changed_labels(record.fault)
-    most_held = max(1, *(int(counts[int(client), c]) for client in clients for c in classes))
-    most_held = max([most_held, *(changed[client][c] for client in clients if client in changed for c in classes)])
-    shown = [means[client, c][0] for client in clients for c in classes if (client, c) in means]
-    most = max(shown, default=None)
-
-    def held(client: str, examples: int, c: int, how: str) -> Cell:
-        words = f"client {client}, {names[c]}: {examples} training examples{how}"
-        return Cell(str(examples) if examples else "", examples / most_held, words)
-
-    def contributed(client: str, c: int) -> Cell:
-        if (client, c) not in means:
-            return Cell("", None, f"client {client}, predicted {names[c]}: no traced input")
-        mean, inputs = means[client, c]
-        level = mean / most if most else 0.0
-        words = f"client {client}, predicted {names[c]}: mean score {mean:.3f} over {inputs} traced inputs"
-        return Cell(f"{mean:.2f}".removeprefix("0"), level, words)
-
+    counted = [held[int(client)][c] for client in clients for c in classes]
+    counted += [changed[client][c] for client in clients if client in changed for c in classes]
+    most_held = max(1, *counted)
+    most = max((means[client, c][0] for client in clients for c in classes if (client, c) in means), default=None)
     rows = []
     for client in clients:
-        own = counts[int(client)].tolist()
-        faulty = client in record.faulty_clients
-        note = "faulty" if faulty else ""
-        cells = tuple(held(client, own[c], c, "") for c in classes)
-        rows.append(Row(client, note, cells, tuple(contributed(client, c) for c in classes)))
+        contributed = tuple(_contributed(client, names[c], means.get((client, c)), most) for c in classes)
+        note = "faulty" if client in record.faulty_clients else ""
+        own = held[int(client)]
+        rows.append(Row(client, note, tuple(_held(client, names[c], own[c], most_held) for c in classes), contributed))
         if client in changed:
-            cells = tuple(held(client, changed[client][c], c, ", by the labels it trains on when faulty") for c in classes)
+            faulty = changed[client]
+            cells = tuple(_held(f"{client} as trained on", names[c], faulty[c], most_held) for c in classes)
             rows.append(Row(client, "as trained on", cells))
     left_out = [
         f"{shown} of {of} {what} are shown: {which}"
         for shown, of, what, which in (
-            (len(clients), len(counts), "clients", "the faulty ones, then those with the most contribution"),
+            (len(clients), len(held), "clients", "the faulty ones, then those with the most contribution"),
             (len(classes), len(names), "classes", "those that were predicted most often"),
         )
         if shown < of
     ]
     return HeatMap(tuple((c, names[c]) for c in classes), tuple(rows), most_held, most, tuple(left_out))
+
+
+def _held(client: str, name: str, examples: int, most: int) -> Cell:
+    words = f"client {client}, {name}: {examples} training examples"
+    return Cell(str(examples) if examples else "", examples / most, words)
+
+
+def _contributed(client: str, name: str, mean: tuple[float, int] | None, most: float | None) -> Cell:
+    if mean is None:
+        return Cell("", None, f"client {client}, predicted {name}: no traced input")
+    score, inputs = mean
+    words = f"client {client}, predicted {name}: mean score {score:.3f} over {inputs} traced inputs"
+    return Cell(f"{score:.2f}".removeprefix("0"), score / most if most else 0.0, words)
 
 
 def _changed_labels(fault: Mapping[str, Any]) -> dict[str, Sequence[int]]:

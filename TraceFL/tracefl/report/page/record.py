@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tracefl.rounds import RoundResult, RoundStore
 from tracefl.run_state import RunState, read_run_state
 from tracefl.stored import StoredRun
 from tracefl.tracing import Tracer
+from tracefl.tracking import ROUND_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ class RunRecord:
         return None if settings is None else Tracer(settings, self.run.label_counts, self.run.fault)
 
 
-def read_record(
-    folder: Path, state: RunState | None = None, environment: Mapping[str, Any] | None = None
-) -> RunRecord:
+def read_record(folder: Path, state: RunState | None = None, environment: Mapping[str, Any] | None = None) -> RunRecord:
     """Read a run's folder.
 
     Args:
@@ -84,7 +83,8 @@ def read_record(
         RecordError: It is no run's, is damaged, or has no recorded round.
     """
     run = StoredRun(folder)
-    rounds = tuple(RoundStore(folder / "rounds").results())
+    none = dict.fromkeys(ROUND_COLUMNS)  # a round that an older version recorded may have fewer
+    rounds = tuple(replace(result, row=none | dict(result.row)) for result in RoundStore(folder / "rounds").results())
     if not rounds:
         raise RecordError(f"{folder} has no recorded round: there is nothing to report yet")
     try:

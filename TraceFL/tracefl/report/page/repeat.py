@@ -82,7 +82,9 @@ def _choose(group: str, values: Mapping[str, Any]) -> str:
     return min(names, key=lambda name: len(_changes(values, offered[name])[0]))  # type: ignore[arg-type]
 
 
-def _changes(config: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], list[str]]:
+def _changes(
+    config: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str = ""
+) -> tuple[dict[str, Any], list[str]]:
     """Return the dotted keys that differ from their defaults with their values, and those that have no default."""
     changed: dict[str, Any] = {}
     unknown: list[str] = []

@@ -65,18 +65,23 @@ def timings(record: RunRecord) -> list[Timing]:
     rounds = len(record.rounds)
     found = []
     for column, what in _PARTS:
-        seconds = sum(result.row[column] for result in record.rounds)
-        found.append(Timing(what, seconds, seconds / rounds, seconds / whole if whole else None))
+        measured = [result.row[column] for result in record.rounds if result.row[column] is not None]
+        if measured:
+            seconds = sum(measured)
+            found.append(Timing(what, seconds, seconds / len(measured), seconds / whole if whole else None))
     rest = 0.0 if whole is None else whole - sum(timing.seconds for timing in found)
     if whole and rest > 0:
-        found.append(Timing("the rest: starting workers, writing, unfinished rounds", rest, rest / rounds, rest / whole))
+        found.append(
+            Timing("the rest: starting workers, writing, unfinished rounds", rest, rest / rounds, rest / whole)
+        )
     return found
 
 
 def seconds_an_input(record: RunRecord) -> float | None:
     """Return seconds of provenance an input, None where none was traced."""
     inputs = len(record.traced)
-    return sum(result.row["provenance_seconds"] for result in record.rounds) / inputs if inputs else None
+    seconds = [result.row["provenance_seconds"] for result in record.rounds]
+    return None if not inputs or None in seconds else sum(seconds) / inputs
 
 
 def state_words(record: RunRecord) -> str:
@@ -106,12 +111,13 @@ def _setting(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "model", ", ".join(filter(None, (str(model["name"]), weights, sizes)))
     spread = f"Dirichlet, alpha {c['dirichlet_alpha']}" if data["partition"] == "dirichlet" else data["partition"]
     yield "data", f"{data['name']} ({data['kind']}s), partition {spread}"
-    yield "clients", f"{c['num_clients']}, of which {c['clients_per_round']} take part in a round; {c['num_rounds']} rounds"
-    yield "strategy", _keys(c["strategy"], {"name", "timeout_seconds"})
     yield (
-        "client's training",
-        f"{client['epochs']} epochs, batches of {c['batch_size']}, {client['optimizer']}, learning rate {client['lr']:g}",
+        "clients",
+        f"{c['num_clients']}, of which {c['clients_per_round']} take part in a round; {c['num_rounds']} rounds",
     )
+    yield "strategy", _keys(c["strategy"], {"name", "timeout_seconds"})
+    optimizer = f"{client['optimizer']}, learning rate {client['lr']:g}"
+    yield "client's training", f"{client['epochs']} epochs, batches of {c['batch_size']}, {optimizer}"
     privacy = c.get("privacy", {"name": "none"})
     yield "privacy", "" if privacy["name"] == "none" else _keys(privacy, {"name"})
     fault = describe_fault(c)

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from tracefl.environment import describe_environment
 from tracefl.errors import one_line
+from tracefl.report import REPORT
 from tracefl.report.faults import describe_fault
 from tracefl.report.page import words
 from tracefl.report.page.chart import CURVES, HEIGHT, WIDTH, rounds_chart
@@ -27,8 +28,6 @@ from tracefl.suspects import mean_suspects
 from tracefl.text_files import write_atomically
 
 log = logging.getLogger(__name__)
-
-REPORT = "report.html"
 
 
 def write_page(folder: Path, path: Path | None = None, record: RunRecord | None = None) -> Path:
@@ -86,39 +85,42 @@ def render(record: RunRecord) -> str:
         "suspicious": [each.server_round for each in suspicious],
         "words": _responsible_words(record),
     }
-    return _environment().get_template("report.html.j2").render(
-        record=record,
-        config=record.config,
-        yaml=OmegaConf.to_yaml(OmegaConf.create(dict(record.config))),
-        name=record.run.folder.resolve().name,
-        state=words.state_words(record),
-        setting=words.setting(record.config),
-        environment=words.environment(record.environment),
-        rows=rows,
-        means={key: words.mean([row[key] for row in rows]) for key in ("localization_accuracy", "chance_accuracy")},
-        traced=len(record.traced),
-        chart=rounds_chart(rows, marked),
-        curves=CURVES,
-        width=WIDTH,
-        height=HEIGHT,
-        heat=heat,
-        long_names=any(len(name) > 3 for _, name in heat.classes),
-        even=words.mean([1 / len(t.ranking) for _, t in record.traced]),
-        fault=None if record.fault is None else describe_fault(record.config),
-        rules=mean_suspects(row for result in record.rounds for row in result.suspects),
-        suspicious={each.server_round: each for each in suspicious},
-        meaning=(MEANING_OF_FAULT, *MEANING) if record.fault is not None else MEANING,
-        inputs=inputs,
-        names=names,
-        data=data,
-        timings=words.timings(record),
-        seconds_an_input=words.seconds_an_input(record),
-        command=repeat_command(record.config),
-        left_out=(*inputs.left_out, *heat.left_out),
-        style=(template / "style.css").read_text(),
-        script=script,
-        # The only script that may run is the page's own, whatever a class or a text says.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            record=record,
+            config=record.config,
+            yaml=OmegaConf.to_yaml(OmegaConf.create(dict(record.config))),
+            name=record.run.folder.resolve().name,
+            state=words.state_words(record),
+            setting=words.setting(record.config),
+            environment=words.environment(record.environment),
+            rows=rows,
+            means={key: words.mean([row[key] for row in rows]) for key in ("localization_accuracy", "chance_accuracy")},
+            traced=len(record.traced),
+            chart=rounds_chart(rows, marked),
+            curves=CURVES,
+            width=WIDTH,
+            height=HEIGHT,
+            heat=heat,
+            even=words.mean([1 / len(t.ranking) for _, t in record.traced]),
+            fault=None if record.fault is None else describe_fault(record.config),
+            rules=mean_suspects(row for result in record.rounds for row in result.suspects),
+            suspicious={each.server_round: each for each in suspicious},
+            meaning=(MEANING_OF_FAULT, *MEANING) if record.fault is not None else MEANING,
+            inputs=inputs,
+            names=names,
+            data=data,
+            timings=words.timings(record),
+            seconds_an_input=words.seconds_an_input(record),
+            command=repeat_command(record.config),
+            left_out=(*inputs.left_out, *heat.left_out),
+            style=(template / "style.css").read_text(),
+            script=script,
+            # The only script that may run is the page's own, whatever a class or a text says.
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
     )
 
 
@@ -136,14 +138,10 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"percent": _percent, "number": _number, "duration": duration}
+    made.filters |= {"percent": percent, "number": _number, "duration": duration}
     return made
 
 
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None or not math.isfinite(fraction) else percent(fraction)
-
-
 def _number(value: Any, digits: int = 2) -> str:
-    """Return a number as text, ``–`` where nothing was measured."""
-    return "–" if value is None else f"{value:.{digits}f}" if math.isfinite(value) else str(value)
+    """Return a number as text, ``-`` where nothing was measured."""
+    return "-" if value is None else f"{value:.{digits}f}" if math.isfinite(value) else str(value)

@@ -4,7 +4,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
   const suspicious = new Set(data.suspicious);
-  const AT_ONCE = 50;
+  const AT_ONCE = 20;
   const BARS = 5;
 
   const all = byId("all-suspicious");
