@@ -1,5 +1,6 @@
 """The chart of the rounds, as SVG that takes its colours from the page."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,7 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int])
         pieces: list[list[Point]] = [[]]
         for row in rows:
             value = row[column]
-            if value is None:
+            if value is None or not math.isfinite(value):
                 pieces.append([])
             else:
                 words = f"round {row['round']}: {name} {100 * value:.1f} %"

@@ -68,9 +68,8 @@ def page_inputs(record: RunRecord, order: Sequence[int]) -> PageInputs:
     all_shown, notes = _pictures(examples, wanted) if are_pictures else _texts(record, examples, wanted)
     shown = within_budget(all_shown, MOST_BYTES)
     if len(shown) < len(wanted):
-        left_out.append(
-            f"{len(shown)} of {len(wanted)} {'pictures' if are_pictures else 'texts'}: the page would be too large"
-        )
+        what = "pictures" if are_pictures else "texts"
+        left_out.append(f"{len(shown)} of {len(wanted)} {what} are on the page, which would be too large with all")
     rows = tuple(_row(server_round, t) for server_round, t in kept)
     return PageInputs(rows, shown, are_pictures, (*left_out, *notes))
 

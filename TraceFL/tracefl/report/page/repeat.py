@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def _groups(base: DictConfig) -> dict[str, str]:
     return {group: str(choice) for group, choice in named.items() if "/" not in group and group not in of_all}
 
 
+@cache
 def _load(group: str, choice: str) -> Any:
     """Return a choice's keys, those of the files that it builds on included."""
     loaded = OmegaConf.load(CONF / group / f"{choice}.yaml")

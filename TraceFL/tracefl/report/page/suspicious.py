@@ -53,7 +53,7 @@ def _reasons(result: RoundResult, before: Mapping[str, Any] | None) -> list[str]
     if localization is not None and chance is not None and localization <= chance < 1:
         reasons.append(f"localization {percent(localization)} at or below chance, {percent(chance)}")
     fall = 0.0 if before is None else _number(before["global_accuracy"]) - _number(row["global_accuracy"])
-    if before is not None and fall >= DROP:
+    if before is not None and round(fall, 9) >= DROP:
         reasons.append(
             f"global accuracy fell from {percent(before['global_accuracy'])} to {percent(row['global_accuracy'])}"
         )
