@@ -101,7 +101,7 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int])
             curves.append(Curve(name, style, kept, len(rows) <= _MOST_MARKS))
         if measured < len(rows):
             gaps.append(f"{name}: {len(rows) - measured} of {len(rows)} rounds have no value")
-    ticks = rounds[:: max(1, -(-len(rounds) // _TICKS))]
+    ticks = _ticks(rounds)
     bands = [(round(x(n) - a_round / 2, 1), round(a_round, 1), n) for n in rounds if n in suspicious]
     return Chart(
         curves=tuple(curves),
@@ -110,3 +110,10 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int])
         bands=tuple(bands),
         gaps=tuple(gaps),
     )
+
+
+def _ticks(rounds: Sequence[int]) -> list[int]:
+    """Return all of few rounds, of many the multiples of a round number."""
+    steps = (factor * 10**power for power in range(9) for factor in (1, 2, 5))
+    step = next(step for step in steps if len(rounds) <= _TICKS * step)
+    return [n for n in rounds if n % step == 0] or [rounds[0]]

@@ -103,10 +103,19 @@ def _pictures(examples: Examples, wanted: Sequence[int]) -> tuple[Iterable[tuple
     return ((index, picture_uri(pixels[index])) for index in wanted), notes
 
 
-def _texts(record: RunRecord, examples: Examples, wanted: Sequence[int]) -> tuple[Iterable[tuple[int, str]], list[str]]:
-    encoder = TextEncoder.load(record.run.folder / "tokenizer")
+def texts_of(record: RunRecord, examples: Examples, wanted: Sequence[int]) -> list[str]:
+    """Return the texts of some examples, as the model sees them.
+
+    Raises:
+        RecordError: The run's tokenizer is missing or damaged.
+    """
     index = torch.tensor(wanted, dtype=torch.int64)
-    texts = encoder.decode({name: tensor[index] for name, tensor in examples.features.items()})
+    encoder = TextEncoder.load(record.run.folder / "tokenizer")
+    return encoder.decode({name: tensor[index] for name, tensor in examples.features.items()})
+
+
+def _texts(record: RunRecord, examples: Examples, wanted: Sequence[int]) -> tuple[Iterable[tuple[int, str]], list[str]]:
+    texts = texts_of(record, examples, wanted)
     cut = sum(len(text) > MOST_CHARACTERS for text in texts)
     notes = [f"{cut} texts are cut after {MOST_CHARACTERS} characters"] if cut else []
     shown = (text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…" for text in texts)

@@ -44,6 +44,12 @@ def suspicious_rounds(rounds: Sequence[RoundResult]) -> list[SuspiciousRound]:
     return sorted(found, key=lambda each: (-len(each.reasons), each.server_round))
 
 
+def reading_order(rounds: Sequence[RoundResult]) -> list[int]:
+    """Return the rounds as they are worth reading: the suspicious ones, then from the last to the first."""
+    first = [each.server_round for each in suspicious_rounds(rounds)]
+    return [*first, *sorted({result.server_round for result in rounds} - set(first), reverse=True)]
+
+
 def _reasons(result: RoundResult, before: Mapping[str, Any] | None) -> list[str]:
     row, reasons = result.row, []
     for suspects in result.suspects:

@@ -21,7 +21,7 @@ from tracefl.report.page.heat import heat_map
 from tracefl.report.page.inputs import page_inputs
 from tracefl.report.page.record import RunRecord, read_record
 from tracefl.report.page.repeat import repeat_command
-from tracefl.report.page.suspicious import MEANING, MEANING_OF_FAULT, suspicious_rounds
+from tracefl.report.page.suspicious import MEANING, MEANING_OF_FAULT, reading_order, suspicious_rounds
 from tracefl.report.terminal import duration, percent
 from tracefl.run_state import read_ended_state
 from tracefl.suspects import mean_suspects
@@ -69,9 +69,7 @@ def render(record: RunRecord) -> str:
     """Return the page of a run as HTML."""
     suspicious = suspicious_rounds(record.rounds)
     marked = {each.server_round for each in suspicious}
-    numbers = [result.server_round for result in record.rounds]
-    order = [*(each.server_round for each in suspicious), *(n for n in reversed(numbers) if n not in marked)]
-    inputs = page_inputs(record, order)
+    inputs = page_inputs(record, reading_order(record.rounds))
     heat = heat_map(record)
     rows = [result.row for result in record.rounds]
     template = files(__package__) / "template"
