@@ -48,7 +48,7 @@ def environment(found: Mapping[str, Any] | None) -> Pairs:
     if found is None:
         return [("versions, hardware", "not recorded: they are written when a run is complete")]
     hardware = found["hardware"]
-    machine = f"{hardware['cpus']} CPUs ({hardware['processor']}), {hardware['torch_threads']} threads of torch"
+    machine = f"CPUs: {hardware['cpus']} ({hardware['processor']}), torch's threads: {hardware['torch_threads']}"
     pairs = [
         ("versions", ", ".join(f"{name} {version}" for name, version in found["versions"].items())),
         ("hardware", f"{hardware['gpu']}, {machine}" if hardware["gpu"] else machine),
