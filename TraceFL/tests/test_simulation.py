@@ -131,7 +131,7 @@ def test_wandb_offline_holds_the_figures_of_the_run(digits):
     assert held["_step"] == 2
     assert (written.parent / "files" / held["report/clients_and_classes/path"]).stat().st_size > 1000
     table = json.loads((written.parent / "files" / held["report/traced_inputs/path"]).read_text())
-    recorded = rows(digits / "provenance.csv")
+    recorded = read_csv(digits / "provenance.csv")
     found = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert len(found) == len(recorded)
     by_input = {(int(row["round"]), int(row["input_index"])): row for row in recorded}
