@@ -101,7 +101,9 @@ def test_a_signal_lets_the_round_finish(never_stopped, tmp_path, number, everyon
     assert json.loads((run / "status.json").read_text())["state"] == "stopped"
     assert len(list((run / "rounds").glob("[0-9]*"))) == int(done) >= 3
     assert not {".work", ".claim"} & {path.name for path in run.iterdir()}
+    assert f"stopped after {done} of {ROUNDS} rounds" in (run / "report.html").read_text()
     assert finish(folder)[0] == 0
+    assert f"complete, {ROUNDS} of {ROUNDS} rounds" in (run / "report.html").read_text()
     assert numbers(folder) == never_stopped
     assert f"going on after round {done}" in (run / "run.log").read_text()
 

@@ -6,7 +6,7 @@ from tests.test_rounds import result
 from tracefl.claim import Claim
 from tracefl.errors import RunStopped, TraceFLError
 from tracefl.progress import Progress
-from tracefl.run_state import StatusFile, read_progress, read_run_state
+from tracefl.run_state import StatusFile, read_ended_state, read_progress, read_run_state
 
 
 @pytest.fixture
@@ -78,3 +78,14 @@ def test_wall_time_adds_up_over_sessions(folder):
 def test_a_damaged_status_is_no_status(folder):
     (folder / "status.json").write_text('{"state":')
     assert read_run_state(folder, 4).state == "stopped"
+
+
+def test_how_a_run_ended_while_its_folder_is_still_held(folder):
+    assert read_ended_state(folder) is None
+    claim = Claim(folder)
+    started(folder).ended(TraceFLError("no\nclient answered"))
+    assert read_run_state(folder, 4).state == "running"
+    ended = read_ended_state(folder)
+    assert (ended.state, ended.rounds_done, ended.num_rounds) == ("failed", 1, 4)
+    assert (ended.error, ended.seconds_left) == ("no client answered", None)
+    claim.release()

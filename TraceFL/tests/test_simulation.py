@@ -43,6 +43,7 @@ def test_a_run_leaves_what_the_design_says(digits):
         "results.json",
         "rounds",
         "rounds.png",
+        "report.html",
         "status.json",
     }
     assert not (digits / ".work").exists()
@@ -61,7 +62,18 @@ def test_a_run_leaves_what_the_design_says(digits):
     assert len(traced) == sum(int(row["inputs_traced"]) for row in table)
     assert all(row["label"] == row["predicted"] for row in traced)
     for path in digits.rglob("*"):
-        assert path.suffix in ("", ".log", ".yaml", ".csv", ".json", ".png", ".safetensors", ".wandb", ".txt"), path
+        assert path.suffix in (
+            "",
+            ".log",
+            ".yaml",
+            ".csv",
+            ".json",
+            ".png",
+            ".html",
+            ".safetensors",
+            ".wandb",
+            ".txt",
+        ), path
 
 
 def test_the_average_is_that_of_the_clients_weighted_by_examples(digits):
@@ -112,6 +124,29 @@ def test_wandb_offline_holds_the_rounds(digits):
         assert [json.loads(step[column]) for step in held] == [float(row[column]) for row in table]
 
 
+def test_wandb_offline_holds_the_figures_of_the_run(digits):
+    (written,) = (digits / "wandb").glob("offline-run-*/run-*.wandb")
+    (last,) = [r.history for r in read_datastore(written) if r.HasField("history") and "report/" in str(r.history)]
+    held = {"/".join(item.nested_key or [item.key]): json.loads(item.value_json) for item in last.item}
+    assert held["_step"] == 2
+    assert (written.parent / "files" / held["report/clients_and_classes/path"]).stat().st_size > 1000
+    table = json.loads((written.parent / "files" / held["report/traced_inputs/path"]).read_text())
+    recorded = read_csv(digits / "provenance.csv")
+    found = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert len(found) == len(recorded)
+    by_input = {(int(row["round"]), int(row["input_index"])): row for row in recorded}
+    for row in found:
+        same = by_input[row["round"], row["input"]]
+        assert (row["label"], row["predicted"], row["traced client"]) == (
+            same["label"],
+            same["predicted"],
+            same["traced_client"],
+        )
+        assert row["score"] == pytest.approx(float(same["score"]))
+        ranked = [entry.split(":")[0] for entry in row["ranked clients"].split()]
+        assert ranked == [entry.split(":")[0] for entry in same["ranking"].split()]
+
+
 def test_the_same_seed_gives_the_same_run_whatever_the_workers(digits, tmp_path):
     again = run(tmp_path, "store=last", "total_cpus=2")
     assert (again / "provenance.csv").read_text() == (digits / "provenance.csv").read_text()
@@ -158,6 +193,7 @@ def test_clients_that_fail_are_left_out_and_the_run_goes_on(misbehaving, tmp_pat
     log = (folder / "run.log").read_text()
     assert "client 2 is left out" in log
     assert json.loads((folder / "results.json").read_text())["clients_left_out"] == 3
+    assert "left out of the average: client 1 (" in (folder / "report.html").read_text()
 
 
 def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(misbehaving, tmp_path):
@@ -170,6 +206,7 @@ def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(misbehaving, tmp_p
     assert {row["round"] for row in read_csv(folder / "provenance.csv")} == {"1"}
     assert retrace(folder)[0] == 1
     assert not (folder / "results.json").exists()
+    assert "failed after 1 of 2 rounds: round 2: 2 of 5 clients answered" in (folder / "report.html").read_text()
     assert "stopped: round 2" in (folder / "run.log").read_text()
     assert not (folder / ".work").exists()
 

@@ -94,6 +94,18 @@ def test_a_resumed_run_goes_on_under_its_id(follow, tmp_path):
     assert len(paths) == 2
 
 
+def test_a_folder_that_cannot_be_read_costs_the_figures_alone(follow, tmp_path, caplog):
+    (tmp_path / "rounds" / "0001").mkdir(parents=True)
+    (tmp_path / "rounds" / "0001" / "round.json").write_text("{")
+    with caplog.at_level(logging.WARNING):
+        follow([1, 2])
+    (record,) = caplog.records
+    assert "W&B got no figures of the whole run" in record.getMessage()
+    (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert sum(record.HasField("history") for record in read_datastore(path)) == 2
+    assert any(record.HasField("exit") for record in read_datastore(path))
+
+
 class StubRun:
     """A W&B run that misbehaves in one of its calls."""
 

@@ -105,7 +105,7 @@ def _text(run: StoredRun, tracer: Tracer, given: str) -> Question:
     encoder = TextEncoder.load(run.folder / "tokenizer")
     encoded = encoder.encode([given], run.config["dataset"]["max_tokens"])
     return Question(
-        "text", given, "the text given", {k: t.long() for k, t in encoded.items()}, text=_decode(encoder, encoded)
+        "text", given, "the text given", {k: t.long() for k, t in encoded.items()}, text=encoder.decode(encoded)[0]
     )
 
 
@@ -120,11 +120,5 @@ def _example(run: StoredRun, tracer: Tracer, given: str) -> Question:
     features = {name: tensor[index] for name, tensor in asked.features.items()}
     if PIXELS in features:
         return Question("input", given, words, inputs, int(labels), pixels=features[PIXELS][0])
-    text = _decode(TextEncoder.load(run.folder / "tokenizer"), features)
+    (text,) = TextEncoder.load(run.folder / "tokenizer").decode(features)
     return Question("input", given, words, inputs, int(labels), text=text)
-
-
-def _decode(encoder: TextEncoder, features: dict[str, Tensor]) -> str:
-    """Return the words that are left of a text, ``(1, T)`` tokens."""
-    kept = features["input_ids"][0][features["attention_mask"][0].bool()]
-    return str(encoder.tokenizer.decode(kept.tolist(), skip_special_tokens=True)).strip()

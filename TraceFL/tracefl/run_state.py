@@ -73,6 +73,14 @@ def read_run_state(folder: Path, num_rounds: int) -> RunState:
     return RunState(state, status.rounds_done, status.num_rounds, status.seconds, left, status.error)
 
 
+def read_ended_state(folder: Path) -> RunState | None:
+    """Return how a run ended that this process has just ended, and whose folder it still holds; None where unknown."""
+    status = _read(folder)
+    if status is None:
+        return None
+    return RunState(status.state, status.rounds_done, status.num_rounds, status.seconds, None, status.error)
+
+
 class StatusFile(Observer):
     """Keeps ``status.json`` in a run's folder up to date."""
 

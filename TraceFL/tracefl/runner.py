@@ -79,6 +79,7 @@ def _run_on(
     """Prepare while Ray and its workers start, then run: whatever can be refused is, before anything is written."""
     with ThreadPoolExecutor(1) as background:
         preparing = background.submit(_prepare, settings, folder)
+        from tracefl.report.page import write_at_end
         from tracefl.server_app import Federation
         from tracefl.simulation import simulate
 
@@ -104,8 +105,11 @@ def _run_on(
                     if folder.is_ours:
                         progress.round_finished(folder.rounds.last_round)  # not one whose writing failed
                         status.ended(error)
+                        if progress.rounds_done:
+                            write_at_end(folder.path, settings.device)
                     raise
                 status.ended(None)
+                write_at_end(folder.path, settings.device)
 
         wait([ray_is_up])
         stop.listen()

@@ -113,6 +113,12 @@ class StoredRun:
         return torch.tensor(self._labels["label_counts"])
 
     @property
+    def fault(self) -> Fault | None:
+        """What some clients do wrong; None where all are honest."""
+        faulty = self.config.get("fault", {"name": "none"})["name"] != "none"  # older folders have no such key
+        return Fault.from_json(self.read_text("fault.json")) if faulty else None
+
+    @property
     def device(self) -> str:
         """Where to compute: the run's device where it is there, for its rounding."""
         return "cuda" if self.config["device"] == "cuda" and torch.cuda.is_available() else "cpu"
@@ -130,10 +136,8 @@ class StoredRun:
         settings = read_provenance(groups["provenance"])
         if settings is None:
             raise ConfigError("provenance.enabled=false traces nothing; give provenance=removal")
-        faulty = self.config.get("fault", {"name": "none"})["name"] != "none"  # older folders have no such key
-        fault = Fault.from_json(self.read_text("fault.json")) if faulty else None
         baselines = read_baselines(groups["baselines"])
-        return Tracer(settings, self.label_counts, fault, baselines, self.config["seed"], self.device)
+        return Tracer(settings, self.label_counts, self.fault, baselines, self.config["seed"], self.device)
 
 
 def _privacy_trace(config: Mapping[str, Any], overrides: Sequence[str]) -> str:

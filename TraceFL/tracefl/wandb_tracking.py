@@ -1,5 +1,8 @@
 """A run on Weights & Biases: its configuration, a step a round with a table of its traced inputs. Only where asked for.
 
+At its end also what report.html shows beside the curves: clients and classes as a picture, and one table of the traced
+inputs of all rounds, with pictures or texts, names of classes and ranked clients, suspicious rounds first.
+
 W&B never stops a run, nor holds it up for long: a thread of its own speaks to it, and what fails is a warning.
 """
 
@@ -13,9 +16,9 @@ from pathlib import Path
 from queue import Full, Queue
 from typing import Any
 
-from tracefl.errors import one_line
+from tracefl.errors import TraceFLError, one_line
 from tracefl.observer import Observer
-from tracefl.rounds import RoundResult
+from tracefl.rounds import RoundResult, RoundStore
 from tracefl.stopping import children_deaf_to_warnings
 from tracefl.tracking import PROVENANCE_COLUMNS, provenance_rows
 
@@ -63,8 +66,8 @@ class WandbTracker(Observer):
         """End the run on W&B; says what W&B did not get."""
         until = time.monotonic() + self._close_seconds
         try:
-            self._calls.put(self._end, timeout=self._close_seconds)
-            self._calls.put(None, timeout=max(0.0, until - time.monotonic()))
+            for call in (self._send_report, self._end, None):
+                self._calls.put(call, timeout=max(0.0, until - time.monotonic()))
         except Full:
             log.debug("W&B is still busy with what it was given before")
         self._thread.join(max(0.0, until - time.monotonic()))
@@ -128,6 +131,19 @@ class WandbTracker(Observer):
         }
         self._run.log({**measured, **suspects, "traced_inputs": table}, step=result.server_round)
         self._sent += 1
+
+    def _send_report(self) -> None:
+        """Send what the run's folder tells of all rounds, in the step of the last one."""
+        if not RoundStore(self._folder / "rounds").last_round:
+            return
+        from tracefl.report.page.media import report_media  # brings matplotlib, which most runs need later
+
+        try:
+            media = report_media(self._folder, self._wandb)
+        except (TraceFLError, OSError) as error:
+            log.warning("W&B got no figures of the whole run: %s", one_line(error))
+            return
+        self._run.log(media)
 
     def _end(self) -> None:
         self._run.finish()

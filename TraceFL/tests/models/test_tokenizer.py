@@ -132,3 +132,15 @@ def test_what_does_not_go_together(tmp_path):
         build_text_encoder(text_settings(), [])
     with pytest.raises(ConfigError, match=r"set model\.tokenizer"):
         build_text_encoder(text_settings(tokenizer=str(tmp_path)), TEXTS)
+
+
+def test_what_is_encoded_is_decoded_without_what_was_cut_and_padded():
+    encoder = build_text_encoder(text_settings("gpt", tokenizer="trained"), TEXTS)
+    text = TEXTS[0].lower()  # as the tokenizer makes it
+    (whole,) = encoder.decode(encoder.encode([text], 64))
+    (cut,) = encoder.decode(encoder.encode([text], 3))
+    assert whole == text
+    assert cut
+    assert text.startswith(cut)
+    assert len(cut) < len(text)
+    assert encoder.decode(encoder.encode([""], 4)) == [""]

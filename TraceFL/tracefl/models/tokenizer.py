@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,16 @@ class TextEncoder:
                 encoded[name][part] = torch.tensor(rows[name], dtype=torch.int32)
         encoded["attention_mask"][:, 0] = 1
         return encoded
+
+    def decode(self, encoded: Mapping[str, Tensor]) -> list[str]:
+        """Return what is left of N texts: the words of their tokens, without special ones.
+
+        Args:
+            encoded: As of ``encode``.
+        """
+        pairs = zip(encoded["input_ids"], encoded["attention_mask"], strict=True)
+        kept = [ids[mask.bool()].tolist() for ids, mask in pairs]
+        return [str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in kept]
 
     def save(self, folder: Path | str) -> None:
         """Write the tokenizer to ``folder`` as JSON files."""

@@ -24,6 +24,7 @@ from rich.table import Table
 from tracefl.environment import peak_memory
 from tracefl.observer import Observer
 from tracefl.progress import Progress as RunProgress
+from tracefl.report import REPORT
 from tracefl.rounds import RoundResult
 
 log = logging.getLogger(__name__)
@@ -184,10 +185,12 @@ def show_run(
     suspects: Mapping[str, Mapping[str, Any]],
     folder: Path,
 ) -> None:
-    """Print a run's table, who was suspected where mispredictions were traced, and where its folder is."""
+    """Print a run's table, who was suspected where mispredictions were traced, and where its report and folder are."""
     console.print(rounds_table(rows, folder.name))
     if suspects:
         console.print(suspects_table(suspects))
+    if (folder / REPORT).exists():
+        console.print(f"report: {folder / REPORT}", soft_wrap=True, highlight=False)
     console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
 
 

@@ -1,0 +1,77 @@
+"""A headless Chromium, started once."""
+
+import contextlib
+import json
+import os
+import shutil
+
+import pytest
+
+PROGRAMS = (("chromium", "chromium-browser", "google-chrome"), ("chromedriver",))
+
+
+class Browser:
+    """A page in Chromium, and what it said and asked for."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def open(self, path):
+        """Open a file; what earlier pages said is forgotten."""
+        for kind in ("browser", "performance"):
+            self.driver.get_log(kind)
+        self.driver.get(path.resolve().as_uri())
+
+    def run(self, script, *arguments):
+        """Return what a script returns."""
+        return self.driver.execute_script(script, *arguments)
+
+    def complaints(self):
+        """Return the console's lines since the page was opened."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requests(self):
+        """Return the addresses that were asked for since the page was opened."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+
+    def text(self, selector):
+        """Return the text of each element."""
+        return self.run("return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector)
+
+    def choose(self, name, value):
+        """Set one of the filters."""
+        self.run(
+            "const field = document.querySelector('#filters').elements[arguments[0]];"
+            "if (field.type === 'checkbox') field.checked = arguments[1]; else field.value = arguments[1];"
+            "field.dispatchEvent(new Event('change', {bubbles: true}))",
+            name,
+            value,
+        )
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    found = [next(filter(None, map(shutil.which, names)), None) for names in PROGRAMS]
+    missing = [names[0] for names, path in zip(PROGRAMS, found, strict=True) if path is None]
+    if missing:
+        message = f"no {', '.join(missing)} here: install chromium and chromium-driver"
+        if os.environ.get("TRACEFL_REQUIRE_CHROMIUM") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = found[0]
+    arguments = ["--headless=new", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1200,900"]
+    arguments += [f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]
+    arguments += ["--no-sandbox"] if os.geteuid() == 0 else []  # which root cannot have
+    for argument in arguments:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(found[1]))
+    driver.set_page_load_timeout(600)
+    yield Browser(driver)
+    with contextlib.suppress(Exception):
+        driver.quit()

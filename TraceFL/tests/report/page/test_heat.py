@@ -1,0 +1,61 @@
+import pytest
+
+from tests.report.page.made_run import COUNTS, FAULT, NAMES, make_run, result, traced_input
+from tracefl.report.page import heat
+from tracefl.report.page.heat import heat_map, mean_scores
+from tracefl.report.page.record import read_record
+
+# Rounds of different clients; predicted classes 0, 0, 1.
+TRACED = (
+    traced_input(0, 0, scores={"0": 0.6, "2": 0.4}),
+    traced_input(1, 0, scores={"3": 0.9, "0": 0.1}),
+    traced_input(2, 2, predicted=1, scores={"2": 1.0, "3": 0.0}),
+)
+
+
+def test_means_by_hand():
+    means = mean_scores(TRACED)
+    assert means["0", 0] == (pytest.approx(0.35), 2)
+    assert means["2", 0] == (pytest.approx(0.4), 1)  # of the one round that it took part in
+    assert means["3", 1] == (0.0, 1)
+    assert ("0", 1) not in means
+
+
+def test_both_maps_have_the_same_clients(tmp_path):
+    found = heat_map(read_record(make_run(tmp_path, [result(1, TRACED[:1]), result(2, TRACED[1:])])))
+    assert [row.name for row in found.rows] == ["0", "1", "2", "3", "4"]
+    assert [name for _, name in found.classes] == list(NAMES)
+    for row, counts in zip(found.rows, COUNTS, strict=True):
+        assert [cell.text for cell in row.held] == [str(count or "") for count in counts]
+        assert [cell.level for cell in row.held] == [count / 9 for count in counts]
+    assert [cell.text for cell in found.rows[0].contributed] == [".35", "", "", ""]
+    assert [cell.level for cell in found.rows[3].contributed] == [
+        pytest.approx(0.9),
+        0.0,
+        None,
+        None,
+    ]  # 0 is not missing
+    assert "no traced input" in found.rows[3].contributed[2].words
+    assert all(cell.level is None for cell in found.rows[1].contributed)  # it took no part
+    assert (found.most_held, found.most_contributed, found.left_out) == (9, 1.0, ())
+
+
+def test_a_faulty_client_has_the_labels_it_trains_on(tmp_path):
+    run = make_run(tmp_path, [result(1)], "fault=label_flip", "fault.clients=[2]", fault=FAULT)
+    found = heat_map(read_record(run))
+    assert [(row.name, row.note) for row in found.rows[2:4]] == [("2", "faulty"), ("2", "as trained on")]
+    assert [cell.text for cell in found.rows[3].held] == ["7", "", "", "2"]
+    assert found.rows[3].contributed == ()
+    assert found.most_contributed is None
+
+
+def test_what_is_left_out_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(heat, "MOST_CLIENTS", 2)
+    monkeypatch.setattr(heat, "MOST_CLASSES", 1)
+    found = heat_map(read_record(make_run(tmp_path, [result(1, TRACED)])))
+    assert [row.name for row in found.rows] == ["2", "3"]  # 1.4 and 0.9 in all, client 0 has 0.7
+    assert found.classes == ((0, "ant"),)
+    assert found.left_out == (
+        "2 of 5 clients are shown: the faulty ones, then those with the most contribution",
+        "1 of 4 classes are shown: those that were predicted most often",
+    )

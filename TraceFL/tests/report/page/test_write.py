@@ -1,0 +1,168 @@
+"""The page as text, the command that writes it, and what happens where it cannot be written."""
+
+import json
+import logging
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from tests.conftest import call_main
+from tests.report.page.made_run import FAULT, NAMES, make_run, result, suspects_row, traced_input
+from tracefl.report.__main__ import main
+from tracefl.report.page import write_at_end, write_page
+
+ROUNDS = (result(1, [traced_input(0)]), result(2))
+
+
+class Page(HTMLParser):
+    """The elements of a page, its text, and the text of its scripts."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.elements, self.words, self.scripts = [], "", []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.words += " "
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.elements and self.elements[-1][0] == "script":
+            self.scripts[-1] += data
+        else:
+            self.words += data
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    return lambda *arguments: call_main(monkeypatch, capsys, main, "report", *arguments)
+
+
+def test_names_are_escaped_everywhere(tmp_path):
+    page = Page(write_page(make_run(tmp_path, ROUNDS)))
+    assert [tag for tag, _ in page.elements].count("script") == 2  # the data and the page's own
+    assert NAMES[1] in page.words
+    assert "</script" not in page.scripts[0]
+    assert json.loads(page.scripts[0])["names"] == list(NAMES)
+    assert [a for tag, a in page.elements if tag == "th" and a.get("title") == f"class 1: {NAMES[1]}"]
+
+
+def test_nothing_is_fetched(tmp_path):
+    path = write_page(make_run(tmp_path, ROUNDS))
+    attributes = [(name, value) for _, found in Page(path).elements for name, value in found.items()]
+    links = [value for name, value in attributes if name in ("href", "src", "action", "data", "poster", "srcset")]
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert not re.search(r"@import|url\(", path.read_text())
+    assert any("default-src 'none'" in str(value) for _, value in attributes)
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "words"),
+    [
+        ("done", None, "complete, 2 of 2 rounds; 40s"),
+        ("stopped", None, "stopped after 2 of 2 rounds; the same command with resume=true goes on; 40s"),
+        ("failed", "no client answered", "failed after 2 of 2 rounds: no client answered; 40s"),
+    ],
+)
+def test_how_the_run_ended(tmp_path, state, error, words):
+    page = Page(write_page(make_run(tmp_path, ROUNDS, state=state, error=error)))
+    assert words in page.words
+    assert ("torch 2.15.0" in page.words) == (state == "done")
+    assert ("not recorded: they are written when a run is complete" in page.words) == (state != "done")
+
+
+def test_localization_never_stands_without_its_chance(tmp_path):
+    words = " ".join(Page(write_page(make_run(tmp_path, ROUNDS))).words.split())
+    assert "100.0% localization accuracy, mean of the rounds; chance 33.3%" in words
+    assert "localization (chance)" in words
+    assert "100.0% (33.3%)" in words
+    assert "- (-)" in words  # round 2 traced nothing
+    assert "localization accuracy: 1 of 2 rounds have no value." in words
+
+
+def test_a_fault_and_its_rules(tmp_path):
+    krum = suspects_row(1) | {"rule": "krum", "seconds": None, "localization_accuracy": None, "note": "too few clients"}
+    rounds = [result(1, [traced_input(0, 1, 0, responsible=("2",))], [suspects_row(1), krum])]
+    run = make_run(tmp_path, rounds, "fault=label_flip", "fault.clients=[2]", "baselines=fast", fault=FAULT)
+    words = " ".join(Page(write_page(run)).words.split())
+    assert "label_flip 100 %, 1 of 5: client 2." in words
+    assert "krum too few clients" in words
+    assert "marks a client that is faulty, in the round" in words
+    assert "python -m tracefl.main fault=label_flip baselines=fast" in words
+
+
+def test_where_the_time_went(tmp_path):
+    words = " ".join(Page(write_page(make_run(tmp_path, ROUNDS))).words.split())
+    assert "training on the clients, and averaging 4.0 2.00 10.0%" in words  # of 40 s
+    assert "the rest: starting workers, writing, unfinished rounds 34.0 17.00 85.0%" in words
+    assert "Provenance took 500.0 ms an input." in words  # 0.25 s in each of two rounds, one input
+
+
+def test_a_round_of_an_older_version(tmp_path):
+    run = make_run(tmp_path, ROUNDS)
+    path = run / "rounds" / "0002" / "round.json"
+    content = json.loads(path.read_text())
+    del content["row"]["counterfactual_seconds"]
+    path.write_text(json.dumps(content))
+    assert "Timings" in Page(write_page(run)).words
+
+
+def test_the_command(call, tmp_path):
+    run = make_run(tmp_path, ROUNDS)
+    assert call(run) == (0, f"report: {run / 'report.html'}\n", "")
+    assert call(run, f"html={tmp_path / 'page.html'}")[0] == 0
+    assert (tmp_path / "page.html").read_bytes() == (run / "report.html").read_bytes()
+
+
+def test_bad_input(call, tmp_path):
+    run = make_run(tmp_path, [])
+    (tmp_path / "empty").mkdir()
+    for arguments, words in (
+        ((tmp_path / "empty",), "is no run's folder"),
+        ((run,), "has no recorded round"),
+        ((run, "round=3"), "unknown argument 'round=3'; usage: python -m tracefl.report"),
+        ((run, "html=/no/such/folder/x.html"), "is no file in a folder that exists"),
+        ((run, f"html={tmp_path}"), "is no file in a folder that exists"),
+    ):
+        status, out, err = call(*arguments)
+        assert (status, out, len(err.splitlines())) == (2, "", 1)
+        assert words in err
+    assert not (run / "report.html").exists()
+
+
+def test_a_damaged_run_is_named(call, tmp_path):
+    run = make_run(tmp_path, ROUNDS)
+    (run / "results.json").write_text("{}")
+    assert "results.json is damaged" in call(run)[2]
+    (run / "results.json").unlink()
+    (run / "server.safetensors").write_bytes(b"x")
+    assert "server.safetensors" in call(run)[2]
+
+
+def test_at_its_end_a_run_says_how_it_ended_and_on_what(tmp_path):
+    run = make_run(tmp_path, ROUNDS, state="failed", error="no client answered")
+    (run / ".claim").write_text("{}")  # it still holds its folder
+    write_at_end(run, "cpu")
+    words = Page(run / "report.html").words
+    assert "failed after 2 of 2 rounds: no client answered" in words
+    assert "python 3" in words
+
+
+def test_a_report_that_cannot_be_written_is_named_and_loses_nothing(tmp_path, caplog):
+    run = make_run(tmp_path, ROUNDS)
+    (run / "report.html").mkdir()  # so that no file can take its place
+    with caplog.at_level(logging.WARNING):
+        write_at_end(run, "cpu")
+    (record,) = caplog.records
+    assert "report.html was not written (IsADirectoryError: " in record.getMessage()
+    assert f"to try again: python -m tracefl.report {run}" in record.getMessage()
+
+
+def test_hydra_is_left_as_it_is(tmp_path):
+    GlobalHydra.instance().clear()
+    write_page(make_run(tmp_path, ROUNDS))
+    assert not GlobalHydra.instance().is_initialized()

@@ -1,0 +1,119 @@
+"""The chart of the rounds, as SVG that takes its colours from the page."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CURVES = (
+    ("global_accuracy", "global accuracy", "accuracy"),
+    ("localization_accuracy", "localization accuracy", "localization"),
+    ("chance_accuracy", "chance level of localization", "chance"),
+)
+"""Column of rounds.csv, its name, and the class of its curve."""
+
+WIDTH, HEIGHT = 960, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 10, 40  # margins
+_MOST_MARKS = 60  # rounds that still have a mark each
+_TICKS = 12
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured value: its place, and what it says."""
+
+    x: float
+    y: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve in pieces: a round without a value leaves a gap, never a zero.
+
+    Attributes:
+        name: What it shows.
+        style: Class of its colour.
+        pieces: Runs of rounds that follow one another.
+        marks: Whether each point is marked; else only those that stand alone are.
+    """
+
+    name: str
+    style: str
+    pieces: tuple[tuple[Point, ...], ...]
+    marks: bool
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What the template draws, in the units of a picture of ``WIDTH`` x ``HEIGHT``.
+
+    Attributes:
+        curves: Those that have a value at all.
+        x_ticks: (place, round).
+        y_ticks: (place, percent).
+        bands: (left, width, round) of the suspicious rounds.
+        left, right, top, bottom: Edges of the field.
+        gaps: What was not measured, in words.
+    """
+
+    curves: tuple[Curve, ...]
+    x_ticks: tuple[tuple[float, int], ...]
+    y_ticks: tuple[tuple[float, int], ...]
+    bands: tuple[tuple[float, float, int], ...]
+    gaps: tuple[str, ...]
+    left: float = _LEFT
+    right: float = WIDTH - _RIGHT
+    top: float = _TOP
+    bottom: float = HEIGHT - _BOTTOM
+
+
+def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int]) -> Chart:
+    """Lay out the accuracies over the rounds.
+
+    Args:
+        rows: Rows of rounds.csv, fractions 0 to 1; None where nothing was measured. At least one.
+        suspicious: Rounds that get a band.
+    """
+    rounds = [int(row["round"]) for row in rows]
+    first, last = rounds[0], max(rounds[-1], rounds[0] + 1)
+    a_round = (WIDTH - _LEFT - _RIGHT) / (last - first + 1)
+
+    def x(server_round: int) -> float:
+        return round(_LEFT + (server_round - first + 0.5) * a_round, 1)
+
+    def y(fraction: float) -> float:
+        return round(_TOP + (1 - fraction) * (HEIGHT - _TOP - _BOTTOM), 1)
+
+    curves, gaps = [], []
+    for column, name, style in CURVES:
+        pieces: list[list[Point]] = [[]]
+        for row in rows:
+            value = row[column]
+            if value is None or not math.isfinite(value):
+                pieces.append([])
+            else:
+                words = f"round {row['round']}: {name} {100 * value:.1f} %"
+                pieces[-1].append(Point(x(row["round"]), y(value), words))
+        measured = sum(map(len, pieces))
+        if measured:
+            kept = tuple(tuple(piece) for piece in pieces if piece)
+            curves.append(Curve(name, style, kept, len(rows) <= _MOST_MARKS))
+        if measured < len(rows):
+            gaps.append(f"{name}: {len(rows) - measured} of {len(rows)} rounds have no value")
+    ticks = _ticks(rounds)
+    bands = [(round(x(n) - a_round / 2, 1), round(a_round, 1), n) for n in rounds if n in suspicious]
+    return Chart(
+        curves=tuple(curves),
+        x_ticks=tuple((x(n), n) for n in ticks),
+        y_ticks=tuple((y(percent / 100), percent) for percent in (0, 25, 50, 75, 100)),
+        bands=tuple(bands),
+        gaps=tuple(gaps),
+    )
+
+
+def _ticks(rounds: Sequence[int]) -> list[int]:
+    """Return all of few rounds, of many the multiples of a round number."""
+    steps = (factor * 10**power for power in range(9) for factor in (1, 2, 5))
+    step = next(step for step in steps if len(rounds) <= _TICKS * step)
+    return [n for n in rounds if n % step == 0] or [rounds[0]]

@@ -1,0 +1,51 @@
+"""The page's two maps as a picture, for where no page can be shown."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tracefl.report.page.heat import Cell, HeatMap
+
+_MISSING = "#D9D9D9"  # grey, which neither map has
+_DEEP = 0.6  # from here on a cell's text is white
+
+
+def draw_heat_map(heat: HeatMap) -> Image.Image:
+    """Draw both maps beside one another; safe in any thread, as pyplot is not."""
+    width = 0.36 * len(heat.classes) + 1.2
+    figure = Figure(figsize=(2 * max(3.2, width), max(2.6, 0.27 * len(heat.rows)) + 1.9), layout="constrained", dpi=120)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _draw(left, heat, [row.held for row in heat.rows], "Blues", f"training examples\n0 to {heat.most_held}")
+    most = "no input was traced" if heat.most_contributed is None else f"mean score, 0 to {heat.most_contributed:.2f}"
+    _draw(right, heat, [row.contributed for row in heat.rows], "Oranges", f"contribution to what was predicted\n{most}")
+    left.set_ylabel("client")
+    left.set_yticks(range(len(heat.rows)), [f"{row.name} {row.note}".strip() for row in heat.rows], fontsize=8)
+    figure.supxlabel("; ".join(("class; grey: no traced input", *heat.left_out)), fontsize=8)
+    FigureCanvasAgg(figure)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return Image.open(file)
+
+
+def _draw(axes: Axes, heat: HeatMap, rows: Sequence[Sequence[Cell]], colours: str, title: str) -> None:
+    levels = np.full((len(rows), len(heat.classes)), np.nan)
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            if cell.level is None:
+                continue
+            levels[i, j] = cell.level
+            colour = "white" if cell.level > _DEEP else "black"
+            axes.text(j, i, cell.text, ha="center", va="center", fontsize=7, color=colour)
+    axes.set_facecolor(_MISSING)
+    axes.imshow(np.ma.masked_invalid(levels), aspect="auto", cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(title, fontsize=9)
+    names = [name if len(name) <= 14 else f"{name[:13]}…" for _, name in heat.classes]
+    ticks = axes.set_xticks(range(len(names)), names, fontsize=8, parse_math=False)
+    if heat.has_long_names:
+        for tick in ticks:
+            tick.label1.set(rotation=60, ha="right", rotation_mode="anchor")

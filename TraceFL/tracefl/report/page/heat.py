@@ -1,0 +1,168 @@
+"""Clients by classes: how many examples each holds, beside how much it contributed to each predicted class."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tracefl.provenance import TracedInput
+from tracefl.report.page.record import RunRecord
+
+MOST_CLIENTS = 40
+MOST_CLASSES = 40
+_PAGE_WIDTH = 930  # the browser's pixels
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell.
+
+    Attributes:
+        text: What stands in it.
+        level: Depth of its colour, 0 to 1; None where nothing was measured.
+        words: The same in full.
+    """
+
+    text: str
+    level: float | None
+    words: str
+
+    @property
+    def depth(self) -> str:
+        """Class of the colour of its text: on a deep colour it must differ."""
+        level = self.level or 0.0
+        return " deep deepest" if level > 0.85 else " deep" if level > 0.6 else ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A client's cells, one for each class that is shown.
+
+    Attributes:
+        name: The client.
+        note: What is special about it.
+        held: Its label counts.
+        contributed: Its mean scores; empty in a second row of the same client.
+    """
+
+    name: str
+    note: str
+    held: tuple[Cell, ...]
+    contributed: tuple[Cell, ...] = ()
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Both maps, with the same rows.
+
+    Attributes:
+        classes: (number, name) of the classes that are shown.
+        rows: The clients that are shown.
+        most_held: Examples where the left colour is deepest.
+        most_contributed: Mean score where the right colour is deepest; None where no input was traced.
+        left_out: What is not shown, in words.
+    """
+
+    classes: tuple[tuple[int, str], ...]
+    rows: tuple[Row, ...]
+    most_held: int
+    most_contributed: float | None
+    left_out: tuple[str, ...]
+
+    @property
+    def has_long_names(self) -> bool:
+        """The classes' names do not fit above their columns."""
+        return any(len(name) > 3 for _, name in self.classes)
+
+    @property
+    def cell_width(self) -> int:
+        """Width of a cell in the browser's pixels, so that both maps fit on a page where they can."""
+        return min(44, max(24, _PAGE_WIDTH // (2 * len(self.classes))))
+
+
+def mean_scores(traced: Sequence[TracedInput]) -> dict[tuple[str, int], tuple[float, int]]:
+    """Return each client's mean score over the inputs that were predicted as a class, and how many those are.
+
+    Only inputs of rounds that the client took part in count. A pair of client and class without any is not there.
+    """
+    sums: defaultdict[tuple[str, int], float] = defaultdict(float)
+    counts: defaultdict[tuple[str, int], int] = defaultdict(int)
+    for t in traced:
+        for client, score in t.ranking:
+            sums[client, t.predicted] += score
+            counts[client, t.predicted] += 1
+    return {pair: (total / counts[pair], counts[pair]) for pair, total in sums.items()}
+
+
+def heat_map(record: RunRecord) -> HeatMap:
+    """Return a run's two maps.
+
+    Of many clients the faulty ones are shown, then those that contributed most; of many classes the most predicted.
+    """
+    traced = [t for _, t in record.traced]
+    means = mean_scores(traced)
+    held = record.run.label_counts.tolist()  # (num_clients, C)
+    names = record.run.label_names
+    clients, classes = _shown_clients(record, means), _shown_classes(traced, len(names))
+    changed = {} if record.fault is None else _changed_labels(record.fault)
+    counted = [held[int(client)][c] for client in clients for c in classes]
+    counted += [changed[client][c] for client in clients if client in changed for c in classes]
+    most_held = max(1, *counted)
+    most = max((means[client, c][0] for client in clients for c in classes if (client, c) in means), default=None)
+    rows = []
+    for client in clients:
+        contributed = tuple(_contributed(client, names[c], means.get((client, c)), most) for c in classes)
+        note = "faulty" if client in record.faulty_clients else ""
+        own = held[int(client)]
+        rows.append(Row(client, note, tuple(_held(client, names[c], own[c], most_held) for c in classes), contributed))
+        if client in changed:
+            faulty = changed[client]
+            cells = tuple(_held(f"{client} as trained on", names[c], faulty[c], most_held) for c in classes)
+            rows.append(Row(client, "as trained on", cells))
+    left_out = [
+        f"{shown} of {of} {what} are shown: {which}"
+        for shown, of, what, which in (
+            (len(clients), len(held), "clients", "the faulty ones, then those with the most contribution"),
+            (len(classes), len(names), "classes", "those that were predicted most often"),
+        )
+        if shown < of
+    ]
+    return HeatMap(tuple((c, names[c]) for c in classes), tuple(rows), most_held, most, tuple(left_out))
+
+
+def _held(client: str, name: str, examples: int, most: int) -> Cell:
+    words = f"client {client}, {name}: {examples} training examples"
+    return Cell(str(examples) if examples else "", examples / most, words)
+
+
+def _contributed(client: str, name: str, mean: tuple[float, int] | None, most: float | None) -> Cell:
+    if mean is None:
+        return Cell("", None, f"client {client}, predicted {name}: no traced input")
+    score, inputs = mean
+    words = f"client {client}, predicted {name}: mean score {score:.3f} over {inputs} traced inputs"
+    return Cell(f"{score:.2f}".removeprefix("0"), score / most if most else 0.0, words)
+
+
+def _changed_labels(fault: Mapping[str, Any]) -> dict[str, Sequence[int]]:
+    """Return the label counts that faulty clients train on, where the fault changes them."""
+    return {
+        str(change["client"]): change["faulty_label_counts"]
+        for change in fault.get("changes", ())
+        if change["faulty_label_counts"] != change["label_counts"]
+    }
+
+
+def _shown_clients(record: RunRecord, means: Mapping[tuple[str, int], tuple[float, int]]) -> list[str]:
+    summed: defaultdict[str, float] = defaultdict(float)
+    for (client, _), (mean, inputs) in means.items():
+        summed[client] += mean * inputs
+    everyone = [str(number) for number in range(len(record.run.label_counts))]
+    first = sorted(everyone, key=lambda client: (client not in record.faulty_clients, -summed[client], int(client)))
+    return sorted(first[:MOST_CLIENTS], key=int)
+
+
+def _shown_classes(traced: Sequence[TracedInput], num_classes: int) -> list[int]:
+    predicted: defaultdict[int, int] = defaultdict(int)
+    for t in traced:
+        predicted[t.predicted] += 1
+    return sorted(sorted(range(num_classes), key=lambda c: (-predicted[c], c))[:MOST_CLASSES])

@@ -1,0 +1,144 @@
+"""The traced inputs as the page's script reads them: each picture and text once, however often it was traced."""
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tracefl.examples import PIXELS, Examples
+from tracefl.models import TextEncoder
+from tracefl.provenance import TracedInput
+from tracefl.report.page.record import RunRecord
+
+MOST_INPUTS = 8_000  # traced inputs on a page
+MOST_CLIENTS = 10  # ranked clients of an input
+MOST_PIXELS = 96  # side of a picture
+MOST_CHARACTERS = 700  # of a text
+MOST_BYTES = 4_000_000  # of all pictures or texts
+
+
+@dataclass(frozen=True)
+class PageInputs:
+    """Traced inputs in JSON's types.
+
+    Attributes:
+        rows: One a traced input: ``r`` round, ``i`` input, ``l`` label, ``p`` predicted class, ``ok`` whether the
+            traced client is responsible (None where nobody is known to be), ``k`` ranked clients as [client, score, 1
+            where responsible], ``n`` how many there are, ``first`` rank of the first responsible one where the traced
+            client is none, ``c`` chance, ``x`` the client whose removal costs the prediction most.
+        shown: Input to its picture as a data URI, or to its text.
+        are_pictures: Whether they are pictures.
+        left_out: What is not on the page, in words.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    shown: Mapping[int, str]
+    are_pictures: bool
+    left_out: tuple[str, ...]
+
+
+def page_inputs(record: RunRecord, order: Sequence[int]) -> PageInputs:
+    """Return a run's traced inputs.
+
+    Args:
+        record: The run.
+        order: Its rounds, first those that are to be kept where there are too many inputs.
+    """
+    place = {server_round: n for n, server_round in enumerate(order)}
+    traced = sorted(record.traced, key=lambda each: (place[each[0]], each[1].input_index))
+    kept = traced[:MOST_INPUTS]
+    left_out = []
+    if len(kept) < len(traced):
+        left_out.append(
+            f"{len(kept)} of {len(traced)} traced inputs are listed, those of suspicious rounds and then of the last "
+            "ones; provenance.csv has all"
+        )
+    cut = sum(len(t.ranking) > MOST_CLIENTS for _, t in kept)
+    if cut:
+        left_out.append(f"of {cut} inputs only the first {MOST_CLIENTS} ranked clients; provenance.csv has all")
+    examples = record.inputs()
+    wanted = list(dict.fromkeys(t.input_index for _, t in kept))
+    are_pictures = PIXELS in examples.features
+    all_shown, notes = _pictures(examples, wanted) if are_pictures else _texts(record, examples, wanted)
+    shown = within_budget(all_shown, MOST_BYTES)
+    if len(shown) < len(wanted):
+        what = "pictures" if are_pictures else "texts"
+        left_out.append(f"{len(shown)} of {len(wanted)} {what} are on the page, which would be too large with all")
+    rows = tuple(_row(server_round, t) for server_round, t in kept)
+    return PageInputs(rows, shown, are_pictures, (*left_out, *notes))
+
+
+def within_budget(shown: Iterable[tuple[int, str]], most_bytes: int) -> dict[int, str]:
+    """Return the first of the (input, text) that together take no more than so many bytes."""
+    kept, size = {}, 0
+    for index, text in shown:
+        size += len(text.encode())
+        if size > most_bytes:
+            break
+        kept[index] = text
+    return kept
+
+
+def picture_uri(pixels: Tensor) -> str:
+    """Return ``(3, H, W)`` uint8 pixels as a data URI: PNG, grey where the colours are equal."""
+    grey = bool((pixels == pixels[:1]).all())
+    picture = Image.fromarray(pixels[0].numpy() if grey else pixels.permute(1, 2, 0).contiguous().numpy())
+    if max(picture.size) > MOST_PIXELS:
+        picture.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _pictures(examples: Examples, wanted: Sequence[int]) -> tuple[Iterable[tuple[int, str]], list[str]]:
+    pixels = examples.features[PIXELS]
+    side = max(pixels.shape[-2:])
+    notes = [f"pictures are reduced from {side} to {MOST_PIXELS} pixels"] if side > MOST_PIXELS else []
+    return ((index, picture_uri(pixels[index])) for index in wanted), notes
+
+
+def texts_of(record: RunRecord, examples: Examples, wanted: Sequence[int]) -> list[str]:
+    """Return the texts of some examples, as the model sees them.
+
+    Raises:
+        RecordError: The run's tokenizer is missing or damaged.
+    """
+    index = torch.tensor(wanted, dtype=torch.int64)
+    encoder = TextEncoder.load(record.run.folder / "tokenizer")
+    return encoder.decode({name: tensor[index] for name, tensor in examples.features.items()})
+
+
+def _texts(record: RunRecord, examples: Examples, wanted: Sequence[int]) -> tuple[Iterable[tuple[int, str]], list[str]]:
+    texts = texts_of(record, examples, wanted)
+    cut = sum(len(text) > MOST_CHARACTERS for text in texts)
+    notes = [f"{cut} texts are cut after {MOST_CHARACTERS} characters"] if cut else []
+    shown = (text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…" for text in texts)
+    return zip(wanted, shown, strict=True), notes
+
+
+def _row(server_round: int, t: TracedInput) -> dict[str, Any]:
+    responsible = set(t.responsible_clients)
+    ranks = [rank for rank, (client, _) in enumerate(t.ranking, 1) if client in responsible]
+    return {
+        "r": server_round,
+        "i": t.input_index,
+        "l": t.label,
+        "p": t.predicted,
+        "ok": t.correct,
+        "k": [[client, _short(score), int(client in responsible)] for client, score in t.ranking[:MOST_CLIENTS]],
+        "n": len(t.ranking),
+        "first": ranks[0] if ranks and not t.correct else None,
+        "c": None if t.chance is None else round(t.chance, 4),
+        "x": t.removal_client,
+    }
+
+
+def _short(score: float) -> float | None:
+    """Return a score with as many digits as the page shows; None for what JSON has no number for."""
+    return float(f"{score:.4g}") if math.isfinite(score) else None

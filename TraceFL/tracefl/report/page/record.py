@@ -1,0 +1,99 @@
+"""What the page tells of a run, read from the run's folder."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tracefl.config import read_provenance
+from tracefl.errors import RecordError
+from tracefl.examples import Examples
+from tracefl.provenance import TracedInput
+from tracefl.rounds import RoundResult, RoundStore
+from tracefl.run_state import RunState, read_run_state
+from tracefl.stored import StoredRun
+from tracefl.tracing import Tracer
+from tracefl.tracking import ROUND_COLUMNS
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run with at least one recorded round.
+
+    Attributes:
+        run: Its folder.
+        state: How far it is.
+        rounds: The recorded rounds, in order.
+        environment: Versions and hardware, as of ``describe_environment``; None where they are not known.
+        fault: ``fault.json``; None without a fault.
+    """
+
+    run: StoredRun
+    state: RunState
+    rounds: tuple[RoundResult, ...]
+    environment: Mapping[str, Any] | None
+    fault: Mapping[str, Any] | None
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved configuration."""
+        return self.run.config
+
+    @property
+    def traced(self) -> list[tuple[int, TracedInput]]:
+        """The traced inputs, each with its round."""
+        return [(result.server_round, t) for result in self.rounds for t in result.traced]
+
+    @property
+    def faulty_clients(self) -> tuple[str, ...]:
+        """Ids of the clients that are known to be faulty."""
+        return () if self.fault is None else tuple(map(str, self.fault["clients"]))
+
+    @property
+    def mispredictions(self) -> bool:
+        """Mispredictions are traced, not correct predictions."""
+        return self._tracer is not None and self._tracer.mispredictions
+
+    def inputs(self) -> Examples:
+        """Return the server's examples as they were asked: of a backdoor with the trigger in them.
+
+        Raises:
+            RecordError: They are missing or damaged.
+        """
+        return self.run.server if self._tracer is None else self._tracer.asked(self.run.server)
+
+    @cached_property
+    def _tracer(self) -> Tracer | None:
+        """What is traced, by the run's own settings; unlike ``StoredRun.tracer`` it composes no configuration."""
+        settings = read_provenance(self.config["provenance"])
+        return None if settings is None else Tracer(settings, self.run.label_counts, self.run.fault)
+
+
+def read_record(folder: Path, state: RunState | None = None, environment: Mapping[str, Any] | None = None) -> RunRecord:
+    """Read a run's folder.
+
+    Args:
+        folder: The run's folder.
+        state: How far the run is, where the caller knows better than a glance at the folder does.
+        environment: Versions and hardware, for a run that has no results.json yet.
+
+    Raises:
+        RecordError: It is no run's, is damaged, or has no recorded round.
+    """
+    run = StoredRun(folder)
+    none = dict.fromkeys(ROUND_COLUMNS)  # a round that an older version recorded may have fewer
+    rounds = tuple(replace(result, row=none | dict(result.row)) for result in RoundStore(folder / "rounds").results())
+    if not rounds:
+        raise RecordError(f"{folder} has no recorded round: there is nothing to report yet")
+    try:
+        results = json.loads((folder / "results.json").read_text())
+        environment = {**results, "versions": results["versions"], "hardware": results["hardware"]}
+    except FileNotFoundError:
+        pass  # of a run that is not complete
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{folder / 'results.json'} is damaged ({error!r}); run again with overwrite=true") from error
+    fault = json.loads(run.read_text("fault.json")) if run.fault is not None else None
+    state = state or read_run_state(folder, run.config["num_rounds"])
+    return RunRecord(run, state, rounds, environment, fault)

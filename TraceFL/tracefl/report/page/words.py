@@ -1,0 +1,143 @@
+"""The page's short texts and small tables: what ran, on what, how long it took."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.filesize import decimal
+
+from tracefl.report.faults import NO_FAULT, describe_fault
+from tracefl.report.page.record import RunRecord
+from tracefl.report.terminal import duration
+
+Pairs = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where the time went.
+
+    Attributes:
+        what: Part of a round.
+        seconds: In all recorded rounds.
+        a_round: Mean of a round.
+        share: Of the run's wall time, 0 to 1; None where that is not known.
+    """
+
+    what: str
+    seconds: float
+    a_round: float
+    share: float | None
+
+
+_PARTS = (
+    ("train_seconds", "training on the clients, and averaging"),
+    ("evaluate_seconds", "evaluation on the server"),
+    ("provenance_seconds", "provenance"),
+    ("counterfactual_seconds", "check by exact removals"),
+)
+
+
+def setting(config: Mapping[str, Any]) -> Pairs:
+    """Return a run's configuration in short."""
+    return [(name, text) for name, text in _setting(config) if text]
+
+
+def environment(found: Mapping[str, Any] | None) -> Pairs:
+    """Return versions and hardware; says so where they are not known."""
+    if found is None:
+        return [("versions, hardware", "not recorded: they are written when a run is complete")]
+    hardware = found["hardware"]
+    machine = f"CPUs: {hardware['cpus']} ({hardware['processor']}), torch's threads: {hardware['torch_threads']}"
+    pairs = [
+        ("versions", ", ".join(f"{name} {version}" for name, version in found["versions"].items())),
+        ("hardware", f"{hardware['gpu']}, {machine}" if hardware["gpu"] else machine),
+        ("system", str(hardware["system"])),
+    ]
+    if "server_peak_memory_bytes" in found:
+        pairs.append(("memory of the server's process, at most", decimal(found["server_peak_memory_bytes"])))
+    return pairs
+
+
+def timings(record: RunRecord) -> list[Timing]:
+    """Return where the run's wall time went, in recorded rounds; last what is not measured by itself."""
+    whole = record.state.seconds
+    rounds = len(record.rounds)
+    found = []
+    for column, what in _PARTS:
+        measured = [result.row[column] for result in record.rounds if result.row[column] is not None]
+        if measured:
+            seconds = sum(measured)
+            found.append(Timing(what, seconds, seconds / len(measured), seconds / whole if whole else None))
+    rest = 0.0 if whole is None else whole - sum(timing.seconds for timing in found)
+    if whole and rest > 0:
+        found.append(
+            Timing("the rest: starting workers, writing, unfinished rounds", rest, rest / rounds, rest / whole)
+        )
+    return found
+
+
+def seconds_an_input(record: RunRecord) -> float | None:
+    """Return seconds of provenance an input, None where none was traced."""
+    inputs = len(record.traced)
+    seconds = [result.row["provenance_seconds"] for result in record.rounds]
+    return None if not inputs or None in seconds else sum(seconds) / inputs
+
+
+def state_words(record: RunRecord) -> str:
+    """Return how far the run is."""
+    state = record.state
+    done = f"{len(record.rounds)} of {state.num_rounds} rounds"
+    words = {
+        "done": f"complete, {done}",
+        "running": f"still running, {done}",
+        "stopped": f"stopped after {done}; the same command with resume=true goes on",
+        "failed": f"failed after {done}: {state.error or 'no reason is recorded'}",
+    }.get(state.state, f"{state.state}, {done}")
+    return words if state.seconds is None else f"{words}; {duration(state.seconds)}"
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of what was measured, None where nothing was."""
+    measured = [value for value in values if value is not None]
+    return sum(measured) / len(measured) if measured else None
+
+
+def _setting(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    model, data, client = c["model"], c["dataset"], c["client"]
+    pretrained = model["pretrained"]
+    weights = {False: "random weights", True: "published weights"}.get(pretrained, f"weights of {pretrained}")
+    sizes = " ".join(f"{key}={value}" for key, value in (model["config"] or {}).items())
+    yield "model", ", ".join(filter(None, (str(model["name"]), weights, sizes)))
+    spread = f"Dirichlet, alpha {c['dirichlet_alpha']}" if data["partition"] == "dirichlet" else data["partition"]
+    yield "data", f"{data['name']} ({data['kind']}s), partition {spread}"
+    yield (
+        "clients",
+        f"{c['num_clients']}, of which {c['clients_per_round']} take part in a round; {c['num_rounds']} rounds",
+    )
+    yield "strategy", _keys(c["strategy"], {"name", "timeout_seconds"})
+    optimizer = f"{client['optimizer']}, learning rate {client['lr']:g}"
+    yield "client's training", f"{client['epochs']} epochs, batches of {c['batch_size']}, {optimizer}"
+    privacy = c.get("privacy", {"name": "none"})
+    yield "privacy", "" if privacy["name"] == "none" else _keys(privacy, {"name"})
+    fault = describe_fault(c)
+    yield "fault", "" if fault == NO_FAULT else fault
+    provenance = c["provenance"]
+    method = ("target", "weighting", "reference", "layer_decay", "also")
+    yield (
+        "provenance",
+        " ".join(f"{key}={_plain(provenance[key])}" for key in method if key in provenance)
+        if provenance["enabled"]
+        else "off",
+    )
+    yield "device, seed", f"{c['device']}, seed {c['seed']}"
+
+
+def _keys(group: Mapping[str, Any], without: set[str]) -> str:
+    """Return a group's choice and the keys that it sets."""
+    keys = (f"{key}={_plain(value)}" for key, value in group.items() if key not in without and value not in (None, 0.0))
+    return f"{group['name']} ({', '.join(keys)})"
+
+
+def _plain(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else "null" if value is None else str(value)

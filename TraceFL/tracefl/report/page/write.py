@@ -1,0 +1,145 @@
+"""Renders and writes the page."""
+
+import base64
+import hashlib
+import logging
+import math
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from omegaconf import OmegaConf
+
+from tracefl.environment import describe_environment
+from tracefl.errors import one_line
+from tracefl.report import REPORT
+from tracefl.report.faults import describe_fault
+from tracefl.report.page import words
+from tracefl.report.page.chart import CURVES, HEIGHT, WIDTH, rounds_chart
+from tracefl.report.page.heat import heat_map
+from tracefl.report.page.inputs import page_inputs
+from tracefl.report.page.record import RunRecord, read_record
+from tracefl.report.page.repeat import repeat_command
+from tracefl.report.page.suspicious import MEANING, MEANING_OF_FAULT, reading_order, suspicious_rounds
+from tracefl.report.terminal import duration, percent
+from tracefl.run_state import read_ended_state
+from tracefl.suspects import mean_suspects
+from tracefl.text_files import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+def write_page(folder: Path, path: Path | None = None, record: RunRecord | None = None) -> Path:
+    """Write a run's report.
+
+    Args:
+        folder: The run's folder.
+        path: The file; None for ``report.html`` in the run's folder.
+        record: The run, where it has been read already.
+
+    Returns:
+        The file.
+
+    Raises:
+        RecordError: The folder is no run's, is damaged, or has no recorded round.
+        OSError: The file cannot be written; one that was there still is.
+    """
+    path = folder / REPORT if path is None else path
+    write_atomically(path, render(record or read_record(folder)))
+    return path
+
+
+def write_at_end(folder: Path, device: str) -> None:
+    """Write the report of a run that ends in this process; what goes wrong is a warning, as the run's results count.
+
+    Args:
+        folder: The run's folder, with at least one recorded round.
+        device: What the run computed on.
+    """
+    try:
+        record = read_record(folder, read_ended_state(folder), describe_environment(device))
+        write_page(folder, record=record)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run's results are there and must not be lost
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        log.warning("%s was not written (%s); to try again: python -m tracefl.report %s", REPORT, reason, folder)
+
+
+def render(record: RunRecord) -> str:
+    """Return the page of a run as HTML."""
+    suspicious = suspicious_rounds(record.rounds)
+    marked = {each.server_round for each in suspicious}
+    inputs = page_inputs(record, reading_order(record.rounds))
+    heat = heat_map(record)
+    rows = [result.row for result in record.rounds]
+    template = files(__package__) / "template"
+    script = (template / "script.js").read_text()
+    names = record.run.label_names
+    data = {
+        "rows": inputs.rows,
+        "shown": inputs.shown,
+        "pictures": inputs.are_pictures,
+        "names": names,
+        "suspicious": [each.server_round for each in suspicious],
+        "words": _responsible_words(record),
+    }
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            record=record,
+            config=record.config,
+            yaml=OmegaConf.to_yaml(OmegaConf.create(dict(record.config))),
+            name=record.run.folder.resolve().name,
+            state=words.state_words(record),
+            setting=words.setting(record.config),
+            environment=words.environment(record.environment),
+            rows=rows,
+            means={key: words.mean([row[key] for row in rows]) for key in ("localization_accuracy", "chance_accuracy")},
+            traced=len(record.traced),
+            chart=rounds_chart(rows, marked),
+            curves=CURVES,
+            width=WIDTH,
+            height=HEIGHT,
+            heat=heat,
+            even=words.mean([1 / len(t.ranking) for _, t in record.traced]),
+            fault=None if record.fault is None else describe_fault(record.config),
+            rules=mean_suspects(row for result in record.rounds for row in result.suspects),
+            suspicious={each.server_round: each for each in suspicious},
+            meaning=(MEANING_OF_FAULT, *MEANING) if record.fault is not None else MEANING,
+            inputs=inputs,
+            names=names,
+            data=data,
+            timings=words.timings(record),
+            seconds_an_input=words.seconds_an_input(record),
+            command=repeat_command(record.config),
+            left_out=(*inputs.left_out, *heat.left_out),
+            style=(template / "style.css").read_text(),
+            script=script,
+            # The only script that may run is the page's own, whatever a class or a text says.
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+    )
+
+
+def _responsible_words(record: RunRecord) -> str:
+    """Say what it means here that a client is responsible."""
+    return "is faulty" if record.mispredictions else "holds the label"
+
+
+def _environment() -> Environment:
+    """Return Jinja as the page needs it: everything is escaped, and a name that is not given is an error."""
+    made = Environment(
+        loader=PackageLoader("tracefl.report.page", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"percent": percent, "number": _number, "duration": duration}
+    return made
+
+
+def _number(value: Any, digits: int = 2) -> str:
+    """Return a number as text, ``-`` where nothing was measured."""
+    return "-" if value is None else f"{value:.{digits}f}" if math.isfinite(value) else str(value)
