@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 _SECONDS = 900  # for one cell: only for what hangs, as a busy machine takes minutes for what is done in seconds
 EXECUTED = "executed"
@@ -44,10 +44,10 @@ def execute(path: Path) -> NotebookNode:
         CellExecutionError: A cell raised.
     """
     notebook = read(path)
-    with tempfile.TemporaryDirectory(prefix="tracefl-notebook-") as place:
-        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{place}/.kernel")
+    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as sockets:
+        config = Config({"AsyncKernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})  # no open ports
         resources = {"metadata": {"path": place}}
-        NotebookClient(notebook, km=kernel, timeout=_SECONDS, resources=resources).execute()
+        NotebookClient(notebook, config=config, timeout=_SECONDS, resources=resources).execute()
     return notebook
 
 

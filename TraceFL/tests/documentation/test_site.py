@@ -10,11 +10,9 @@ from urllib.parse import urlsplit
 import nbformat
 import pytest
 
-from documentation.notebooks import EXECUTED, page_of, read
+from documentation.notebooks import EXECUTED
 from tests.conftest import REPOSITORY
 from tests.processes import PATIENCE
-
-NOTEBOOKS = sorted((REPOSITORY / "docs" / "notebooks").glob("*.ipynb"))
 
 
 class Loaded(HTMLParser):
@@ -38,7 +36,7 @@ def built(tmp_path_factory):
     """The site's folder, and what mkdocs said."""
     site = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "TraceFL"), "NO_COLOR": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "TraceFL"), "NO_COLOR": "1", "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=3 * PATIENCE
     )
@@ -103,13 +101,3 @@ def test_the_faulty_client_is_found_and_removing_it_helps(site):
     assert "suspected: client 3; faulty: client 3" in said
     before, after = re.search(r"with everybody: ([\d.]+)%; without client 3: ([\d.]+)%", said).groups()
     assert float(after) > float(before)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_kept_without_outputs(path):
-    notebook = read(path)
-    nbformat.validate(notebook)
-    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
-    markdown, pictures = page_of(notebook, path.stem)
-    assert markdown.startswith("# ")
-    assert pictures == {}
