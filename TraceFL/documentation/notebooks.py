@@ -4,6 +4,7 @@ A hook of mkdocs (``on_startup``, ``on_files``). Notebooks are kept without outp
 code. ``mkdocs serve`` shows them as they are, without running them.
 """
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def execute(path: Path) -> NotebookNode:
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as sockets:
         config = Config({"AsyncKernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})  # no open ports
         resources = {"metadata": {"path": place}}
-        NotebookClient(notebook, config=config, timeout=_SECONDS, resources=resources).execute()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # rounding does not depend on the machine's cores then
+        NotebookClient(notebook, config=config, timeout=_SECONDS, resources=resources).execute(env=environment)
     return notebook
 
 
