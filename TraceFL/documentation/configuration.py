@@ -38,7 +38,7 @@ class Row:
 
     Attributes:
         key: Dotted, as on the command line.
-        values: Its values, each with the choices that have it; no choices where all have it.
+        values: Its values, each with the choices that have it; none where all have it, or the one of that name.
         comment: What it is.
     """
 
@@ -75,8 +75,9 @@ def _group(folder: Path) -> Iterator[str]:
     choices = [
         f"<tr><td><code>{folder.name}={name}</code></td><td>{_lines(files[name].header)}</td></tr>" for name in names
     ]
-    yield f"<table><thead><tr><th>Choice</th><th>What</th></tr></thead><tbody>{''.join(choices)}</tbody></table>\n"
-    yield from (f"{_lines(file.header)}\n" for name, file in files.items() if name not in names and file.header)
+    yield _html_table("Choice", "What", rows=choices)
+    shared = [(name, file.header) for name, file in files.items() if name not in names and file.header]
+    yield from (f"<small><code>{name}.yaml</code> {_lines(header)}</small>\n" for name, header in shared)
     yield _table(_rows(folder.name, names, files))
 
 
@@ -90,7 +91,7 @@ def _rows(group: str, names: Sequence[str], files: Mapping[str, ConfigFile]) -> 
             for name, entry in having.items():
                 if entry.comment == comment:
                     users[entry.value] = (*users.get(entry.value, ()), name)
-            values = tuple((value, () if len(who) == len(names) else who) for value, who in users.items())
+            values = tuple((v, () if who in ((v,), tuple(names)) else who) for v, who in users.items())
             yield Row(f"{group}.{key}", values, comment)
 
 
@@ -103,8 +104,13 @@ def _table(rows: Iterable[Row]) -> str:
         ]
         cells = (f"<code>{row.key}</code>", "<br>".join(values), html.escape(row.comment, quote=False))
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "<tr><th>Key</th><th>Value</th><th>What</th></tr>"
-    return f'<div class="keys"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>\n'
+    return _html_table("Key", "Value", "What", rows=lines)
+
+
+def _html_table(*head: str, rows: Sequence[str]) -> str:
+    columns = "".join(f"<th>{name}</th>" for name in head)
+    body = "".join(rows)
+    return f'<div class="keys"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>\n'
 
 
 def _lines(header: Sequence[str]) -> str:
