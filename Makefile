@@ -1,15 +1,19 @@
-# make run, make test: both set up everything they need in .venv the first time.
+# make run, make test, make docs: each sets up everything it needs in .venv the first time.
 PYTHON ?= python3.11
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test lint lock
+.PHONY: run test docs lint lock
 
 run: .venv/.installed
 	$(BIN)/python -m tracefl.main $(ARGS)
 
 test: .venv/.installed
 	cd TraceFL && ../$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Into site/; the notebooks are run for it. make test builds it too, strictly, and looks at what was built.
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 lint: .venv/.installed
 	cd TraceFL && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy

@@ -1,0 +1,105 @@
+"""What the pages tell a reader to type does what they say."""
+
+import re
+import shlex
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import REPOSITORY, compose_settings
+from tests.stored_runs import make_stored_run
+from tracefl.cli import prepare_overrides
+from tracefl.provenance import removal_effects, weights_without
+
+DOCS = REPOSITORY / "docs"
+
+
+def python_blocks(page):
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for block in blocks]
+
+
+@pytest.fixture
+def federation():
+    """A reader's own model of four classes, three clients that were trained from it, and five inputs."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    states = [{name: w + 0.3 * torch.randn_like(w) for name, w in model.state_dict().items()} for _ in range(3)]
+    average = {name: sum(p * s[name] for p, s in zip((0.6, 0.15, 0.25), states, strict=True)) for name in states[0]}
+    names = dict(zip(("state_a", "state_b", "state_c"), states, strict=True))
+    return {"model": model, "average": average, "x": torch.randn(5, 6), **names}
+
+
+def test_the_librarys_ten_lines(federation, tmp_path, capsys):
+    first, check, stored = python_blocks("library.md")
+    assert len(first.splitlines()) - 2 <= 10  # without the imports
+    names = dict(federation)
+    exec(first, names)
+    exec(check, names)
+    found, record, x = names["found"], names["record"], names["x"]
+    assert found.contributions.shape == (5, 3)
+    for k, client in enumerate(("clinic a", "clinic b", "clinic c")):  # the definition: the model without the client
+        rest = sum(n for name, n in names["n"].items() if name != client)
+        others = {
+            name: sum(names["n"][c] / rest * names["clients"][c][name] for c in names["clients"] if c != client)
+            for name in names["average"]
+        }
+        for name, left in weights_without(record, client).items():
+            torch.testing.assert_close(left, others[name])
+        logits = [torch.func.functional_call(names["model"], w, x) for w in (names["average"], others)]
+        centered = [(z - z.mean(dim=1, keepdim=True)).gather(1, found.predicted.view(-1, 1)) for z in logits]
+        torch.testing.assert_close(
+            removal_effects(names["model"], record, x)[:, k],
+            (centered[0] - centered[1]).squeeze(1).double(),
+            atol=1e-5,
+            rtol=1e-4,
+        )
+    said = capsys.readouterr().out
+    assert said.count("carried by clinic") == 5
+    assert "rank correlation:" in said
+    exec(stored, {"torch": torch, "folder": str(make_stored_run(tmp_path))})
+    assert len(capsys.readouterr().out.split(",")) == 4
+
+
+def test_the_example_of_one_prediction(federation, capsys):
+    (block,) = python_blocks("explain.md")
+    names = {**federation, "x": federation["x"][:1]}
+    predicted = int(torch.func.functional_call(names["model"], names["average"], names["x"]).argmax())
+    exec(block.replace("against=2", f"against={(predicted + 1) % 4}"), names)
+    assert names["found"].predicted == predicted
+    assert "hospital" in capsys.readouterr().out
+
+
+def test_a_strategy_as_extending_says_is_between_flower_and_provenance():
+    from flwr.serverapp.strategy import FedAvg, FedMedian
+
+    from tracefl.strategy import TracedFedAvg, TracedFedProx
+
+    (block,) = (block for block in python_blocks("extending.md") if "FedMedian" in block)
+    names = {"FedMedian": FedMedian, "TracedFedAvg": TracedFedAvg, "TracedFedProx": TracedFedProx}
+    exec(block, names)
+    made = names["STRATEGIES"]["fedmedian"]
+    order = made.__mro__
+    assert order.index(TracedFedAvg) < order.index(FedMedian) < order.index(FedAvg)
+    assert super(TracedFedAvg, made(fraction_evaluate=0.0)).aggregate_train.__func__ is FedMedian.aggregate_train
+
+
+def commands():
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text().replace("\\\n", " ")
+        for line in re.findall(r"^ {4,}python -m tracefl\.main (.*)$", text, re.MULTILINE):
+            words = shlex.split(line, comments=True)
+            if not {"...", "--help", "--multirun"} & set(words):
+                yield pytest.param(words, id=f"{page.name}: {' '.join(words)}")
+
+
+@pytest.mark.parametrize("words", list(commands()))
+def test_a_command_is_a_configuration(words):
+    places = r"ray\.address=|(dataset\.path|dataset\.root|model\.pretrained)=(/|[A-Z]+$)"  # that are not here
+    compose_settings(*prepare_overrides([word for word in words if not re.match(places, word)]))
+
+
+def test_there_are_commands():
+    assert len(list(commands())) >= 5
