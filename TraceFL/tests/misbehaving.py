@@ -11,11 +11,10 @@ from tracefl import client_app
 
 def misbehaving_app(bad_round):
     app = ClientApp()
-    app.query()(client_app.identify)
 
     @app.train()
     def train(message, context):
-        client = client_app.client_id_of(context)
+        client = client_app.client_id_of(message)
         bad = message.content.config_records["config"]["server-round"] == bad_round
         if bad and client == "1":
             raise ValueError("the disk of client 1 is full")

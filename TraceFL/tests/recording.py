@@ -9,7 +9,6 @@ from flwr.clientapp import ClientApp
 from tracefl import client_app
 
 app = ClientApp()
-app.query()(client_app.identify)
 
 
 @app.train()

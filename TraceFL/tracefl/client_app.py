@@ -1,13 +1,16 @@
 """The Flower client: translates messages to tensors and back, and calls the library.
 
-A client is known by its partition id. What it needs comes with the message (the model's architecture, the training
-settings, seed) and from its folder of prepared examples.
+A client is known by its id, which comes with the message. A simulation's node plays whichever client it is told to, and
+reads that client's prepared examples from a folder that the server names. A deployed client has data of its own, in the
+folder ``data-path`` of its SuperNode's configuration, and reads nothing else. The rest comes with the message: the
+model's architecture, the training settings, the seed.
 """
 
 import functools
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -15,6 +18,9 @@ from flwr.clientapp import ClientApp
 from torch import nn
 
 from tracefl.datasets import load_examples
+from tracefl.deployment import own_examples
+from tracefl.errors import ConfigError
+from tracefl.examples import Examples
 from tracefl.faults import Fault
 from tracefl.faults.updates import add_update_noise, ride_free
 from tracefl.models import ModelSpec, build_model
@@ -28,15 +34,24 @@ log = logging.getLogger(__name__)
 app = ClientApp()
 
 
-def client_id_of(context: Context) -> str:
-    """Return the client's id: its partition id, as text."""
-    return str(context.node_config["partition-id"])
+def client_id_of(message: Message) -> str:
+    """Return the id of the client that a message is for."""
+    return str(message.content.config_records["config"]["client-id"])
 
 
 @app.query()
 def identify(message: Message, context: Context) -> Message:
-    """Answer with the client's id, so that the server can tell which node is which client."""
-    return Message(RecordDict({"client": _who(context)}), reply_to=message)
+    """Answer who a deployed client is, where its SuperNode's configuration says it, and what it holds.
+
+    Raises:
+        ConfigError: The SuperNode has no data of its own.
+        DataError: The data cannot be read.
+    """
+    job = json.loads(str(message.content.config_records["config"]["job"]))
+    client_id = str(context.node_config.get("partition-id", ""))
+    counts = _own_examples(context, job).label_counts(job["num_classes"]).tolist()
+    who = ConfigRecord({"client-id": client_id, "label-counts": counts})
+    return Message(RecordDict({"client": who}), reply_to=message)
 
 
 @app.train()
@@ -44,17 +59,18 @@ def train_client(message: Message, context: Context) -> Message:
     """Train the global weights on the client's examples and answer with the client's weights."""
     config = message.content.config_records["config"]
     job = json.loads(str(config["job"]))
-    client_id = client_id_of(context)
+    client_id = client_id_of(message)
     server_round = int(str(config["server-round"]))
     torch.set_num_threads(job["threads"])
     model = _model(job["model"])
     global_weights = message.content.array_records["arrays"].to_torch_state_dict()
     model.load_state_dict(global_weights)
-    # A deployed client has a folder of its own; in a simulation the server names one that all can read.
-    folder = Path(str(context.node_config.get("data-path", job["data_path"])))
     fault = _active_fault(job["fault"], client_id, server_round)
-    name = f"client-{client_id}-faulty" if fault is not None and fault.in_examples else f"client-{client_id}"
-    examples = load_examples(folder / f"{name}.safetensors")
+    if "data-path" in context.node_config:  # a deployed client reads nothing else, whatever the server names
+        examples = _own_examples(context, job["data"])
+    else:
+        name = f"client-{client_id}-faulty" if fault is not None and fault.in_examples else f"client-{client_id}"
+        examples = load_examples(Path(job["data_path"]) / f"{name}.safetensors")
     training = TrainingSettings(**job["training"])
     options = {
         "seed": derive_seed(job["seed"], "train", server_round, client_id),
@@ -78,19 +94,23 @@ def train_client(message: Message, context: Context) -> Message:
         add_update_noise(model, global_weights, fault.scale, fault_seed)
     log.debug("round=%d client=%s examples=%d loss=%.4f", server_round, client_id, len(examples), loss)
     arrays = ArrayRecord({name: tensor.cpu() for name, tensor in model.state_dict().items()})
+    who = ConfigRecord({"client-id": client_id})  # in a MetricRecord Flower would average it
     metrics = MetricRecord({"num-examples": len(examples), "train-loss": loss})
-    return Message(RecordDict({"arrays": arrays, "metrics": metrics, "client": _who(context)}), reply_to=message)
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics, "client": who}), reply_to=message)
+
+
+def _own_examples(context: Context, job: dict[str, Any]) -> Examples:
+    """Read the data of a deployed client."""
+    data_path = context.node_config.get("data-path")
+    if data_path is None:
+        raise ConfigError("""this SuperNode has no data; start it with --node-config 'data-path="FOLDER"'""")
+    return own_examples(str(data_path), job)
 
 
 def _active_fault(text: str | None, client_id: str, server_round: int) -> Fault | None:
     """Return the run's fault where the client has it in this round."""
     fault = None if text is None else Fault.from_json(text)
     return fault if fault is not None and fault.is_active(client_id, server_round) else None
-
-
-def _who(context: Context) -> ConfigRecord:
-    """Return who answers; in a MetricRecord Flower would average it."""
-    return ConfigRecord({"client-id": client_id_of(context)})
 
 
 @functools.lru_cache(maxsize=1)

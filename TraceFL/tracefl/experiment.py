@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,9 +18,9 @@ from tracefl.environment import describe_environment, peak_memory
 from tracefl.errors import RunStopped
 from tracefl.models import initial_model
 from tracefl.observer import Observer
-from tracefl.preparation import Prepared, save_inputs
+from tracefl.preparation import Prepared, save_inputs, save_label_counts
 from tracefl.privacy import PrivacySettings
-from tracefl.privacy.accounting import PrivacyLedger, client_dp_sgd
+from tracefl.privacy.accounting import DpSgd, PrivacyLedger, client_dp_sgd
 from tracefl.progress import Progress
 from tracefl.provenance import RoundRecord, summarize
 from tracefl.provenance.capture import traced_layers
@@ -56,7 +57,8 @@ class Experiment:
         self.model = initial_model(settings.model, prepared.spec, seed)
         if settings.provenance is not None and settings.provenance.method.layers is not None:
             traced_layers(self.model, settings.provenance.method.layers, settings.provenance.method.also)
-        self.num_examples = {client_id: len(examples) for client_id, examples in prepared.data.clients.items()}
+        held = prepared.data.label_counts.sum(dim=1).tolist()
+        self.num_examples = {str(client): examples for client, examples in enumerate(held) if examples}
         self.tracer = self._tracer()
         self.ledger = self._ledger()
         self.selection = read_selection(settings.config["strategy"])
@@ -97,7 +99,7 @@ class Experiment:
             log.info("data: %s", note)
         for observer in self.observers:
             observer.run_started(progress)
-        hooks = FederationHooks(self._sampled, self._replied, self._aggregated)
+        hooks = FederationHooks(self._sampled, self._replied, self._aggregated, self._joined)
         if progress.rounds_done < progress.num_rounds:
             with ThreadPoolExecutor(1) as self._writer:
                 try:
@@ -154,7 +156,8 @@ class Experiment:
                     "privacy": dataclasses.asdict(self.settings.privacy),
                     "fault": None if self.prepared.fault is None else self.prepared.fault.truth.to_json(),
                     "num_rounds": config["num_rounds"],
-                    "data_path": str(self.folder.work.resolve()),
+                    "data_path": str(self.folder.work.resolve()),  # of a simulation
+                    "data": self.prepared.client_job,  # of a deployment
                     "device": self.settings.device,
                     "threads": config["client_resources"]["cpus"],
                     "seed": config["seed"],
@@ -181,12 +184,14 @@ class Experiment:
         from tracefl.privacy.per_sample import check_per_sample_gradients  # brings Opacus
 
         check_per_sample_gradients(self.model, *data.server.batch(torch.arange(min(2, len(data.server)))))
-        clients = {
-            client_id: client_dp_sgd(privacy, self.settings.training, n, self.settings.config["num_rounds"])
-            for client_id, n in self.num_examples.items()
-        }
+        clients = {client_id: self._dp_sgd(n) for client_id, n in self.num_examples.items()}
         assert privacy.target_delta is not None
         return PrivacyLedger(clients, privacy.target_delta)
+
+    def _dp_sgd(self, num_examples: int) -> DpSgd:
+        return client_dp_sgd(
+            self.settings.privacy, self.settings.training, num_examples, self.settings.config["num_rounds"]
+        )
 
     def _privacy_columns(self, outcome: RoundOutcome) -> dict[str, Any]:
         """Return a row's columns of privacy, None where the run has no such privacy."""
@@ -205,8 +210,8 @@ class Experiment:
         data = self.prepared.data
         shutil.rmtree(self.folder.work, ignore_errors=True)  # a killed session's
         self.folder.work.mkdir()
-        for client_id in self.num_examples:
-            examples = data.clients.pop(client_id)  # from here on they are in the files alone
+        while data.clients:
+            client_id, examples = data.clients.popitem()  # from here on they are in the files alone
             save_examples(self.folder.work / f"client-{client_id}.safetensors", examples)
         faulty = {} if self.prepared.fault is None else self.prepared.fault.examples
         while faulty:  # what they train on from the fault's first round
@@ -221,6 +226,15 @@ class Experiment:
         log.info("round=%d clients sampled: %s", server_round, " ".join(clients))
         for observer in self.observers:
             observer.round_started(server_round, clients)
+
+    def _joined(self, client_id: str, counts: Sequence[int]) -> None:
+        """Let a client take part that was not there when the run was prepared."""
+        self.prepared = self.prepared.with_client(client_id, counts)
+        self.num_examples[client_id] = sum(counts)
+        self.tracer = self._tracer()
+        if self.ledger is not None:
+            self.ledger.clients[client_id] = self._dp_sgd(sum(counts))
+        save_label_counts(self.folder.path, self.prepared.data)
 
     def _replied(self) -> None:
         for observer in self.observers:

@@ -1,16 +1,30 @@
 """Everything that a run needs before its first round, and what of it is kept for later questions."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from tracefl.config import Settings
-from tracefl.datasets import FederatedData, RawDataset, load_source, prepare, save_examples, training_texts
-from tracefl.errors import DataError
+from tracefl.datasets import (
+    Encode,
+    FederatedData,
+    RawDataset,
+    load_source,
+    prepare,
+    prepare_server,
+    save_examples,
+    training_texts,
+)
+from tracefl.deployment import client_job, load_split, with_client
+from tracefl.errors import ConfigError, DataError
 from tracefl.faults import InjectedFault, Vocabulary, inject
 from tracefl.models import ModelSpec, TextEncoder, build_text_encoder, check_max_tokens, model_spec
+from tracefl.text_files import write_atomically
 
 _TOKENIZER_TEXTS = 20_000  # documents that a tokenizer is trained on, at most
 
@@ -24,12 +38,20 @@ class Prepared:
         spec: The architecture.
         encoder: None for images.
         fault: What some of the clients do wrong, and the examples that they then train on; None without a fault.
+        client_job: How deployed clients read their own data; None in a simulation.
     """
 
     data: FederatedData
     spec: ModelSpec
     encoder: TextEncoder | None
     fault: InjectedFault | None
+    client_job: Mapping[str, Any] | None = None
+
+    def with_client(self, client_id: str, counts: Sequence[int]) -> "Prepared":
+        """Return the same with another client, or with other examples of one, by their number of each class."""
+        return replace(
+            self, data=replace(self.data, label_counts=with_client(self.data.label_counts, client_id, counts))
+        )
 
 
 def prepare_run(settings: Settings) -> Prepared:
@@ -41,18 +63,7 @@ def prepare_run(settings: Settings) -> Prepared:
     """
     config = settings.config
     raw = load_source(settings.dataset, config["seed"])
-    encoder = _encoder(settings, raw)
-    spec = model_spec(settings.model, raw.num_classes, encoder)
-    if settings.privacy.is_dp_sgd:
-        spec = replace(spec, norm="group")
-    max_tokens = settings.dataset.max_tokens
-    if encoder is not None:
-        check_max_tokens(spec, max_tokens)
-
-    def encode(texts: list[str]) -> dict[str, Tensor]:
-        assert encoder is not None
-        return encoder.encode(texts, max_tokens)
-
+    spec, encoder, encode = _architecture(settings, raw)
     data = prepare(
         raw,
         settings.dataset,
@@ -60,7 +71,7 @@ def prepare_run(settings: Settings) -> Prepared:
         config["num_clients"],
         settings.training.batch_size,
         config["seed"],
-        encode if encoder is not None else None,
+        encode,
     )
     if config["clients_per_round"] > len(data.clients):
         raise DataError(
@@ -71,17 +82,65 @@ def prepare_run(settings: Settings) -> Prepared:
     return Prepared(data, spec, encoder, _fault(settings, data, encoder))
 
 
+def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[str, Sequence[int]]]) -> Prepared:
+    """Load the server's test set, settle the architecture, and wait for the clients; nothing is written.
+
+    Args:
+        settings: ``num_clients`` is how many are waited for, ``dataset`` the server's.
+        gather: Given that number, and how clients are to read their data: returns client id to examples of each class.
+
+    Raises:
+        ConfigError: A fault is to be injected, or the model cannot be made as asked.
+        DataError: The data cannot be read.
+    """
+    config, dataset = settings.config, settings.dataset
+    if not settings.fault.is_none:
+        raise ConfigError(f"fault={settings.fault.name}: faults are injected in simulations only; leave fault=none")
+    raw = load_split(dataset, "test", config["seed"])
+    spec, encoder, encode = _architecture(settings, raw)
+    server, notes = prepare_server(raw, dataset, config["seed"], encode)
+    job = client_job(dataset, raw.label_names, config["batch_size"], config["seed"], encoder)
+    nobody = torch.zeros(0, raw.num_classes, dtype=torch.int64)
+    data = FederatedData({}, server, nobody, raw.label_names, raw.kind, notes)
+    prepared = Prepared(data, spec, encoder, None, job)
+    for client_id, counts in gather(config["num_clients"], json.dumps(job)).items():
+        prepared = prepared.with_client(client_id, counts)
+    return prepared
+
+
 def save_inputs(folder: Path, prepared: Prepared) -> None:
     """Write the server's examples, label counts, architecture, tokenizer and fault into a run's folder."""
     data = prepared.data
     save_examples(folder / "server.safetensors", data.server)
     (folder / "model.json").write_text(prepared.spec.to_json() + "\n")
-    counts = {"label_names": list(data.label_names), "label_counts": data.label_counts.tolist()}
-    (folder / "label_counts.json").write_text(json.dumps(counts) + "\n")
+    save_label_counts(folder, data)
     if prepared.encoder is not None:
         prepared.encoder.save(folder / "tokenizer")
     if prepared.fault is not None:
         (folder / "fault.json").write_text(json.dumps(prepared.fault.describe()) + "\n")
+
+
+def save_label_counts(folder: Path, data: FederatedData) -> None:
+    """Write who holds how much of which class into a run's folder."""
+    counts = {"label_names": list(data.label_names), "label_counts": data.label_counts.tolist()}
+    write_atomically(folder / "label_counts.json", json.dumps(counts) + "\n")
+
+
+def _architecture(settings: Settings, raw: RawDataset) -> tuple[ModelSpec, TextEncoder | None, Encode | None]:
+    """Return the model's architecture, and for text its tokenizer and how texts go through it."""
+    encoder = _encoder(settings, raw)
+    spec = model_spec(settings.model, raw.num_classes, encoder)
+    if settings.privacy.is_dp_sgd:
+        spec = replace(spec, norm="group")
+    if encoder is None:
+        return spec, None, None
+    max_tokens = settings.dataset.max_tokens
+    check_max_tokens(spec, max_tokens)
+
+    def encode(texts: list[str]) -> dict[str, Tensor]:
+        return encoder.encode(texts, max_tokens)
+
+    return spec, encoder, encode
 
 
 def _fault(settings: Settings, data: FederatedData, encoder: TextEncoder | None) -> InjectedFault | None:

@@ -2,9 +2,10 @@
 
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, nullcontext
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
@@ -22,12 +23,24 @@ from tracefl.wandb_tracking import WandbTracker
 
 if TYPE_CHECKING:
     from tracefl.experiment import Experiment
+    from tracefl.preparation import Prepared
+    from tracefl.server_app import Federation
 
 log = logging.getLogger(__name__)
 
 
-def run_settings(settings: Settings) -> None:
+def run_settings(
+    settings: Settings,
+    federation: "Federation | None" = None,
+    prepare: "Callable[[Settings], Prepared] | None" = None,
+) -> None:
     """Run one configuration and show it; a run that is already complete is shown again, not run again.
+
+    Args:
+        settings: The configuration.
+        federation: The clients, where Flower has started them and listens to signals; None for a simulation of the
+            run's own.
+        prepare: Returns what the run starts from, where ``prepare_run`` does not.
 
     Raises:
         TraceFLError: Bad input, or a run that failed or was stopped; run.log then says the same.
@@ -45,6 +58,28 @@ def run_settings(settings: Settings) -> None:
         console.print("already complete, nothing was run; overwrite=true runs it again")
         return
     folder.refuse_if_claimed()
+    stop = StopRequest()
+    with (
+        stop if federation is None else nullcontext(),
+        terminal_lines(console),
+        RunLog() as run_log,
+        Terminal(console) as terminal,
+    ):
+        log.info("preparing %s", path.name)
+        session = _Session(settings, folder, run_log, terminal, stop)
+        if federation is None:
+            _simulate(session)
+        else:
+            with closing(folder):
+                session.prepare(prepare)
+                session.serve(federation)
+    show_run(console, folder.rows(), mean_suspects(folder.suspects()), path)
+
+
+def _simulate(session: "_Session") -> None:
+    """Prepare while Ray and its workers start, then run: whatever can be refused is, before anything is written."""
+    settings = session.settings
+    config = settings.config
     resources = Resources(
         total_cpus=settings.total_cpus,
         total_gpus=settings.total_gpus,
@@ -53,81 +88,72 @@ def run_settings(settings: Settings) -> None:
         address=config["ray"]["address"],
     )
     with (
-        StopRequest() as stop,
-        terminal_lines(console),
-        RunLog() as run_log,
-        Terminal(console) as terminal,
         ray_cluster(resources) as ray_is_up,
+        closing(session.folder),
+        ThreadPoolExecutor(1) as background,
     ):
-        log.info("preparing %s", path.name)
-        try:
-            _run_on(ray_is_up, resources, settings, folder, run_log, terminal, stop)
-        finally:
-            folder.close()
-    show_run(console, folder.rows(), mean_suspects(folder.suspects()), path)
-
-
-def _run_on(
-    ray_is_up: "Future[Any]",
-    resources: Resources,
-    settings: Settings,
-    folder: RunFolder,
-    run_log: RunLog,
-    terminal: Terminal,
-    stop: StopRequest,
-) -> None:
-    """Prepare while Ray and its workers start, then run: whatever can be refused is, before anything is written."""
-    with ThreadPoolExecutor(1) as background:
-        preparing = background.submit(_prepare, settings, folder)
-        from tracefl.report.page import write_at_end
-        from tracefl.server_app import Federation
+        preparing = background.submit(session.prepare)
         from tracefl.simulation import simulate
 
-        config = settings.config
-
-        def serve(federation: Federation) -> None:
-            rounds_done = folder.begin(config["resume"])
-            run_log.open(folder.path / "run.log")
-            if resources.address is not None:
-                check_shared(folder.path / "config.yaml")
-            progress = read_progress(folder.path, rounds_done, config["num_rounds"])
-            status = StatusFile(folder.path)
-            with ExitStack() as observers_end:
-                observers: list[Observer] = [status, terminal]
-                if config["wandb"]["mode"] != "disabled":
-                    observers.append(WandbTracker(config, folder.path))
-                for observer in observers:
-                    observers_end.callback(observer.close)
-                try:
-                    experiment.run(federation, progress, tuple(observers), stop)
-                except BaseException as error:
-                    log.error("stopped: %s", error, extra={"said_by_main": True})
-                    if folder.is_ours:
-                        progress.round_finished(folder.rounds.last_round)  # not one whose writing failed
-                        status.ended(error)
-                        if progress.rounds_done:
-                            write_at_end(folder.path, settings.device)
-                    raise
-                status.ended(None)
-                write_at_end(folder.path, settings.device)
-
         wait([ray_is_up])
-        stop.listen()
-        experiment = preparing.result()
-        folder.check_space(experiment.bytes_needed)
+        session.stop.listen()
+        preparing.result()
         ray_is_up.result()
-        simulate(serve, config["num_clients"], resources)
+        simulate(session.serve, config["num_clients"], resources)
 
 
-def _prepare(settings: Settings, folder: RunFolder) -> "Experiment":
-    """Load the data and build the model."""
-    with heavy_imports():
-        from tracefl.experiment import Experiment
-        from tracefl.preparation import prepare_run
+class _Session:
+    """One session of a run: what is there before its clients are, and what its server does once they are."""
 
-    began = time.perf_counter()
-    prepared = prepare_run(settings)
-    experiment = Experiment(settings, prepared, folder)
-    seconds = time.perf_counter() - began
-    log.info("%d clients can take part; data prepared in %.1fs", len(prepared.data.clients), seconds)
-    return experiment
+    def __init__(
+        self, settings: Settings, folder: RunFolder, run_log: RunLog, terminal: Terminal, stop: StopRequest
+    ) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.stop = stop
+        self._run_log = run_log
+        self._terminal = terminal
+        self._experiment: Experiment
+
+    def prepare(self, prepare: "Callable[[Settings], Prepared] | None" = None) -> None:
+        """Load the data and build the model; nothing is written."""
+        with heavy_imports():
+            from tracefl.experiment import Experiment
+            from tracefl.preparation import prepare_run
+
+        began = time.perf_counter()
+        prepared = (prepare or prepare_run)(self.settings)
+        self._experiment = Experiment(self.settings, prepared, self.folder)
+        seconds = time.perf_counter() - began
+        log.info("%d clients can take part; data prepared in %.1fs", len(self._experiment.num_examples), seconds)
+        self.folder.check_space(self._experiment.bytes_needed)
+
+    def serve(self, federation: "Federation") -> None:
+        """Run with the clients, and record."""
+        from tracefl.report.page import write_at_end
+
+        config, folder = self.settings.config, self.folder
+        rounds_done = folder.begin(config["resume"])
+        self._run_log.open(folder.path / "run.log")
+        if config["ray"]["address"] is not None:
+            check_shared(folder.path / "config.yaml")
+        progress = read_progress(folder.path, rounds_done, config["num_rounds"])
+        status = StatusFile(folder.path)
+        with ExitStack() as observers_end:
+            observers: list[Observer] = [status, self._terminal]
+            if config["wandb"]["mode"] != "disabled":
+                observers.append(WandbTracker(config, folder.path))
+            for observer in observers:
+                observers_end.callback(observer.close)
+            try:
+                self._experiment.run(federation, progress, tuple(observers), self.stop)
+            except BaseException as error:
+                log.error("stopped: %s", error, extra={"said_by_main": True})
+                if folder.is_ours:
+                    progress.round_finished(folder.rounds.last_round)  # not one whose writing failed
+                    status.ended(error)
+                    if progress.rounds_done:
+                        write_at_end(folder.path, self.settings.device)
+                raise
+            status.ended(None)
+            write_at_end(folder.path, self.settings.device)

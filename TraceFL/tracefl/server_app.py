@@ -1,5 +1,9 @@
-"""The Flower server: finds out which node is which client, then runs the strategy over the rounds."""
+"""The Flower server: finds out which node is which client, then runs the strategy over the rounds.
 
+``app`` is what ``flwr run`` starts.
+"""
+
+import itertools
 import logging
 import threading
 import time
@@ -10,17 +14,20 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
+from flwr.superlink.grid import InMemoryGrid
 from torch import Tensor
 
 from tracefl.errors import RoundFailedError
 from tracefl.privacy import PrivacySettings
 from tracefl.selection import Selection
-from tracefl.strategy import CentralPrivacy, RoundOutcome, Session, make_strategy
+from tracefl.strategy import CentralPrivacy, RoundOutcome, Session, error_cause, make_strategy
 
 log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.05
-_CONNECT_SECONDS = 600.0  # longest wait for all clients to connect and to say who they are
+POLL_SECONDS = 0.05
+ROSTER_SECONDS = 0.5  # between two looks at who is there
+_HIGHEST_ID = 99_999
+CONNECT_SECONDS = 600.0  # longest wait for clients to connect and to say who they are
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class FederationPlan:
         proximal_mu: FedProx's mu.
         seed: Root seed.
         initial_weights: State dict that the first round to run starts from.
-        client_job: What every client is told, as JSON: model, training, privacy, num_rounds, data_path, device,
-            threads, seed.
+        client_job: What every client is told, as JSON: model, training, privacy, num_rounds, where its data are,
+            device, threads, seed.
         num_examples: Client id to training examples, where the server knows them: long jobs then start first.
         privacy: What the server clips and how much noise it adds, where it does.
         trainable: Names of the model's trainable parameters.
@@ -71,54 +78,46 @@ class FederationHooks:
         on_sampled: A round begins: its number and its clients.
         on_reply: One more client of the round has answered.
         on_round: The round is aggregated.
+        on_joined: Another client can take part from now on, or one came back: its id and its examples of each class.
     """
 
     on_sampled: Callable[[int, tuple[str, ...]], None]
     on_reply: Callable[[], None]
     on_round: Callable[[RoundOutcome], None]
+    on_joined: Callable[[str, Sequence[int]], None]
 
 
 class Federation:
-    """A server and its clients, of a simulation or of a deployment.
+    """A server and its clients; this one is a simulation's, whose nodes play whichever client they are told to.
 
     Args:
-        grid: Flower's connection to the clients.
-        num_clients: Clients that will connect.
+        grid: Flower's connection to the nodes.
+        least_nodes: Nodes that are waited for.
         max_in_flight: Messages sent before replies are waited for, as many as there are workers; None for no limit.
             More would only fill the memory: each carries the whole model.
         over: Set when no client will answer any more.
-        in_order: Clients connect in the order of their ids, as a simulation's do. Then they need not be asked who they
-            are, which for a thousand takes most of the start; each of their replies says it all the same.
     """
 
     def __init__(
         self,
         grid: Grid,
-        num_clients: int,
+        least_nodes: int = 1,
         max_in_flight: int | None = None,
         over: threading.Event | None = None,
-        in_order: bool = False,
     ) -> None:
-        self._in_order = in_order
         self._over = threading.Event() if over is None else over
         self._grid = grid
-        self._num_clients = num_clients
+        self._least_nodes = least_nodes
         self._max_in_flight = max_in_flight
 
     def run(self, plan: FederationPlan, hooks: FederationHooks) -> None:
         """Run the rounds that are still to do.
 
         Raises:
-            RoundFailedError: Clients are missing at the start, or too few answered in a round.
+            RoundFailedError: Clients are missing, or too few answered in a round.
         """
-        nodes = self._identify()
-        missing = [client_id for client_id in plan.client_ids if client_id not in nodes]
-        if missing:
-            raise RoundFailedError(
-                f"clients {', '.join(missing)} did not connect: {len(nodes)} of {self._num_clients} are here"
-            )
         session = Session(
-            nodes={client_id: nodes[client_id] for client_id in plan.client_ids},
+            find_clients=lambda: self._find_clients(plan, hooks),
             clients_per_round=plan.clients_per_round,
             min_clients=plan.min_clients,
             seed=plan.seed,
@@ -139,44 +138,139 @@ class Federation:
             train_config=ConfigRecord({"job": plan.client_job}),
         )
 
-    def _identify(self) -> dict[str, int]:
-        """Find out who every client is; returns client id to node id: Flower's node ids are random in each run."""
-        deadline = time.monotonic() + _CONNECT_SECONDS
-        while len(there := sorted(self._grid.get_node_ids())) < self._num_clients and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-        if self._in_order:
-            registered = {node.registered_at: node.node_id for node in self._grid.get_nodes()}  # ISO 8601, microseconds
-            if len(registered) == len(there):  # else two in one microsecond, which cannot be told apart so
-                return {str(number): registered[moment] for number, moment in enumerate(sorted(registered))}
-        questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in there]
-        waiting = set(self._grid.push_messages(questions))
-        nodes: dict[str, int] = {}
-        while waiting and not self._over.is_set() and time.monotonic() < deadline:
-            for answer in self._grid.pull_messages(waiting):
-                waiting.discard(answer.metadata.reply_to_message_id)
-                node = answer.metadata.src_node_id
+    def _find_clients(self, plan: FederationPlan, hooks: FederationHooks) -> Mapping[str, int]:
+        """Return who can take part in the round that begins: client id to node id."""
+        del hooks
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while len(nodes := sorted(self._grid.get_node_ids())) < self._least_nodes:
+            if self._over.is_set() or time.monotonic() > deadline:
+                raise RoundFailedError(f"{len(nodes)} of {self._least_nodes} nodes of the simulation are there")
+            time.sleep(POLL_SECONDS)
+        return {client_id: nodes[number % len(nodes)] for number, client_id in enumerate(plan.client_ids)}
+
+
+class Deployment(Federation):
+    """SuperNodes, each a client with data of its own. One that comes late takes part from the next round on.
+
+    Args:
+        grid: Flower's connection to the SuperNodes.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(grid)
+        self._nodes: dict[str, int] = {}  # client id to node id, also of clients that are gone
+        self._refused: set[int] = set()
+        self._question = ""
+
+    def gather(self, num_clients: int, question: str) -> dict[str, Sequence[int]]:
+        """Wait for clients and ask each what it holds.
+
+        Args:
+            num_clients: Clients to wait for.
+            question: How they are to read their data, as JSON, see ``deployment.own_examples``.
+
+        Returns:
+            Client id to its examples of each class.
+
+        Raises:
+            RoundFailedError: Fewer are there after ``CONNECT_SECONDS``.
+        """
+        self._question = question
+        log.info("waiting for %d SuperNodes", num_clients)
+        return self._wait_for(num_clients)
+
+    def _find_clients(self, plan: FederationPlan, hooks: FederationHooks) -> Mapping[str, int]:
+        """Return the clients that are there, after meeting those that are new."""
+        for client_id, counts in self._wait_for(plan.min_clients).items():
+            hooks.on_joined(client_id, counts)
+        return self._present()
+
+    def _wait_for(self, num_clients: int) -> dict[str, Sequence[int]]:
+        """Wait until so many clients are there; returns those that are new: client id to its examples of each class."""
+        deadline = time.monotonic() + CONNECT_SECONDS
+        newcomers = self._meet(deadline)
+        while len(self._present()) < num_clients:
+            if time.monotonic() > deadline:
+                raise RoundFailedError(
+                    f"{len(self._present())} of {num_clients} SuperNodes are there after {CONNECT_SECONDS:.0f} s; "
+                    "start more, or lower num_clients or strategy.min_clients"
+                )
+            time.sleep(ROSTER_SECONDS)
+            newcomers |= self._meet(deadline)
+        return newcomers
+
+    def _present(self) -> dict[str, int]:
+        online = set(self._grid.get_node_ids())
+        return {client_id: node for client_id, node in self._nodes.items() if node in online}
+
+    def _meet(self, deadline: float) -> dict[str, Sequence[int]]:
+        """Ask the SuperNodes that are new who they are and what they hold."""
+        known = self._refused | set(self._nodes.values())
+        arrived = sorted((node.registered_at, node.node_id) for node in self._grid.get_nodes())
+        strangers = [node for _, node in arrived if node not in known]
+        answers = self._ask(strangers, deadline)
+        newcomers: dict[str, Sequence[int]] = {}
+        # Who names itself has its name first; the others are numbered in the order in which they connected.
+        for node in sorted(answers, key=lambda n: (not answers[n]["client-id"], strangers.index(n))):
+            client_id = str(answers[node]["client-id"]) or self._free_id()
+            problem = None
+            if not client_id.isdecimal() or int(client_id) > _HIGHEST_ID:
+                problem = f"its partition-id is no whole number from 0 to {_HIGHEST_ID}"
+            elif client_id in self._present():
+                problem = "another SuperNode has its partition-id"
+            if problem is not None:
+                log.warning("a SuperNode that says it is client %s is left out: %s", client_id, problem)
+                self._refused.add(node)
+                continue
+            self._nodes[client_id] = node
+            newcomers[client_id] = [int(n) for n in answers[node]["label-counts"]]  # type: ignore[union-attr]
+            log.info("client %s is here with %d examples", client_id, sum(newcomers[client_id]))
+        return newcomers
+
+    def _free_id(self) -> str:
+        return next(str(n) for n in itertools.count() if str(n) not in self._nodes)
+
+    def _ask(self, nodes: Sequence[int], deadline: float) -> dict[int, ConfigRecord]:
+        """Return the answers of those that do answer, by node."""
+        content = RecordDict({"config": ConfigRecord({"job": self._question})})
+        questions = [Message(content, node, MessageType.QUERY) for node in nodes]
+        asked = dict(zip(self._grid.push_messages(questions), nodes, strict=True))
+        answers: dict[int, ConfigRecord] = {}
+        while asked and time.monotonic() < deadline:
+            for answer in self._grid.pull_messages(list(asked)):
+                node = asked.pop(answer.metadata.reply_to_message_id)
                 if answer.has_error():
-                    log.warning("node %d did not say which client it is: %s", node, answer.error.reason)
+                    log.warning("a SuperNode cannot take part: %s", error_cause(answer.error.reason))
+                    self._refused.add(node)
                 else:
-                    nodes[str(answer.content.config_records["client"]["client-id"])] = node
-            time.sleep(_POLL_SECONDS)
-        return nodes
+                    answers[node] = answer.content.config_records["client"]
+            time.sleep(POLL_SECONDS)
+        return answers
 
 
-def make_server_app(
-    serve: Callable[[Federation], None],
-    num_clients: int,
-    max_in_flight: int | None = None,
-    over: threading.Event | None = None,
-    in_order: bool = False,
-) -> ServerApp:
-    """Return a ServerApp that hands its federation, made with the other arguments, to ``serve``."""
+app = ServerApp()
+"""What ``flwr run`` starts."""
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what the run configuration says, on the clients of Flower's simulation or of a deployment."""
+    from tracefl.flower_run import run_deployed, run_simulated  # they import this module
+
+    if isinstance(grid, InMemoryGrid):
+        run_simulated(context.run_config, Federation(grid))
+    else:
+        run_deployed(context.run_config, Deployment(grid))
+
+
+def make_server_app(serve: Callable[[Federation], None], federation: Callable[[Grid], Federation]) -> ServerApp:
+    """Return a ServerApp that hands the federation that is made of its grid to ``serve``."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         del context
-        serve(Federation(grid, num_clients, max_in_flight, over, in_order))
+        serve(federation(grid))
 
     return app
 
@@ -219,7 +313,7 @@ class _ReportingGrid(Grid):
         deadline = None if timeout is None else time.monotonic() + timeout
         while (unsent or waiting) and not self._over.is_set() and (deadline is None or time.monotonic() < deadline):
             room = len(unsent) if self._max_in_flight is None else self._max_in_flight - len(waiting)
-            waiting.update(self._inner.push_messages(unsent[:room]))
+            waiting.update(filter(None, self._inner.push_messages(unsent[:room])))  # None: the node is gone
             del unsent[:room]
             arrived = list(self._inner.pull_messages(waiting))
             waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
@@ -227,5 +321,5 @@ class _ReportingGrid(Grid):
             for _ in arrived:
                 self._on_reply()
             if waiting and not arrived:
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
         return replies

@@ -51,7 +51,9 @@ def simulate(
         ending.callback(over.set)  # Flower's server thread must not wait for clients that are gone
         warnings.filterwarnings("ignore", module="ray|flwr")  # notes to their own developers
         run_simulation(
-            server_app=make_server_app(serve_to_the_end, num_clients, clients_at_once(resources), over, in_order=True),
+            server_app=make_server_app(
+                serve_to_the_end, lambda grid: Federation(grid, num_clients, clients_at_once(resources), over)
+            ),
             client_app=app,
             num_supernodes=num_clients,
             backend_config={"client_resources": client_resources},  # Ray runs already, see ray_cluster.py

@@ -55,8 +55,9 @@ class Session:
     """What a strategy needs to know of a run.
 
     Attributes:
-        nodes: Client id to Flower's node id, of all clients that can take part.
-        clients_per_round: Clients sampled a round.
+        find_clients: Called when a round begins: client id to Flower's node id, of all clients that can take part.
+            Several clients may share a node of a simulation.
+        clients_per_round: Clients sampled a round, fewer where fewer are there.
         min_clients: Replies that a round needs.
         seed: Root seed.
         on_sampled: Called with the round and its sampled client ids.
@@ -67,7 +68,7 @@ class Session:
         selection: Draws the clients of ``provenance_selection``; None for other strategies.
     """
 
-    nodes: Mapping[str, int]
+    find_clients: Callable[[], Mapping[str, int]]
     clients_per_round: int
     min_clients: int
     seed: int
@@ -78,6 +79,7 @@ class Session:
     central: "CentralPrivacy | None" = None
     selection: Selection | None = None
     sampled: tuple[str, ...] = field(default=(), init=False)
+    messages: dict[str, Message] = field(default_factory=dict, init=False)
     previous: ArrayRecord | None = field(default=None, init=False)
 
 
@@ -93,18 +95,23 @@ class TracedFedAvg(FedAvg):
         del grid
         session = self.session
         server_round += session.rounds_done
-        drawn = self.draw_clients(sorted(session.nodes, key=int), derive_seed(session.seed, "sample", server_round))
+        nodes = session.find_clients()
+        count = min(session.clients_per_round, len(nodes))
+        drawn = self.draw_clients(sorted(nodes, key=int), count, derive_seed(session.seed, "sample", server_round))
         session.sampled = tuple(sorted(drawn, key=int))
         session.previous = arrays
         session.on_sampled(server_round, session.sampled)
         config["server-round"] = server_round
-        record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
-        longest_first = sorted(session.sampled, key=lambda k: -session.num_examples.get(k, 0))
-        return self._construct_messages(record, [session.nodes[k] for k in longest_first], MessageType.TRAIN)
+        session.messages = {}
+        for client_id in sorted(session.sampled, key=lambda k: -session.num_examples.get(k, 0)):  # longest first
+            own = ConfigRecord({**config, "client-id": client_id})
+            content = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: own})
+            session.messages[client_id] = Message(content, nodes[client_id], MessageType.TRAIN)
+        return list(session.messages.values())
 
-    def draw_clients(self, client_ids: Sequence[str], seed: int) -> Sequence[str]:
+    def draw_clients(self, client_ids: Sequence[str], count: int, seed: int) -> Sequence[str]:
         """Return the clients of the next round, all equally likely, out of those that can take part."""
-        return random.Random(seed).sample(client_ids, self.session.clients_per_round)
+        return random.Random(seed).sample(client_ids, count)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -116,16 +123,16 @@ class TracedFedAvg(FedAvg):
         """
         session = self.session
         server_round += session.rounds_done
-        by_node = {reply.metadata.src_node_id: reply for reply in replies}
+        answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
         counted: dict[str, Message] = {}
         weights: dict[str, dict[str, Tensor]] = {}
         left_out: dict[str, str] = {}
         for client_id in session.sampled:
-            reply = by_node.get(session.nodes[client_id])
+            reply = answers.get(session.messages[client_id].metadata.message_id)
             if reply is None:
                 left_out[client_id] = "no reply before the time limit (strategy.timeout_seconds)"
             elif reply.has_error():
-                left_out[client_id] = _cause(reply.error.reason)
+                left_out[client_id] = error_cause(reply.error.reason)
             else:
                 answered_by = str(reply.content.config_records["client"]["client-id"])
                 if answered_by != client_id:
@@ -180,10 +187,10 @@ class TracedFedProx(FedProx, TracedFedAvg):
 class ProvenanceSelection(TracedFedAvg):
     """FedAvg that favours the clients whose contributions to the rounds before were of use, see selection.py."""
 
-    def draw_clients(self, client_ids: Sequence[str], seed: int) -> Sequence[str]:
+    def draw_clients(self, client_ids: Sequence[str], count: int, seed: int) -> Sequence[str]:
         """Return the clients of the next round by their usefulness."""
         assert self.session.selection is not None
-        return self.session.selection.draw(client_ids, self.session.clients_per_round, seed)
+        return self.session.selection.draw(client_ids, count, seed)
 
 
 class CentralPrivacy:
@@ -347,7 +354,7 @@ def _num_examples(reply: Message) -> int:
     return int(str(reply.content.metric_records["metrics"]["num-examples"]))
 
 
-def _cause(reason: str | None) -> str:
+def error_cause(reason: str | None) -> str:
     """Return what went wrong, out of a traceback that Ray and Flower wrapped: its last line, without their marks."""
     lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
     if not lines:

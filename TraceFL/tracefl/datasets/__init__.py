@@ -4,7 +4,7 @@ Importing this package registers every source; libraries that only one source ne
 """
 
 from tracefl.datasets import bundled, hub, medmnist  # noqa: F401 - they register their sources
-from tracefl.datasets.federated import Encode, FederatedData, prepare, training_texts
+from tracefl.datasets.federated import Encode, FederatedData, prepare, prepare_client, prepare_server, training_texts
 from tracefl.datasets.partitioning import PARTITIONS, PartitionSettings, partition_rows
 from tracefl.datasets.settings import DatasetSettings
 from tracefl.datasets.sources import RawDataset, Split, check_source, load_source, register_source, source_names
@@ -25,6 +25,8 @@ __all__ = [
     "Encode",
     "FederatedData",
     "prepare",
+    "prepare_client",
+    "prepare_server",
     "training_texts",
     "images_to_tensor",
     "save_examples",

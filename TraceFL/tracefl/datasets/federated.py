@@ -87,12 +87,7 @@ def prepare(
             f"{settings.min_examples_per_label} examples on it; lower num_clients, batch_size or "
             "dataset.min_examples_per_label, or change dirichlet_alpha"
         )
-    server_rows = sample_rows(
-        np.arange(len(raw.test)), settings.max_server_examples, derive_seed(seed, "server_examples")
-    )
-    notes = list(selection.notes)
-    if len(server_rows) < len(raw.test):
-        notes.append(f"server keeps a sample of {len(server_rows)} of {len(raw.test)} test examples")
+    server, server_notes = prepare_server(raw, settings, seed, encode)
     clients = {
         client_id: _examples(raw, raw.train, rows, settings, encode) for client_id, rows in selection.rows.items()
     }
@@ -100,8 +95,41 @@ def prepare(
     for client_id, examples in clients.items():
         label_counts[int(client_id)] = examples.label_counts(raw.num_classes)
     log.debug("dataset=%s label_counts=%s", raw.name, label_counts.tolist())
-    server = _examples(raw, raw.test, server_rows, settings, encode)
-    return FederatedData(clients, server, label_counts, raw.label_names, raw.kind, tuple(notes))
+    notes = (*selection.notes, *server_notes)
+    return FederatedData(clients, server, label_counts, raw.label_names, raw.kind, notes)
+
+
+def prepare_server(
+    raw: RawDataset, settings: DatasetSettings, seed: int, encode: Encode | None
+) -> tuple[Examples, tuple[str, ...]]:
+    """Decode what the server tests on; returns it, and what was left out, one line each.
+
+    The arguments are those of ``prepare``.
+    """
+    rows = sample_rows(np.arange(len(raw.test)), settings.max_server_examples, derive_seed(seed, "server_examples"))
+    left_out = len(rows) < len(raw.test)
+    notes = (f"server keeps a sample of {len(rows)} of {len(raw.test)} test examples",) if left_out else ()
+    return _examples(raw, raw.test, rows, settings, encode), notes
+
+
+def prepare_client(
+    raw: RawDataset, settings: DatasetSettings, batch_size: int, seed: int, encode: Encode | None
+) -> Examples:
+    """Decode what one client trains on where all of the training split is its own.
+
+    The arguments are those of ``prepare``.
+
+    Raises:
+        DataError: It is less than a batch.
+    """
+    selection = select_rows(raw.train.labels, [np.arange(len(raw.train))], settings, batch_size, seed)
+    if not selection.rows:
+        raise DataError(
+            f"{len(raw.train)} examples hold no full batch of {batch_size} of labels with at least "
+            f"{settings.min_examples_per_label} examples; give more data, or lower batch_size or "
+            "dataset.min_examples_per_label"
+        )
+    return _examples(raw, raw.train, selection.rows["0"], settings, encode)
 
 
 def training_texts(raw: RawDataset, limit: int) -> list[str]:

@@ -40,6 +40,23 @@ def hub(settings: DatasetSettings, seed: int) -> RawDataset:  # noqa: ARG001 - e
     return raw_dataset(train, test, settings)
 
 
+def hub_split(settings: DatasetSettings, split: str) -> RawDataset:
+    """Open one split of a data set, where a folder may hold it alone: a deployed client's, or the server's.
+
+    Args:
+        settings: As for ``hub``.
+        split: ``train`` or ``test``; both splits of the result are this one.
+
+    Raises:
+        ConfigError: No columns are named, or several for images.
+        DataError: Folder, split, column or network is missing, or the labels do not fit.
+    """
+    _check_columns(settings)
+    folder, remedy = _folder(settings)
+    table = _read_split(folder, split, settings, remedy)
+    return raw_dataset(table, table, settings)
+
+
 def fetch_command(hub_id: str) -> str:
     """Return the shell command that fetches a data set on a machine with network."""
     return f"hf download --repo-type dataset {hub_id} --local-dir DIR"

@@ -75,12 +75,12 @@ class PrivacyLedger:
     """What each client has spent.
 
     Args:
-        clients: Client id to its DP-SGD.
+        clients: Client id to its DP-SGD; others may be added to ``ledger.clients``.
         target_delta: Delta of every epsilon.
     """
 
     def __init__(self, clients: Mapping[str, DpSgd], target_delta: float) -> None:
-        self._clients = clients
+        self.clients = dict(clients)
         self._delta = target_delta
         self._rounds: Counter[str] = Counter()
 
@@ -98,7 +98,7 @@ class PrivacyLedger:
 
     def spent(self, client_id: str) -> float:
         """Return the epsilon that a client has spent so far."""
-        dp = self._clients[client_id]
+        dp = self.clients[client_id]
         return _epsilon(dp.noise_multiplier, dp.sample_rate, dp.steps * self._rounds[client_id], self._delta)
 
 

@@ -1,0 +1,116 @@
+"""What ``flwr run`` runs: from its run configuration to the same run that ``python -m tracefl.main`` makes.
+
+Each key of ``[tool.flwr.app.config]`` is a key of TraceFL's own configuration, the empty text leaving it as it is;
+``overrides`` holds any others, as on the command line.
+"""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlparse
+
+from omegaconf.errors import OmegaConfBaseException
+
+from tracefl.composing import compose_config
+from tracefl.config import Settings, read_settings
+from tracefl.errors import ConfigError, TraceFLError, one_line
+from tracefl.preparation import Prepared, prepare_deployed
+from tracefl.runner import run_settings
+
+if TYPE_CHECKING:
+    from tracefl.server_app import Deployment, Federation
+
+RunConfig = Mapping[str, bool | int | float | str]
+
+_PLAIN = re.compile(r"[\w./:+@-]+")  # what Hydra takes without quotes
+_FLOWERS = ("total_cpus", "total_gpus", "ray.address", "client_resources.gpus")  # keys of what Flower starts here
+
+
+def run_simulated(run_config: RunConfig, federation: "Federation") -> None:
+    """Run on the nodes of Flower's simulation; what stops the run is raised, and said in one line."""
+    _run(run_config, federation, None)
+
+
+def run_deployed(run_config: RunConfig, deployment: "Deployment") -> None:
+    """Run on SuperNodes, each a client with data of its own; what stops the run is raised, and said in one line."""
+    _run(run_config, deployment, lambda settings: prepare_deployed(settings, deployment.gather))
+
+
+def read_overrides(run_config: RunConfig) -> list[str]:
+    """Return the run configuration as overrides of the command line.
+
+    Raises:
+        ConfigError: ``overrides`` is no text, or has a quote without its end.
+    """
+    more = run_config.get("overrides", "")
+    if not isinstance(more, str):
+        raise ConfigError(f"overrides must be text such as 'client.lr=0.01 batch_size=16', got {more!r}")
+    try:
+        split = shlex.split(more)
+    except ValueError as error:
+        raise ConfigError(f"overrides={more!r} has a quote without its end") from error
+    keys = [f"{key}={_value(value)}" for key, value in run_config.items() if key != "overrides" and value != ""]
+    return [*keys, *split]
+
+
+def results_folder(log_dir: str) -> Path:
+    """Return an absolute folder: a relative one lies in the project that is installed, else where Flower was started.
+
+    The app itself runs from a copy, and its working directory is that of the first ``flwr run`` since Flower's local
+    server was started.
+    """
+    return (_project() / Path(log_dir).expanduser()).resolve()
+
+
+def _run(run_config: RunConfig, federation: "Federation", prepare: Callable[[Settings], Prepared] | None) -> None:
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each of Flower's messages
+    try:
+        overrides = read_overrides(run_config)
+        cfg = compose_config(overrides)
+        cfg.log_dir = str(results_folder(cfg.log_dir))
+        settings = read_settings(cfg)
+        _refuse_resources(settings)
+        experiment = run_config.get("experiment") or "none, the main job (choose one: --run-config exp_1.toml)"
+        sys.stdout.write(f"tracefl: experiment {experiment}; results in {settings.folder}\n")
+        run_settings(settings, federation, prepare)
+    except (TraceFLError, OmegaConfBaseException) as error:
+        sys.stdout.write(f"tracefl: {one_line(error)}\n")
+        raise
+
+
+def _refuse_resources(settings: Settings) -> None:
+    """Refuse keys that have no effect, because Flower has started the clients already."""
+    for key in _FLOWERS:
+        value = settings.config
+        for part in key.split("."):
+            value = value[part]
+        if value is not None:
+            raise ConfigError(
+                f"{key}={value} has no effect in flwr run, where Flower starts the clients; leave it, and see "
+                "--federation-config"
+            )
+
+
+def _value(value: bool | int | float | str) -> str:
+    """Return a value as Hydra reads it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str) or _PLAIN.fullmatch(value):
+        return str(value)
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _project() -> Path:
+    """Return the folder that tracefl is installed from; where it is none, the working directory."""
+    try:
+        origin = json.loads(distribution("tracefl").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        origin = {}
+    url = urlparse(origin.get("url", ""))
+    folder = Path(unquote(url.path))
+    return folder if url.scheme == "file" and (folder / "pyproject.toml").is_file() else Path.cwd()
