@@ -34,12 +34,29 @@ def load_split(settings: DatasetSettings, split: str, seed: int) -> RawDataset:
     return hub_split(settings, split) if settings.source == "hub" else load_source(settings, seed)
 
 
+def check_label_names(settings: DatasetSettings, names: Sequence[str]) -> None:
+    """Refuse classes whose numbers were found in the server's files and are not 0, 1, ...: a client's might differ.
+
+    Raises:
+        ConfigError: They are such.
+    """
+    numbers = all(name.isdecimal() for name in names)
+    if settings.label_names is None and numbers and [int(name) for name in names] != list(range(len(names))):
+        raise ConfigError(
+            f"the server's labels are {', '.join(names)}, and clients with others would number them otherwise; name "
+            "the classes 0, 1, ... in dataset.label_names, in the order of their numbers"
+        )
+
+
 def client_job(
     settings: DatasetSettings, label_names: Sequence[str], batch_size: int, seed: int, encoder: TextEncoder | None
 ) -> dict[str, Any]:
     """Return what a client must be told to read its data as the server reads its own, ready for JSON."""
+    nowhere = replace(
+        settings, path=None, root=None, label_names=tuple(label_names)
+    )  # where the server's are is its own
     return {
-        "dataset": asdict(replace(settings, label_names=tuple(label_names))),
+        "dataset": asdict(nowhere),
         "num_classes": len(label_names),
         "batch_size": batch_size,
         "seed": seed,

@@ -156,8 +156,9 @@ class Experiment:
                     "privacy": dataclasses.asdict(self.settings.privacy),
                     "fault": None if self.prepared.fault is None else self.prepared.fault.truth.to_json(),
                     "num_rounds": config["num_rounds"],
-                    "data_path": str(self.folder.work.resolve()),  # of a simulation
-                    "data": self.prepared.client_job,  # of a deployment
+                    # where a simulation's clients find their examples; how a deployment's read their own
+                    "data_path": None if self.prepared.client_job else str(self.folder.work.resolve()),
+                    "data": self.prepared.client_job,
                     "device": self.settings.device,
                     "threads": config["client_resources"]["cpus"],
                     "seed": config["seed"],

@@ -5,6 +5,7 @@ Each key of ``[tool.flwr.app.config]`` is a key of TraceFL's own configuration, 
 """
 
 import json
+import logging
 import re
 import shlex
 import sys
@@ -80,7 +81,7 @@ def _run(run_config: RunConfig, federation: "Federation", prepare: Callable[[Set
         run_settings(settings, federation, prepare)
     except (TraceFLError, OmegaConfBaseException) as error:
         sys.stdout.write(f"tracefl: {one_line(error)}\n")
-        raise
+        raise error.with_traceback(None) from None  # Flower prints it again, with its trace
 
 
 def _refuse_resources(settings: Settings) -> None:
@@ -102,7 +103,8 @@ def _value(value: bool | int | float | str) -> str:
         return str(value).lower()
     if not isinstance(value, str) or _PLAIN.fullmatch(value):
         return str(value)
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    literal = re.sub(r"(\\+)('|$)", r"\1\1\2", value)  # a backslash escapes what could end the quotes, and nothing else
+    return "'" + literal.replace("'", "\\'") + "'"
 
 
 def _project() -> Path:

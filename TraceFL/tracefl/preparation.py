@@ -20,7 +20,7 @@ from tracefl.datasets import (
     save_examples,
     training_texts,
 )
-from tracefl.deployment import client_job, load_split, with_client
+from tracefl.deployment import check_label_names, client_job, load_split, with_client
 from tracefl.errors import ConfigError, DataError
 from tracefl.faults import InjectedFault, Vocabulary, inject
 from tracefl.models import ModelSpec, TextEncoder, build_text_encoder, check_max_tokens, model_spec
@@ -97,6 +97,7 @@ def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[st
     if not settings.fault.is_none:
         raise ConfigError(f"fault={settings.fault.name}: faults are injected in simulations only; leave fault=none")
     raw = load_split(dataset, "test", config["seed"])
+    check_label_names(dataset, raw.label_names)
     spec, encoder, encode = _architecture(settings, raw)
     server, notes = prepare_server(raw, dataset, config["seed"], encode)
     job = client_job(dataset, raw.label_names, config["batch_size"], config["seed"], encoder)

@@ -69,6 +69,8 @@ class DatasetSettings:
             raise ConfigError(f"dataset.kind is {self.kind!r}; set it to one of {', '.join(KINDS)}")
         for key in ("input_columns", "label_names", "mean", "std"):
             self._keep_as_tuple(key)
+        if self.label_names is not None:
+            object.__setattr__(self, "label_names", tuple(map(str, self.label_names)))  # [0,1] is read as numbers
         if self.kind == "text":
             object.__setattr__(self, "mean", ())
             object.__setattr__(self, "std", ())

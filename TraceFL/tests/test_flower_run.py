@@ -1,0 +1,97 @@
+import tomllib
+
+import pytest
+
+from tests.conftest import REPOSITORY, TINY
+from tracefl.composing import compose_config, compose_configs
+from tracefl.errors import ConfigError
+from tracefl.flower_run import read_overrides, results_folder, run_simulated
+
+APP = REPOSITORY / "TraceFL"
+PYPROJECT = tomllib.loads((APP / "pyproject.toml").read_text())
+DEFAULTS = PYPROJECT["tool"]["flwr"]["app"]["config"]
+
+
+def test_what_is_empty_is_left_and_the_rest_is_as_on_the_command_line():
+    given = DEFAULTS | {"experiment": "exp_2", "num_rounds": 7, "dirichlet_alpha": 0.5, "overwrite": True}
+    given["overrides"] = "model.name='my model' client.lr=0.01 fault.clients=[0,3]"
+    assert read_overrides(given) == [
+        "experiment=exp_2",
+        "log_dir=results",
+        "num_rounds=7",
+        "dirichlet_alpha=0.5",
+        "overwrite=true",
+        "model.name=my model",
+        "client.lr=0.01",
+        "fault.clients=[0,3]",
+    ]
+
+
+@pytest.mark.parametrize("folder", ["/data/my results", "it's", "a,b", "back\\slash", "end\\", "\\'", "1=2"])
+def test_a_folder_of_any_name_arrives_as_it_is(folder):
+    assert compose_config(read_overrides({"log_dir": folder})).log_dir == folder
+
+
+def test_a_quote_without_its_end_is_refused():
+    with pytest.raises(ConfigError, match=r"overrides=\"client.lr='0.1\" has a quote without its end"):
+        read_overrides({"overrides": "client.lr='0.1"})
+    with pytest.raises(ConfigError, match="overrides must be text such as"):
+        read_overrides({"overrides": 3})
+
+
+def test_every_common_key_is_a_key_of_ours():
+    for key in set(DEFAULTS) - {"overrides"}:
+        assert DEFAULTS[key] == ("results" if key == "log_dir" else "")
+        assert key in compose_config([]) or (APP / "tracefl" / "conf" / key).is_dir()
+
+
+@pytest.mark.parametrize(("number", "figure"), [(1, "figure2"), (2, "figure3"), (3, "figure5")])
+def test_the_named_experiments_are_those_of_the_paper(number, figure):
+    name = f"exp_{number}"
+    file = tomllib.loads((APP / f"{name}.toml").read_text())
+    assert file == {"experiment": name}
+    ours, papers = compose_configs([read_overrides(DEFAULTS | file), [f"experiment={figure}"]])
+    assert (ours.pop("exp_key"), papers.pop("exp_key")) == (name, figure)
+    assert (ours.pop("log_dir"), papers.pop("log_dir")) == ("results", "logs")
+    assert ours == papers
+
+
+def test_flower_finds_nothing_to_rewrite():
+    assert "federations" not in PYPROJECT["tool"]["flwr"]
+
+
+def test_results_go_to_a_folder_that_does_not_depend_on_where_flower_runs(tmp_path, monkeypatch):
+    before = results_folder("results")
+    assert before.is_absolute()
+    assert (before.parent / "pyproject.toml").exists()
+    monkeypatch.chdir(tmp_path)
+    assert results_folder("results") == before
+    assert results_folder("/elsewhere/results") == before.__class__("/elsewhere/results")
+
+
+def test_the_experiment_is_said_before_it_runs(capsys, tmp_path):
+    settings = {"log_dir": str(tmp_path), "overrides": " ".join(("dry_run=true", *TINY))}
+    run_simulated({"experiment": "smoke", **settings}, None)
+    assert capsys.readouterr().out.startswith(f"tracefl: experiment smoke; results in {tmp_path}/smoke/")
+    run_simulated({"experiment": "", **settings}, None)
+    assert capsys.readouterr().out.startswith("tracefl: experiment none, the main job (choose one: --run-config exp_1")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("run_config", "message"),
+    [
+        ({"experiment": "exp_9"}, "unknown experiment 'exp_9'; choose one of exp_1, exp_2, exp_3"),
+        ({"overrides": "num_round=3"}, "unknown key 'num_round', see --help; did you mean 'num_rounds'"),
+        ({"num_rounds": "three"}, "num_rounds must be a whole number of at least 1, got 'three'"),
+        ({"overrides": "total_cpus=1"}, "total_cpus=1 has no effect in flwr run, where Flower starts the clients"),
+        ({"overrides": "client_resources.gpus=0"}, "client_resources.gpus=0 has no effect in flwr run"),
+    ],
+)
+def test_bad_input_is_one_line_and_stops_the_run(run_config, message, capsys, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        run_simulated({"log_dir": str(tmp_path), **run_config}, None)
+    assert message in str(caught.value)
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"tracefl: {caught.value}"]
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,115 @@
+"""Who is which client, with a grid that has nodes but no network."""
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from tracefl import server_app
+from tracefl.errors import RoundFailedError
+from tracefl.server_app import Deployment, Federation
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Messages name the task that makes them; here none runs. And nobody is waited for."""
+    for part in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, part, 1)
+    for wait in ("POLL_SECONDS", "ROSTER_SECONDS"):
+        monkeypatch.setattr(server_app, wait, 0.0)
+    monkeypatch.setattr(server_app, "CONNECT_SECONDS", 0.2)
+
+
+class Nodes:
+    """Nodes by id: what each answers to the question who it is; an exception is an error's reason."""
+
+    def __init__(self, answers):
+        self.answers = dict(answers)
+        self.questions = []
+        self._replies = {}
+
+    def get_node_ids(self):
+        return list(self.answers)
+
+    def get_nodes(self):
+        return [SimpleNamespace(node_id=node, registered_at=f"2026-01-{node:02}") for node in reversed(self.answers)]
+
+    def push_messages(self, messages):
+        ids = []
+        for message in messages:
+            node = message.metadata.dst_node_id
+            self.questions.append((node, json.loads(message.content.config_records["config"]["job"])))
+            answer = self.answers[node]
+            content = answer if isinstance(answer, Error) else RecordDict({"client": ConfigRecord(answer)})
+            message.metadata.__dict__["_message_id"] = f"m{len(self.questions)}"
+            ids.append(message.metadata.message_id)
+            self._replies[ids[-1]] = Message(content, reply_to=message)
+        return ids
+
+    def pull_messages(self, ids):
+        return [self._replies.pop(each) for each in ids if each in self._replies]
+
+
+def who(client_id="", counts=(1, 2)):
+    return {"client-id": client_id, "label-counts": list(counts)}
+
+
+def hooks(joined):
+    return SimpleNamespace(on_joined=lambda client_id, counts: joined.append((client_id, list(counts))))
+
+
+PLAN = SimpleNamespace(min_clients=1, client_ids=("0", "2", "5", "6", "9"))
+
+
+def test_a_simulations_nodes_share_the_clients():
+    federation = Federation(Nodes({11: None, 7: None}))
+    assert federation._find_clients(PLAN, None) == {"0": 7, "2": 11, "5": 7, "6": 11, "9": 7}
+    with pytest.raises(RoundFailedError, match="2 of 3 nodes of the simulation are there"):
+        Federation(Nodes({1: None, 2: None}), least_nodes=3)._find_clients(PLAN, None)
+
+
+def test_supernodes_are_named_by_their_configuration_and_else_in_order_of_arrival():
+    nodes = Nodes({1: who(), 2: who("1", (7, 0)), 3: who(), 4: who("0")})
+    deployment = Deployment(nodes)
+    met = deployment.gather(4, '{"batch_size": 4}')
+    assert deployment._present() == {"1": 2, "0": 4, "2": 1, "3": 3}
+    assert met == {"1": [7, 0], "0": [1, 2], "2": [1, 2], "3": [1, 2]}
+    assert nodes.questions == [(node, {"batch_size": 4}) for node in (1, 2, 3, 4)]
+
+
+def test_who_comes_late_joins_and_who_is_gone_is_not_asked_for():
+    nodes = Nodes({1: who("0"), 2: who("1")})
+    deployment, joined = Deployment(nodes), []
+    deployment.gather(2, "{}")
+    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "1": 2}
+    assert joined == []
+    del nodes.answers[2]
+    nodes.answers[3] = who("2", (0, 9))
+    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "2": 3}
+    nodes.answers[4] = who("1", (5, 5))  # started again, as another node
+    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "1": 4, "2": 3}
+    assert joined == [("2", [0, 9]), ("1", [5, 5])]
+    assert [node for node, _ in nodes.questions] == [1, 2, 3, 4]
+
+
+def test_who_cannot_take_part_is_said_once(caplog):
+    nodes = Nodes(
+        {
+            1: who("0"),
+            2: who("0"),
+            3: who("minus one"),
+            4: who("100000"),
+            5: Error(1, "<class 'tracefl.errors.ConfigError'>:<'this SuperNode has no data'>"),
+        }
+    )
+    deployment = Deployment(nodes)
+    with caplog.at_level(logging.WARNING), pytest.raises(RoundFailedError, match=r"1 of 2 SuperNodes are there after"):
+        deployment.gather(2, "{}")
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 4
+    assert "a SuperNode cannot take part: this SuperNode has no data" in said
+    assert "a SuperNode that says it is client 0 is left out: another SuperNode has its partition-id" in said
+    assert sum("no whole number from 0 to 99999" in line for line in said) == 2
