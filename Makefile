@@ -23,6 +23,7 @@ lint: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e TraceFL
+	echo 'export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1' >> $(BIN)/activate # else `flwr run` installs torch anew
 	touch $@
 
 # After a change of pyproject.toml's dependencies; needs uv.

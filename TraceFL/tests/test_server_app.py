@@ -111,5 +111,18 @@ def test_who_cannot_take_part_is_said_once(caplog):
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 4
     assert "a SuperNode cannot take part: this SuperNode has no data" in said
-    assert "a SuperNode that says it is client 0 is left out: another SuperNode has its partition-id" in said
-    assert sum("no whole number from 0 to 99999" in line for line in said) == 2
+    assert "a second SuperNode says it is client 0: it waits until the first is gone" in said
+    assert sum("its partition-id must be 0 to 99999, got" in line for line in said) == 2
+
+
+def test_who_is_started_again_before_it_is_missed_takes_its_place_when_it_is():
+    nodes = Nodes({1: who("0", (1, 0))})
+    deployment, joined = Deployment(nodes), []
+    deployment.gather(1, "{}")
+    nodes.answers[2] = who("0", (2, 0))
+    for _ in range(2):
+        assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1}
+    del nodes.answers[1]
+    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 2}
+    assert joined == [("0", [2, 0])]
+    assert [node for node, _ in nodes.questions] == [1, 2]

@@ -52,11 +52,9 @@ def client_job(
     settings: DatasetSettings, label_names: Sequence[str], batch_size: int, seed: int, encoder: TextEncoder | None
 ) -> dict[str, Any]:
     """Return what a client must be told to read its data as the server reads its own, ready for JSON."""
-    nowhere = replace(
-        settings, path=None, root=None, label_names=tuple(label_names)
-    )  # where the server's are is its own
+    told = replace(settings, path=None, root=None, label_names=tuple(label_names))  # not where the server's files are
     return {
-        "dataset": asdict(nowhere),
+        "dataset": asdict(told),
         "num_classes": len(label_names),
         "batch_size": batch_size,
         "seed": seed,

@@ -160,6 +160,7 @@ class Deployment(Federation):
         super().__init__(grid)
         self._nodes: dict[str, int] = {}  # client id to node id, also of clients that are gone
         self._refused: set[int] = set()
+        self._doubles: dict[int, ConfigRecord] = {}  # answers of those whose id another has
         self._question = ""
 
     def gather(self, num_clients: int, question: str) -> dict[str, Sequence[int]]:
@@ -205,26 +206,29 @@ class Deployment(Federation):
 
     def _meet(self, deadline: float) -> dict[str, Sequence[int]]:
         """Ask the SuperNodes that are new who they are and what they hold."""
-        known = self._refused | set(self._nodes.values())
-        arrived = sorted((node.registered_at, node.node_id) for node in self._grid.get_nodes())
-        strangers = [node for _, node in arrived if node not in known]
-        answers = self._ask(strangers, deadline)
+        known = self._refused | set(self._nodes.values()) | set(self._doubles)
+        arrived = [node for _, node in sorted((each.registered_at, each.node_id) for each in self._grid.get_nodes())]
+        answers = self._ask([node for node in arrived if node not in known], deadline)
+        candidates = {node: answer for node, answer in self._doubles.items() if node in arrived} | answers
+        self._doubles = {}
         newcomers: dict[str, Sequence[int]] = {}
         # Who names itself has its name first; the others are numbered in the order in which they connected.
-        for node in sorted(answers, key=lambda n: (not answers[n]["client-id"], strangers.index(n))):
-            client_id = str(answers[node]["client-id"]) or self._free_id()
-            problem = None
+        for node in sorted(candidates, key=lambda n: (not candidates[n]["client-id"], arrived.index(n))):
+            client_id = str(candidates[node]["client-id"]) or self._free_id()
             if not client_id.isdecimal() or int(client_id) > _HIGHEST_ID:
-                problem = f"its partition-id is no whole number from 0 to {_HIGHEST_ID}"
-            elif client_id in self._present():
-                problem = "another SuperNode has its partition-id"
-            if problem is not None:
-                log.warning("a SuperNode that says it is client %s is left out: %s", client_id, problem)
+                log.warning(
+                    "a SuperNode cannot take part: its partition-id must be 0 to %d, got %r", _HIGHEST_ID, client_id
+                )
                 self._refused.add(node)
-                continue
-            self._nodes[client_id] = node
-            newcomers[client_id] = [int(n) for n in answers[node]["label-counts"]]  # type: ignore[union-attr]
-            log.info("client %s is here with %d examples", client_id, sum(newcomers[client_id]))
+            elif client_id in self._present():  # or it was, less than two heartbeats ago
+                if node in answers:
+                    log.warning("a second SuperNode says it is client %s: it waits until the first is gone", client_id)
+                self._doubles[node] = candidates[node]
+            else:
+                self._nodes[client_id] = node
+                counts = candidates[node]["label-counts"]
+                newcomers[client_id] = [int(n) for n in counts]  # type: ignore[union-attr]
+                log.info("client %s is here with %d examples", client_id, sum(newcomers[client_id]))
         return newcomers
 
     def _free_id(self) -> str:
