@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from documentation.config_files import read_config_file, whole_entries
 from documentation.configuration import configuration_page
@@ -90,7 +91,7 @@ def test_entries_are_what_the_configuration_composes(group):
     for choice in choices(group):
         composed = compose_config(f"{group}={choice}")[group]
         entries = whole_entries(choice, files)
-        assert {key: yaml.safe_load(entry.value) for key, entry in entries.items()} == dict(composed)
+        assert {key: yaml.safe_load(entry.value) for key, entry in entries.items()} == OmegaConf.to_container(composed)
 
 
 def test_a_comment_may_go_on_below_and_a_list_stand_below_its_key(tmp_path):
