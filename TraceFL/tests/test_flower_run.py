@@ -1,11 +1,16 @@
+import io
 import tomllib
+import zipfile
+from pathlib import Path
 
 import pytest
+from flwr.cli.build import build_fab_from_disk
 
 from tests.conftest import REPOSITORY, TINY
 from tracefl.composing import compose_config, compose_configs
 from tracefl.errors import ConfigError
 from tracefl.flower_run import read_overrides, results_folder, run_simulated
+from tracefl.report.paper import EXHIBITS
 
 APP = REPOSITORY / "TraceFL"
 PYPROJECT = tomllib.loads((APP / "pyproject.toml").read_text())
@@ -46,14 +51,17 @@ def test_every_common_key_is_a_key_of_ours():
 
 
 @pytest.mark.parametrize(("number", "figure"), [(1, "figure2"), (2, "figure3"), (3, "figure5")])
-def test_the_named_experiments_are_those_of_the_paper(number, figure):
+def test_the_named_experiments_trace_as_the_papers_and_need_no_network(number, figure):
     name = f"exp_{number}"
     file = tomllib.loads((APP / f"{name}.toml").read_text())
     assert file == {"experiment": name}
     ours, papers = compose_configs([read_overrides(DEFAULTS | file), [f"experiment={figure}"]])
-    assert (ours.pop("exp_key"), papers.pop("exp_key")) == (name, figure)
-    assert (ours.pop("log_dir"), papers.pop("log_dir")) == ("results", "logs")
-    assert ours == papers
+    assert (ours["exp_key"], ours["log_dir"]) == (name, "results")
+    for shared in ("provenance", "strategy", "fault", "privacy", "store"):
+        assert ours[shared] == papers[shared]
+    assert ours["dataset"]["source"] == "digits"  # comes with a package
+    assert ours["model"]["pretrained"] is False
+    assert name in EXHIBITS[figure].keys
 
 
 def test_flower_finds_nothing_to_rewrite():
@@ -95,3 +103,17 @@ def test_bad_input_is_one_line_and_stops_the_run(run_config, message, capsys, tm
     said = capsys.readouterr().out.splitlines()
     assert said == [f"tracefl: {caught.value}"]
     assert not list(tmp_path.iterdir())
+
+
+def test_the_app_holds_every_file_of_the_package_that_a_run_reads():
+    """Flower leaves out files of kinds that it does not know."""
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(APP))) as packed:
+        names = set(packed.namelist())
+    package = {str(path.relative_to(APP)) for path in (APP / "tracefl").rglob("*") if path.is_file()}
+    missing = {name for name in package - names if "__pycache__" not in name}
+    assert {Path(name).name for name in missing} == {
+        "published.csv",
+        "published_figure6.csv",
+        "published_table1.csv",
+    }  # what collect and visualize_results compare with; no run does
+    assert not {name for name in names if name.startswith(("tests/", "benchmarks/", "documentation/"))}

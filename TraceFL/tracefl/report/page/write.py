@@ -72,8 +72,8 @@ def render(record: RunRecord) -> str:
     inputs = page_inputs(record, reading_order(record.rounds))
     heat = heat_map(record)
     rows = [result.row for result in record.rounds]
-    template = files(__package__) / "template"
-    script = (template / "script.js").read_text()
+    template = files(__package__) / "template"  # .md, for flwr run packs no .html, .js or .css
+    script = (template / "script.js.md").read_text()
     names = record.run.label_names
     data = {
         "rows": inputs.rows,
@@ -85,7 +85,7 @@ def render(record: RunRecord) -> str:
     }
     return (
         _environment()
-        .get_template("report.html.j2")
+        .get_template("report.html.md")
         .render(
             record=record,
             config=record.config,
@@ -114,7 +114,7 @@ def render(record: RunRecord) -> str:
             seconds_an_input=words.seconds_an_input(record),
             command=repeat_command(record.config),
             left_out=(*inputs.left_out, *heat.left_out),
-            style=(template / "style.css").read_text(),
+            style=(template / "style.css.md").read_text(),
             script=script,
             # The only script that may run is the page's own, whatever a class or a text says.
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
