@@ -7,12 +7,17 @@ from datasets import Dataset, Features, Image, Value
 from PIL import Image as Picture
 from torch.testing import assert_close
 
-from tests.conftest import compose_settings
+from tests.conftest import compose_settings, read_csv
 from tracefl.datasets import load_source
 from tracefl.deployment import check_label_names, client_job, load_split, own_examples, with_client
-from tracefl.errors import ConfigError, DataError
+from tracefl.errors import ConfigError, DataError, RoundFailedError
 from tracefl.models import build_text_encoder
 from tracefl.preparation import prepare_deployed
+from tracefl.provenance import RoundRecord
+from tracefl.runner import run_settings
+from tracefl.stored import StoredRun
+from tracefl.strategy import RoundOutcome
+from tracefl.trace import retrace
 
 HUB = (
     "dataset=hub",
@@ -151,3 +156,47 @@ def test_a_clients_counts_go_to_its_row():
     assert with_client(counts, "2", [0, 0, 9]).tolist()[2] == [0, 0, 9]
     with pytest.raises(ConfigError, match="client 1 counts 2 classes and the server 3"):
         with_client(counts, "1", [1, 2])
+
+
+class Session:
+    """A deployment's rounds without its network: its clients send back what they were sent."""
+
+    def __init__(self, clients, rounds):
+        self.clients, self.rounds = clients, rounds
+
+    def run(self, plan, hooks):
+        weights, share = plan.initial_weights, 1 / len(self.clients)
+        for n in range(plan.rounds_done + 1, min(plan.rounds_done + self.rounds, plan.num_rounds) + 1):
+            hooks.on_sampled(n, self.clients)
+            clients = dict.fromkeys(self.clients, weights)
+            record = RoundRecord(n, clients, dict.fromkeys(self.clients, share), weights, weights)
+            hooks.on_round(RoundOutcome(record, 1.0, {}))
+        if plan.rounds_done + self.rounds < plan.num_rounds:
+            raise RoundFailedError("everybody is gone")
+
+
+def test_a_run_that_goes_on_knows_the_clients_of_earlier_sessions(server, tmp_path):
+    """Client 2 is there in the first session alone: its rounds are still traced to it, and its examples counted."""
+    held = {"0": [5, 5, 0, 0], "2": [0, 0, 5, 5]}
+
+    def session(clients, rounds, *overrides):
+        settings = compose_settings(
+            *HUB,
+            f"dataset.path={server}",
+            f"log_dir={tmp_path}",
+            "run_name=run",
+            "num_rounds=2",
+            "store=all",
+            *overrides,
+        )
+        counts = {client: held[client] for client in clients}
+        run_settings(settings, Session(clients, rounds), lambda s: prepare_deployed(s, lambda *_: counts))
+
+    with pytest.raises(RoundFailedError, match="everybody is gone"):
+        session(("0", "2"), 1)
+    session(("0",), 1, "resume=true")
+    run = StoredRun(tmp_path / "default" / "run")
+    assert run.label_counts.tolist() == [[5, 5, 0, 0], [0, 0, 0, 0], [0, 0, 5, 5]]
+    assert [row["round"] for row in read_csv(run.folder / "rounds.csv")] == ["1", "2"]
+    for n in (1, 2):
+        retrace(run.folder, n)

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import time
 from types import SimpleNamespace
 
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
 from tracefl import server_app
@@ -21,6 +23,7 @@ def quick(monkeypatch):
     for wait in ("POLL_SECONDS", "ROSTER_SECONDS"):
         monkeypatch.setattr(server_app, wait, 0.0)
     monkeypatch.setattr(server_app, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(server_app, "ANSWER_SECONDS", 0.1)
 
 
 class Nodes:
@@ -29,6 +32,7 @@ class Nodes:
     def __init__(self, answers):
         self.answers = dict(answers)
         self.questions = []
+        self.silent = set()  # messages without an answer so far
         self._replies = {}
 
     def get_node_ids(self):
@@ -50,7 +54,7 @@ class Nodes:
         return ids
 
     def pull_messages(self, ids):
-        return [self._replies.pop(each) for each in ids if each in self._replies]
+        return [self._replies.pop(each) for each in ids if each in self._replies and each not in self.silent]
 
 
 def who(client_id="", counts=(1, 2)):
@@ -61,6 +65,7 @@ def hooks(joined):
     return SimpleNamespace(on_joined=lambda client_id, counts: joined.append((client_id, list(counts))))
 
 
+QUESTION = '{"batch_size": 4, "num_classes": 2}'
 PLAN = SimpleNamespace(min_clients=1, client_ids=("0", "2", "5", "6", "9"))
 
 
@@ -74,16 +79,16 @@ def test_a_simulations_nodes_share_the_clients():
 def test_supernodes_are_named_by_their_configuration_and_else_in_order_of_arrival():
     nodes = Nodes({1: who(), 2: who("1", (7, 0)), 3: who(), 4: who("0")})
     deployment = Deployment(nodes)
-    met = deployment.gather(4, '{"batch_size": 4}')
+    met = deployment.gather(4, QUESTION)
     assert deployment._present() == {"1": 2, "0": 4, "2": 1, "3": 3}
     assert met == {"1": [7, 0], "0": [1, 2], "2": [1, 2], "3": [1, 2]}
-    assert nodes.questions == [(node, {"batch_size": 4}) for node in (1, 2, 3, 4)]
+    assert nodes.questions == [(node, json.loads(QUESTION)) for node in (1, 2, 3, 4)]
 
 
 def test_who_comes_late_joins_and_who_is_gone_is_not_asked_for():
     nodes = Nodes({1: who("0"), 2: who("1")})
     deployment, joined = Deployment(nodes), []
-    deployment.gather(2, "{}")
+    deployment.gather(2, QUESTION)
     assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "1": 2}
     assert joined == []
     del nodes.answers[2]
@@ -107,7 +112,7 @@ def test_who_cannot_take_part_is_said_once(caplog):
     )
     deployment = Deployment(nodes)
     with caplog.at_level(logging.WARNING), pytest.raises(RoundFailedError, match=r"1 of 2 SuperNodes are there after"):
-        deployment.gather(2, "{}")
+        deployment.gather(2, QUESTION)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 4
     assert "a SuperNode cannot take part: this SuperNode has no data" in said
@@ -118,7 +123,7 @@ def test_who_cannot_take_part_is_said_once(caplog):
 def test_who_is_started_again_before_it_is_missed_takes_its_place_when_it_is():
     nodes = Nodes({1: who("0", (1, 0))})
     deployment, joined = Deployment(nodes), []
-    deployment.gather(1, "{}")
+    deployment.gather(1, QUESTION)
     nodes.answers[2] = who("0", (2, 0))
     for _ in range(2):
         assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1}
@@ -126,3 +131,40 @@ def test_who_is_started_again_before_it_is_missed_takes_its_place_when_it_is():
     assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 2}
     assert joined == [("0", [2, 0])]
     assert [node for node, _ in nodes.questions] == [1, 2]
+
+
+def test_a_newcomer_without_an_answer_holds_up_one_round_at_most():
+    nodes = Nodes({1: who("0"), 2: who("1")})
+    deployment, joined = Deployment(nodes), []
+    nodes.silent = {"m2"}
+    began = time.monotonic()
+    deployment.gather(1, QUESTION)
+    assert time.monotonic() - began >= 0.1  # ANSWER_SECONDS, once
+    for _ in range(3):
+        assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1}
+    nodes.silent = set()
+    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "1": 2}
+    assert joined == [("1", [1, 2])]
+    assert [node for node, _ in nodes.questions] == [1, 2]  # each is asked once
+
+
+def test_who_was_away_is_asked_again():
+    """A node keeps its id where it has a key of its own, and comes back with its folder mended or with other data."""
+    nodes = Nodes({1: who("0"), 2: Error(1, "nowhere is not a folder"), 3: who("")})
+    deployment, joined = Deployment(nodes), []
+    deployment.gather(2, QUESTION)
+    assert deployment._present() == {"0": 1, "1": 3}
+    back = {node: nodes.answers.pop(node) for node in (2, 3)}
+    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1}
+    nodes.answers |= {2: who("5", (8, 8)), 3: who("", (9, 9))}
+    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "5": 2, "1": 3}
+    assert joined == [("5", [8, 8]), ("1", [9, 9])]
+    assert isinstance(back[2], Error)
+
+
+def test_who_was_not_to_be_reached_is_asked_again():
+    nodes = Nodes({1: who("0"), 2: Error(ErrorCode.NODE_UNAVAILABLE, "away")})
+    deployment, joined = Deployment(nodes), []
+    deployment.gather(1, QUESTION)
+    nodes.answers[2] = who("1")
+    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "1": 2}

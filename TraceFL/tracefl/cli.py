@@ -15,6 +15,7 @@ from tracefl.errors import ConfigError, TraceFLError, one_line
 from tracefl.names import did_you_mean
 
 CONF = Path(__file__).parent / "conf"
+_NO_NAME = re.compile(r"[-+]?[0-9._]+(e[-+]?[0-9]+)?|true|false", re.IGNORECASE)  # which Hydra takes for a value
 
 _HEAD = """TraceFL: train a federation and trace its predictions to the clients responsible for them.
 
@@ -98,7 +99,8 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
             key = argument.lstrip("+~").partition("=")[0]
             raise ConfigError(f"keys cannot be added or removed, got {argument!r}{did_you_mean(key, _known_keys())}")
         group, _, choice = argument.partition("=")
-        if choice in ("null", "") and group != "experiment" and (CONF / group).is_dir():
+        nothing = choice in ("null", "") and group != "experiment"
+        if (nothing or _NO_NAME.fullmatch(choice)) and group.isidentifier() and (CONF / group).is_dir():
             raise ConfigError(f"{argument!r} chooses nothing; choose one of {', '.join(choices(group))}")
     return [f"++{a}" if a.startswith("model.config.") else a for a in arguments]
 

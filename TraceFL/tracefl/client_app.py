@@ -9,6 +9,7 @@ model's architecture, the training settings, the seed.
 import functools
 import json
 import logging
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -66,22 +67,26 @@ def train_client(message: Message, context: Context) -> Message:
     global_weights = message.content.array_records["arrays"].to_torch_state_dict()
     model.load_state_dict(global_weights)
     fault = _active_fault(job["fault"], client_id, server_round)
-    if "data-path" in context.node_config:  # a deployed client reads nothing else, whatever the server names
+    deployed = "num-partitions" not in context.node_config  # which a simulation's nodes have
+    if deployed:
         examples = _own_examples(context, job["data"])
     else:
         name = f"client-{client_id}-faulty" if fault is not None and fault.in_examples else f"client-{client_id}"
         examples = load_examples(Path(job["data_path"]) / f"{name}.safetensors")
     training = TrainingSettings(**job["training"])
-    options = {
-        "seed": derive_seed(job["seed"], "train", server_round, client_id),
-        "device": job["device"],
+    device = str(context.node_config.get("device", job["device"]))
+    privacy = PrivacySettings(**job["privacy"])
+    # The server knows the root seed, and must not know the noise that hides a client's examples from it.
+    private = deployed and privacy.is_dp_sgd
+    options: dict[str, Any] = {
+        "seed": secrets.randbits(63) if private else derive_seed(job["seed"], "train", server_round, client_id),
+        "device": device,
         "proximal_mu": float(str(config.get("proximal-mu", 0.0))),
     }
-    privacy = PrivacySettings(**job["privacy"])
     fault_seed = derive_seed(job["seed"], "fault", server_round, client_id)
     if fault is not None and fault.name == "free_rider":
         assert fault.scale is not None
-        loss = ride_free(model, examples, training.batch_size, fault.scale, fault_seed, job["device"])
+        loss = ride_free(model, examples, training.batch_size, fault.scale, fault_seed, device)
     elif privacy.is_dp_sgd:
         from tracefl.privacy.dp_sgd import train_privately  # brings Opacus: other clients do not wait for it
 

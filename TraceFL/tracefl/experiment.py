@@ -31,6 +31,7 @@ from tracefl.seeds import derive_seed
 from tracefl.selection import read_selection
 from tracefl.server_app import Federation, FederationHooks, FederationPlan
 from tracefl.stopping import StopRequest
+from tracefl.stored import StoredRun
 from tracefl.strategy import RoundOutcome
 from tracefl.suspects import mean_suspects
 from tracefl.tracing import RoundTrace, Tracer
@@ -89,6 +90,8 @@ class Experiment:
         self.progress = progress
         self.observers = observers
         self.stop = stop
+        if self.prepared.client_job is not None and progress.rounds_done:
+            self._remember_clients()
         self._write_inputs()
         for result in self.folder.rounds.results():
             if self.ledger is not None:
@@ -230,12 +233,21 @@ class Experiment:
 
     def _joined(self, client_id: str, counts: Sequence[int]) -> None:
         """Let a client take part that was not there when the run was prepared."""
+        self._admit(client_id, counts)
+        save_label_counts(self.folder.path, self.prepared.data)
+
+    def _admit(self, client_id: str, counts: Sequence[int]) -> None:
         self.prepared = self.prepared.with_client(client_id, counts)
         self.num_examples[client_id] = sum(counts)
         self.tracer = self._tracer()
         if self.ledger is not None:
             self.ledger.clients[client_id] = self._dp_sgd(sum(counts))
-        save_label_counts(self.folder.path, self.prepared.data)
+
+    def _remember_clients(self) -> None:
+        """Know what deployed clients of earlier sessions held: those that are not there now are in stored rounds."""
+        for client, counts in enumerate(StoredRun(self.folder.path).label_counts.tolist()):
+            if sum(counts) and str(client) not in self.num_examples:
+                self._admit(str(client), counts)
 
     def _replied(self) -> None:
         for observer in self.observers:

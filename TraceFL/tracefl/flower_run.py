@@ -73,7 +73,8 @@ def _run(run_config: RunConfig, federation: "Federation", prepare: Callable[[Set
     try:
         overrides = read_overrides(run_config)
         cfg = compose_config(overrides)
-        cfg.log_dir = str(results_folder(cfg.log_dir))
+        if isinstance(cfg.log_dir, str):  # what else it is, read_settings refuses
+            cfg.log_dir = str(results_folder(cfg.log_dir))
         settings = read_settings(cfg)
         _refuse_resources(settings)
         experiment = run_config.get("experiment") or "none, the main job (choose one: --run-config exp_1.toml)"

@@ -4,6 +4,7 @@
 """
 
 import itertools
+import json
 import logging
 import threading
 import time
@@ -12,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.superlink.grid import InMemoryGrid
 from torch import Tensor
 
+from tracefl.answers import read_identity
 from tracefl.errors import RoundFailedError
 from tracefl.privacy import PrivacySettings
 from tracefl.selection import Selection
@@ -26,8 +29,9 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 ROSTER_SECONDS = 0.5  # between two looks at who is there
-_HIGHEST_ID = 99_999
 CONNECT_SECONDS = 600.0  # longest wait for clients to connect and to say who they are
+ANSWER_SECONDS = 30.0  # longest wait of a round for a newcomer's answer
+_AWAY = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 
 
 @dataclass(frozen=True)
@@ -159,9 +163,11 @@ class Deployment(Federation):
     def __init__(self, grid: Grid) -> None:
         super().__init__(grid)
         self._nodes: dict[str, int] = {}  # client id to node id, also of clients that are gone
-        self._refused: set[int] = set()
-        self._doubles: dict[int, ConfigRecord] = {}  # answers of those whose id another has
+        self._settled: set[int] = set()  # nodes that have answered, also those that cannot take part
+        self._asked: dict[str, tuple[int, float]] = {}  # a question's message id to the node, and when it was asked
+        self._doubles: dict[int, tuple[str, list[int]]] = {}  # answers of those whose id another has
         self._question = ""
+        self._num_classes = 0
 
     def gather(self, num_clients: int, question: str) -> dict[str, Sequence[int]]:
         """Wait for clients and ask each what it holds.
@@ -176,7 +182,7 @@ class Deployment(Federation):
         Raises:
             RoundFailedError: Fewer are there after ``CONNECT_SECONDS``.
         """
-        self._question = question
+        self._question, self._num_classes = question, json.loads(question)["num_classes"]
         log.info("waiting for %d SuperNodes", num_clients)
         return self._wait_for(num_clients)
 
@@ -187,68 +193,78 @@ class Deployment(Federation):
         return self._present()
 
     def _wait_for(self, num_clients: int) -> dict[str, Sequence[int]]:
-        """Wait until so many clients are there; returns those that are new: client id to its examples of each class."""
+        """Wait until so many clients are there; returns those that are new: client id to its examples of each class.
+
+        With enough of them it waits a little for newcomers, once; who answers later takes part later.
+        """
         deadline = time.monotonic() + CONNECT_SECONDS
-        newcomers = self._meet(deadline)
-        while len(self._present()) < num_clients:
-            if time.monotonic() > deadline:
+        newcomers = self._meet()
+        while (few := len(self._present()) < num_clients) or self._awaited():
+            if few and time.monotonic() > deadline:
                 raise RoundFailedError(
                     f"{len(self._present())} of {num_clients} SuperNodes are there after {CONNECT_SECONDS:.0f} s; "
                     "start more, or lower num_clients or strategy.min_clients"
                 )
-            time.sleep(ROSTER_SECONDS)
-            newcomers |= self._meet(deadline)
+            time.sleep(ROSTER_SECONDS if few else POLL_SECONDS)
+            newcomers |= self._meet()
         return newcomers
 
     def _present(self) -> dict[str, int]:
         online = set(self._grid.get_node_ids())
         return {client_id: node for client_id, node in self._nodes.items() if node in online}
 
-    def _meet(self, deadline: float) -> dict[str, Sequence[int]]:
-        """Ask the SuperNodes that are new who they are and what they hold."""
-        known = self._refused | set(self._nodes.values()) | set(self._doubles)
+    def _awaited(self) -> bool:
+        """Return whether somebody was asked a short while ago and may still answer."""
+        return any(time.monotonic() < asked + ANSWER_SECONDS for _, asked in self._asked.values())
+
+    def _meet(self) -> dict[str, Sequence[int]]:
+        """Ask the SuperNodes that are new who they are and what they hold; returns whoever has answered since."""
         arrived = [node for _, node in sorted((each.registered_at, each.node_id) for each in self._grid.get_nodes())]
-        answers = self._ask([node for node in arrived if node not in known], deadline)
-        candidates = {node: answer for node, answer in self._doubles.items() if node in arrived} | answers
+        online = set(self._grid.get_node_ids())
+        self._asked = {each: (node, asked) for each, (node, asked) in self._asked.items() if node in online}
+        self._settled &= online  # who was away is asked again: its data may be others, or mended
+        answers = self._ask([node for node in arrived if node in online and node not in self._settled])
+        candidates = {node: who for node, who in self._doubles.items() if node in online} | answers
         self._doubles = {}
         newcomers: dict[str, Sequence[int]] = {}
         # Who names itself has its name first; the others are numbered in the order in which they connected.
-        for node in sorted(candidates, key=lambda n: (not candidates[n]["client-id"], arrived.index(n))):
-            client_id = str(candidates[node]["client-id"]) or self._free_id()
-            if not client_id.isdecimal() or int(client_id) > _HIGHEST_ID:
-                log.warning(
-                    "a SuperNode cannot take part: its partition-id must be 0 to %d, got %r", _HIGHEST_ID, client_id
-                )
-                self._refused.add(node)
-            elif client_id in self._present():  # or it was, less than two heartbeats ago
+        for node in sorted(candidates, key=lambda n: (not candidates[n][0], arrived.index(n))):
+            named, counts = candidates[node]
+            client_id = named or self._own_id(node)
+            if self._present().get(client_id, node) != node:  # or it was, less than two heartbeats ago
                 if node in answers:
                     log.warning("a second SuperNode says it is client %s: it waits until the first is gone", client_id)
                 self._doubles[node] = candidates[node]
             else:
                 self._nodes[client_id] = node
-                counts = candidates[node]["label-counts"]
-                newcomers[client_id] = [int(n) for n in counts]  # type: ignore[union-attr]
-                log.info("client %s is here with %d examples", client_id, sum(newcomers[client_id]))
+                newcomers[client_id] = counts
+                log.info("client %s is here with %d examples", client_id, sum(counts))
         return newcomers
 
-    def _free_id(self) -> str:
-        return next(str(n) for n in itertools.count() if str(n) not in self._nodes)
+    def _own_id(self, node: int) -> str:
+        """Return the id of a client that has none of its own: the one it had, or the first that is free."""
+        had = (client_id for client_id, known in self._nodes.items() if known == node)
+        return next(had, None) or next(str(n) for n in itertools.count() if str(n) not in self._nodes)
 
-    def _ask(self, nodes: Sequence[int], deadline: float) -> dict[int, ConfigRecord]:
-        """Return the answers of those that do answer, by node."""
+    def _ask(self, nodes: Sequence[int]) -> dict[int, tuple[str, list[int]]]:
+        """Ask those that were not asked yet; returns who has answered by now, by node: its id and label counts."""
+        waiting = {node for node, _ in self._asked.values()}
         content = RecordDict({"config": ConfigRecord({"job": self._question})})
-        questions = [Message(content, node, MessageType.QUERY) for node in nodes]
-        asked = dict(zip(self._grid.push_messages(questions), nodes, strict=True))
-        answers: dict[int, ConfigRecord] = {}
-        while asked and time.monotonic() < deadline:
-            for answer in self._grid.pull_messages(list(asked)):
-                node = asked.pop(answer.metadata.reply_to_message_id)
+        new = [node for node in nodes if node not in waiting]
+        sent = self._grid.push_messages([Message(content, node, MessageType.QUERY) for node in new])
+        self._asked |= {each: (node, time.monotonic()) for each, node in zip(sent, new, strict=True) if each}
+        answers: dict[int, tuple[str, list[int]]] = {}
+        for answer in self._grid.pull_messages(list(self._asked)) if self._asked else ():
+            node, _ = self._asked.pop(answer.metadata.reply_to_message_id)
+            if answer.has_error() and answer.error.code in _AWAY:
+                continue  # and asked again when it is back
+            self._settled.add(node)
+            try:
                 if answer.has_error():
-                    log.warning("a SuperNode cannot take part: %s", error_cause(answer.error.reason))
-                    self._refused.add(node)
-                else:
-                    answers[node] = answer.content.config_records["client"]
-            time.sleep(POLL_SECONDS)
+                    raise ValueError(error_cause(answer.error.reason))
+                answers[node] = read_identity(answer.content, self._num_classes)
+            except ValueError as error:
+                log.warning("a SuperNode cannot take part: %s", error)
         return answers
 
 

@@ -19,6 +19,7 @@ from flwr.serverapp.strategy import (
 )
 from torch import Tensor
 
+from tracefl.answers import why_not
 from tracefl.errors import RoundFailedError
 from tracefl.privacy import PrivacySettings
 from tracefl.privacy.central import effective_noise_multiplier, next_clipping_norm, seeded_numpy
@@ -38,7 +39,7 @@ class RoundOutcome:
     Attributes:
         record: Weights of the clients that count, and of the global model before and after.
         train_loss: Mean of the clients' training losses, weighted by examples, in nats.
-        left_out: Client id to the reason why it does not count: failed, silent, or weights that are not finite.
+        left_out: Client id to the reason why it does not count: failed, silent, or a reply that cannot be averaged.
         clipping_norm: L2 norm that the clients' updates were clipped to; None without central privacy.
         next_clipping_norm: That of the next round; another where it adapts.
     """
@@ -62,7 +63,8 @@ class Session:
         seed: Root seed.
         on_sampled: Called with the round and its sampled client ids.
         on_round: Called with each round's outcome. It may not keep the record's weights.
-        num_examples: Client id to training examples, where they are known: the longest jobs are sent first.
+        num_examples: Client id to training examples, where they are known: the longest jobs are sent first, and a reply
+            that says otherwise does not count.
         rounds_done: Rounds that earlier sessions of the run have done: Flower counts those of this session, from 1.
         central: Clips the clients and adds noise to their average; None without central privacy.
         selection: Draws the clients of ``provenance_selection``; None for other strategies.
@@ -119,7 +121,7 @@ class TracedFedAvg(FedAvg):
         """Average the clients that count, in the order of their ids, and hand the round over.
 
         Raises:
-            RoundFailedError: Fewer than ``session.min_clients`` count, or another client answers than the one asked.
+            RoundFailedError: Fewer than ``session.min_clients`` count.
         """
         session = self.session
         server_round += session.rounds_done
@@ -134,15 +136,16 @@ class TracedFedAvg(FedAvg):
             elif reply.has_error():
                 left_out[client_id] = error_cause(reply.error.reason)
             else:
-                answered_by = str(reply.content.config_records["client"]["client-id"])
-                if answered_by != client_id:
-                    raise RoundFailedError(
-                        f"round {server_round}: client {answered_by} answered in place of {client_id}"
-                    )
-                state = _arrays(reply).to_torch_state_dict()
+                sent = {} if session.previous is None else session.previous
+                refused = why_not(reply.content, client_id, sent, session.num_examples.get(client_id))
+                state = {}
+                try:
+                    state = {} if refused else _arrays(reply).to_torch_state_dict()
+                except (ValueError, TypeError, EOFError) as error:
+                    refused = f"weights that cannot be read: {error}"
                 bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-                if bad:
-                    left_out[client_id] = f"weights that are not finite, first in {bad[0]}"
+                if refused or bad:
+                    left_out[client_id] = refused or f"weights that are not finite, first in {bad[0]}"
                 else:
                     counted[client_id], weights[client_id] = reply, state
         for client_id, reason in left_out.items():

@@ -58,7 +58,22 @@ def test_the_ledger_counts_the_rounds_that_each_client_took_part_in():
 
 
 def test_epsilon_of_nothing_is_nothing():
-    assert epsilon(1.0, 0.1, 0, DELTA) == 0
+    assert epsilon((), DELTA) == 0
+
+
+def test_rounds_keep_what_they_were_when_a_clients_data_change():
+    small, large = (client_dp_sgd(dp_sgd(1.2), TRAINING, n, 6) for n in (40, 4000))
+    ledger = PrivacyLedger({"0": small}, DELTA)
+    for _ in range(3):
+        before = ledger.add_round(["0"])["0"]
+    ledger.clients["0"] = large
+    assert ledger.spent("0") == before == pytest.approx(stepped(small, 3), rel=1e-12)
+    accountant = RDPAccountant()
+    for dp, rounds in ((small, 3), (large, 2)):
+        for _ in range(rounds * dp.steps):
+            accountant.step(noise_multiplier=dp.noise_multiplier, sample_rate=dp.sample_rate)
+    ledger.add_round(["0"])
+    assert ledger.add_round(["0"])["0"] == pytest.approx(accountant.get_epsilon(DELTA), rel=1e-12)
 
 
 @pytest.mark.parametrize("num_rounds", [1, 15])

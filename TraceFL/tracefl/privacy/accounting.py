@@ -61,13 +61,17 @@ def client_dp_sgd(privacy: PrivacySettings, training: TrainingSettings, num_exam
     return DpSgd(sample_rate, steps, noise_multiplier, privacy.max_grad_norm, privacy.max_physical_batch_size)
 
 
-def epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
-    """Return the epsilon of ``steps`` steps at ``delta``; 0 for none."""
+def epsilon(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    """Return the epsilon of some steps at ``delta``; 0 for none.
+
+    Args:
+        history: Noise multiplier, sample rate and number of steps, for each kind of step.
+        delta: In (0, 1).
+    """
     from opacus.accountants import RDPAccountant
 
     accountant = RDPAccountant()
-    if steps:
-        accountant.history = [(noise_multiplier, sample_rate, steps)]
+    accountant.history = list(history)
     return float(accountant.get_epsilon(delta))
 
 
@@ -75,14 +79,15 @@ class PrivacyLedger:
     """What each client has spent.
 
     Args:
-        clients: Client id to its DP-SGD; others may be added to ``ledger.clients``.
+        clients: Client id to its DP-SGD; in ``ledger.clients`` others may be added, and one may have another from the
+            next round on.
         target_delta: Delta of every epsilon.
     """
 
     def __init__(self, clients: Mapping[str, DpSgd], target_delta: float) -> None:
         self.clients = dict(clients)
         self._delta = target_delta
-        self._rounds: Counter[str] = Counter()
+        self._steps: dict[str, Counter[tuple[float, float]]] = {}  # client id to kind of step to their number
 
     def add_round(self, sampled: Iterable[str]) -> dict[str, float]:
         """Count a round for every client that was sampled.
@@ -93,13 +98,15 @@ class PrivacyLedger:
             Client id to the epsilon that it has spent so far, of the round's clients.
         """
         sampled = tuple(sampled)
-        self._rounds.update(sampled)
+        for client_id in sampled:
+            dp = self.clients[client_id]
+            self._steps.setdefault(client_id, Counter())[dp.noise_multiplier, dp.sample_rate] += dp.steps
         return {client_id: self.spent(client_id) for client_id in sampled}
 
     def spent(self, client_id: str) -> float:
         """Return the epsilon that a client has spent so far."""
-        dp = self.clients[client_id]
-        return _epsilon(dp.noise_multiplier, dp.sample_rate, dp.steps * self._rounds[client_id], self._delta)
+        history = ((noise, rate, steps) for (noise, rate), steps in self._steps.get(client_id, {}).items())
+        return _epsilon(tuple(history), self._delta)
 
 
 _epsilon = lru_cache(maxsize=100_000)(epsilon)
