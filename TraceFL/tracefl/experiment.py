@@ -234,7 +234,7 @@ class Experiment:
     def _joined(self, client_id: str, counts: Sequence[int]) -> None:
         """Let a client take part that was not there when the run was prepared."""
         self._admit(client_id, counts)
-        save_label_counts(self.folder.path, self.prepared.data)
+        save_label_counts(self.folder.path, self.prepared)
 
     def _admit(self, client_id: str, counts: Sequence[int]) -> None:
         self.prepared = self.prepared.with_client(client_id, counts)

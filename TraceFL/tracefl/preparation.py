@@ -114,16 +114,21 @@ def save_inputs(folder: Path, prepared: Prepared) -> None:
     data = prepared.data
     save_examples(folder / "server.safetensors", data.server)
     (folder / "model.json").write_text(prepared.spec.to_json() + "\n")
-    save_label_counts(folder, data)
+    save_label_counts(folder, prepared)
     if prepared.encoder is not None:
         prepared.encoder.save(folder / "tokenizer")
     if prepared.fault is not None:
         (folder / "fault.json").write_text(json.dumps(prepared.fault.describe()) + "\n")
 
 
-def save_label_counts(folder: Path, data: FederatedData) -> None:
-    """Write who holds how much of which class into a run's folder."""
-    counts = {"label_names": list(data.label_names), "label_counts": data.label_counts.tolist()}
+def save_label_counts(folder: Path, prepared: Prepared) -> None:
+    """Write who holds how much of which class into a run's folder, and whether the clients have data of their own."""
+    data, deployed = prepared.data, prepared.client_job is not None
+    counts = {
+        "label_names": list(data.label_names),
+        "label_counts": data.label_counts.tolist(),
+        **({"deployed": True} if deployed else {}),
+    }
     write_atomically(folder / "label_counts.json", json.dumps(counts) + "\n")
 
 

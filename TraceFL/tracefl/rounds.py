@@ -279,7 +279,7 @@ def _read_result(path: Path) -> RoundResult:
         return RoundResult(content["row"], traced, suspects, content["client_weights"], content["left_out"])
     except FileNotFoundError as error:
         raise RecordError(f"no round record at {path}") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged ({error}); delete its folder and run again") from error
 
 

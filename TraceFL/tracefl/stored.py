@@ -98,19 +98,31 @@ class StoredRun:
         return load_examples(self.folder / "server.safetensors")
 
     @cached_property
-    def _labels(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.read_text("label_counts.json"))
-        return found
+    def _labels(self) -> tuple[tuple[str, ...], Tensor, bool]:
+        try:
+            found = json.loads(self.read_text("label_counts.json"))
+            counts = torch.tensor(found["label_counts"], dtype=torch.int64)
+            names = tuple(map(str, found["label_names"]))
+            if counts.shape[1:] != (len(names),):
+                raise ValueError(f"{len(names)} names for counts of shape {tuple(counts.shape)}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"{self.folder / 'label_counts.json'} is damaged: {error!r}") from error
+        return names, counts, bool(found.get("deployed"))
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """Name of each class."""
-        return tuple(map(str, self._labels["label_names"]))
+        return self._labels[0]
 
     @property
     def label_counts(self) -> Tensor:
         """``(num_clients, C)`` training examples of each true class, row i for client i."""
-        return torch.tensor(self._labels["label_counts"])
+        return self._labels[1]
+
+    @property
+    def is_deployed(self) -> bool:
+        """The clients had data of their own, which no configuration says."""
+        return self._labels[2]
 
     @property
     def fault(self) -> Fault | None:

@@ -242,20 +242,26 @@ class RunFolder:
             )
 
 
+_OF_EVERY_RUN = ("seed", "num_rounds", "num_clients", "model", "dataset", "client", "strategy", "provenance", "device")
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read a run's config.yaml.
 
     Raises:
-        RecordError: It is missing or no mapping.
+        RecordError: It is missing, damaged, or of no run.
     """
     if not path.exists():
         raise RecordError(f"{path.parent} is no run's folder: it has no {path.name}")
     try:
         config = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError) as error:
+    except (OSError, ValueError, YAMLError) as error:
         raise RecordError(f"{path} is damaged: {one_line(error)}") from error
     if not isinstance(config, dict) or not isinstance(config.get("client_resources"), dict):
         raise RecordError(f"{path} is no run's configuration")
+    lacking = [key for key in _OF_EVERY_RUN if key not in config]
+    if lacking:
+        raise RecordError(f"{path} is damaged: it lacks {lacking[0]}")
     return {str(key): value for key, value in config.items()}
 
 

@@ -51,7 +51,7 @@ def draw_label_counts(fault: InjectedFault, data: FederatedData, path: Path) -> 
                 edge.set_clip_on(False)  # at the picture's rim half of its line is outside
                 axes.add_patch(edge)
         names = [name if len(name) <= 14 else f"{name[:13]}…" for name in data.label_names]
-        axes.set_xticks(range(classes), names)
+        axes.set_xticks(range(classes), names, parse_math=False)
         if any(len(name) > 3 for name in names):
             plt.setp(axes.get_xticklabels(), rotation=60, ha="right", rotation_mode="anchor")
     left.set_ylabel("client")

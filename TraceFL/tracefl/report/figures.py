@@ -38,7 +38,9 @@ def draw_run(rows: Sequence[Mapping[str, Any]], data: FederatedData, path: Path)
     right.set(xlabel="class", ylabel="client", title="training examples")
     right.set_yticks(_ticks(range(len(data.label_counts))))
     names = [name if len(name) <= 14 else f"{name[:13]}…" for name in data.label_names]
-    right.set_xticks(range(len(names)), names, rotation=0 if all(len(n) <= 3 for n in names) else 60, ha="center")
+    right.set_xticks(
+        range(len(names)), names, rotation=0 if all(len(n) <= 3 for n in names) else 60, ha="center", parse_math=False
+    )
     figure.colorbar(image, ax=right)
     figure.savefig(path, dpi=120)
     plt.close(figure)

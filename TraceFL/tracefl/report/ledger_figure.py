@@ -81,6 +81,6 @@ def _colours() -> matplotlib.colors.Colormap:
 
 def _name_classes(ax: Axes, label_names: Sequence[str]) -> None:
     names = [name if len(name) <= 14 else f"{name[:13]}…" for name in label_names]
-    ax.set_xticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), names, parse_math=False)
     if any(len(name) > 3 for name in names):
         plt.setp(ax.get_xticklabels(), rotation=60, ha="right", rotation_mode="anchor")

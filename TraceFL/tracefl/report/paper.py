@@ -130,6 +130,10 @@ def _why_not(exhibit: Exhibit, run: CollectedRun) -> str:
         return f"has faulty clients ({point.fault})"
     if run.row["localization_accuracy"] is None:
         return "traced no input"
+    if point.privacy != "none" and "noise" not in exhibit.varied:
+        return f"has privacy={point.privacy}"
+    if run.row["strategy"] != "fedavg":
+        return f"has strategy={run.row['strategy']}"
     lacks = [field for field in ("alpha", "noise") if field in exhibit.varied and getattr(point, field) is None]
     return f"has no {' and no '.join(lacks)}" if lacks else ""
 

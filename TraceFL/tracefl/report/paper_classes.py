@@ -161,8 +161,11 @@ def _draw_panel(ax: Axes, found: Sequence[ClassFindings]) -> None:
 def _rows(path: Path) -> list[tuple[int, str, bool, float]]:
     """Return label, traced client, whether it holds the label, and chance, of each input that a chance is known of."""
     with path.open(newline="") as file:
-        return [
+        rows = [
             (int(row["label"]), row["traced_client"], row["correct"] == "True", float(row["chance"]))
             for row in csv.DictReader(file)
             if row["correct"] and row["chance"]
         ]
+    if not rows:  # of a run that has a localization accuracy
+        raise ValueError("no traced input")
+    return rows

@@ -98,12 +98,18 @@ def _draw_curve(ax: Axes, curve: Mapping[float, Measured | None], measure: str, 
     colour, line, marker = _LOOKS[measure]
     xs = list(curve)
     means = [float("nan") if value is None else 100 * value.mean for value in curve.values()]
-    shown = marker if not over_rounds or len(xs) <= 10 else ""
-    ax.plot(xs, means, line, marker=shown, color=colour, label=measure)
+    every = None if not over_rounds or len(xs) <= 10 else _alone(means)  # a point alone would be no line
+    ax.plot(xs, means, line, marker=marker, markevery=every, color=colour, label=measure)
     low = [float("nan") if v is None else max(0.0, 100 * (v.mean - (v.spread or 0.0))) for v in curve.values()]
     high = [float("nan") if v is None else min(100.0, 100 * (v.mean + (v.spread or 0.0))) for v in curve.values()]
     if any(value is not None and value.spread for value in curve.values()):
         ax.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _alone(values: Sequence[float]) -> list[int]:
+    """Return the positions of values without a neighbour."""
+    there = [False, *(value == value for value in values), False]  # nan is unlike itself
+    return [i for i in range(len(values)) if there[i + 1] and not there[i] and not there[i + 2]]
 
 
 def _draw_mark(ax: Axes, mark: Mark) -> None:

@@ -101,7 +101,9 @@ def _label(exhibit: Exhibit, run: CollectedRun) -> str:
     """Return what the table varies, and of a run that is not one of the paper's all the rest."""
     point = point_of(run.config)
     preset = "" if run.row["provenance"] == "artifact" else f", {run.row['provenance']}"
-    words = words_of(point, exhibit.varied) + preset
+    weights = "" if run.row["pretrained"] else ", random weights"
+    sizes = ", model of another size" if run.config["model"].get("config") else ""
+    words = words_of(point, exhibit.varied) + preset + weights + sizes
     if point in exhibit.grid:
         return words
     rest = [f for f in ("alpha", "num_clients", "clients_per_round", "num_rounds") if f not in exhibit.varied]

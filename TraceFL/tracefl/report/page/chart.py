@@ -88,8 +88,10 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int])
     curves, gaps = [], []
     for column, name, style in CURVES:
         pieces: list[list[Point]] = [[]]
-        for row in rows:
+        for before, row in zip((first - 1, *rounds), rows, strict=False):
             value = row[column]
+            if row["round"] != before + 1:
+                pieces.append([])
             if value is None or not math.isfinite(value):
                 pieces.append([])
             else:
@@ -101,6 +103,8 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int])
             curves.append(Curve(name, style, kept, len(rows) <= _MOST_MARKS))
         if measured < len(rows):
             gaps.append(f"{name}: {len(rows) - measured} of {len(rows)} rounds have no value")
+    if rounds[-1] - first + 1 > len(rounds):
+        gaps.append(f"{rounds[-1] - first + 1 - len(rounds)} rounds between {first} and {rounds[-1]} are not recorded")
     ticks = _ticks(rounds)
     bands = [(round(x(n) - a_round / 2, 1), round(a_round, 1), n) for n in rounds if n in suspicious]
     return Chart(

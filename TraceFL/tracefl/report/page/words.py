@@ -38,9 +38,18 @@ _PARTS = (
 )
 
 
-def setting(config: Mapping[str, Any]) -> Pairs:
-    """Return a run's configuration in short."""
-    return [(name, text) for name, text in _setting(config) if text]
+def setting(config: Mapping[str, Any], is_deployed: bool = False) -> Pairs:
+    """Return a run's configuration in short.
+
+    Args:
+        config: The run's.
+        is_deployed: Its clients had data of their own.
+    """
+    pairs = dict(_setting(config))
+    if is_deployed:
+        data = config["dataset"]
+        pairs["data"] = f"{data['name']} ({data['kind']}s), each client's own; the test set is the server's"
+    return [(name, text) for name, text in pairs.items() if text]
 
 
 def environment(found: Mapping[str, Any] | None) -> Pairs:
