@@ -131,6 +131,14 @@ def test_of_many_clients_the_two_ends_are_shown(monkeypatch, capsys, run):
     assert f"{len(accounts.ranked) - 20} more clients between the two parts" in out
 
 
+def test_a_class_may_be_called_anything(monkeypatch, capsys, run):
+    counts = json.loads((run / "label_counts.json").read_text())
+    counts["label_names"][0] = r"$\frac$"  # which matplotlib would take for a formula
+    (run / "label_counts.json").write_text(json.dumps(counts))
+    status, _, err = call(monkeypatch, capsys, run)
+    assert (status, err) == (0, "")
+
+
 def test_a_kind_of_prediction_that_was_not_traced_is_said(monkeypatch, capsys, run):
     shutil.rmtree(run / "rounds")
     made = made_results(rounds=1, num_classes=4)[0]
@@ -151,6 +159,15 @@ def damage(run, number=2):
     [
         (lambda run: (run / "config.yaml").unlink(), "is no run's folder: it has no config.yaml"),
         (lambda run: (run / "config.yaml").write_text("a: ["), "config.yaml is damaged"),
+        (lambda run: (run / "config.yaml").write_bytes(b"\xff\xfe"), "config.yaml is damaged"),
+        (
+            lambda run: (run / "config.yaml").write_text("client_resources: {}\n"),
+            "config.yaml is damaged: it lacks seed",
+        ),
+        *(
+            (lambda run, text=text: (run / "label_counts.json").write_bytes(text), "label_counts.json is damaged")
+            for text in (b"", b"\xff", b"[1,2]", b"{}", b'{"label_names": ["a"], "label_counts": [[1, 2]]}')
+        ),
         (damage, "round.json is damaged: its checksum is not the one in SHA256SUMS"),
         (lambda run: (run / "rounds" / "0002" / "round.json").write_text("{"), "round.json is damaged"),
         (lambda run: shutil.rmtree(run / "rounds" / "0002"), "has 3 of its first 4 rounds; the others are missing"),

@@ -60,11 +60,15 @@ def test_runs_that_say_something_else_are_left_out_by_name(tmp_path):
     faulty = made_run(tmp_path, ROUNDS, *FIGURE3, fault=FLIP)
     untraced = made_run(tmp_path, [(0.5, "", "")] * 2, *FIGURE3, seed=3)
     even = made_run(tmp_path, ROUNDS, *FIGURE3, "dataset.partition=iid")
-    usable, left_out = usable_runs(EXHIBITS["figure3"], [good, twin, other_seed, faulty, untraced, even])
+    private = made_run(tmp_path, ROUNDS, *FIGURE3, "privacy=central")
+    prox = made_run(tmp_path, ROUNDS, *FIGURE3, "strategy=fedprox")
+    runs = [good, twin, other_seed, faulty, untraced, even, private, prox]
+    usable, left_out = usable_runs(EXHIBITS["figure3"], runs)
     assert usable == [good, other_seed]
     reasons = ("is the same run as", "has faulty clients (label_flip 100 %", "traced no input", "has no alpha")
-    assert len(left_out) == 4
-    for run, line, reason in zip((twin, faulty, untraced, even), left_out, reasons, strict=True):
+    reasons += ("has privacy=central", "has strategy=fedprox")
+    assert len(left_out) == 6
+    for run, line, reason in zip((twin, faulty, untraced, even, private, prox), left_out, reasons, strict=True):
         assert line.startswith(f"{run.row['folder']} {reason}")
     assert usable_runs(EXHIBITS["table1"], [good])[1] == [f"{good.row['folder']} looked for no faulty clients"]
     assert usable_runs(EXHIBITS["figure4"], [good])[1] == [f"{good.row['folder']} has no noise"]

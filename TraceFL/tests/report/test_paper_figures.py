@@ -126,3 +126,11 @@ def test_noise_is_on_a_logarithmic_axis_which_shows_zero_too(draw, tmp_path):
     assert [x for x, _ in lines_of(figure.axes[0])["localization_accuracy"]] == [0.0, 0.001]
     assert figure.axes[0].get_xscale() == "symlog"
     assert draw("figure4", runs[1]).axes[0].get_xscale() == "log"
+
+
+def test_of_many_rounds_one_alone_is_marked(draw, tmp_path):
+    rounds = [(0.5, 0.9 if n in (3, 9, 10) else "", 0.3 if n in (3, 9, 10) else "") for n in range(1, 13)]
+    figure = draw("figure2", made_run(tmp_path, rounds, *FIGURE2))
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "localization_accuracy"]
+    assert line.get_marker() == "s"
+    assert list(line.get_markevery()) == [2]

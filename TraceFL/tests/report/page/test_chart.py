@@ -27,6 +27,13 @@ def test_what_was_not_measured_is_a_gap_and_is_counted():
     )
 
 
+def test_a_round_that_is_not_recorded_is_a_gap():
+    rows = [result(n, global_accuracy=0.5, localization_accuracy=0.9, chance_accuracy=0.3).row for n in (1, 2, 4)]
+    drawn = rounds_chart(rows, ())
+    assert [len(piece) for piece in drawn.curves[0].pieces] == [2, 1]
+    assert drawn.gaps == ("1 rounds between 1 and 4 are not recorded",)
+
+
 def test_localization_stands_with_its_chance():
     drawn = chart(0.5, 0.6, localization_accuracy=0.9, chance_accuracy=0.3)
     assert [curve.style for curve in drawn.curves] == ["accuracy", "localization", "chance"]
