@@ -1,6 +1,5 @@
 """The app on a SuperLink and SuperNodes of this machine, with TLS: one comes late, one is killed in a round."""
 
-import csv
 import json
 import re
 
@@ -12,6 +11,7 @@ from PIL import Image as Picture
 from sklearn.datasets import load_digits
 
 from tests.certificates import write_certificates
+from tests.conftest import read_csv
 from tests.flower_processes import Flower
 from tests.processes import wait_until
 from tracefl.trace import retrace
@@ -48,11 +48,6 @@ def data(tmp_path_factory):
         chosen = ~test & np.isin(digits.target, classes)
         write_folder(folder / client, "train", digits.images[chosen][:EXAMPLES], digits.target[chosen][:EXAMPLES])
     return folder
-
-
-def rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_deployment_traces_its_rounds_whoever_comes_and_goes(data, tmp_path):
@@ -92,14 +87,14 @@ def test_a_deployment_traces_its_rounds_whoever_comes_and_goes(data, tmp_path):
         wait_for(lambda: f"client {killed} is left out" in log())
         wait_until(lambda: flower.status(run_id)[0].startswith("finished"), everything)
         assert flower.status(run_id)[0] == "finished:completed", everything()
-    table = rows(run / "rounds.csv")
+    table = read_csv(run / "rounds.csv")
     assert [row["round"] for row in table] == [str(n) for n in range(1, ROUNDS + 1)]
     assert sum(int(row["clients_left_out"]) for row in table) == 1
     label_counts = torch.tensor(json.loads((run / "label_counts.json").read_text())["label_counts"])
     for client, classes in HELD.items():
         assert label_counts[int(client)].nonzero().flatten().tolist() == list(classes)
         assert label_counts[int(client)].sum() == EXAMPLES
-    for row in rows(run / "provenance.csv"):
+    for row in read_csv(run / "provenance.csv"):
         holders = {client for client, classes in HELD.items() if int(row["label"]) in classes}
         assert (row["traced_client"] in holders) == (row["correct"] == "True")
         assert set(row["responsible_clients"].split()) <= holders
@@ -107,7 +102,7 @@ def test_a_deployment_traces_its_rounds_whoever_comes_and_goes(data, tmp_path):
     for n in range(1, ROUNDS + 1):
         _, trace = retrace(run, n)
         again = [{k: str(v) for k, v in row.items()} for row in provenance_rows(n, trace.traced)]
-        recorded = [row for row in rows(run / "provenance.csv") if row["round"] == str(n)]
+        recorded = [row for row in read_csv(run / "provenance.csv") if row["round"] == str(n)]
         assert [without_nones(row) for row in again] == recorded
     assert (run / "results.json").exists()
 

@@ -1,6 +1,5 @@
 """The account of a run from its folder: files, terminal, JSON, and what is no account."""
 
-import csv
 import json
 import shutil
 import sys
@@ -10,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.conftest import call_main
+from tests.conftest import call_main, read_csv
 from tests.ledger_runs import made_results
 from tests.stored_runs import make_stored_run
 from tracefl.contributions import ContributionLedger
@@ -54,11 +53,6 @@ def call(monkeypatch, capsys, *arguments):
     return call_main(monkeypatch, capsys, main, "ledger", *arguments)
 
 
-def table(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_the_table_and_the_files(monkeypatch, capsys, run):
     status, out, err = call(monkeypatch, capsys, run)
     assert (status, err) == (0, "")
@@ -77,7 +71,7 @@ def test_the_table_and_the_files(monkeypatch, capsys, run):
     with Image.open(run / "ledger.png") as picture:
         assert picture.width > 600
 
-    rows = table(run / "ledger.csv")
+    rows = read_csv(run / "ledger.csv")
     assert tuple(rows[0]) == LEDGER_COLUMNS
     whole = {row["client"]: row for row in rows if row["class"] == "all"}
     assert list(whole) == [str(k) for k in range(6)]
@@ -105,7 +99,7 @@ def test_json_holds_the_same(monkeypatch, capsys, run, tmp_path):
     found = json.loads(out)
     assert (found["rounds"], found["rounds_traced"], found["unit"]) == (4, [1, 2, 4], "logits")
     assert found["method"]["weighting"] == "leave_one_out"
-    rows = table(tmp_path / "a.csv")
+    rows = read_csv(tmp_path / "a.csv")
     for client in found["clients"]:
         own = [row for row in rows if row["client"] == client["client"]]
         assert own[0]["usefulness"] == ("" if client["usefulness"] is None else str(client["usefulness"]))

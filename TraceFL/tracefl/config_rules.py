@@ -164,7 +164,7 @@ def check_values(config: Mapping[str, Any]) -> None:
         ConfigError: A key is missing or its value illegal.
     """
     for key, rule in RULES.items():
-        rule.check(key, _get(config, key))
+        rule.check(key, value_at(config, key))
 
 
 def check_group(name: str, group: Mapping[str, Any]) -> None:
@@ -179,7 +179,12 @@ def check_group(name: str, group: Mapping[str, Any]) -> None:
             rule.check(f"{name}.{key}", value)
 
 
-def _get(config: Mapping[str, Any], key: str) -> Any:
+def value_at(config: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key.
+
+    Raises:
+        ConfigError: It is missing.
+    """
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:

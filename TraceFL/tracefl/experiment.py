@@ -24,6 +24,7 @@ from tracefl.privacy.accounting import DpSgd, PrivacyLedger, client_dp_sgd
 from tracefl.progress import Progress
 from tracefl.provenance import RoundRecord, summarize
 from tracefl.provenance.capture import traced_layers
+from tracefl.provenance.scoring import mean_measured
 from tracefl.report.fault_figure import draw_label_counts
 from tracefl.report.figures import draw_run
 from tracefl.rounds import RoundResult
@@ -316,7 +317,7 @@ class Experiment:
             "seed": self.settings.config["seed"],
             "rounds": len(rows),
             "final": rows[-1],
-            "mean": {name: _mean([row[name] for row in rows]) for name in rows[-1] if name not in _NO_MEAN},
+            "mean": {name: mean_measured([row[name] for row in rows]) for name in rows[-1] if name not in _NO_MEAN},
             "suspects": mean_suspects(self.folder.suspects()),
             "clients_left_out": sum(row["clients_left_out"] for row in rows),
             "classes": list(self.prepared.data.label_names),
@@ -344,9 +345,3 @@ def _row(
         "provenance_seconds": round(trace.provenance_seconds, 4),
         "counterfactual_seconds": round(trace.counterfactual_seconds, 4),
     }
-
-
-def _mean(values: list[float | None]) -> float | None:
-    """Return the mean of what was measured, None where nothing was."""
-    measured = [value for value in values if value is not None]
-    return sum(measured) / len(measured) if measured else None

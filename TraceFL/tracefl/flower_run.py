@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tracefl.composing import compose_config
 from tracefl.config import Settings, read_settings
+from tracefl.config_rules import value_at
 from tracefl.errors import ConfigError, TraceFLError, one_line
 from tracefl.preparation import Prepared, prepare_deployed
 from tracefl.runner import run_settings
@@ -88,9 +89,7 @@ def _run(run_config: RunConfig, federation: "Federation", prepare: Callable[[Set
 def _refuse_resources(settings: Settings) -> None:
     """Refuse keys that have no effect, because Flower has started the clients already."""
     for key in _FLOWERS:
-        value = settings.config
-        for part in key.split("."):
-            value = value[part]
+        value = value_at(settings.config, key)
         if value is not None:
             raise ConfigError(
                 f"{key}={value} has no effect in flwr run, where Flower starts the clients; leave it, and see "

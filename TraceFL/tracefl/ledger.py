@@ -65,7 +65,8 @@ def read_accounts(folder: Path) -> Accounts:
 
 
 def _main(arguments: Sequence[str]) -> None:
-    from tracefl.report.ledger_figure import check_figure_path, draw_ledger  # matplotlib, only where it is needed
+    from tracefl.report.explanation_figure import check_figure_path  # matplotlib, only where it is needed
+    from tracefl.report.ledger_figure import draw_ledger
 
     folder, files = _read_arguments(arguments)
     check_figure_path(files["png"])

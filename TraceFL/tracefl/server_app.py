@@ -231,7 +231,8 @@ class Deployment(Federation):
         for node in sorted(candidates, key=lambda n: (not candidates[n][0], arrived.index(n))):
             named, counts = candidates[node]
             client_id = named or self._own_id(node)
-            if self._present().get(client_id, node) != node:  # or it was, less than two heartbeats ago
+            holder = self._nodes.get(client_id, node)
+            if holder != node and holder in online:  # or it was, less than two heartbeats ago
                 if node in answers:
                     log.warning("a second SuperNode says it is client %s: it waits until the first is gone", client_id)
                 self._doubles[node] = candidates[node]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tracefl.baselines import RULES, Evidence, NotApplicableError
 from tracefl.provenance import score_suspicions
+from tracefl.provenance.scoring import mean_measured
 
 PROVENANCE = "provenance"
 NOBODY_FAULTY = "no participant is faulty in this round"
@@ -98,7 +99,7 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> Row:
     measured = [row for row in rows if row["seconds"] is not None]
     inputs = sum(row["inputs"] for row in measured)
     seconds = sum(row["seconds"] for row in measured)
-    return {name: _mean([row[name] for row in measured]) for name in MEASURES} | {
+    return {name: mean_measured([row[name] for row in measured]) for name in MEASURES} | {
         "seconds_per_input": seconds / inputs if inputs else None,
         "seconds_per_round": seconds / len(measured) if measured else None,
         "inputs": inputs,
@@ -138,8 +139,3 @@ def _empty_row(server_round: int, client_ids: Sequence[str], faulty: Tensor | No
         "faulty_clients": " ".join(named),
         "clients": len(client_ids),
     }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    measured = [value for value in values if value is not None]
-    return sum(measured) / len(measured) if measured else None

@@ -6,6 +6,7 @@ own weighting, reference and layers. The first clients are then left out of the 
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -155,7 +156,15 @@ def explain(
         return found.contributions[0].double(), found.scores[0], found.by_layer[0], found.layers, int(found.predicted)
 
     contributions, scores, by_layer, layers, predicted = parts(method, 0 if label is None else label)
-    logits, _ = logits_without(global_model, record, inputs, (), device=device)
+    order = contributions.argsort(descending=True, stable=True).tolist()
+    ids = list(record.clients)
+    left_out = [ids[k] for k in order[:checked]] if len(ids) > 1 else []
+    try:
+        logits, without = logits_without(global_model, record, inputs, left_out, device=device)  # (1, C), (R, 1, C)
+    except ModelMismatchError as error:  # such as a variance that a faulty client made negative
+        log.warning("not checked against exact removals: %s", error)
+        left_out = []
+        logits, without = logits_without(global_model, record, inputs, left_out, device=device)
     lead, toward = None, None
     if against is not None:
         if not 0 <= against < logits.shape[1]:
@@ -165,11 +174,7 @@ def explain(
         of_class = replace(method, target="label")
         toward = parts(of_class, predicted)[0] - parts(of_class, against)[0]  # (K,)
         lead = _lead(logits[0], predicted, against)
-    order = contributions.argsort(descending=True, stable=True).tolist()
-    ids = list(record.clients)
-    removals = _removals(
-        global_model, record, inputs, [ids[k] for k in order[:checked]], predicted, against, logits, device
-    )
+    removals = dict(zip(left_out, _removals(logits, without, predicted, against), strict=True))
     return Explanation(
         server_round=record.server_round,
         predicted=predicted,
@@ -193,32 +198,14 @@ def explain(
     )
 
 
-def _removals(
-    model: nn.Module,
-    record: RoundRecord,
-    inputs: Inputs,
-    client_ids: list[str],
-    predicted: int,
-    against: int | None,
-    logits: Tensor,
-    device: torch.device | str | None,
-) -> dict[str, Removal]:
-    """Return the exact removals of some clients; none where they are not to be had."""
-    if len(record.clients) < 2:
-        return {}
-    try:
-        _, without = logits_without(model, record, inputs, client_ids, device=device)  # (R, 1, C)
-    except ModelMismatchError as error:  # such as a variance that a faulty client made negative
-        log.warning("not checked against exact removals: %s", error)
-        return {}
-    effects = effects_of(logits, without, torch.tensor([predicted])).squeeze(1).tolist()
-    found = {}
-    for client_id, effect, left in zip(client_ids, effects, without.squeeze(1), strict=True):
+def _removals(logits: Tensor, without: Tensor, predicted: int, against: int | None) -> Iterator[Removal]:
+    """Yield what each removal does: logits with all clients are ``(1, C)``, with one left out each ``(R, 1, C)``."""
+    for left in without:
+        effect = float(effects_of(logits, left.unsqueeze(0), torch.tensor([predicted])))
         lead = None
         if against is not None:
-            lead = _lead(logits[0], predicted, against) - _lead(left, predicted, against)
-        found[client_id] = Removal(effect, lead, int(left.argmax()), float(left.softmax(dim=0)[predicted]))
-    return found
+            lead = _lead(logits[0], predicted, against) - _lead(left[0], predicted, against)
+        yield Removal(effect, lead, int(left[0].argmax()), float(left[0].softmax(dim=0)[predicted]))
 
 
 def _lead(logits: Tensor, predicted: int, against: int) -> float:

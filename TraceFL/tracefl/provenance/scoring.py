@@ -4,6 +4,7 @@
 the stricter top holder and the agreement with the exact removal always stand beside it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,19 +146,20 @@ def score_inputs(
 def summarize(traced: tuple[TracedInput, ...]) -> LocalizationScores:
     """Average over a round's traced inputs."""
     checked = [t for t in traced if t.removal_client is not None]
-
-    def mean(values: list[float | None]) -> float | None:
-        known = [float(value) for value in values if value is not None]
-        return sum(known) / len(known) if known else None
-
     return LocalizationScores(
-        localization_accuracy=mean([t.correct for t in traced]),
-        chance_accuracy=mean([t.chance for t in traced]),
-        top_holder_accuracy=mean([t.top_holder for t in traced]),
-        counterfactual_agreement=mean([t.removal_client == t.traced_client for t in checked]),
-        counterfactual_correlation=mean([t.removal_correlation for t in checked]),
+        localization_accuracy=mean_measured([t.correct for t in traced]),
+        chance_accuracy=mean_measured([t.chance for t in traced]),
+        top_holder_accuracy=mean_measured([t.top_holder for t in traced]),
+        counterfactual_agreement=mean_measured([t.removal_client == t.traced_client for t in checked]),
+        counterfactual_correlation=mean_measured([t.removal_correlation for t in checked]),
         inputs_traced=len(traced),
     )
+
+
+def mean_measured(values: Sequence[float | None]) -> float | None:
+    """Return the mean of what was measured, None where nothing was."""
+    measured = [float(value) for value in values if value is not None]
+    return sum(measured) / len(measured) if measured else None
 
 
 def spearman(a: Tensor, b: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tracefl.datasets import FederatedData
 from tracefl.faults import InjectedFault
+from tracefl.report.class_axis import name_classes
 
 _MOST_CLIENTS = 40  # rows that can still be told apart
 _MOST_NUMBERS = 20  # columns whose cells still have room for their number
@@ -50,10 +51,7 @@ def draw_label_counts(fault: InjectedFault, data: FederatedData, path: Path) -> 
                 edge = Rectangle((-0.5, row - 0.5), classes, 1, fill=False, edgecolor=_MARK, linewidth=2.2)
                 edge.set_clip_on(False)  # at the picture's rim half of its line is outside
                 axes.add_patch(edge)
-        names = [name if len(name) <= 14 else f"{name[:13]}…" for name in data.label_names]
-        axes.set_xticks(range(classes), names, parse_math=False)
-        if any(len(name) > 3 for name in names):
-            plt.setp(axes.get_xticklabels(), rotation=60, ha="right", rotation_mode="anchor")
+        name_classes(axes, data.label_names)
     left.set_ylabel("client")
     left.set_yticks(range(len(shown)), [str(client) for client in shown])
     for text, client in zip(left.get_yticklabels(), shown, strict=True):

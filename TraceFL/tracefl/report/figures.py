@@ -11,6 +11,7 @@ matplotlib.use("Agg")  # no display needed, none opened
 from matplotlib import pyplot as plt
 
 from tracefl.datasets import FederatedData
+from tracefl.report.class_axis import short_names
 
 # Okabe and Ito's colours, told apart by colour-blind readers too: blue, orange, green, grey.
 _CURVES = (
@@ -37,7 +38,7 @@ def draw_run(rows: Sequence[Mapping[str, Any]], data: FederatedData, path: Path)
     image = right.imshow(data.label_counts.numpy(), aspect="auto", cmap="cividis", interpolation="nearest")
     right.set(xlabel="class", ylabel="client", title="training examples")
     right.set_yticks(_ticks(range(len(data.label_counts))))
-    names = [name if len(name) <= 14 else f"{name[:13]}…" for name in data.label_names]
+    names = short_names(data.label_names)
     right.set_xticks(
         range(len(names)), names, rotation=0 if all(len(n) <= 3 for n in names) else 60, ha="center", parse_math=False
     )

@@ -9,12 +9,9 @@ matplotlib.use("Agg")  # no display needed, none opened
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 
-from tracefl.report.explanation_figure import check_figure_path
+from tracefl.report.class_axis import name_classes
 from tracefl.report.ledger import Accounts
-
-__all__ = ["check_figure_path", "draw_ledger", "mean_by_class"]
 
 _MOST_CLIENTS = 40  # rows that can still be told apart
 _KINDS = ((True, "correct", "#0072B2"), (False, "wrong", "#E69F00"))  # Okabe and Ito's blue and orange
@@ -53,7 +50,7 @@ def draw_ledger(accounts: Accounts, path: Path) -> None:
     for ax, grid, (_, name, _) in zip(maps, grids, _KINDS, strict=True):
         ax.set_title(f"by class predicted: {name}", fontsize=10)
         image = ax.imshow(np.ma.masked_invalid(grid), aspect="auto", cmap=_colours(), vmin=-highest, vmax=highest)
-        _name_classes(ax, accounts.label_names)
+        name_classes(ax, accounts.label_names)
     figure.colorbar(image, ax=maps, label="mean, logits (grey: none traced)", aspect=30, pad=0.02)
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     rest = "" if len(shown) == len(ranked) else f", {half} at each end of {len(ranked)}"
@@ -77,10 +74,3 @@ def mean_by_class(accounts: Accounts, client_ids: Sequence[str], correct: bool) 
 def _colours() -> matplotlib.colors.Colormap:
     """Return red to blue, told apart by colour-blind readers too, with a grey for what is missing."""
     return plt.get_cmap("RdBu").with_extremes(bad=_NONE)
-
-
-def _name_classes(ax: Axes, label_names: Sequence[str]) -> None:
-    names = [name if len(name) <= 14 else f"{name[:13]}…" for name in label_names]
-    ax.set_xticks(range(len(names)), names, parse_math=False)
-    if any(len(name) > 3 for name in names):
-        plt.setp(ax.get_xticklabels(), rotation=60, ha="right", rotation_mode="anchor")

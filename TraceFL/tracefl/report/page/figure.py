@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tracefl.report.class_axis import name_classes
 from tracefl.report.page.heat import Cell, HeatMap
 
 _MISSING = "#D9D9D9"  # grey, which neither map has
@@ -44,8 +45,4 @@ def _draw(axes: Axes, heat: HeatMap, rows: Sequence[Sequence[Cell]], colours: st
     axes.set_facecolor(_MISSING)
     axes.imshow(np.ma.masked_invalid(levels), aspect="auto", cmap=colours, vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(title, fontsize=9)
-    names = [name if len(name) <= 14 else f"{name[:13]}…" for _, name in heat.classes]
-    ticks = axes.set_xticks(range(len(names)), names, fontsize=8, parse_math=False)
-    if heat.has_long_names:
-        for tick in ticks:
-            tick.label1.set(rotation=60, ha="right", rotation_mode="anchor")
+    name_classes(axes, [name for _, name in heat.classes], fontsize=8)

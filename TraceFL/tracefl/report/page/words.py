@@ -1,6 +1,6 @@
 """The page's short texts and small tables: what ran, on what, how long it took."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,12 +104,6 @@ def state_words(record: RunRecord) -> str:
         "failed": f"failed after {done}: {state.error or 'no reason is recorded'}",
     }.get(state.state, f"{state.state}, {done}")
     return words if state.seconds is None else f"{words}; {duration(state.seconds)}"
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean of what was measured, None where nothing was."""
-    measured = [value for value in values if value is not None]
-    return sum(measured) / len(measured) if measured else None
 
 
 def _setting(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

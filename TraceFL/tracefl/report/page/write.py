@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from tracefl.environment import describe_environment
 from tracefl.errors import one_line
+from tracefl.provenance.scoring import mean_measured
 from tracefl.report import REPORT
 from tracefl.report.faults import describe_fault
 from tracefl.report.page import words
@@ -95,14 +96,16 @@ def render(record: RunRecord) -> str:
             setting=words.setting(record.config, record.run.is_deployed),
             environment=words.environment(record.environment),
             rows=rows,
-            means={key: words.mean([row[key] for row in rows]) for key in ("localization_accuracy", "chance_accuracy")},
+            means={
+                key: mean_measured([row[key] for row in rows]) for key in ("localization_accuracy", "chance_accuracy")
+            },
             traced=len(record.traced),
             chart=rounds_chart(rows, marked),
             curves=CURVES,
             width=WIDTH,
             height=HEIGHT,
             heat=heat,
-            even=words.mean([1 / len(t.ranking) for _, t in record.traced]),
+            even=mean_measured([1 / len(t.ranking) for _, t in record.traced]),
             fault=None if record.fault is None else describe_fault(record.config),
             rules=mean_suspects(row for result in record.rounds for row in result.suspects),
             suspicious={each.server_round: each for each in suspicious},

@@ -1,0 +1,27 @@
+"""Names of classes on a picture's axis."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+_MOST = 14  # letters of a name
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return names that fit an axis."""
+    return [name if len(name) <= _MOST else f"{name[: _MOST - 1]}…" for name in names]
+
+
+def name_classes(axes: Axes, names: Sequence[str], **look: Any) -> None:
+    """Write the classes below a picture, long names aslant; a name that looks like a formula is none.
+
+    Args:
+        axes: One column of the picture for each class, from 0.
+        names: Of the classes.
+        look: Of the letters, as matplotlib has it.
+    """
+    axes.set_xticks(range(len(names)), short_names(names), parse_math=False, **look)
+    if any(len(name) > 3 for name in names):
+        for label in axes.get_xticklabels():
+            label.set(rotation=60, ha="right", rotation_mode="anchor")
