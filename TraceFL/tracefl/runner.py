@@ -92,9 +92,9 @@ def _simulate(session: "_Session") -> None:
         closing(session.folder),
         ThreadPoolExecutor(1) as background,
     ):
+        with heavy_imports():  # before the thread: Flower's modules import each other, and fail if two threads do so
+            from tracefl.simulation import simulate
         preparing = background.submit(session.prepare)
-        from tracefl.simulation import simulate
-
         wait([ray_is_up])
         session.stop.listen()
         preparing.result()
