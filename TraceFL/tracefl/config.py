@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,8 @@ CIRCUMSTANCES = (
     "wandb",
 )
 
+
+_VERIFIED = 3  # first clients of an input that are checked where nothing else is asked for; README, "What to use when"
 
 NO_MISPREDICTIONS = (
     "look at mispredictions, and none are traced by themselves: that takes provenance other than off, and a fault such "
@@ -187,15 +189,23 @@ def read_provenance(group: Mapping[str, Any]) -> ProvenanceSettings | None:
         raise ConfigError(f"provenance.also must be a list of {', '.join(OPTIONS)}, or [], got {also!r}")
     if not group["enabled"]:
         return None
+    estimate = Method(
+        layer_decay=float(group["layer_decay"]),
+        weighting=group["weighting"],
+        reference=group["reference"],
+        target=group["target"],
+        layers=None if layers is None else tuple(layers),
+        also=tuple(also),
+    )
+    verify = group.get("verify", 0)  # likewise
+    if verify is None:
+        verify = _VERIFIED if estimate.estimates_removal else 0
+    try:
+        method = replace(estimate, verify=verify)
+    except ValueError as error:
+        raise ConfigError(f"provenance.{error}") from error
     return ProvenanceSettings(
-        method=Method(
-            layer_decay=float(group["layer_decay"]),
-            weighting=group["weighting"],
-            reference=group["reference"],
-            target=group["target"],
-            layers=None if layers is None else tuple(layers),
-            also=tuple(also),
-        ),
+        method=method,
         inputs=group.get("inputs"),  # folders written before the key existed traced correct ones
         inputs_per_label=group["inputs_per_label"],
         max_inputs=group.get("max_inputs", 50),

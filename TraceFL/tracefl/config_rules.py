@@ -53,6 +53,13 @@ _OPTIONAL_NOT_NEGATIVE = dataclasses.replace(_NOT_NEGATIVE, optional=True)
 _FLAG = Rule((bool,), lambda _: True, "true or false")
 _NAME = Rule((str,), lambda v: bool(v) and "/" not in v and v not in (".", ".."), "a folder's name without '/'")
 
+_VERIFY = Rule(
+    (int, str),
+    lambda v: v == "all" or (isinstance(v, int) and v >= 0),
+    "a whole number of at least 0 or all",
+    optional=True,
+)
+
 _LABEL = Rule((int,), lambda v: v >= 0, "a class, from 0", optional=True)
 
 
@@ -150,6 +157,7 @@ RULES: dict[str, Rule] = {
     "provenance.max_inputs": _whole(1),
     "provenance.every": _whole(1),
     "provenance.counterfactual": _FLAG,
+    "provenance.verify": _VERIFY,
     "provenance.batch_size": _whole(1),
     "provenance.memory_budget": _ABOVE_0,
     "provenance.precision": _one_of(PRECISIONS),

@@ -13,6 +13,7 @@ from tracefl.errors import ModelMismatchError
 from tracefl.examples import Examples, Inputs
 from tracefl.faults import Fault
 from tracefl.provenance import (
+    Attribution,
     RoundRecord,
     TracedInput,
     attribute_round,
@@ -110,7 +111,7 @@ class Tracer:
         )
         provenance_seconds = time.perf_counter() - began
         began = time.perf_counter()
-        effects = self._effects(model, record, inputs)
+        effects = self._effects(model, record, inputs, attribution)
         counterfactual_seconds = time.perf_counter() - began
         if not self.mispredictions:
             held = participants.t()[labels]  # (M, K)
@@ -136,10 +137,14 @@ class Tracer:
         """Return the examples whose predictions are traced: the server's, for a backdoor with the trigger in them."""
         return self.fault.inputs(server) if self.fault is not None and self.mispredictions else server
 
-    def _effects(self, model: nn.Module, record: RoundRecord, inputs: Inputs) -> Tensor | None:
+    def _effects(
+        self, model: nn.Module, record: RoundRecord, inputs: Inputs, attribution: Attribution
+    ) -> Tensor | None:
         """Return each client's exact removal effects ``(M, K)``; None where not asked for or not to be had."""
         if not self.provenance.counterfactual or len(record.clients) < 2:
             return None
+        if attribution.verified is not None and attribution.verified.all():
+            return attribution.contributions  # the answer is the exact removal itself
         try:
             return removal_effects(model, record, inputs, device=self.device)
         except ModelMismatchError as error:  # such as a variance that a faulty client made negative

@@ -62,6 +62,7 @@ PROVENANCE_COLUMNS = (
     "removal_client",
     "removal_correlation",
     "contributions",
+    "verified",
 )
 
 
@@ -274,6 +275,7 @@ def provenance_rows(server_round: int, traced: Iterable[TracedInput]) -> Iterabl
             "responsible_clients": " ".join(t.responsible_clients),
             "ranking": _of_clients(t.ranking),
             "contributions": _of_clients(t.contributions),
+            "verified": " ".join(t.verified),
         }
 
 

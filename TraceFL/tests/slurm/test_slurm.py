@@ -180,8 +180,8 @@ def test_a_requeued_run_of_a_sweep_goes_on(slurm, tmp_path):
         (job,) = slurm.ask("squeue", "--noheader", "--states=RUNNING", "--format=%A").split()
         slurm.ask("scancel", "--signal=USR2", job)
         wait_until(lambda: set(slurm.states(job).values()) == {"PENDING"}, lambda: f"{slurm.states(job)} {said(log)}")
-        # SLURM waits two minutes before it starts a requeued job again. Some of it is needed: where the first go's end is
-        # reported after the second has begun, SLURM takes it for the second's.
+        # SLURM waits two minutes before it starts a requeued job again. It needs some of them: the end of the first go,
+        # where it is reported after the second has begun, is taken for the second's.
         slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now+20")
         assert sweep.wait(timeout=PATIENCE) == 0
     assert "stopped by SIGUSR2 after round" in log.read_text()

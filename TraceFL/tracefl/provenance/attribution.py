@@ -21,6 +21,8 @@ class Attribution:
         by_layer: ``(B, K, L)``, or ``(B, K, C, L)``: what each layer adds to the contributions, its decay and the
             client's weight included, so that the sum over layers is ``contributions``. 0 for a layer that the
             prediction does not pass. None where not asked for.
+        verified: ``(B, K)`` bool: whose contribution is not an estimate but what its exact removal does
+            (verification.py). None where nobody was checked.
     """
 
     client_ids: tuple[str, ...]
@@ -29,6 +31,7 @@ class Attribution:
     predicted: Tensor
     layers: tuple[str, ...] = ()
     by_layer: Tensor | None = None
+    verified: Tensor | None = None
 
     def of_class(self, classes: int | Tensor) -> "Attribution":
         """Return the ``(B, K)`` attribution of one class, or of one a input; only where all classes were the target.
@@ -71,6 +74,12 @@ class Attribution:
         if self.contributions.ndim == 3:
             return self.of_class(self.predicted).ranked_contributions(i)
         return tuple((self.client_ids[k], float(self.contributions[i, k])) for k in self._order(i))
+
+    def verified_clients(self, i: int) -> tuple[str, ...]:
+        """Return the clients whose contribution to input ``i`` is their exact removal's, highest first."""
+        if self.verified is None:
+            return ()
+        return tuple(self.client_ids[k] for k in self._order(i) if self.verified[i, k])
 
     def _order(self, i: int) -> list[int]:
         """Return the columns of a ``(B, K)`` attribution by input ``i``'s contributions, highest first."""

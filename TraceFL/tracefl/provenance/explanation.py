@@ -146,7 +146,7 @@ def explain(
             record,
             inputs,
             torch.tensor([of_class]),
-            method,
+            replace(method, verify=0),  # the first ones are checked below
             by_layer=True,
             memory_budget=memory_budget,
             precision=precision,
@@ -171,7 +171,7 @@ def explain(
             raise ValueError(f"there is no class {against}: the model has classes 0 to {logits.shape[1] - 1}")
         if against == predicted:
             raise ValueError(f"class {against} is the predicted one; name another to compare it with")
-        of_class = replace(method, target="label")
+        of_class = replace(method, target="label", verify=0)
         toward = parts(of_class, predicted)[0] - parts(of_class, against)[0]  # (K,)
         lead = _lead(logits[0], predicted, against)
     removals = dict(zip(left_out, _removals(logits, without, predicted, against), strict=True))

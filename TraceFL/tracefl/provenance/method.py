@@ -10,6 +10,7 @@ from tracefl.examples import Inputs
 from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.engine import DEFAULT_MEMORY_BUDGET, Precision, attribute
 from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.verification import Verify, verified
 
 Weighting = Literal["none", "num_examples", "leave_one_out"]
 Reference = Literal["none", "previous_global", "global"]
@@ -20,7 +21,7 @@ WEIGHTINGS, REFERENCES, METHOD_TARGETS = get_args(Weighting), get_args(Reference
 
 @dataclass(frozen=True)
 class Method:
-    """The options of an attribution. The defaults are the preset ``removal``.
+    """The options of an attribution. The defaults are the preset ``removal``, unverified.
 
     Attributes:
         layer_decay: Factor in (0, 1] for each layer further from the output.
@@ -32,7 +33,12 @@ class Method:
             mean of all logits, or the true label's logit.
         layers: Layers to trace, by name; None for all.
         also: Kinds of layer that are traced only where they are named, see ``attribute``. The removal of a client
-            changes BatchNorm's parameters and running statistics too.
+            changes BatchNorm's parameters and running statistics and the embeddings too.
+        verify: How many of each input's first clients are checked by their exact removal, and put in its order; 0 for
+            none, ``"all"`` for the ground truth itself.
+
+    Raises:
+        ValueError: What is to be verified is no estimate of the exact removal.
     """
 
     layer_decay: float = 1.0
@@ -40,7 +46,22 @@ class Method:
     reference: Reference = "global"
     target: MethodTarget = "centered"
     layers: tuple[str, ...] | None = None
-    also: tuple[str, ...] = ("batch_norm",)
+    also: tuple[str, ...] = ("batch_norm", "embedding")
+    verify: Verify = 0
+
+    def __post_init__(self) -> None:
+        if self.verify and not self.estimates_removal:
+            raise ValueError(
+                f"verify={self.verify} checks what estimates the removal: layer_decay=1, weighting=leave_one_out, "
+                f"reference=global and target=centered; got {self.layer_decay:g}, {self.weighting}, {self.reference} "
+                f"and {self.target}"
+            )
+
+    @property
+    def estimates_removal(self) -> bool:
+        """Contributions are to first order what the exact removal is, in the same units."""
+        estimate = (self.layer_decay, self.weighting, self.reference, self.target)
+        return estimate == (1.0, "leave_one_out", "global", "centered")
 
 
 def attribute_round(
@@ -73,8 +94,11 @@ def attribute_round(
     Raises:
         ModelMismatchError: As ``attribute``.
         LayerNotTraceableError: As ``attribute``.
+        ValueError: ``by_layer`` of a method that verifies: an exact removal has no parts.
     """
-    return attribute(
+    if by_layer and method.verify:
+        raise ValueError(f"by_layer=True divides estimates among layers, and verify={method.verify} replaces them")
+    found = attribute(
         global_model,
         record.clients,
         inputs,
@@ -94,6 +118,7 @@ def attribute_round(
         precision=precision,
         device=device,
     )
+    return verified(found, global_model, record, inputs, method.verify, device=device) if method.verify else found
 
 
 def contribution_weights(record: RoundRecord, weighting: Weighting) -> dict[str, float] | None:

@@ -33,6 +33,7 @@ class TracedInput:
         removal_correlation: Spearman correlation of contributions and removal effects, -1 to 1; None likewise.
         contributions: (client id, contribution in units of the target, logits), in the order of the ranking; empty in
             rounds recorded before they were kept.
+        verified: Clients whose contribution is not an estimate but their exact removal's, in the order of the ranking.
     """
 
     input_index: int
@@ -48,6 +49,7 @@ class TracedInput:
     removal_client: str | None
     removal_correlation: float | None
     contributions: tuple[tuple[str, float], ...] = ()
+    verified: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def score_inputs(
                 removal_client=None if effects is None else ids[int(effects[i].argmax())],
                 removal_correlation=None if correlations is None else float(correlations[i]),
                 contributions=attribution.ranked_contributions(i),
+                verified=attribution.verified_clients(i),
             )
         )
     return tuple(rows)

@@ -1,0 +1,179 @@
+"""How well each attribution tells what leaving a client out does: all methods, models, data sets and seeds, one table.
+
+    python TraceFL/benchmarks/fidelity.py DATA OUT [seeds=1,2,3]
+
+Trains every setting with tracefl.main (10 clients, all of them in every round, random initial weights), asks every
+method about 50 inputs of an early and of the last round, and compares with the exact removal. DATA holds mnist, cifar10
+and dbpedia_14 in hub layout. OUT/rows.csv is written setting by setting, and the same command goes on where it was;
+OUT/table.md is made of it. Two settings at a time, one thread each; seconds are the process's CPU time. The methods
+that follow each client's path are asked in the first seed only.
+"""
+
+import csv
+import logging
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from fidelity_methods import BY_PATH, METHODS, OF_BATCH_NORM, Question
+from fidelity_table import table
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tracefl.baselines import NotApplicableError
+from tracefl.examples import Examples
+from tracefl.provenance import removal_effects, spearman
+from tracefl.provenance.counterfactual import logits_under
+from tracefl.stored import StoredRun
+
+INPUTS = 50
+ALPHAS = (0.1, 0.3, 1.0)
+_IMAGES = {
+    "resnet18": ("model=resnet18", "num_rounds=4", "dataset.max_examples_per_client=192"),
+    "densenet121": ("model=densenet121", "num_rounds=4", "dataset.max_examples_per_client=96"),
+}
+_TEXTS = {
+    "gpt": ("model=gpt", "model.config.n_layer=2", "model.config.n_embd=128", "model.config.n_head=4"),
+    "bert": (
+        "model=bert",
+        "model.config.num_hidden_layers=2",
+        "model.config.hidden_size=128",
+        "model.config.num_attention_heads=4",
+        "model.config.intermediate_size=512",
+    ),
+}
+_TEXT_KEYS = ("client.lr=0.001", "dataset.max_tokens=48", "dataset.max_examples_per_client=256", "num_rounds=6")
+MODELS = {
+    **{(name, data): keys for name, keys in _IMAGES.items() for data in ("mnist", "cifar10")},
+    **{(name, "dbpedia_14"): (*keys, *_TEXT_KEYS) for name, keys in _TEXTS.items()},
+}
+COMMON = (
+    "store=all",
+    "provenance=off",
+    "model.pretrained=false",
+    "num_clients=10",
+    "clients_per_round=10",
+    "client.epochs=1",
+    "batch_size=16",
+    "dataset.max_server_examples=1000",
+    "total_cpus=1",
+)
+Setting = tuple[str, str, float, int]  # model, data set, alpha, seed
+COLUMNS = (
+    *("model", "dataset", "alpha", "seed", "round", "accuracy", "method", "inputs", "correct", "agreement"),
+    *("correlation", "top_holder", "localization", "chance", "seconds", "exact_seconds"),
+)
+
+
+def main() -> None:
+    """Measure what is not in OUT/rows.csv yet, and write the table."""
+    data, out = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
+    seeds = [int(seed) for seed in (sys.argv[3:] or ["seeds=1,2,3"])[0].removeprefix("seeds=").split(",")]
+    out.mkdir(parents=True, exist_ok=True)
+    rows = out / "rows.csv"
+    if not rows.exists():
+        rows.write_text(",".join(COLUMNS) + "\n")
+    with rows.open() as file:
+        done = {(r["model"], r["dataset"], float(r["alpha"]), int(r["seed"])) for r in csv.DictReader(file)}
+    settings = [(*model, alpha, seed) for seed, alpha, model in product(seeds, ALPHAS, MODELS)]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as workers:
+        waiting = {workers.submit(measure, s, data, out, s[3] == seeds[0]): s for s in settings if s not in done}
+        for found in as_completed(waiting):
+            with rows.open("a", newline="") as file:
+                csv.DictWriter(file, COLUMNS).writerows(found.result())
+            sys.stdout.write(f"{time.strftime('%H:%M:%S')} {' '.join(map(str, waiting[found]))}\n")
+            sys.stdout.flush()
+    with rows.open() as file:
+        (out / "table.md").write_text(table(list(csv.DictReader(file)), tuple(METHODS)))
+    sys.stdout.write((out / "table.md").read_text())
+
+
+def measure(setting: Setting, data: Path, out: Path, first_seed: bool) -> list[dict[str, object]]:
+    """Train a setting, ask about an early and the last round, and delete the weights."""
+    logging.disable()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    model, dataset, alpha, seed = setting
+    name = f"{model}-{dataset}-{alpha}-{seed}"
+    keys = (*COMMON, *MODELS[model, dataset], f"dataset={dataset}", f"dataset.path={data / dataset}")
+    keys = (*keys, f"dirichlet_alpha={alpha}", f"seed={seed}", f"log_dir={out}", "exp_key=runs", f"run_name={name}")
+    subprocess.run([sys.executable, "-m", "tracefl.main", *keys, "overwrite=true"], check=True, capture_output=True)
+    run = StoredRun(out / "runs" / name)
+    last = run.config["num_rounds"]
+    found = []
+    for server_round in (2, last):
+        for row in ask(run, server_round, seed, first_seed):
+            found.append(dict(zip(COLUMNS, (*setting, server_round), strict=False)) | row)
+    shutil.rmtree(run.folder)
+    return found
+
+
+def ask(run: StoredRun, server_round: int, seed: int, paths: bool) -> Iterator[dict[str, object]]:
+    """Yield a row for every method that says something of the round."""
+    model, record = run.round(server_round)
+    server = run.server
+    everything, _ = server.batch(torch.arange(len(server)))
+    with torch.no_grad():
+        model.eval()
+        predicted = logits_under(model, record.global_weights, everything, 100, torch.device("cpu")).argmax(dim=1)
+    chosen = choose(server, predicted)
+    inputs, labels = server.batch(chosen)
+    question = Question(model, record, inputs, labels, predicted[chosen], seed)
+    held = run.label_counts[[int(k) for k in record.clients]].t()[labels]  # (B, K)
+    right = labels == question.predicted
+    began = time.process_time()
+    effects = removal_effects(model, record, inputs)
+    exact_seconds = time.process_time() - began
+    norms = any(isinstance(module, _BatchNorm) for module in model.modules())
+    for name, method in METHODS.items():
+        if (name in OF_BATCH_NORM and not norms) or (name in BY_PATH and not paths):
+            continue
+        began = time.process_time()
+        try:
+            answer = method(question).double().expand(len(labels), -1)
+        except NotApplicableError:
+            continue
+        taken = time.process_time() - began
+        yield {
+            "accuracy": float((predicted == server.labels).double().mean()),
+            "method": name,
+            "inputs": len(labels),
+            "correct": int(right.sum()),
+            "agreement": float((answer.argmax(dim=1) == effects.argmax(dim=1)).double().mean()),
+            "correlation": float(spearman(answer, effects).mean()),
+            **paper_scores(answer[right], held[right]),
+            "seconds": taken,
+            "exact_seconds": exact_seconds,
+        }
+
+
+def choose(server: Examples, predicted: Tensor) -> Tensor:
+    """Return the inputs that are asked about: correct predictions, evenly spaced; others where there are too few."""
+    right = torch.nonzero(predicted == server.labels).flatten()
+    wrong = torch.nonzero(predicted != server.labels).flatten()
+    spaced = right[torch.linspace(0, len(right) - 1, min(INPUTS, len(right))).long()] if len(right) else right
+    return torch.cat((spaced, wrong[: INPUTS - len(spaced)])).sort().values
+
+
+def paper_scores(answer: Tensor, held: Tensor) -> dict[str, float | None]:
+    """Return what correct predictions' first clients score by the paper's measure, beside chance; None without any."""
+    if not len(answer):
+        return {"top_holder": None, "localization": None, "chance": None}
+    first = held.gather(1, answer.argmax(dim=1, keepdim=True)).squeeze(1)
+    return {
+        "top_holder": float((first == held.max(dim=1).values).double().mean()),
+        "localization": float((first > 0).double().mean()),
+        "chance": float((held > 0).double().mean()),
+    }
+
+
+if __name__ == "__main__":
+    main()
