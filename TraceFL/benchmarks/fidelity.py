@@ -38,7 +38,7 @@ INPUTS = 50
 ALPHAS = (0.1, 0.3, 1.0)
 _IMAGES = {
     "resnet18": ("model=resnet18", "num_rounds=4", "dataset.max_examples_per_client=192"),
-    "densenet121": ("model=densenet121", "num_rounds=4", "dataset.max_examples_per_client=96"),
+    "densenet121": ("model=densenet121", "num_rounds=4", "dataset.max_examples_per_client=64"),
 }
 _TEXTS = {
     "gpt": ("model=gpt", "model.config.n_layer=2", "model.config.n_embd=128", "model.config.n_head=4"),
@@ -50,7 +50,7 @@ _TEXTS = {
         "model.config.intermediate_size=512",
     ),
 }
-_TEXT_KEYS = ("client.lr=0.001", "dataset.max_tokens=48", "dataset.max_examples_per_client=256", "num_rounds=6")
+_TEXT_KEYS = ("client.lr=0.001", "dataset.max_tokens=48", "dataset.max_examples_per_client=256", "num_rounds=5")
 MODELS = {
     **{(name, data): keys for name, keys in _IMAGES.items() for data in ("mnist", "cifar10")},
     **{(name, "dbpedia_14"): (*keys, *_TEXT_KEYS) for name, keys in _TEXTS.items()},

@@ -125,8 +125,12 @@ def undisturbed(model: nn.Module, device: torch.device | str | None) -> Iterator
 
 
 @contextmanager
-def _recording(layers: Mapping[str, nn.Module], limit_bytes: int | None) -> Iterator[dict[str, LayerCalls]]:
-    """Record every call of the layers while the context lasts; the hooks go with it, also after an error."""
+def _recording(layers: Mapping[str, nn.Module], limit_bytes: int | None, size: int) -> Iterator[dict[str, LayerCalls]]:
+    """Record every call of the layers while the context lasts; the hooks go with it, also after an error.
+
+    An embedding that is looked up once for a whole batch, as positions are, is repeated for each of its ``size``
+    inputs, so that they can be told apart.
+    """
     calls = {name: LayerCalls() for name in layers}
     held = 0
 
@@ -138,6 +142,8 @@ def _recording(layers: Mapping[str, nn.Module], limit_bytes: int | None) -> Iter
                     "provenance.layers"
                 )
             layer_input = args[0].detach()
+            if isinstance(layer, nn.Embedding) and layer_input.ndim == 2 and len(layer_input) == 1 < size:
+                layer_input, output = layer_input.expand(size, -1), output.expand(size, -1, -1)
             nonlocal held
             held += _bytes_held(layer, layer_input, output)
             if limit_bytes is not None and held > limit_bytes:
@@ -187,7 +193,8 @@ def run_forward(
         LayerNotTraceableError: A layer's input is no longer what the layer saw.
         ActivationsTooLargeError: The limit is exceeded.
     """
-    with torch.enable_grad(), _recording(layers, limit_bytes) as calls:
+    size = len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
+    with torch.enable_grad(), _recording(layers, limit_bytes, size) as calls:
         logits = forward(model, inputs)
     for name, call in calls.items():
         if any(z._version != v for z, v in zip(call.inputs, call.input_versions, strict=True)):

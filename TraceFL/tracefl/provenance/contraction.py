@@ -90,7 +90,6 @@ def contract(
                 if not block.by_application:
                     gradients.form(block.gradient)
             if block.by_application:
-                assert isinstance(block.gradient, OuterProducts)
                 part = _applied(block.gradient, parameters)
             else:
                 part = gradients.times(parameters.flatten(1)).view(*leading, -1)
@@ -120,7 +119,9 @@ def _blocks(piece: Piece, clients: Clients, dtype: torch.dtype | None) -> Iterat
         gradient = without_empty_positions(gradient)
         if dtype is not None and gradient.gradient.shape[2] == 1:
             gradient, rounded = gradient.to(dtype), dtype
-    by_application = isinstance(gradient, OuterProducts) and application_is_cheaper(gradient, len(clients))
+    by_application = isinstance(gradient, RowGradients) or (
+        isinstance(gradient, OuterProducts) and application_is_cheaper(gradient, len(clients))
+    )
     inputs, targets = _leading(gradient)
     held = max(min(len(clients) + 1, width), inputs * targets)
     taps = gradient.taps if isinstance(gradient, OuterProducts) else ()
@@ -131,13 +132,13 @@ def _blocks(piece: Piece, clients: Clients, dtype: torch.dtype | None) -> Iterat
 
 def _row_parts(gradient: ParameterGradient, entries: int) -> Iterator[tuple[ParameterGradient, slice | Tensor]]:
     """Yield parts of a gradient of about so many parameters, and the parameter's rows that they are of."""
-    if not isinstance(gradient, OuterProducts):
-        tensor = gradient if isinstance(gradient, Tensor) else gradient.gradient
-        for part in _slices(tensor.shape[2], entries // max(1, tensor[0, 0, 0].numel())):
-            if isinstance(gradient, RowGradients):
-                yield RowGradients(tensor[:, :, part], gradient.rows[part]), gradient.rows[part]
-            else:
-                yield tensor[:, :, part], part
+    if isinstance(gradient, RowGradients):
+        for part in _slices(len(gradient.rows), entries // gradient.gradient.shape[2]):
+            yield gradient.part(part), gradient.rows[part]
+        return
+    if isinstance(gradient, Tensor):
+        for part in _slices(gradient.shape[2], entries // max(1, gradient[0, 0, 0].numel())):
+            yield gradient[:, :, part], part
         return
     g, z = gradient.gradient, gradient.layer_input
     groups, m, n = g.shape[2], g.shape[4], z.shape[3]
@@ -200,6 +201,8 @@ def without_empty_positions(factors: OuterProducts) -> OuterProducts:
 
 
 def _leading(gradient: ParameterGradient) -> tuple[int, int]:
+    if isinstance(gradient, RowGradients):
+        return gradient.num_inputs, len(gradient.gradient)
     tensor = gradient if isinstance(gradient, Tensor) else gradient.gradient
     return tensor.shape[0], tensor.shape[1]
 
@@ -216,9 +219,9 @@ class _Gradients:
 
     def form(self, gradient: ParameterGradient) -> None:
         """Multiply the factors out."""
-        if not isinstance(gradient, OuterProducts):
-            tensor = gradient if isinstance(gradient, Tensor) else gradient.gradient
-            self._formed = tensor.flatten(2).flatten(0, 1)
+        assert not isinstance(gradient, RowGradients)
+        if isinstance(gradient, Tensor):
+            self._formed = gradient.flatten(2).flatten(0, 1)
             return
         g, z = gradient.gradient, gradient.layer_input.unsqueeze(1)  # (B, C, G, S, m), (B, 1, G, S, n)
         z = z.expand(-1, g.shape[1], -1, -1, -1)
@@ -246,8 +249,11 @@ class _Gradients:
         return product
 
 
-def _applied(factors: OuterProducts, parameters: Tensor) -> Tensor:
+def _applied(factors: ParameterGradient, parameters: Tensor) -> Tensor:
     """Return ``(B, C, clients)``: each client's parameters applied to the input, contracted with the gradient."""
+    if isinstance(factors, RowGradients):
+        return _looked_up(factors, parameters)
+    assert isinstance(factors, OuterProducts)
     g, z = factors.gradient, factors.layer_input.unsqueeze(1)  # (B, C, G, S, m), (B, 1, G, S, n)
     by_columns, by_rows = (g, z) if factors.rows_from_input else (z, g)
     groups, rows, columns = g.shape[2], by_rows.shape[4], by_columns.shape[4]
@@ -260,6 +266,17 @@ def _applied(factors: OuterProducts, parameters: Tensor) -> Tensor:
     if outputs.shape[1] == g.shape[1]:
         return outputs.mul_(by_rows.squeeze(2).unsqueeze(3)).sum(dim=(2, 4))
     return torch.einsum("bskr,bcsr->bck", outputs.squeeze(1), by_rows.squeeze(2).to(outputs.dtype))
+
+
+def _looked_up(rows: RowGradients, parameters: Tensor) -> Tensor:
+    """Return ``(B, C, clients)`` of parameters ``(clients, rows, columns)``: each row where an input uses it."""
+    count, pairs, columns = len(parameters), *rows.gradient.shape[1:]
+    found = parameters.new_zeros(rows.num_inputs, len(rows.gradient), count)
+    for some in _slices(pairs, _BLOCK["cpu"] // (count * columns)):
+        used = parameters[:, rows.places[some]]  # (clients, pairs, columns)
+        terms = torch.einsum("knd,cnd->nck", used, rows.gradient[:, some])
+        found.index_add_(0, rows.inputs[some], terms)
+    return found
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:

@@ -223,7 +223,7 @@ def _of_one_input(found: ParameterGradient) -> ParameterGradient:
         z = z.transpose(0, 1).flatten(1, 2).unsqueeze(0)
         return OuterProducts(g, z, found.rows_from_input, found.taps)
     if isinstance(found, RowGradients):
-        return RowGradients(found.gradient.sum(dim=0, keepdim=True), found.rows)
+        return found.of_one_input()
     return found.sum(dim=0, keepdim=True)
 
 

@@ -47,15 +47,32 @@ class OuterProducts:
 
 @dataclass(frozen=True)
 class RowGradients:
-    """The gradient of some rows of a parameter; that of the others is 0.
+    """The gradients of the few rows of a parameter that each input uses; those of the others are 0.
 
     Attributes:
-        gradient: ``(B, C, rows, columns)``.
-        rows: ``(rows,)`` their numbers.
+        gradient: ``(C, N, columns)``, one entry for each of the N pairs of an input and a row that it uses.
+        inputs: ``(N,)`` which of the inputs.
+        places: ``(N,)`` which of ``rows``, ascending.
+        rows: ``(rows,)`` the numbers of the rows that some input uses.
+        num_inputs: B.
     """
 
     gradient: Tensor
+    inputs: Tensor
+    places: Tensor
     rows: Tensor
+    num_inputs: int
+
+    def part(self, rows: slice) -> "RowGradients":
+        """Return what is of some of the rows."""
+        ends = torch.tensor([rows.start, rows.stop], device=self.places.device)
+        here = slice(*torch.searchsorted(self.places, ends).tolist())
+        places = self.places[here] - rows.start
+        return RowGradients(self.gradient[:, here], self.inputs[here], places, self.rows[rows], self.num_inputs)
+
+    def of_one_input(self) -> "RowGradients":
+        """Return it as if all inputs were parts of one."""
+        return RowGradients(self.gradient, torch.zeros_like(self.inputs), self.places, self.rows, 1)
 
 
 ParameterGradient: TypeAlias = Tensor | OuterProducts | RowGradients
@@ -272,14 +289,18 @@ def _batch_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict
 @register_layer(nn.Embedding, tensors=("weight",), option="embedding")
 def _embedding(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
     assert isinstance(layer, nn.Embedding)
-    ids = layer_input.reshape(len(layer_input), -1)  # (B, S)
+    count = len(layer_input)
+    ids = layer_input.reshape(count, -1)  # (B, S)
     rows, place = torch.unique(ids, return_inverse=True)
-    g = _positions(gradient, 2).squeeze(2)  # (B, C, S, features)
-    total = g.new_zeros(*g.shape[:2], len(rows), g.shape[-1])
-    total.scatter_add_(2, place.unsqueeze(1).unsqueeze(3).expand_as(g), g)
+    pairs, which = torch.unique(
+        place * count + torch.arange(count, device=ids.device).unsqueeze(1), return_inverse=True
+    )
+    g = _positions(gradient, 2).squeeze(2).transpose(0, 1).flatten(1, 2)  # (C, B * S, features)
+    total = g.new_zeros(len(g), len(pairs), g.shape[-1]).index_add_(1, which.flatten(), g)
+    inputs, places = pairs % count, pairs // count
     if layer.padding_idx is not None:  # no part of what is learnt
-        total[:, :, rows == layer.padding_idx] = 0
-    return {"weight": RowGradients(total, rows)}
+        total[:, rows[places] == layer.padding_idx] = 0
+    return {"weight": RowGradients(total, inputs, places, rows, count)}
 
 
 def _scaled(layer: nn.Module, normalized: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
