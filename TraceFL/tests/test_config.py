@@ -58,15 +58,16 @@ def test_defaults_are_the_embedded_default():
 @pytest.mark.parametrize(
     ("preset", "values"),
     [
-        ("removal", (1.0, "leave_one_out", "global", "centered")),
-        ("artifact", (0.9, "none", "none", "predicted")),
-        ("paper", (0.9, "num_examples", "none", "predicted")),
-        ("fault", (0.5, "none", "global", "centered")),
+        ("removal", (1.0, "leave_one_out", "global", "centered", 3)),
+        ("leave_one_out", (1.0, "leave_one_out", "global", "centered", "all")),
+        ("artifact", (0.9, "none", "none", "predicted", 0)),
+        ("paper", (0.9, "num_examples", "none", "predicted", 0)),
+        ("fault", (0.5, "none", "global", "centered", 0)),
     ],
 )
 def test_presets_are_those_of_the_design(preset, values):
     m = compose_settings(f"provenance={preset}").provenance.method
-    assert (m.layer_decay, m.weighting, m.reference, m.target) == values
+    assert (m.layer_decay, m.weighting, m.reference, m.target, m.verify) == values
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,12 @@ def test_presets_are_those_of_the_design(preset, values):
         (["provenance.target=best"], "provenance.target must be one of predicted, margin, centered, label"),
         (["provenance.weighting=some"], "provenance.weighting must be one of"),
         (["provenance.also=[batchnorm]"], r"provenance.also must be a list of batch_norm, embedding"),
+        (["provenance.verify=-1"], "provenance.verify must be a whole number of at least 0 or all or null, got -1"),
+        (["provenance.verify=some"], "provenance.verify must be a whole number of at least 0 or all or null"),
+        (
+            ["provenance=artifact", "provenance.verify=2"],
+            "provenance.verify=2 checks what estimates the removal: .*; got 0.9, none, none and predicted",
+        ),
         (["provenance.precision=bf16"], r"provenance.precision=bf16 needs device=cuda, got device=cpu"),
         (["provenance.precision=half"], r"provenance.precision must be one of float32, bf16, got 'half'"),
         (["provenance.memory_budget=0"], r"provenance.memory_budget must be a number above 0"),

@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
-from tests.provenance.conftest import clients_near
+from tests.provenance.conftest import clients_near, model_and_inputs
 from tracefl.provenance import attribute
 from tracefl.provenance.capture import traced_layers
 from tracefl.provenance.layers import OPTIONS, traced_tensors
@@ -111,3 +111,19 @@ def test_a_classifier_without_special_case_agrees_with_autograd(name):
             pairs = zip(parameters, gradients, strict=True)
             expected = sum(((client[n] - own[n]) * g).sum() for n, g in pairs if g is not None)
             assert_close(found.contributions[i, column], expected, rtol=1e-8, atol=1e-9)
+
+
+def test_a_batch_that_shares_its_positions_stays_a_batch():
+    """GPT looks its positions up once for all inputs; each input still has its own part in them."""
+    model, inputs = model_and_inputs("gpt", torch.float64, num_inputs=9)
+    sizes = []
+    clients, options = clients_near(model), {"reference": model.state_dict(), "also": ("embedding",)}
+    hook = model.register_forward_pre_hook(lambda _, __, named: sizes.append(len(named["input_ids"])), with_kwargs=True)
+    found = attribute(model, clients, inputs, **options)
+    hook.remove()
+    assert sizes.count(9) == 1
+    assert sizes in ([9], [9, 1])  # the one alone tells which dimension is the batch's
+    alone = attribute(model, clients, inputs, batch_size=1, **options)
+    assert_close(found.contributions, alone.contributions)
+    positions = attribute(model, clients, inputs, layers=["transformer.positions_embed"], **options)
+    assert positions.contributions.abs().sum(dim=1).all()

@@ -1,0 +1,130 @@
+"""Answers whose first clients are there by their exact removal, against models averaged again one by one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from tests.provenance.conftest import clients_near, model_and_inputs
+from tracefl.provenance import Attribution, Method, RoundRecord, attribute_round, removal_effects
+from tracefl.provenance.verification import verified
+
+P = {"0": 0.4, "1": 0.3, "2": 0.2, "3": 0.1}
+
+
+def round_of(model, p=P):
+    clients = clients_near(model, len(p), scale=0.3)
+    average = {
+        name: sum(p[k] * clients[k][name] for k in p) if tensor.is_floating_point() else tensor
+        for name, tensor in clients["0"].items()
+    }
+    record = RoundRecord(1, clients, p, {n: t.clone() for n, t in model.state_dict().items()}, average)
+    model.load_state_dict(average)
+    return record
+
+
+@pytest.fixture
+def cnn():
+    torch.manual_seed(3)
+    layers = (nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+    return nn.Sequential(*layers).double().eval(), torch.randn(6, 2, 6, 6, dtype=torch.float64)
+
+
+def effect(model, record, x, predicted, left):
+    """What leaving one client out takes from the predicted class's centered logit of one input."""
+
+    def centered(weights):
+        model.load_state_dict(weights)
+        with torch.no_grad():
+            logits = model(x.unsqueeze(0))[0]
+        return float(logits[predicted] - logits.mean())
+
+    rest = {k: p / (1 - record.client_weights[left]) for k, p in record.client_weights.items() if k != left}
+    others = {
+        name: sum(rest[k] * record.clients[k][name] for k in rest) if tensor.is_floating_point() else tensor
+        for name, tensor in record.global_weights.items()
+    }
+    found = centered(record.global_weights) - centered(others)
+    model.load_state_dict(record.global_weights)
+    return found
+
+
+def slow_reading(estimates, count, exact):
+    """Check the first ``count``, then whoever is first and unchecked, until the first one is checked."""
+    values, done = list(estimates), set()
+    todo = sorted(range(len(values)), key=lambda k: -values[k])[:count]
+    while todo:
+        for k in todo:
+            values[k] = exact[k]
+            done.add(k)
+        first = max(range(len(values)), key=lambda k: values[k])
+        todo = [] if first in done else [first]
+    return values, done
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, "all", 9])
+def test_as_a_slow_reading_has_it(cnn, count):
+    model, x = cnn
+    record = round_of(model)
+    estimate = attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method())
+    # Estimates of any quality: also some that are wrong about everything, so that many have to be checked.
+    made_up = replace(estimate, contributions=torch.randn(6, 4, dtype=torch.float64) * 2)
+    for given in (estimate, made_up):
+        found = verified(given, model, record, x, count)
+        for i in range(6):
+            exact = [effect(model, record, x[i], int(given.predicted[i]), k) for k in P]
+            wanted = 4 if count == "all" else min(count, 4)
+            values, done = slow_reading(given.contributions[i].tolist(), wanted, exact)
+            assert_close(found.contributions[i], torch.tensor(values, dtype=torch.float64))
+            assert set(torch.nonzero(found.verified[i]).flatten().tolist()) == done
+            assert found.responsible[i] in found.verified_clients(i)
+            assert found.ranking(i)[0][0] == found.responsible[i]
+        assert_close(found.scores, found.contributions.softmax(dim=1))
+
+
+def test_all_is_the_ground_truth_itself(family):
+    model, inputs = model_and_inputs(family)
+    record = round_of(model)
+    labels = torch.zeros(3, dtype=torch.int64)
+    found = attribute_round(model, record, inputs, labels, Method(verify="all"))
+    assert found.verified.all()
+    assert_close(found.contributions.double(), removal_effects(model, record, inputs), rtol=1e-5, atol=1e-6)
+
+
+def test_a_lone_client_is_not_left_out(cnn):
+    model, x = cnn
+    record = round_of(model, {"0": 1.0})
+    found = attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method(verify="all"))
+    assert found.verified is None
+    assert found.verified_clients(0) == ()
+    assert set(found.responsible) == {"0"}
+
+
+def test_a_client_without_whom_the_model_is_broken_keeps_its_estimate(cnn):
+    model, x = cnn
+    record = round_of(model)
+    for k, variance in {"0": -10.0, "1": 100.0, "2": -10.0, "3": -10.0}.items():
+        record.clients[k]["1.running_var"].fill_(variance)  # their average is 23, and that of all but client 1 negative
+    record.global_weights["1.running_var"].fill_(23)
+    contributions = torch.tensor([[0.0, 9.0, 1.0, 2.0]]).double().expand(6, 4)
+    estimate = Attribution(tuple(P), contributions, contributions.softmax(dim=1), model(x).argmax(dim=1))
+    with pytest.warns(UserWarning, match="not verified: without client 1 the model gives logits that are not finite"):
+        found = verified(estimate, model, record, x, 2)
+    assert not found.verified[:, 1].any()
+    assert found.verified[:, 3].all()
+    assert (found.contributions[:, 1] == 9).all()
+
+
+def test_what_is_no_estimate_of_the_removal_is_not_verified():
+    with pytest.raises(
+        ValueError, match="verify=2 checks what estimates the removal: .* got 0.9, none, none and label"
+    ):
+        Method(0.9, "none", "none", "label", verify=2)
+
+
+def test_exact_removals_have_no_layers(cnn):
+    model, x = cnn
+    with pytest.raises(ValueError, match="by_layer=True divides estimates among layers"):
+        attribute_round(model, round_of(model), x, torch.zeros(6, dtype=torch.int64), Method(verify=1), by_layer=True)
