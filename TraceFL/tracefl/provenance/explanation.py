@@ -2,7 +2,8 @@
 
 With s the target of the method, client k's contribution T_k is what ``attribute_round`` gives, and its parts by layer
 sum up to it. Why class c and not class d is asked of the difference of their logits: T_k(c) - T_k(d), with the method's
-own weighting, reference and layers. The first clients are then left out of the average, exactly and one at a time.
+own weighting, reference and layers. The first clients are then left out of the average, exactly and one at a time;
+where the method verifies, they stand in the order of what was found.
 """
 
 import logging
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError
 from tracefl.examples import Inputs
+from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.counterfactual import effects_of, logits_without
 from tracefl.provenance.engine import DEFAULT_MEMORY_BUDGET, Precision
 from tracefl.provenance.method import Method, attribute_round
 from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.verification import verified
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +49,9 @@ class ClientPart:
     Attributes:
         client_id: The client.
         weight: p_k, its weight in the average.
-        contribution: T_k, in logits.
-        score: Softmax of the contributions over the round's clients, 0 to 1.
+        contribution: T_k, in logits; the estimate, where the method verifies.
+        score: Softmax over the round's clients of their contributions, of verified ones where the method verifies; 0 to
+            1.
         by_layer: What each layer adds to the contribution, in the order of ``Explanation.layers``.
         held: Training examples of the predicted class that it holds; None where that is not known.
         against: Contribution to the lead over the other class, in logits; None where none was named.
@@ -75,7 +79,7 @@ class Explanation:
         against: The class it is compared with, or None.
         lead: Logit of the predicted class less that of ``against``; None likewise.
         layers: Names of the traced layers, in the order of ``named_modules()``.
-        clients: The round's clients, highest contribution first.
+        clients: The round's clients, in the order of the method's answer.
     """
 
     server_round: int
@@ -140,25 +144,28 @@ def explain(
     if method.target == "label" and label is None:
         raise ValueError("the target is the true label's logit, and the input's label is not known")
 
-    def parts(method: Method, of_class: int) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], int]:
-        found = attribute_round(
+    def parts(method: Method, of_class: int) -> Attribution:
+        return attribute_round(
             global_model,
             record,
             inputs,
             torch.tensor([of_class]),
-            replace(method, verify=0),  # the first ones are checked below
+            replace(method, verify=0),  # layers divide the estimate; who comes first is verified below
             by_layer=True,
             memory_budget=memory_budget,
             precision=precision,
             device=device,
         )
-        assert found.by_layer is not None
-        return found.contributions[0].double(), found.scores[0], found.by_layer[0], found.layers, int(found.predicted)
 
-    contributions, scores, by_layer, layers, predicted = parts(method, 0 if label is None else label)
-    order = contributions.argsort(descending=True, stable=True).tolist()
+    found = parts(method, 0 if label is None else label)
+    assert found.by_layer is not None
+    contributions, by_layer, predicted = found.contributions[0].double(), found.by_layer[0], int(found.predicted)
+    if method.verify:
+        found = verified(found, global_model, record, inputs, method.verify, device=device)
     ids = list(record.clients)
-    left_out = [ids[k] for k in order[:checked]] if len(ids) > 1 else []
+    order = [ids.index(client_id) for client_id, _ in found.ranking(0)]
+    left_out = list(dict.fromkeys((*found.verified_clients(0), *(ids[k] for k in order[:checked]))))
+    left_out = [client_id for client_id in left_out if record.client_weights[client_id] < 1]
     try:
         logits, without = logits_without(global_model, record, inputs, left_out, device=device)  # (1, C), (R, 1, C)
     except ModelMismatchError as error:  # such as a variance that a faulty client made negative
@@ -172,7 +179,8 @@ def explain(
         if against == predicted:
             raise ValueError(f"class {against} is the predicted one; name another to compare it with")
         of_class = replace(method, target="label", verify=0)
-        toward = parts(of_class, predicted)[0] - parts(of_class, against)[0]  # (K,)
+        sides = [parts(of_class, side).contributions[0].double() for side in (predicted, against)]
+        toward = sides[0] - sides[1]  # (K,)
         lead = _lead(logits[0], predicted, against)
     removals = dict(zip(left_out, _removals(logits, without, predicted, against), strict=True))
     return Explanation(
@@ -181,13 +189,13 @@ def explain(
         probabilities=tuple(logits[0].softmax(dim=0).tolist()),
         against=against,
         lead=lead,
-        layers=layers,
+        layers=found.layers,
         clients=tuple(
             ClientPart(
                 client_id=ids[k],
                 weight=float(record.client_weights[ids[k]]),
                 contribution=float(contributions[k]),
-                score=float(scores[k]),
+                score=float(found.scores[0, k]),
                 by_layer=tuple(by_layer[k].tolist()),
                 held=None if label_counts is None else int(label_counts[k, predicted]),
                 against=None if toward is None else float(toward[k]),
