@@ -4,6 +4,7 @@ from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.counterfactual import logits_without, removal_effects, weights_without
 from tracefl.provenance.engine import attribute
 from tracefl.provenance.explanation import ClientPart, Explanation, Removal, explain
+from tracefl.provenance.ground_truth import Counterfactuals, counterfactuals
 from tracefl.provenance.layers import register_layer
 from tracefl.provenance.method import Method, attribute_round
 from tracefl.provenance.record import RoundRecord
@@ -20,6 +21,7 @@ from tracefl.provenance.suspicion import SuspicionScores, score_suspicions
 
 __all__ = [
     "Attribution",
+    "Counterfactuals",
     "ClientPart",
     "Explanation",
     "LocalizationScores",
@@ -30,6 +32,7 @@ __all__ = [
     "TracedInput",
     "attribute",
     "attribute_round",
+    "counterfactuals",
     "explain",
     "logits_without",
     "register_layer",
