@@ -17,6 +17,7 @@ from tracefl.provenance.scoring import (
     spearman,
     summarize,
 )
+from tracefl.provenance.shapley import ShapleyValues, exact_shapley, sampled_shapley
 from tracefl.provenance.suspicion import SuspicionScores, score_suspicions
 
 __all__ = [
@@ -28,15 +29,18 @@ __all__ = [
     "Method",
     "Removal",
     "RoundRecord",
+    "ShapleyValues",
     "SuspicionScores",
     "TracedInput",
     "attribute",
     "attribute_round",
     "counterfactuals",
+    "exact_shapley",
     "explain",
     "logits_without",
     "register_layer",
     "removal_effects",
+    "sampled_shapley",
     "score_inputs",
     "score_suspicions",
     "select_inputs",
