@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from tests.baselines.conftest import average, cnn_evidence, evidence_of
 from tests.provenance.conftest import clients_near
 from tracefl.baselines import RULES, NotApplicableError
-from tracefl.provenance.shapley import shapley_coefficients
 from tracefl.provenance import removal_effects
+from tracefl.provenance.shapley import shapley_coefficients
 
 P3 = {"0": 0.5, "1": 0.3, "2": 0.2}
 P4 = {"0": 0.7, "1": 0.2, "2": 0.099, "3": 0.001}
