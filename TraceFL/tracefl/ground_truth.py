@@ -148,16 +148,6 @@ def leave_each_out(
     )
 
 
-def _positions(given: str, count: int) -> Tensor:
-    """Return the positions that are given as ``3,17``, in their order."""
-    numbers = [int(part) if part.strip().isdecimal() else count for part in given.split(",")]
-    if max(numbers) >= count:
-        raise ConfigError(f"inputs={given}: the server has examples 0 to {count - 1}; give numbers such as inputs=3,17")
-    if len(set(numbers)) < len(numbers):
-        raise ConfigError(f"inputs={given} names an example twice")
-    return torch.tensor(numbers)
-
-
 def _shapley_way(asked: str | None, permutations: int | None, num_clients: int) -> str | None:
     """Return ``exact``, ``sampled``, or None where no Shapley values are asked for."""
     if asked == "true":
