@@ -118,6 +118,8 @@ def test_json_and_csv_say_the_same(image_run, tmp_path, ask):
         assert client["shapley"] == pytest.approx(sum(k["shapley"] for k in own) / 2)
         changed = [k["predicted_without"] != one["predicted"] for one, k in zip(found["inputs"], own, strict=True)]
         assert (client["changed"], client["measured"]) == (sum(changed), 2)
+        right = [k["predicted_without"] == one["label"] for one, k in zip(found["inputs"], own, strict=True)]
+        assert client["right"] == sum(right)
         firsts = [max(one["clients"], key=lambda k: k["effect"])["client"] for one in found["inputs"]]
         assert client["first"] == firsts.count(client["client"])
     effects = [client["effect"] for client in found["clients"]]
@@ -154,6 +156,7 @@ def test_the_table(image_run, ask):
             f"{client['effect']:+.3f}",
             str(client["first"]),
             str(client["changed"]),
+            str(client["right"]),
             f"{client['shapley']:+.3f}",
             f"{client['shapley_standard_error']:.3f}",
         ]
@@ -219,13 +222,22 @@ def test_a_client_without_which_there_are_no_logits(tmp_path, ask):
     shown = ask(run, "inputs=all", f"csv={tmp_path / 'a.csv'}")
     assert "without client 0 the model gives no finite logits for 4 of 4 inputs" in shown
     (line,) = (line.split() for line in shown.splitlines() if line.split()[:1] == ["0"])
-    assert line == ["0", "50.0%", "-", "0", "-"]
+    assert line == ["0", "50.0%", "-", "0", "-", "-"]
     rows = [row for row in read_csv(tmp_path / "a.csv") if row["client"] == "0"]
     for column in ("effect", "centered_logit_without", "probability_without", "predicted_without"):
         assert [row[column] for row in rows] == [""] * 4
     found = json.loads(ask(run, "inputs=all", "--json"))
     assert found["clients"][-1] == {
-        **{"client": "0", "weight": 0.5, "faulty": None, "effect": None, "first": 0, "changed": 0, "measured": 0},
+        **{
+            "client": "0",
+            "weight": 0.5,
+            "faulty": None,
+            "effect": None,
+            "first": 0,
+            "changed": 0,
+            "right": 0,
+            "measured": 0,
+        },
         **{"shapley": None, "shapley_standard_error": None},
     }
     assert "gives logits that are not finite" in ask(run, "inputs=all", "shapley=true")

@@ -61,11 +61,11 @@ class GroundTruth:
         """Return each client over all inputs, the one that supports the predictions most first.
 
         ``effect`` is the mean over the inputs that could be measured without the client, ``measured`` of them;
-        ``changed`` counts the predictions that become another, ``first`` the inputs whose centered logit falls most
-        without this client. ``shapley_standard_error`` is the mean of the inputs' errors: the error of the mean is no
-        larger, and smaller where the inputs' errors do not go together.
+        ``changed`` counts the predictions that become another, ``right`` those that are right without the client, and
+        ``first`` the inputs whose centered logit falls most without it. ``shapley_standard_error`` is the mean of the
+        inputs' errors: the error of the mean is no larger, and smaller where the inputs' errors do not go together.
         """
-        found, first = self.found, self.found.first.tolist()
+        found, first, labels = self.found, self.found.first.tolist(), torch.tensor(self.labels)
         rows = [
             {
                 "client": client_id,
@@ -74,6 +74,7 @@ class GroundTruth:
                 "effect": _mean(found.effects[:, k]),
                 "first": first.count(k),
                 "changed": int(found.changed[:, k].sum()),
+                "right": int((found.predicted_without[:, k] == labels).sum()),
                 "measured": int(found.measured[:, k].sum()),
                 "shapley": None if self.shapley is None else _mean(self.shapley.values[:, k]),
                 "shapley_standard_error": None if self.shapley is None else _mean(self.shapley.standard_errors[:, k]),

@@ -64,7 +64,7 @@ def show(console: Console, truth: GroundTruth, name: str, csv: Path | None) -> N
     clients = {row["client"]: row for row in truth.clients()}
     shown, middle = two_ends(list(clients), CLIENTS_SHOWN)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    headings = ["client", "weight", "mean\neffect", "first", "predictions\nchanged"]
+    headings = ["client", "weight", "mean\neffect", "first", "predictions\nchanged", "right\nwithout"]
     if truth.shapley is not None:
         headings += ["mean\nShapley"] + ["standard\nerror"] * (truth.shapley.permutations is not None)
     for heading in headings:
@@ -76,7 +76,7 @@ def show(console: Console, truth: GroundTruth, name: str, csv: Path | None) -> N
             percent(row["weight"]),
             _signed(row["effect"]),
             str(row["first"]),
-            str(row["changed"]) if row["measured"] else "-",
+            *(str(row[name]) if row["measured"] else "-" for name in ("changed", "right")),
             _signed(row["shapley"]),
             "-" if row["shapley_standard_error"] is None else f"{row['shapley_standard_error']:.3f}",
         ]
