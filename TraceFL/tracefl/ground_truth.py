@@ -66,16 +66,17 @@ class GroundTruth:
         inputs' errors: the error of the mean is no larger, and smaller where the inputs' errors do not go together.
         """
         found, first, labels = self.found, self.found.first.tolist(), torch.tensor(self.labels)
+        effects, changed, measured = found.effects, found.changed, found.measured  # (B, K)
         rows = [
             {
                 "client": client_id,
                 "weight": self.client_weights[k],
                 "faulty": None if self.faulty is None else self.faulty[k],
-                "effect": _mean(found.effects[:, k]),
+                "effect": _mean(effects[:, k]),
                 "first": first.count(k),
-                "changed": int(found.changed[:, k].sum()),
+                "changed": int(changed[:, k].sum()),
                 "right": int((found.predicted_without[:, k] == labels).sum()),
-                "measured": int(found.measured[:, k].sum()),
+                "measured": int(measured[:, k].sum()),
                 "shapley": None if self.shapley is None else _mean(self.shapley.values[:, k]),
                 "shapley_standard_error": None if self.shapley is None else _mean(self.shapley.standard_errors[:, k]),
             }
@@ -186,11 +187,11 @@ def _positions(given: str, count: int) -> Tensor:
     return torch.tensor(numbers)
 
 
-def known(value: Tensor) -> float | None:
-    """Return one number, None for NaN."""
-    return None if value.isnan() else float(value)
+def known(value: float) -> float | None:
+    """Return a number, None for NaN."""
+    return None if math.isnan(value) else value
 
 
 def _mean(values: Tensor) -> float | None:
     """Return the mean of what was measured, None where nothing was."""
-    return mean_measured([known(value) for value in values])
+    return mean_measured([known(value) for value in values.tolist()])

@@ -12,24 +12,24 @@ from tracefl.ground_truth import GroundTruth, known
 from tracefl.report.terminal import percent, say, two_ends
 
 CLIENTS_SHOWN = 20
+_SHAPLEY = ("shapley", "shapley_standard_error")
 COUNTERFACTUAL_COLUMNS = (
     *("round", "input_index", "label", "predicted", "centered_logit", "probability"),
     *("client", "weight", "faulty", "effect"),
     *("centered_logit_without", "probability_without", "predicted_without"),
-    *("shapley", "shapley_standard_error"),
+    *_SHAPLEY,
 )
 """A row an input and client. ``centered_logit``: the predicted class's logit less the mean of all, with all clients;
 ``effect``: by how much it falls without the client, in logits. ``weight``: the client's in the average. ``faulty`` is
-empty where nothing is known to be wrong; what follows ``effect``, it included, where the model without the client gives
-no finite logits; ``shapley`` where it was not asked for."""
+empty where nothing is known to be wrong, ``effect`` and what is said ``without`` the client where the model gives no
+finite logits without it, ``shapley`` where it was not asked for."""
 
 
 def counterfactual_rows(truth: GroundTruth) -> Iterator[dict[str, Any]]:
     """Yield the rows of the CSV: the inputs in their order, and of each the clients in theirs."""
-    for i in range(len(truth.input_indices)):
-        whole = _input(truth, i)
-        for k in range(len(truth.found.client_ids)):
-            yield {"round": truth.server_round, **whole, **_client(truth, i, k)}
+    for whole, clients in _inputs(truth):
+        for client in clients:
+            yield {"round": truth.server_round, **whole, **client}
 
 
 def as_json(truth: GroundTruth) -> dict[str, Any]:
@@ -49,11 +49,11 @@ def as_json(truth: GroundTruth) -> dict[str, Any]:
         },
         "inputs": [
             {
-                **_input(truth, i),
+                **whole,
                 "shapley_total": None if shapley is None else float(shapley.total[i]),
-                "clients": [_client(truth, i, k) for k in range(len(truth.found.client_ids))],
+                "clients": clients,
             }
-            for i in range(len(truth.input_indices))
+            for i, (whole, clients) in enumerate(_inputs(truth))
         ],
         "seconds": truth.seconds,
     }
@@ -123,29 +123,37 @@ def _notes(truth: GroundTruth, clients: dict[str, dict[str, Any]], middle: int) 
     yield f"removals: {truth.seconds:.1f} s"
 
 
-def _input(truth: GroundTruth, i: int) -> dict[str, Any]:
-    return {
-        "input_index": truth.input_indices[i],
-        "label": truth.labels[i],
-        "predicted": int(truth.found.predicted[i]),
-        "centered_logit": float(truth.found.centered_logits[i]),
-        "probability": float(truth.found.probabilities[i]),
-    }
-
-
-def _client(truth: GroundTruth, i: int, k: int) -> dict[str, Any]:
+def _inputs(truth: GroundTruth) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Yield what is said of each input, and of each of its clients."""
     found, shapley = truth.found, truth.shapley
-    return {
-        "client": found.client_ids[k],
-        "weight": truth.client_weights[k],
-        "faulty": None if truth.faulty is None else truth.faulty[k],
-        "effect": known(found.effects[i, k]),
-        "centered_logit_without": known(found.centered_logits_without[i, k]),
-        "probability_without": known(found.probabilities_without[i, k]),
-        "predicted_without": int(found.predicted_without[i, k]) if found.measured[i, k] else None,
-        "shapley": None if shapley is None else float(shapley.values[i, k]),
-        "shapley_standard_error": None if shapley is None else float(shapley.standard_errors[i, k]),
+    faulty = truth.faulty or (None,) * len(found.client_ids)
+    tensors = {
+        "effect": found.effects,
+        "centered_logit_without": found.centered_logits_without,
+        "probability_without": found.probabilities_without,
+        "predicted_without": found.predicted_without,
     }
+    if shapley is not None:
+        tensors |= dict(zip(_SHAPLEY, (shapley.values, shapley.standard_errors), strict=True))
+    columns = {name: values.tolist() for name, values in tensors.items()}  # each (B, K)
+    for i, index in enumerate(truth.input_indices):
+        clients = []
+        for k, client_id in enumerate(found.client_ids):
+            values = {name: known(column[i][k]) for name, column in columns.items()}
+            if values["effect"] is None:
+                values["predicted_without"] = None
+            who = {"client": client_id, "weight": truth.client_weights[k], "faulty": faulty[k]}
+            clients.append({**who, **dict.fromkeys(_SHAPLEY), **values})
+        yield (
+            {
+                "input_index": index,
+                "label": truth.labels[i],
+                "predicted": int(found.predicted[i]),
+                "centered_logit": float(found.centered_logits[i]),
+                "probability": float(found.probabilities[i]),
+            },
+            clients,
+        )
 
 
 def _signed(value: float | None) -> str:
