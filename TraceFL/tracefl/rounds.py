@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord, TracedInput
+from tracefl.round_clients import StoredClients
 from tracefl.round_files import cannot_write, check_file, load_weights, save_weights, sync, sync_folder, write_checksums
 
 log = logging.getLogger(__name__)
@@ -170,6 +171,9 @@ class RoundStore:
     def read(self, server_round: int) -> RoundRecord:
         """Return a kept round, its weights in the global model's types whatever they were kept in.
 
+        Every file is compared with its checksum; then the clients are read when they are asked for, see
+        ``StoredClients``.
+
         Raises:
             RecordError: The round's weights are not kept, or a file is damaged.
         """
@@ -186,7 +190,7 @@ class RoundStore:
         before_noise = weights / "before_noise.safetensors"
         return RoundRecord(
             server_round=server_round,
-            clients={k: _load_client(weights, k, previous) for k in p},
+            clients=StoredClients(weights, tuple(p), previous),
             client_weights=p,
             previous_global=previous,
             global_weights=self.read_global(server_round),
@@ -289,15 +293,4 @@ def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
         "responsible_clients": tuple(fields["responsible_clients"]),
         "ranking": tuple((client_id, score) for client_id, score in fields["ranking"]),
         "contributions": tuple((client_id, value) for client_id, value in fields.get("contributions", ())),
-    }
-
-
-def _load_client(folder: Path, client_id: str, previous: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    update = folder / f"update-{client_id}.safetensors"
-    base = previous if update.exists() else {}
-    kept = load_weights(update if update.exists() else folder / f"client-{client_id}.safetensors")
-    floating = {name for name, tensor in kept.items() if tensor.is_floating_point() and name in previous}
-    return {
-        name: tensor.to(previous[name]) + base.get(name, 0) if name in floating else tensor
-        for name, tensor in kept.items()
     }

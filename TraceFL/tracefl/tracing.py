@@ -91,7 +91,7 @@ class Tracer:
         if predicted is None or asked is not server:
             predicted = evaluate(model, asked, device=self.device).predicted
         participants = self.label_counts[torch.tensor([int(client_id) for client_id in ids])]  # (K, C)
-        chosen = self._choose(asked, predicted, participants)
+        chosen = self.choose(asked, predicted, participants)
         if not len(chosen):
             none = (row_without_inputs(record.server_round, ids, faulty),) if self.mispredictions else ()
             return RoundTrace(suspects=none)
@@ -151,8 +151,14 @@ class Tracer:
             log.warning("round=%d is not checked against exact removals: %s", record.server_round, error)
             return None
 
-    def _choose(self, server: Examples, predicted: Tensor, participants: Tensor) -> Tensor:
-        """Return the positions of the inputs to trace, ``(M,)``."""
+    def choose(self, server: Examples, predicted: Tensor, participants: Tensor) -> Tensor:
+        """Return the positions of the inputs to trace, ``(M,)``.
+
+        Args:
+            server: The N examples that are asked.
+            predicted: ``(N,)`` what the model predicts for them.
+            participants: ``(K, C)`` training examples of each class that the round's clients hold.
+        """
         if not self.mispredictions:
             right = select_inputs(predicted, server.labels, participants, self.provenance.inputs_per_label)
             if self.provenance.inputs != "all":

@@ -20,12 +20,13 @@ def update_blocks(evidence: Evidence) -> Iterator[Tensor]:
     So no more than a block of them is ever held in float64, however many the clients and their parameters are.
     """
     record = evidence.record
-    width = max(1, _BLOCK_NUMBERS // len(record.clients))
+    clients = list(record.clients.values())  # stored ones are read from their files each time
+    width = max(1, _BLOCK_NUMBERS // len(clients))
     for name, parameter in evidence.model.named_parameters():  # tied weights once
         if not parameter.is_floating_point():
             continue
         before = record.previous_global[name].reshape(-1)
-        after = [weights[name].reshape(-1) for weights in record.clients.values()]
+        after = [weights[name].reshape(-1) for weights in clients]
         for begin in range(0, before.numel(), width):
             place = slice(begin, begin + width)
             block = torch.stack([flat[place] for flat in after]).to(evidence.device).double()

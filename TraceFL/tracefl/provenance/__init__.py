@@ -4,6 +4,7 @@ from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.counterfactual import logits_without, removal_effects, weights_without
 from tracefl.provenance.engine import attribute
 from tracefl.provenance.explanation import ClientPart, Explanation, Removal, explain
+from tracefl.provenance.ground_truth import Counterfactuals, counterfactuals
 from tracefl.provenance.layers import register_layer
 from tracefl.provenance.method import Method, attribute_round
 from tracefl.provenance.record import RoundRecord
@@ -16,24 +17,30 @@ from tracefl.provenance.scoring import (
     spearman,
     summarize,
 )
+from tracefl.provenance.shapley import ShapleyValues, exact_shapley, sampled_shapley
 from tracefl.provenance.suspicion import SuspicionScores, score_suspicions
 
 __all__ = [
     "Attribution",
+    "Counterfactuals",
     "ClientPart",
     "Explanation",
     "LocalizationScores",
     "Method",
     "Removal",
     "RoundRecord",
+    "ShapleyValues",
     "SuspicionScores",
     "TracedInput",
     "attribute",
     "attribute_round",
+    "counterfactuals",
+    "exact_shapley",
     "explain",
     "logits_without",
     "register_layer",
     "removal_effects",
+    "sampled_shapley",
     "score_inputs",
     "score_suspicions",
     "select_inputs",

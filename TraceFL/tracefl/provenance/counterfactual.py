@@ -42,11 +42,12 @@ def weights_without(
     if not p < 1:
         raise ValueError(f"client {client_id!r} is the whole average (weight {p}): there is no model without it")
     average = float64_average(record) if average is None else average
+    own = record.clients[client_id]  # once: stored ones are read from their file each time
     without = dict(record.global_weights)
     for name, total in average.items():
         like = record.global_weights[name]
         rest = torch.empty(like.shape, dtype=like.dtype, device=like.device) if out is None else out[name]
-        for others, everyone, left in blocks(rest, total, record.clients[client_id][name]):
+        for others, everyone, left in blocks(rest, total, own[name]):
             others.copy_(left.double().mul(-p).add_(everyone).div_(1 - p))
         if record.before_noise is not None:
             rest.add_(like - record.before_noise[name])
@@ -105,17 +106,43 @@ def logits_without(
     """
     with undisturbed(global_model, device) as place:
         with_all = logits_under(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
-        wanted = tuple(record.clients) if client_ids is None else tuple(client_ids)
-        average = float64_average(record) if wanted else {}
         found = []
-        weights = None
-        for client_id in wanted:
-            weights = weights_without(record, client_id, average, out=weights)
-            without = logits_under(global_model, weights, inputs, batch_size, place)
+        for client_id, without in without_each(global_model, record, inputs, client_ids, batch_size, place):
             if not without.isfinite().all():
                 raise ModelMismatchError(f"the model without client {client_id!r} gives logits that are not finite")
             found.append(without.cpu())
     return with_all.cpu(), torch.stack(found) if found else torch.empty(0, *with_all.shape)
+
+
+def without_each(
+    model: nn.Module,
+    record: RoundRecord,
+    inputs: Inputs,
+    client_ids: Sequence[str] | None,
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield each client and the ``(B, C)`` float64 logits of the model without it, on ``device``.
+
+    Reads every client once for the average, then those that are left out once more; one is held at a time.
+
+    Args:
+        model: The architecture, on ``device`` and in evaluation mode, see ``undisturbed``.
+        record: The round.
+        inputs: ``(B, ...)`` or a mapping of such tensors.
+        client_ids: The clients to leave out; None for all.
+        batch_size: Inputs in one forward.
+        device: Where to compute.
+
+    Raises:
+        ValueError: A client that is the whole average is to be left out.
+    """
+    wanted = tuple(record.clients) if client_ids is None else tuple(client_ids)
+    average = float64_average(record) if wanted else {}
+    weights = None
+    for client_id in wanted:
+        weights = weights_without(record, client_id, average, out=weights)
+        yield client_id, logits_under(model, weights, inputs, batch_size, device)
 
 
 def removal_effects(
@@ -162,6 +189,11 @@ def effects_of(logits: Tensor, without: Tensor, classes: Tensor) -> Tensor:
 def centered_logit(logits: Tensor, classes: Tensor) -> Tensor:
     """Return each input's logit of its class less the mean of all its logits, ``(B,)`` of ``(B, C)`` and ``(B,)``."""
     return logits.gather(1, classes.unsqueeze(1)).squeeze(1) - logits.mean(dim=1)
+
+
+def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return each input's probability of its class, ``(B,)`` of ``(B, C)`` and ``(B,)``."""
+    return logits.softmax(dim=1).gather(1, classes.unsqueeze(1)).squeeze(1)
 
 
 def logits_under(

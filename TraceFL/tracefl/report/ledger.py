@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tracefl.contributions import WRONG_WEIGHT, ContributionLedger, Tally
 from tracefl.provenance import Method
-from tracefl.report.terminal import say
+from tracefl.report.terminal import say, two_ends
 
 ALL = "all"
 CLIENTS_SHOWN = 20
@@ -138,11 +138,8 @@ def as_json(accounts: Accounts) -> dict[str, Any]:
 
 def show(console: Console, accounts: Accounts, name: str, written: Sequence[str]) -> None:
     """Print the account: a line a client, the most useful first, and what it stands on."""
-    ledger, ranked = accounts.ledger, accounts.ranked
-    shown, middle = ranked, 0
-    if len(ranked) > CLIENTS_SHOWN:
-        half = CLIENTS_SHOWN // 2
-        shown, middle = [*ranked[:half], *ranked[-half:]], len(ranked) - 2 * half
+    ledger = accounts.ledger
+    shown, middle = two_ends(accounts.ranked, CLIENTS_SHOWN)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in (
         *("client", "rounds", "correct\ntraced", "mean", "total"),

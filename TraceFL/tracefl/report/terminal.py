@@ -194,6 +194,13 @@ def show_run(
     console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
 
 
+def two_ends(ranked: Sequence[str], most: int) -> tuple[list[str], int]:
+    """Return the first and the last of what is ranked, ``most`` in all and even, and how many lie between them."""
+    if len(ranked) <= most:
+        return list(ranked), 0
+    return [*ranked[: most // 2], *ranked[-(most // 2) :]], len(ranked) - most
+
+
 def say(console: Console, text: str) -> None:
     """Print a line as it is, neither wrapped nor coloured."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)

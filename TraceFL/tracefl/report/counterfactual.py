@@ -1,0 +1,160 @@
+"""A round without each of its clients, as rows of a CSV, as JSON, and as a table in the terminal."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tracefl.ground_truth import GroundTruth, known
+from tracefl.report.terminal import percent, say, two_ends
+
+CLIENTS_SHOWN = 20
+_SHAPLEY = ("shapley", "shapley_standard_error")
+COUNTERFACTUAL_COLUMNS = (
+    *("round", "input_index", "label", "predicted", "centered_logit", "probability"),
+    *("client", "weight", "faulty", "effect"),
+    *("centered_logit_without", "probability_without", "predicted_without"),
+    *_SHAPLEY,
+)
+"""A row an input and client. ``centered_logit``: the predicted class's logit less the mean of all, with all clients;
+``effect``: by how much it falls without the client, in logits. ``weight``: the client's in the average. ``faulty`` is
+empty where nothing is known to be wrong, ``effect`` and what is said ``without`` the client where the model gives no
+finite logits without it, ``shapley`` where it was not asked for."""
+
+
+def counterfactual_rows(truth: GroundTruth) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the CSV: the inputs in their order, and of each the clients in theirs."""
+    for whole, clients in _inputs(truth):
+        for client in clients:
+            yield {"round": truth.server_round, **whole, **client}
+
+
+def as_json(truth: GroundTruth) -> dict[str, Any]:
+    """Return all of it in JSON's types; fractions 0 to 1, effects and Shapley values in logits, seconds."""
+    shapley = truth.shapley
+    return {
+        "round": truth.server_round,
+        "asked": truth.inputs,
+        "chance_first": 1 / len(truth.found.client_ids),
+        "clients": truth.clients(),
+        "shapley": None
+        if shapley is None
+        else {
+            "method": "exact" if shapley.permutations is None else "sampled",
+            "permutations": shapley.permutations,
+            "seconds": truth.shapley_seconds,
+        },
+        "inputs": [
+            {
+                **whole,
+                "shapley_total": None if shapley is None else float(shapley.total[i]),
+                "clients": clients,
+            }
+            for i, (whole, clients) in enumerate(_inputs(truth))
+        ],
+        "seconds": truth.seconds,
+    }
+
+
+def show(console: Console, truth: GroundTruth, name: str, csv: Path | None) -> None:
+    """Print a line a client, and what it stands on."""
+    clients = {row["client"]: row for row in truth.clients()}
+    shown, middle = two_ends(list(clients), CLIENTS_SHOWN)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    headings = ["client", "weight", "mean\neffect", "first", "predictions\nchanged", "right\nwithout"]
+    if truth.shapley is not None:
+        headings += ["mean\nShapley"] + ["standard\nerror"] * (truth.shapley.permutations is not None)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for place, client_id in enumerate(shown):
+        row = clients[client_id]
+        cells = [
+            f"{'*' if row['faulty'] else ''}{client_id}",
+            percent(row["weight"]),
+            _signed(row["effect"]),
+            str(row["first"]),
+            *(str(row[name]) if row["measured"] else "-" for name in ("changed", "right")),
+            _signed(row["shapley"]),
+            "-" if row["shapley_standard_error"] is None else f"{row['shapley_standard_error']:.3f}",
+        ]
+        table.add_row(*cells[: len(headings)], end_section=bool(middle) and place == CLIENTS_SHOWN // 2 - 1)
+    count = len(truth.input_indices)
+    right = sum(a == b for a, b in zip(truth.labels, truth.found.predicted.tolist(), strict=True))
+    say(
+        console,
+        f"{name}, round {truth.server_round}: {count} inputs ({right} predicted right, {count - right} wrong), each of "
+        f"{len(clients)} clients left out of the average",
+    )
+    console.print(table)
+    for line in _notes(truth, clients, middle):
+        say(console, line)
+    say(console, f"every input and client: {csv or 'csv=FILE or --json'}")
+
+
+def _notes(truth: GroundTruth, clients: dict[str, dict[str, Any]], middle: int) -> Iterator[str]:
+    """Yield what a reader of the table has to know."""
+    yield (
+        "effect: by how much the predicted class's centered logit falls without the client; first: inputs where it "
+        f"falls most (by chance {percent(1 / len(clients))})"
+    )
+    if middle:
+        yield f"{middle} more clients between the two parts of the table"
+    if truth.faulty is not None:
+        named = [client_id for client_id, row in clients.items() if row["faulty"]]
+        yield f"* faulty: {' '.join(sorted(named, key=int))}" if named else "no client is faulty in this round"
+    count = len(truth.input_indices)
+    for client_id, row in clients.items():
+        if row["measured"] < count:
+            yield (
+                f"without client {client_id} the model gives no finite logits for {count - row['measured']} of {count} "
+                "inputs: they are left out of its mean"
+            )
+    if truth.shapley is not None:
+        how = "exact, over all subsets"
+        if truth.shapley.permutations is not None:
+            how = (
+                f"estimated from {truth.shapley.permutations} orders of the clients; the standard error is the mean of "
+                "the inputs' own, and no less than the mean's"
+            )
+        yield f"Shapley values: {how}; {truth.shapley_seconds:.1f} s"
+    yield f"removals: {truth.seconds:.1f} s"
+
+
+def _inputs(truth: GroundTruth) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Yield what is said of each input, and of each of its clients."""
+    found, shapley = truth.found, truth.shapley
+    faulty = truth.faulty or (None,) * len(found.client_ids)
+    tensors = {
+        "effect": found.effects,
+        "centered_logit_without": found.centered_logits_without,
+        "probability_without": found.probabilities_without,
+        "predicted_without": found.predicted_without,
+    }
+    if shapley is not None:
+        tensors |= dict(zip(_SHAPLEY, (shapley.values, shapley.standard_errors), strict=True))
+    columns = {name: values.tolist() for name, values in tensors.items()}  # each (B, K)
+    for i, index in enumerate(truth.input_indices):
+        clients = []
+        for k, client_id in enumerate(found.client_ids):
+            values = {name: known(column[i][k]) for name, column in columns.items()}
+            if values["effect"] is None:
+                values["predicted_without"] = None
+            who = {"client": client_id, "weight": truth.client_weights[k], "faulty": faulty[k]}
+            clients.append({**who, **dict.fromkeys(_SHAPLEY), **values})
+        yield (
+            {
+                "input_index": index,
+                "label": truth.labels[i],
+                "predicted": int(found.predicted[i]),
+                "centered_logit": float(found.centered_logits[i]),
+                "probability": float(found.probabilities[i]),
+            },
+            clients,
+        )
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
