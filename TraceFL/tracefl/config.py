@@ -16,7 +16,7 @@ from tracefl.datasets import DatasetSettings, PartitionSettings, check_source
 from tracefl.environment import cpus_here
 from tracefl.errors import ConfigError
 from tracefl.faults import FaultSettings, fault_words, read_fault
-from tracefl.mitigation import MitigationSettings, check_mitigation, read_mitigation
+from tracefl.mitigation.settings import MitigationSettings, check_mitigation, read_mitigation
 from tracefl.models import ModelSettings, find_model
 from tracefl.models.weights import check_exists
 from tracefl.participation import check_without
@@ -264,7 +264,7 @@ def _check_combinations(
     if strategy["name"] != "fedprox" and strategy["proximal_mu"]:
         raise ConfigError(f"strategy.proximal_mu={strategy['proximal_mu']} needs strategy=fedprox")
     check_selection(strategy, config["provenance"])
-    check_mitigation(config["mitigate"], config["provenance"])
+    check_mitigation(config)
     privacy.check_round(config["clients_per_round"])
     if privacy.is_dp_sgd and config["client"]["precision"] != "float32":
         raise ConfigError(f"privacy=dp_sgd needs client.precision=float32, got {config['client']['precision']}")

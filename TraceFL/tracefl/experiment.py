@@ -16,7 +16,9 @@ from tracefl.config import Settings
 from tracefl.datasets import save_examples
 from tracefl.environment import describe_environment, peak_memory
 from tracefl.errors import RunStopped
-from tracefl.mitigation import Mitigation, summarize_mitigation
+from tracefl.mitigation.decision import Mitigation
+from tracefl.mitigation.evidence import mitigate_round
+from tracefl.mitigation.summary import mitigation_words, summarize_mitigation
 from tracefl.models import initial_model
 from tracefl.observer import Observer
 from tracefl.participation import Participation
@@ -117,6 +119,8 @@ class Experiment:
                 finally:
                     self._wait_for_writing()
         results = self._results()
+        if results["mitigation"] is not None:
+            log.info("%s", mitigation_words(results["mitigation"]))
         draw_run(self.folder.rows(), self.prepared.data, self.folder.path / "rounds.png")
         if self.prepared.fault is not None:
             draw_label_counts(self.prepared.fault, self.prepared.data, self.folder.path / "label_counts.png")
@@ -299,20 +303,17 @@ class Experiment:
         Returns:
             The trace, and what is decided of its mispredictions: rows of mitigation.csv.
         """
-        tracer, mitigation, server = self.tracer, self.mitigation, self.prepared.data.server
+        tracer, server = self.tracer, self.prepared.data.server
         if tracer is None or record.server_round % tracer.provenance.every:
             return RoundTrace(), ()
         if self.settings.privacy.trace == "before_noise":
             record, predicted = record.without_noise(), None
             self.model.load_state_dict(dict(record.global_weights))
         trace = tracer.trace(self.model, record, server, predicted)
-        if mitigation is None:
+        if self.mitigation is None:
             return trace, ()
-        seen = trace
-        if not tracer.traces_all_mispredictions:
-            seen = tracer.unknowing().trace(self.model, record, server, predicted)
-            trace = dataclasses.replace(trace, provenance_seconds=trace.provenance_seconds + seen.provenance_seconds)
-        return trace, mitigation.add_round(record.server_round, tuple(record.clients), seen.traced, self.num_examples)
+        rows, seconds = mitigate_round(self.mitigation, tracer, trace, self.model, record, server, self.num_examples)
+        return dataclasses.replace(trace, provenance_seconds=trace.provenance_seconds + seconds), rows
 
     def _mitigation(self) -> Mitigation | None:
         """Return what acts on traced mispredictions, None where nothing does."""
@@ -320,6 +321,20 @@ class Experiment:
         if settings is None:
             return None
         return Mitigation(settings, self.participation, max(2, self.settings.config["strategy"]["min_clients"]))
+
+    def _mitigated(self) -> dict[str, Any] | None:
+        """Return what was done about whom, None where nothing was to be; only here the truth is looked at."""
+        if self.settings.mitigation is None:
+            return None
+        fault = None if self.prepared.fault is None else self.prepared.fault.truth
+        known = self.prepared.client_job is None  # of a deployment's clients nobody knows
+        return summarize_mitigation(
+            self.settings.mitigation.name,
+            self.folder.mitigation(),
+            (lambda client, server_round: fault is not None and fault.is_active(client, server_round))
+            if known
+            else None,
+        )
 
     def _stop_if_asked(self) -> None:
         """Stop after the round in hand, once it is on the disk."""
@@ -345,7 +360,7 @@ class Experiment:
             "final": rows[-1],
             "mean": {name: mean_measured([row[name] for row in rows]) for name in rows[-1] if name not in _NO_MEAN},
             "suspects": mean_suspects(self.folder.suspects()),
-            "mitigation": None if self.mitigation is None else summarize_mitigation(self.folder.mitigation(), None),
+            "mitigation": self._mitigated(),
             "clients_left_out": sum(row["clients_left_out"] for row in rows),
             "classes": list(self.prepared.data.label_names),
             "fault": None if self.prepared.fault is None else self.prepared.fault.describe(),

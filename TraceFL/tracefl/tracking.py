@@ -17,7 +17,7 @@ from yaml import YAMLError
 from tracefl.claim import CLAIM, Claim, refuse_if_claimed
 from tracefl.config import CIRCUMSTANCES, Settings, fingerprint
 from tracefl.errors import RecordError, one_line
-from tracefl.mitigation import MITIGATION_COLUMNS
+from tracefl.mitigation.decision import MITIGATION_COLUMNS
 from tracefl.provenance import RoundRecord, TracedInput
 from tracefl.round_files import cannot_write
 from tracefl.rounds import KEEPS, RoundResult, RoundStore

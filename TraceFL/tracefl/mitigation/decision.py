@@ -1,0 +1,169 @@
+"""The rule: from the mispredictions that name a client, and what leaving it out would gain, to a decision about it."""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tracefl.mitigation.settings import ABOVE_CHANCE, DOWNWEIGHT, EXCLUDE, MitigationSettings
+from tracefl.participation import Participation
+from tracefl.suspects import Row
+
+log = logging.getLogger(__name__)
+
+RESTORE, TOO_FEW = "restore", "too few left"
+MITIGATION_COLUMNS = (
+    "round",
+    "client",
+    "mispredictions",
+    "named",
+    "gain",
+    "window_rounds",
+    "window_mispredictions",
+    "window_named",
+    "window_gain",
+    "decision",
+    "from_round",
+    "factor",
+)
+"""A row is a participant of a round that is evidence. ``mispredictions`` that were traced, and ``named``: those of them
+that name the client. ``gain``: accuracy on the server's examples, a fraction, of the round's average without the client
+less that with it; empty where the client is not named often enough to ask. ``window_``: over the client's last rounds,
+this one included; the gain is their mean. ``decision``: exclude, downweight, restore, or too few left; empty where
+nothing changes. ``from_round``: first round in which it holds. ``factor``: of the client's weight, 1 restores it."""
+
+
+@dataclass(frozen=True)
+class _Round:
+    """A client's part in the mispredictions of a round."""
+
+    server_round: int
+    mispredictions: int
+    named: int
+    gain: float | None
+
+
+class Mitigation:
+    """Decides after each round, and keeps ``participation`` as decided.
+
+    Args:
+        settings: The rule.
+        participation: Who takes part and how much each weighs; changed here.
+        least_clients: Clients that must be left; an exclusion that would leave fewer is not made.
+    """
+
+    def __init__(self, settings: MitigationSettings, participation: Participation, least_clients: int) -> None:
+        self.settings = settings
+        self.participation = participation
+        self._least_clients = least_clients
+        self._windows: dict[str, list[_Round]] = {}
+
+    def add_round(
+        self,
+        server_round: int,
+        clients: Sequence[str],
+        names: Sequence[str],
+        gain_without: Callable[[str], float],
+        able: Collection[str],
+    ) -> tuple[Row, ...]:
+        """Look at a round's mispredictions and decide.
+
+        Args:
+            server_round: The round.
+            clients: Its participants.
+            names: Of each of its traced mispredictions, the client that is held responsible.
+            gain_without: Returns what the accuracy on the server's examples gains without a client, a fraction.
+            able: Clients that could take part but for what was decided.
+
+        Returns:
+            A row of mitigation.csv a participant; none where the round is no evidence: too few mispredictions, or so
+            few participants that chance alone would name one often.
+        """
+        settings = self.settings
+        if len(names) < settings.min_mispredictions or settings.share * len(clients) < ABOVE_CHANCE:
+            return ()
+        rows = {}
+        for client in clients:
+            named = sum(name == client for name in names)
+            gain = gain_without(client) if named >= settings.share * len(names) else None
+            rows[client] = self._look(client, _Round(server_round, len(names), named, gain))
+        if server_round + 1 >= settings.from_round:
+            for row in sorted(rows.values(), key=lambda row: (-row["named"], int(row["client"]))):
+                self._decide(row, able)
+        return tuple(rows.values())
+
+    def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take up the rows of a recorded round, as they were decided."""
+        for row in rows:
+            self._remember(row["client"], _Round(row["round"], row["mispredictions"], row["named"], row["gain"]))
+            self._apply(row)
+
+    def _look(self, client: str, part: _Round) -> Row:
+        window = self._remember(client, part)
+        gains = [each.gain for each in window if each.gain is not None]
+        return dict.fromkeys(MITIGATION_COLUMNS) | {
+            "round": part.server_round,
+            "client": client,
+            "mispredictions": part.mispredictions,
+            "named": part.named,
+            "gain": part.gain,
+            "window_rounds": " ".join(str(each.server_round) for each in window),
+            "window_mispredictions": sum(each.mispredictions for each in window),
+            "window_named": sum(each.named for each in window),
+            "window_gain": sum(gains) / len(window) if len(gains) == len(window) else None,
+            "decision": "",
+        }
+
+    def _remember(self, client: str, part: _Round) -> list[_Round]:
+        window = [*self._windows.get(client, ()), part][-self.settings.window :]
+        self._windows[client] = window
+        return window
+
+    def _is_named(self, client: str) -> bool:
+        """Return whether a client was named often enough in each round of a whole window, and gained nothing."""
+        window = self._windows[client]
+        return len(window) == self.settings.window and all(each.gain is not None and each.gain > 0 for each in window)
+
+    def _decide(self, row: Row, able: Collection[str]) -> None:
+        """Decide about a client; what is decided is in its row, the log and the participation."""
+        settings, client = self.settings, row["client"]
+        is_named, is_light = self._is_named(client), client in self.participation.factors
+        if settings.name == EXCLUDE and is_named:
+            left = set(able) - self.participation.excluded - {client}
+            row["decision"] = EXCLUDE if len(left) >= self._least_clients else TOO_FEW
+        elif settings.name == DOWNWEIGHT and is_named and not is_light:
+            row |= {"decision": DOWNWEIGHT, "factor": settings.factor}
+        elif settings.name == DOWNWEIGHT and is_light and not is_named:
+            row |= {"decision": RESTORE, "factor": 1}
+        if row["decision"]:
+            row["from_round"] = row["round"] + 1
+            log.warning("round=%d mitigate: %s", row["round"], self._words(row))
+            self._apply(row)
+
+    def _apply(self, row: Mapping[str, Any]) -> None:
+        client = row["client"]
+        if row["decision"] == EXCLUDE:
+            self.participation.excluded.add(client)
+        elif row["decision"] == DOWNWEIGHT:
+            self.participation.factors[client] = row["factor"]
+        elif row["decision"] == RESTORE:
+            self.participation.factors.pop(client, None)
+
+    def _words(self, row: Row) -> str:
+        """Return a decision with its evidence."""
+        done = {
+            EXCLUDE: f"is sampled no more from round {row['from_round']} on",
+            DOWNWEIGHT: f"weighs {row['factor']} times its part from round {row['from_round']} on",
+            RESTORE: f"weighs its whole part again from round {row['from_round']} on",
+            TOO_FEW: f"is not excluded: fewer than {self._least_clients} clients would be left",
+        }[row["decision"]]
+        of_rounds = " ".join(
+            f"{each.server_round}:{each.named}/{each.mispredictions}"
+            + ("" if each.gain is None else f":{each.gain:+.2%}")
+            for each in self._windows[row["client"]]
+        )
+        return (
+            f"client {row['client']} {done}; named in {row['window_named']} of {row['window_mispredictions']} "
+            f"mispredictions, mitigate.share={self.settings.share} (round:named/mispredictions:accuracy gained without "
+            f"it: {of_rounds})"
+        )

@@ -1,0 +1,63 @@
+"""What mitigation did in a run, and whom it hit."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from tracefl.mitigation.decision import RESTORE, TOO_FEW
+from tracefl.mitigation.settings import DOWNWEIGHT, EXCLUDE
+
+_KEPT = ("client", "decision", "from_round", "window_rounds", "window_named", "window_mispredictions", "window_gain")
+_DONE = {
+    EXCLUDE: "excluded from round {from_round} on",
+    DOWNWEIGHT: "weighs less from round {from_round} on",
+    RESTORE: "weighs its whole part again from round {from_round} on",
+    TOO_FEW: "not excluded in round {from_round}, for too few would have been left",
+}
+_KNOWN = {None: "", True: " (faulty)", False: " (honest)"}
+
+
+def summarize_mitigation(
+    name: str, rows: Iterable[Mapping[str, Any]], is_faulty: Callable[[str, int], bool] | None
+) -> dict[str, Any]:
+    """Return what was done in a run, for results.json.
+
+    Args:
+        name: ``exclude`` or ``downweight``.
+        rows: Of mitigation.csv.
+        is_faulty: Whether a client was faulty in a round; None where nobody knows.
+
+    Returns:
+        ``decisions``: an entry each, with its evidence, and whether the client was faulty in the round that it was
+        decided after. ``clients_hit``: different clients that were excluded or weighed less; ``honest_clients_hit``:
+        those of them that were not faulty then, None where nobody knows.
+    """
+    decided = [row for row in rows if row["decision"]]
+    faulty = [None if is_faulty is None else is_faulty(row["client"], row["round"]) for row in decided]
+    hit: dict[str, bool | None] = {}
+    for row, known in zip(decided, faulty, strict=True):
+        if row["decision"] in (EXCLUDE, DOWNWEIGHT):
+            hit.setdefault(row["client"], known)
+    return {
+        "name": name,
+        "decisions": [
+            {**{key: row[key] for key in _KEPT}, "faulty": known} for row, known in zip(decided, faulty, strict=True)
+        ],
+        "clients_hit": len(hit),
+        "honest_clients_hit": None if is_faulty is None else sum(not known for known in hit.values()),
+    }
+
+
+def mitigation_words(found: Mapping[str, Any]) -> str:
+    """Return in one line what was done in a run.
+
+    Args:
+        found: What ``summarize_mitigation`` returned.
+    """
+    counted = f"mitigate={found['name']}: {found['clients_hit']} clients hit"
+    if found["honest_clients_hit"] is not None:
+        counted += f", {found['honest_clients_hit']} of them honest"
+    told = (
+        f"client {each['client']}{_KNOWN[each['faulty']]} {_DONE[each['decision']].format(**each)}"
+        for each in found["decisions"]
+    )
+    return "; ".join((counted, *told))
