@@ -157,13 +157,12 @@ class Mitigation:
             RESTORE: f"weighs its whole part again from round {row['from_round']} on",
             TOO_FEW: f"is not excluded: fewer than {self._least_clients} clients would be left",
         }[row["decision"]]
-        of_rounds = " ".join(
-            f"{each.server_round}:{each.named}/{each.mispredictions}"
-            + ("" if each.gain is None else f":{each.gain:+.2%}")
+        rounds = " ".join(
+            f"{each.server_round}:{each.named}/{each.mispredictions}:{'-' if each.gain is None else f'{each.gain:+.2%}'}"
             for each in self._windows[row["client"]]
         )
         return (
             f"client {row['client']} {done}; named in {row['window_named']} of {row['window_mispredictions']} "
             f"mispredictions, mitigate.share={self.settings.share} (round:named/mispredictions:accuracy gained without "
-            f"it: {of_rounds})"
+            f"it: {rounds})"
         )

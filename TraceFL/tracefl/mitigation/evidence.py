@@ -27,8 +27,8 @@ def mitigate_round(
 ) -> tuple[tuple[Row, ...], float]:
     """Decide about the clients of a round.
 
-    Who weighs less is judged by the average in which it weighs its whole part: else it would be named no more because it
-    weighs less, and weigh its whole part again because it is named no more.
+    Who weighs less is judged by the average in which it weighs its whole part: else it would be named no more because
+    it weighs less, and weigh its whole part again because it is named no more.
 
     Args:
         mitigation: The rule.
