@@ -158,8 +158,8 @@ class Mitigation:
             TOO_FEW: f"is not excluded: fewer than {self._least_clients} clients would be left",
         }[row["decision"]]
         rounds = " ".join(
-            f"{each.server_round}:{each.named}/{each.mispredictions}:{'-' if each.gain is None else f'{each.gain:+.2%}'}"
-            for each in self._windows[row["client"]]
+            f"{r.server_round}:{r.named}/{r.mispredictions}:{'-' if r.gain is None else f'{r.gain:+.2%}'}"
+            for r in self._windows[row["client"]]
         )
         return (
             f"client {row['client']} {done}; named in {row['window_named']} of {row['window_mispredictions']} "
