@@ -71,6 +71,6 @@ def check_mitigation(config: Mapping[str, Any]) -> None:
         )
     if group["share"] * config["clients_per_round"] < ABOVE_CHANCE:
         raise ConfigError(
-            f"mitigate.share={group['share']} is less than {ABOVE_CHANCE} / clients_per_round, and chance names each of "
-            f"clients_per_round={config['clients_per_round']} in one of that many; raise one of them"
+            f"mitigate.share={group['share']} is less than {ABOVE_CHANCE} / clients_per_round, and chance names one of "
+            f"clients_per_round={config['clients_per_round']} so often; raise one of them"
         )
