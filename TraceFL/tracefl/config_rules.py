@@ -115,6 +115,7 @@ RULES: dict[str, Rule] = {
     "fault.scale": _OPTIONAL_NOT_NEGATIVE,
     "mitigate.name": _one_of(tuple(choices("mitigate"))),
     "mitigate.share": Rule((int, float), lambda v: 0 < v <= 1, "a number in (0, 1]", optional=True),
+    "mitigate.gain": Rule((int, float), lambda v: 0 < v < 1, "a number in (0, 1)", optional=True),
     "mitigate.window": _whole(1, optional=True),
     "mitigate.from_round": _whole(1, optional=True),
     "mitigate.min_mispredictions": _whole(1, optional=True),

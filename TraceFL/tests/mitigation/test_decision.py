@@ -9,7 +9,7 @@ from tracefl.mitigation.settings import MitigationSettings
 from tracefl.participation import Participation
 
 IDS = tuple("0123456789")
-RULE = {"share": 0.3, "window": 2, "from_round": 1, "min_mispredictions": 10, "factor": None}
+RULE = {"share": 0.3, "gain": 0.01, "window": 2, "from_round": 1, "min_mispredictions": 10, "factor": None}
 
 
 def mitigation(name="exclude", least_clients=2, **rule):
@@ -52,16 +52,18 @@ def test_a_client_named_often_enough_in_a_whole_window_is_excluded(caplog):
     (line,) = (record.getMessage() for record in caplog.records)
     assert line == (
         "round=2 mitigate: client 3 is sampled no more from round 3 on; named in 16 of 40 mispredictions, "
-        "mitigate.share=0.3 (round:named/mispredictions:accuracy gained without it: 1:6/20:+2.00% 2:10/20:+4.00%)"
+        "3.00% accuracy gained without it, the mean of rounds (round:named/mispredictions:gained) "
+        "1:6/20:+2.00% 2:10/20:+4.00%; asked are mitigate.share=0.3 and mitigate.gain=0.01"
     )
 
 
 @pytest.mark.parametrize(
     ("rounds", "rule"),
     [
-        ([(6, 0.02), (5, 0.02)], {}),  # once less often
-        ([(20, 0.02), (20, 0.0)], {}),  # once no better without it
+        ([(6, 0.02), (5, 0.02)], {}),  # 11 of 40 are below 0.3
+        ([(20, 0.01), (20, 0.009)], {}),  # hardly better without it
         ([(20, -0.1), (20, 0.02)], {}),
+        ([(7, 0.019), (5, 0.5)], {}),  # the second round's gain is not asked for
         ([(20, 0.02)], {}),  # no whole window
         ([(20, 0.02), (20, 0.02)], {"window": 3}),
         ([(20, 0.02), (20, 0.02)], {"min_mispredictions": 21}),
@@ -82,7 +84,7 @@ def test_the_window_is_of_the_rounds_that_a_client_took_part_in_and_that_are_evi
     add(rule, 1, {"3": 8}, gains)
     assert add(rule, 2, {}, clients=tuple("01245678")).keys() == set("01245678")  # without client 3
     assert add(rule, 3, {"3": 9}, gains, mispredictions=9) == {}  # too few mispredictions
-    assert add(rule, 4, {"3": 10}, gains, clients=tuple("345678")) == {}  # 2 / 6 participants are above 0.3
+    assert add(rule, 4, {"3": 10}, gains, clients=tuple("369")) == {}  # chance is 1 / 3, above 0.3
     found = add(rule, 5, {"3": 8}, gains)["3"]
     assert (found["window_rounds"], found["decision"]) == ("1 5", "exclude")
 
@@ -106,7 +108,7 @@ def test_never_so_many_that_too_few_are_left(caplog):
 def test_a_client_weighs_less_as_long_as_it_is_named():
     rule = mitigation("downweight", window=2)
     decided = []
-    for number, (named, gain) in enumerate([(8, 0.1), (8, 0.1), (8, 0.1), (8, -0.1), (0, 0.0), (8, 0.1)], 1):
+    for number, (named, gain) in enumerate([(8, 0.1), (8, 0.1), (8, 0.1), (8, -0.1), (0, 0.0), (8, 0.01)], 1):
         row = add(rule, number, {"3": named}, {"3": gain})["3"]
         decided.append((row["decision"], row["factor"], rule.participation.factors.get("3")))
     assert decided == [

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tracefl.mitigation.settings import ABOVE_CHANCE, DOWNWEIGHT, EXCLUDE, MitigationSettings
+from tracefl.mitigation.settings import DOWNWEIGHT, EXCLUDE, MitigationSettings
 from tracefl.participation import Participation
 from tracefl.suspects import Row
 
@@ -29,8 +29,9 @@ MITIGATION_COLUMNS = (
 """A row is a participant of a round that is evidence. ``mispredictions`` that were traced, and ``named``: those of them
 that name the client. ``gain``: accuracy on the server's examples, a fraction, of the round's average without the client
 less that with it; empty where the client is not named often enough to ask. ``window_``: over the client's last rounds,
-this one included; the gain is their mean. ``decision``: exclude, downweight, restore, or too few left; empty where
-nothing changes. ``from_round``: first round in which it holds. ``factor``: of the client's weight, 1 restores it."""
+this one included; the gain is their mean, 0 where it was not asked. ``decision``: exclude, downweight, restore, or too
+few left; empty where nothing changes. ``from_round``: first round in which it holds. ``factor``: of the client's
+weight, 1 restores it."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ class Mitigation:
 
         Returns:
             A row of mitigation.csv a participant; none where the round is no evidence: too few mispredictions, or so
-            few participants that chance alone would name one often.
+            few participants that chance names each often enough.
         """
         settings = self.settings
-        if len(names) < settings.min_mispredictions or settings.share * len(clients) < ABOVE_CHANCE:
+        if len(names) < settings.min_mispredictions or settings.share * len(clients) < 1:
             return ()
         rows = {}
         for client in clients:
@@ -100,7 +101,6 @@ class Mitigation:
 
     def _look(self, client: str, part: _Round) -> Row:
         window = self._remember(client, part)
-        gains = [each.gain for each in window if each.gain is not None]
         return dict.fromkeys(MITIGATION_COLUMNS) | {
             "round": part.server_round,
             "client": client,
@@ -110,7 +110,7 @@ class Mitigation:
             "window_rounds": " ".join(str(each.server_round) for each in window),
             "window_mispredictions": sum(each.mispredictions for each in window),
             "window_named": sum(each.named for each in window),
-            "window_gain": sum(gains) / len(window) if len(gains) == len(window) else None,
+            "window_gain": sum(each.gain or 0.0 for each in window) / len(window),
             "decision": "",
         }
 
@@ -119,15 +119,19 @@ class Mitigation:
         self._windows[client] = window
         return window
 
-    def _is_named(self, client: str) -> bool:
-        """Return whether a client was named often enough in each round of a whole window, and gained nothing."""
-        window = self._windows[client]
-        return len(window) == self.settings.window and all(each.gain is not None and each.gain > 0 for each in window)
+    def _is_named(self, row: Row) -> bool:
+        """Return whether both are true of a client's whole window: it is named so often, and so much is gained."""
+        settings = self.settings
+        return (
+            len(self._windows[row["client"]]) == settings.window
+            and row["window_named"] >= settings.share * row["window_mispredictions"]
+            and row["window_gain"] >= settings.gain
+        )
 
     def _decide(self, row: Row, able: Collection[str]) -> None:
         """Decide about a client; what is decided is in its row, the log and the participation."""
         settings, client = self.settings, row["client"]
-        is_named, is_light = self._is_named(client), client in self.participation.factors
+        is_named, is_light = self._is_named(row), client in self.participation.factors
         if settings.name == EXCLUDE and is_named:
             left = set(able) - self.participation.excluded - {client}
             row["decision"] = EXCLUDE if len(left) >= self._least_clients else TOO_FEW
@@ -163,6 +167,7 @@ class Mitigation:
         )
         return (
             f"client {row['client']} {done}; named in {row['window_named']} of {row['window_mispredictions']} "
-            f"mispredictions, mitigate.share={self.settings.share} (round:named/mispredictions:accuracy gained without "
-            f"it: {rounds})"
+            f"mispredictions, {row['window_gain']:.2%} accuracy gained without it, the mean of rounds (round:named/"
+            f"mispredictions:gained) {rounds}; asked are mitigate.share={self.settings.share:g} and "
+            f"mitigate.gain={self.settings.gain:g}"
         )

@@ -8,10 +8,8 @@ from tracefl.choice_keys import ChoiceKeys
 from tracefl.errors import ConfigError
 
 NONE, EXCLUDE, DOWNWEIGHT = "none", "exclude", "downweight"
-ABOVE_CHANCE = 2
-"""A share is evidence where it is at least so many times 1 / participants, what chance would give each."""
 
-_RULE = ("share", "window", "from_round", "min_mispredictions")
+_RULE = ("share", "gain", "window", "from_round", "min_mispredictions")
 _KEYS = ChoiceKeys("mitigate", {NONE: (), EXCLUDE: _RULE, DOWNWEIGHT: (*_RULE, "factor")})
 
 
@@ -21,8 +19,10 @@ class MitigationSettings:
 
     Attributes:
         name: ``exclude`` or ``downweight``.
-        share: Share of a round's mispredictions that must name a client, in (0, 1].
-        window: Rounds of a client in each of which it must be so, at least 1.
+        share: Share of its window's mispredictions that must name a client, in (0, 1].
+        gain: Accuracy on the server's examples that the rounds' averages must gain without it, the mean of its window,
+            a fraction in (0, 1).
+        window: Rounds of a client, its last ones, at least 1.
         from_round: First round in which anything is done, from 1.
         min_mispredictions: Least traced mispredictions of a round that is evidence, at least 1.
         factor: Of the weight of a client that is named, in (0, 1); None where it is excluded.
@@ -30,6 +30,7 @@ class MitigationSettings:
 
     name: str
     share: float
+    gain: float
     window: int
     from_round: int
     min_mispredictions: int
@@ -69,8 +70,8 @@ def check_mitigation(config: Mapping[str, Any]) -> None:
             f"mitigate={group['name']} needs contributions to what is predicted, got provenance.target=label; give "
             "provenance.target=centered"
         )
-    if group["share"] * config["clients_per_round"] < ABOVE_CHANCE:
+    if group["share"] * config["clients_per_round"] < 1:
         raise ConfigError(
-            f"mitigate.share={group['share']} is less than {ABOVE_CHANCE} / clients_per_round, and chance names one of "
-            f"clients_per_round={config['clients_per_round']} so often; raise one of them"
+            f"mitigate.share={group['share']} is below what chance gives each of "
+            f"clients_per_round={config['clients_per_round']}; raise one of them"
         )
