@@ -52,7 +52,7 @@ def test_a_client_named_often_enough_in_a_whole_window_is_excluded(caplog):
     (line,) = (record.getMessage() for record in caplog.records)
     assert line == (
         "round=2 mitigate: client 3 is sampled no more from round 3 on; named in 16 of 40 mispredictions, "
-        "3.00% accuracy gained without it, the mean of rounds (round:named/mispredictions:gained) "
+        "3.00% accuracy gained without it, the median of rounds (round:named/mispredictions:gained) "
         "1:6/20:+2.00% 2:10/20:+4.00%; asked are mitigate.share=0.3 and mitigate.gain=0.01"
     )
 
@@ -64,10 +64,11 @@ def test_a_client_named_often_enough_in_a_whole_window_is_excluded(caplog):
         ([(20, 0.01), (20, 0.009)], {}),  # hardly better without it
         ([(20, -0.1), (20, 0.02)], {}),
         ([(7, 0.019), (5, 0.5)], {}),  # the second round's gain is not asked for
+        ([(20, 0.5), (20, 0.009), (20, 0.009)], {"window": 3}),  # once alone: the median
         ([(20, 0.02)], {}),  # no whole window
         ([(20, 0.02), (20, 0.02)], {"window": 3}),
         ([(20, 0.02), (20, 0.02)], {"min_mispredictions": 21}),
-        ([(20, 0.02), (20, 0.02)], {"from_round": 4}),
+        ([(20, 0.02), (20, 0.02)], {"from_round": 2}),
     ],
 )
 def test_whom_nothing_is_done_about(rounds, rule):
@@ -89,10 +90,11 @@ def test_the_window_is_of_the_rounds_that_a_client_took_part_in_and_that_are_evi
     assert (found["window_rounds"], found["decision"]) == ("1 5", "exclude")
 
 
-def test_from_round_is_the_first_in_which_anything_is_done():
-    rule = mitigation(from_round=4)
-    decided = [add(rule, n, {"3": 9}, {"3": 0.1})["3"]["decision"] for n in (1, 2, 3)]
-    assert decided == ["", "", "exclude"]
+def test_rounds_before_from_round_do_not_count():
+    rule = mitigation(from_round=3)
+    assert add(rule, 1, {"3": 9}, {"3": 0.1}) == add(rule, 2, {"3": 9}, {"3": 0.1}) == {}
+    assert add(rule, 3, {"3": 9}, {"3": 0.1})["3"]["decision"] == ""
+    assert add(rule, 4, {"3": 9}, {"3": 0.1})["3"]["decision"] == "exclude"
 
 
 def test_never_so_many_that_too_few_are_left(caplog):

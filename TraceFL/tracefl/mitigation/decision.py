@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from tracefl.mitigation.settings import DOWNWEIGHT, EXCLUDE, MitigationSettings
@@ -29,8 +30,8 @@ MITIGATION_COLUMNS = (
 """A row is a participant of a round that is evidence. ``mispredictions`` that were traced, and ``named``: those of them
 that name the client. ``gain``: accuracy on the server's examples, a fraction, of the round's average without the client
 less that with it; empty where the client is not named often enough to ask. ``window_``: over the client's last rounds,
-this one included; the gain is their mean, 0 where it was not asked. ``decision``: exclude, downweight, restore, or too
-few left; empty where nothing changes. ``from_round``: first round in which it holds. ``factor``: of the client's
+this one included; the gain is their median, with 0 where it was not asked. ``decision``: exclude, downweight, restore,
+or too few left; empty where nothing changes. ``from_round``: first round in which it holds. ``factor``: of the client's
 weight, 1 restores it."""
 
 
@@ -78,19 +79,19 @@ class Mitigation:
 
         Returns:
             A row of mitigation.csv a participant; none where the round is no evidence: too few mispredictions, or so
-            few participants that chance names each often enough.
+            few participants that chance names each often enough, or it comes before ``from_round``.
         """
         settings = self.settings
-        if len(names) < settings.min_mispredictions or settings.share * len(clients) < 1:
+        too_early = server_round < settings.from_round
+        if too_early or len(names) < settings.min_mispredictions or settings.share * len(clients) < 1:
             return ()
         rows = {}
         for client in clients:
             named = sum(name == client for name in names)
             gain = gain_without(client) if named >= settings.share * len(names) else None
             rows[client] = self._look(client, _Round(server_round, len(names), named, gain))
-        if server_round + 1 >= settings.from_round:
-            for row in sorted(rows.values(), key=lambda row: (-row["named"], int(row["client"]))):
-                self._decide(row, able)
+        for row in sorted(rows.values(), key=lambda row: (-row["named"], int(row["client"]))):
+            self._decide(row, able)
         return tuple(rows.values())
 
     def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -110,7 +111,7 @@ class Mitigation:
             "window_rounds": " ".join(str(each.server_round) for each in window),
             "window_mispredictions": sum(each.mispredictions for each in window),
             "window_named": sum(each.named for each in window),
-            "window_gain": sum(each.gain or 0.0 for each in window) / len(window),
+            "window_gain": median(each.gain or 0.0 for each in window),
             "decision": "",
         }
 
@@ -167,7 +168,7 @@ class Mitigation:
         )
         return (
             f"client {row['client']} {done}; named in {row['window_named']} of {row['window_mispredictions']} "
-            f"mispredictions, {row['window_gain']:.2%} accuracy gained without it, the mean of rounds (round:named/"
+            f"mispredictions, {row['window_gain']:.2%} accuracy gained without it, the median of rounds (round:named/"
             f"mispredictions:gained) {rounds}; asked are mitigate.share={self.settings.share:g} and "
             f"mitigate.gain={self.settings.gain:g}"
         )

@@ -20,10 +20,10 @@ class MitigationSettings:
     Attributes:
         name: ``exclude`` or ``downweight``.
         share: Share of its window's mispredictions that must name a client, in (0, 1].
-        gain: Accuracy on the server's examples that the rounds' averages must gain without it, the mean of its window,
-            a fraction in (0, 1).
+        gain: Accuracy on the server's examples that the rounds' averages must gain without it, the median of its
+            window, a fraction in (0, 1).
         window: Rounds of a client, its last ones, at least 1.
-        from_round: First round in which anything is done, from 1.
+        from_round: First round whose mispredictions count, from 1.
         min_mispredictions: Least traced mispredictions of a round that is evidence, at least 1.
         factor: Of the weight of a client that is named, in (0, 1); None where it is excluded.
     """
