@@ -5,8 +5,8 @@ With R_k the last ``window`` rounds, from ``from_round`` on, in which client k t
 traced in round t, N_kt those of them that name k, and A_t the accuracy on the server's examples of the round's
 average, k is acted on where over R_k
 
-    sum of N_kt / sum of M_t             >= share    it is responsible for many mispredictions,
-    median of A_t(without k) - A_t(all)  >= gain     and the average would be better without it.
+    sum of N_kt / sum of M_t        >= share                                  it is responsible for many of them,
+    A_t(without k) - A_t(all)       >= gain in more than half of the rounds   and the average is better without it.
 
 The average without k is the exact one of the others, as in ``provenance.counterfactual``: no training, a forward pass
 of the server's examples; it is asked of clients with N_kt >= share * M_t, and counts as 0 of others. The share alone

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median_low
 from typing import Any
 
 from tracefl.mitigation.settings import DOWNWEIGHT, EXCLUDE, MitigationSettings
@@ -30,9 +30,9 @@ MITIGATION_COLUMNS = (
 """A row is a participant of a round that is evidence. ``mispredictions`` that were traced, and ``named``: those of them
 that name the client. ``gain``: accuracy on the server's examples, a fraction, of the round's average without the client
 less that with it; empty where the client is not named often enough to ask. ``window_``: over the client's last rounds,
-this one included; the gain is their median, with 0 where it was not asked. ``decision``: exclude, downweight, restore,
-or too few left; empty where nothing changes. ``from_round``: first round in which it holds. ``factor``: of the client's
-weight, 1 restores it."""
+this one included; the gain is their median, of an even number the lower one, with 0 where it was not asked.
+``decision``: exclude, downweight, restore, or too few left; empty where nothing changes. ``from_round``: first round in
+which it holds. ``factor``: of the client's weight, 1 restores it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Mitigation:
             "window_rounds": " ".join(str(each.server_round) for each in window),
             "window_mispredictions": sum(each.mispredictions for each in window),
             "window_named": sum(each.named for each in window),
-            "window_gain": median(each.gain or 0.0 for each in window),
+            "window_gain": median_low(each.gain or 0.0 for each in window),
             "decision": "",
         }
 

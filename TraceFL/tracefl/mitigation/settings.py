@@ -20,8 +20,8 @@ class MitigationSettings:
     Attributes:
         name: ``exclude`` or ``downweight``.
         share: Share of its window's mispredictions that must name a client, in (0, 1].
-        gain: Accuracy on the server's examples that the rounds' averages must gain without it, the median of its
-            window, a fraction in (0, 1).
+        gain: Accuracy on the server's examples that the average must gain without it, in more than half of its window's
+            rounds, a fraction in (0, 1).
         window: Rounds of a client, its last ones, at least 1.
         from_round: First round whose mispredictions count, from 1.
         min_mispredictions: Least traced mispredictions of a round that is evidence, at least 1.
