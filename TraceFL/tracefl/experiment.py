@@ -69,7 +69,10 @@ class Experiment:
         self.ledger = self._ledger()
         self.selection = read_selection(settings.config["strategy"])
         self.participation = Participation(set(map(str, settings.config["without"])))
-        self.mitigation = self._mitigation()
+        self.mitigation: Mitigation | None = None
+        if settings.mitigation is not None:
+            least = max(2, settings.config["strategy"]["min_clients"])
+            self.mitigation = Mitigation(settings.mitigation, self.participation, least)
         self.folder = folder
         self.progress: Progress
         self.observers: tuple[Observer, ...] = ()
@@ -315,26 +318,13 @@ class Experiment:
         rows, seconds = mitigate_round(self.mitigation, tracer, trace, self.model, record, server, self.num_examples)
         return dataclasses.replace(trace, provenance_seconds=trace.provenance_seconds + seconds), rows
 
-    def _mitigation(self) -> Mitigation | None:
-        """Return what acts on traced mispredictions, None where nothing does."""
-        settings = self.settings.mitigation
-        if settings is None:
-            return None
-        return Mitigation(settings, self.participation, max(2, self.settings.config["strategy"]["min_clients"]))
-
     def _mitigated(self) -> dict[str, Any] | None:
         """Return what was done about whom, None where nothing was to be; only here the truth is looked at."""
-        if self.settings.mitigation is None:
+        if self.mitigation is None:
             return None
-        fault = None if self.prepared.fault is None else self.prepared.fault.truth
-        known = self.prepared.client_job is None  # of a deployment's clients nobody knows
-        return summarize_mitigation(
-            self.settings.mitigation.name,
-            self.folder.mitigation(),
-            (lambda client, server_round: fault is not None and fault.is_active(client, server_round))
-            if known
-            else None,
-        )
+        truth = None if self.prepared.fault is None else self.prepared.fault.truth
+        everyone_is_known = self.prepared.client_job is None
+        return summarize_mitigation(self.mitigation.settings.name, self.folder.mitigation(), truth, everyone_is_known)
 
     def _stop_if_asked(self) -> None:
         """Stop after the round in hand, once it is on the disk."""
