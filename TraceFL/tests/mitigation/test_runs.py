@@ -73,9 +73,8 @@ def test_the_flipping_client_is_excluded_and_no_other(excluded):
     assert all(len(clients) == 3 for clients in took_part.values())
     log = (excluded / "run.log").read_text()
     assert f"round={from_round - 1} mitigate: client 2 is sampled no more from round {from_round} on; named in" in log
-    assert (
-        f"mitigate=exclude: 1 clients hit, 0 of them honest; client 2 (faulty) excluded from round {from_round}" in log
-    )
+    assert "mitigate=exclude: clients hit: 1, honest ones among them: 0; " in log
+    assert f"; client 2 (faulty) excluded from round {from_round} on" in log
     found = json.loads((excluded / "results.json").read_text())["mitigation"]
     assert (found["name"], found["clients_hit"], found["honest_clients_hit"]) == ("exclude", 1, 0)
     assert (found["decisions"][0]["client"], found["decisions"][0]["faulty"]) == ("2", True)

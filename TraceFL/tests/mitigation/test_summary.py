@@ -19,8 +19,9 @@ def test_who_was_hit_and_who_of_them_was_honest():
     ]
     assert (found["clients_hit"], found["honest_clients_hit"]) == (2, 1)
     assert mitigation_words(found) == (
-        "mitigate=exclude: clients hit: 2, honest ones among them: 1; client 1 (faulty) excluded from round 3 on; client "
-        "2 (honest) excluded from round 4 on; client 0 (honest) not excluded in round 5, for too few would have been left"
+        "mitigate=exclude: clients hit: 2, honest ones among them: 1; client 1 (faulty) excluded from round 3 on; "
+        "client 2 (honest) excluded from round 4 on; "
+        "client 0 (honest) not excluded in round 5, for too few would have been left"
     )
     assert summarize_mitigation("exclude", [row(1, "1", "exclude")], FLIP, True)["honest_clients_hit"] == 1
 
