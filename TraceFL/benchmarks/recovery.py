@@ -47,6 +47,8 @@ MODELS = {
         "dataset.path={data}/mnist",
         "dataset.image_size=16",
         "dataset.max_examples_per_client=400",
+        "client.lr=0.0005",
+        "batch_size=16",
     ),
     "gpt": (
         "model=gpt",
@@ -62,6 +64,7 @@ MODELS = {
 }
 SWEEPS = (("fault=none,label_flip", "mitigate=none,exclude"), ("fault=label_flip", "mitigate=downweight"))
 HEALTHY = ("none", "none")
+ORDER = ("none", "exclude", "downweight")
 LAST = 5
 """Rounds at the end over which the accuracy is averaged beside that of the last one."""
 
@@ -94,12 +97,13 @@ def main() -> None:
             if status := subprocess.run(command, check=False).returncode:
                 raise SystemExit(f"exit status {status}: {' '.join(command)}")
         found = read_runs(options.log_dir / "recovery", model, options.seeds)
-        lines += [(model, *choice, *cells(of_seed, found[HEALTHY])) for choice, of_seed in found.items()]
+        ordered = sorted(found, key=lambda choice: (choice[0] != HEALTHY[0], ORDER.index(choice[1])))
+        lines += [(model, *choice, *cells(found[choice], found[HEALTHY])) for choice in ordered]
     sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
 
 
 def read_runs(folder: Path, model: str, seeds: Sequence[int]) -> dict[tuple[str, str], dict[int, Run]]:
-    """Return the runs of a model by fault and mitigation, then by seed; the healthy one first.
+    """Return the runs of a model by fault and mitigation, then by seed.
 
     Raises:
         RecordError: Two runs differ in other keys: the folder holds those of another benchmark.
