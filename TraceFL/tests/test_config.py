@@ -11,7 +11,18 @@ from tracefl.config import fingerprint, read_settings
 from tracefl.contributions import WRONG_WEIGHT
 from tracefl.errors import ConfigError
 
-GROUPS = ("model", "dataset", "strategy", "privacy", "fault", "provenance", "baselines", "launcher", "experiment")
+GROUPS = (
+    "model",
+    "dataset",
+    "strategy",
+    "privacy",
+    "fault",
+    "provenance",
+    "mitigate",
+    "baselines",
+    "launcher",
+    "experiment",
+)
 
 
 SELECTION = ("strategy=provenance_selection",)

@@ -61,6 +61,7 @@ def help_text() -> str:
         ("fault", "label_flip"),
         ("fault", "backdoor"),
         ("fault", "weight_noise"),
+        ("mitigate", "downweight"),
         ("provenance", "removal"),
         ("baselines", "fast"),
     ):

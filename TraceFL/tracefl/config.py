@@ -16,8 +16,10 @@ from tracefl.datasets import DatasetSettings, PartitionSettings, check_source
 from tracefl.environment import cpus_here
 from tracefl.errors import ConfigError
 from tracefl.faults import FaultSettings, fault_words, read_fault
+from tracefl.mitigation.settings import MitigationSettings, check_mitigation, read_mitigation
 from tracefl.models import ModelSettings, find_model
 from tracefl.models.weights import check_exists
+from tracefl.participation import check_without
 from tracefl.privacy import PrivacySettings
 from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import Method
@@ -91,6 +93,7 @@ class Settings:
     provenance: ProvenanceSettings | None
     privacy: PrivacySettings
     fault: FaultSettings
+    mitigation: MitigationSettings | None
     baselines: tuple[str, ...]
     device: str
     client_gpus: float
@@ -166,6 +169,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         provenance=read_provenance(config["provenance"]),
         privacy=privacy,
         fault=fault,
+        mitigation=read_mitigation(config["mitigate"]),
         baselines=baselines,
         device=config["device"],
         client_gpus=float(on_cuda) if gpus is None else float(gpus),
@@ -254,6 +258,7 @@ def _check_combinations(
             f"strategy.min_clients={config['strategy']['min_clients']} is above "
             f"clients_per_round={config['clients_per_round']}; lower it"
         )
+    check_without(config)
     if model.kind != dataset.kind:
         raise ConfigError(
             f"model={model.name} takes {model.kind}s and dataset={dataset.name} holds {dataset.kind}s; "
@@ -269,6 +274,7 @@ def _check_combinations(
     if strategy["name"] != "fedprox" and strategy["proximal_mu"]:
         raise ConfigError(f"strategy.proximal_mu={strategy['proximal_mu']} needs strategy=fedprox")
     check_selection(strategy, config["provenance"])
+    check_mitigation(config)
     privacy.check_round(config["clients_per_round"])
     if privacy.is_dp_sgd and config["client"]["precision"] != "float32":
         raise ConfigError(f"privacy=dp_sgd needs client.precision=float32, got {config['client']['precision']}")

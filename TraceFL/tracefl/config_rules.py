@@ -73,6 +73,11 @@ _CLIENTS = Rule(
     "a list of different client numbers such as [0] or [0,3]",
     optional=True,
 )
+_WITHOUT = Rule(
+    (list,),
+    lambda v: all(map(_is_index, v)) and len(set(v)) == len(v),
+    "a list of different client numbers such as [3,7], or []",
+)
 _FLIP = Rule(
     (dict,),
     lambda v: bool(v) and all(map(_is_index, (*v, *v.values()))),
@@ -115,6 +120,13 @@ RULES: dict[str, Rule] = {
     "fault.trigger_size": _whole(1, optional=True),
     "fault.trigger_token": _whole(0, optional=True),
     "fault.scale": _OPTIONAL_NOT_NEGATIVE,
+    "mitigate.name": _one_of(tuple(choices("mitigate"))),
+    "mitigate.share": Rule((int, float), lambda v: 0 < v <= 1, "a number in (0, 1]", optional=True),
+    "mitigate.gain": Rule((int, float), lambda v: 0 < v < 1, "a number in (0, 1)", optional=True),
+    "mitigate.window": _whole(1, optional=True),
+    "mitigate.from_round": _whole(1, optional=True),
+    "mitigate.min_mispredictions": _whole(1, optional=True),
+    "mitigate.factor": Rule((int, float), lambda v: 0 < v < 1, "a number in (0, 1)", optional=True),
     "exp_key": _NAME,
     "run_name": Rule(_NAME.kinds, _NAME.allowed, _NAME.wanted, optional=True),
     "overwrite": _FLAG,
@@ -123,6 +135,7 @@ RULES: dict[str, Rule] = {
     "seed": _whole(0),
     "num_clients": _whole(1),
     "clients_per_round": _whole(1),
+    "without": _WITHOUT,
     "num_rounds": _whole(1),
     "dirichlet_alpha": _ABOVE_0,
     "batch_size": _whole(1),

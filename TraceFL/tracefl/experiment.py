@@ -16,8 +16,12 @@ from tracefl.config import Settings
 from tracefl.datasets import save_examples
 from tracefl.environment import describe_environment, peak_memory
 from tracefl.errors import RunStopped
+from tracefl.mitigation.decision import Mitigation
+from tracefl.mitigation.evidence import mitigate_round
+from tracefl.mitigation.summary import mitigation_words, summarize_mitigation
 from tracefl.models import initial_model
 from tracefl.observer import Observer
+from tracefl.participation import Participation
 from tracefl.preparation import Prepared, save_inputs, save_label_counts
 from tracefl.privacy import PrivacySettings
 from tracefl.privacy.accounting import DpSgd, PrivacyLedger, client_dp_sgd
@@ -34,7 +38,7 @@ from tracefl.server_app import Federation, FederationHooks, FederationPlan
 from tracefl.stopping import StopRequest
 from tracefl.stored import StoredRun
 from tracefl.strategy import RoundOutcome
-from tracefl.suspects import mean_suspects
+from tracefl.suspects import Row, mean_suspects
 from tracefl.tracing import RoundTrace, Tracer
 from tracefl.tracking import RunFolder
 from tracefl.training import Evaluation, evaluate
@@ -64,6 +68,11 @@ class Experiment:
         self.tracer = self._tracer()
         self.ledger = self._ledger()
         self.selection = read_selection(settings.config["strategy"])
+        self.participation = Participation(set(map(str, settings.config["without"])))
+        self.mitigation: Mitigation | None = None
+        if settings.mitigation is not None:
+            least = max(2, settings.config["strategy"]["min_clients"])
+            self.mitigation = Mitigation(settings.mitigation, self.participation, least)
         self.folder = folder
         self.progress: Progress
         self.observers: tuple[Observer, ...] = ()
@@ -99,6 +108,8 @@ class Experiment:
                 self.ledger.add_round((*result.client_weights, *result.left_out))
             if self.selection is not None:
                 self.selection.ledger.add_round(result)
+            if self.mitigation is not None:
+                self.mitigation.restore(result.mitigation)
         for note in self.prepared.data.notes:
             log.info("data: %s", note)
         for observer in self.observers:
@@ -111,6 +122,8 @@ class Experiment:
                 finally:
                     self._wait_for_writing()
         results = self._results()
+        if results["mitigation"] is not None:
+            log.info("%s", mitigation_words(results["mitigation"]))
         draw_run(self.folder.rows(), self.prepared.data, self.folder.path / "rounds.png")
         if self.prepared.fault is not None:
             draw_label_counts(self.prepared.fault, self.prepared.data, self.folder.path / "label_counts.png")
@@ -148,6 +161,7 @@ class Experiment:
             num_examples=self.num_examples,
             privacy=self._privacy(),
             selection=self.selection,
+            participation=self.participation,
             trainable=tuple(
                 name
                 for name, parameter in self.model.named_parameters(remove_duplicate=False)
@@ -262,9 +276,10 @@ class Experiment:
         evaluate_began = time.perf_counter()
         evaluation = evaluate(model, data.server, device=self.settings.device)
         evaluate_seconds = time.perf_counter() - evaluate_began
-        trace = self._trace(record, evaluation.predicted)
+        trace, mitigated = self._trace(record, evaluation.predicted)
         row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds) | self._privacy_columns(outcome)
-        result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, dict(outcome.left_out))
+        left_out = dict(outcome.left_out)
+        result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, left_out, mitigated)
         if self.selection is not None:  # before the next round's clients are drawn
             self.selection.ledger.add_round(result)
         self._wait_for_writing()
@@ -285,15 +300,31 @@ class Experiment:
         counts, seed = self.prepared.data.label_counts, settings.config["seed"]
         return Tracer(settings.provenance, counts, fault, settings.baselines, seed, settings.device)
 
-    def _trace(self, record: RoundRecord, predicted: Tensor) -> RoundTrace:
-        """Trace a round whose global weights the model holds; those without noise, where they are asked for."""
-        if self.tracer is None or record.server_round % self.tracer.provenance.every:
-            return RoundTrace()
-        if self.settings.privacy.trace != "before_noise":
-            return self.tracer.trace(self.model, record, self.prepared.data.server, predicted)
-        record = record.without_noise()
-        self.model.load_state_dict(dict(record.global_weights))
-        return self.tracer.trace(self.model, record, self.prepared.data.server)
+    def _trace(self, record: RoundRecord, predicted: Tensor | None) -> tuple[RoundTrace, tuple[Row, ...]]:
+        """Trace a round whose global weights the model holds; those without noise, where they are asked for.
+
+        Returns:
+            The trace, and what is decided of its mispredictions: rows of mitigation.csv.
+        """
+        tracer, server = self.tracer, self.prepared.data.server
+        if tracer is None or record.server_round % tracer.provenance.every:
+            return RoundTrace(), ()
+        if self.settings.privacy.trace == "before_noise":
+            record, predicted = record.without_noise(), None
+            self.model.load_state_dict(dict(record.global_weights))
+        trace = tracer.trace(self.model, record, server, predicted)
+        if self.mitigation is None:
+            return trace, ()
+        rows, seconds = mitigate_round(self.mitigation, tracer, trace, self.model, record, server, self.num_examples)
+        return dataclasses.replace(trace, provenance_seconds=trace.provenance_seconds + seconds), rows
+
+    def _mitigated(self) -> dict[str, Any] | None:
+        """Return what was done about whom, None where nothing was to be; only here the truth is looked at."""
+        if self.mitigation is None:
+            return None
+        truth = None if self.prepared.fault is None else self.prepared.fault.truth
+        everyone_is_known = self.prepared.client_job is None
+        return summarize_mitigation(self.mitigation.settings.name, self.folder.mitigation(), truth, everyone_is_known)
 
     def _stop_if_asked(self) -> None:
         """Stop after the round in hand, once it is on the disk."""
@@ -319,6 +350,7 @@ class Experiment:
             "final": rows[-1],
             "mean": {name: mean_measured([row[name] for row in rows]) for name in rows[-1] if name not in _NO_MEAN},
             "suspects": mean_suspects(self.folder.suspects()),
+            "mitigation": self._mitigated(),
             "clients_left_out": sum(row["clients_left_out"] for row in rows),
             "classes": list(self.prepared.data.label_names),
             "fault": None if self.prepared.fault is None else self.prepared.fault.describe(),

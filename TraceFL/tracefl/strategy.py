@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tracefl.answers import why_not
 from tracefl.errors import RoundFailedError
+from tracefl.participation import Participation
 from tracefl.privacy import PrivacySettings
 from tracefl.privacy.central import effective_noise_multiplier, next_clipping_norm, seeded_numpy
 from tracefl.provenance import RoundRecord
@@ -38,7 +39,7 @@ class RoundOutcome:
 
     Attributes:
         record: Weights of the clients that count, and of the global model before and after.
-        train_loss: Mean of the clients' training losses, weighted by examples, in nats.
+        train_loss: Mean of the clients' training losses, weighted as they are averaged, in nats.
         left_out: Client id to the reason why it does not count: failed, silent, or a reply that cannot be averaged.
         clipping_norm: L2 norm that the clients' updates were clipped to; None without central privacy.
         next_clipping_norm: That of the next round; another where it adapts.
@@ -68,6 +69,7 @@ class Session:
         rounds_done: Rounds that earlier sessions of the run have done: Flower counts those of this session, from 1.
         central: Clips the clients and adds noise to their average; None without central privacy.
         selection: Draws the clients of ``provenance_selection``; None for other strategies.
+        participation: Who is never sampled, and who weighs less than its examples.
     """
 
     find_clients: Callable[[], Mapping[str, int]]
@@ -80,6 +82,7 @@ class Session:
     rounds_done: int = 0
     central: "CentralPrivacy | None" = None
     selection: Selection | None = None
+    participation: Participation = field(default_factory=Participation)
     sampled: tuple[str, ...] = field(default=(), init=False)
     messages: dict[str, Message] = field(default_factory=dict, init=False)
     previous: ArrayRecord | None = field(default=None, init=False)
@@ -98,8 +101,8 @@ class TracedFedAvg(FedAvg):
         session = self.session
         server_round += session.rounds_done
         nodes = session.find_clients()
-        count = min(session.clients_per_round, len(nodes))
-        drawn = self.draw_clients(sorted(nodes, key=int), count, derive_seed(session.seed, "sample", server_round))
+        seed = derive_seed(session.seed, "sample", server_round)
+        drawn = session.participation.sample(self.draw_clients, sorted(nodes, key=int), session.clients_per_round, seed)
         session.sampled = tuple(sorted(drawn, key=int))
         session.previous = arrays
         session.on_sampled(server_round, session.sampled)
@@ -156,6 +159,8 @@ class TracedFedAvg(FedAvg):
                 f"strategy.min_clients is {session.min_clients}; left out: "
                 + "; ".join(f"client {k}: {why}" for k, why in left_out.items())
             )
+        for client_id in counted.keys() & session.participation.factors.keys():
+            _weigh(counted[client_id], session.participation.factors[client_id])
         num_examples = {k: _num_examples(reply) for k, reply in counted.items()}
         total = sum(num_examples.values())
         like = next(iter(weights.values()))
@@ -353,8 +358,14 @@ def _arrays(reply: Message) -> ArrayRecord:
     return reply.content.array_records["arrays"]
 
 
-def _num_examples(reply: Message) -> int:
-    return int(str(reply.content.metric_records["metrics"]["num-examples"]))
+def _num_examples(reply: Message) -> float:
+    """Return what a client counts for in the average: its examples, where nothing has made it lighter."""
+    return float(str(reply.content.metric_records["metrics"]["num-examples"]))
+
+
+def _weigh(reply: Message, factor: float) -> None:
+    """Let a client count in the average for so many times its examples."""
+    reply.content.metric_records["metrics"]["num-examples"] = factor * _num_examples(reply)
 
 
 def error_cause(reason: str | None) -> str:

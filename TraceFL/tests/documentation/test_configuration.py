@@ -85,7 +85,7 @@ def test_every_key_but_hydras_has_a_comment(page):
         assert len(row) < 3 or row[2] or row[0].endswith((".name", ".source", ".kind", ".family", ".architecture")), row
 
 
-@pytest.mark.parametrize("group", ["provenance", "privacy", "fault", "store", "strategy", "baselines"])
+@pytest.mark.parametrize("group", ["provenance", "privacy", "fault", "store", "strategy", "baselines", "mitigate"])
 def test_entries_are_what_the_configuration_composes(group):
     files = {path.stem: read_config_file(path) for path in (CONF / group).glob("*.yaml")}
     for choice in choices(group):

@@ -1,0 +1,43 @@
+import pytest
+
+from tests.conftest import compose_settings
+from tracefl.errors import ConfigError
+from tracefl.mitigation.settings import MitigationSettings
+
+
+def test_the_choices():
+    assert compose_settings().mitigation is None
+    excluded = compose_settings("mitigate=exclude").mitigation
+    assert excluded == MitigationSettings("exclude", 0.25, 0.03, 3, 4, 20, None)
+    light = compose_settings("mitigate=downweight", "mitigate.factor=0.5", "mitigate.window=1").mitigation
+    assert light == MitigationSettings("downweight", 0.25, 0.03, 1, 4, 20, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["mitigate.name=punish"], "mitigate.name must be one of downweight, exclude, none, got 'punish'"),
+        (["mitigate=exclude", "mitigate.share=0"], r"mitigate.share must be a number in \(0, 1\] or null, got 0"),
+        (["mitigate=exclude", "mitigate.gain=0"], r"mitigate.gain must be a number in \(0, 1\) or null, got 0"),
+        (["mitigate=exclude", "mitigate.window=0"], "mitigate.window must be a whole number of at least 1 or null"),
+        (["mitigate=exclude", "mitigate.from_round=0"], "mitigate.from_round must be a whole number of at least 1"),
+        (["mitigate=exclude", "mitigate.min_mispredictions=x"], "mitigate.min_mispredictions must be a whole number"),
+        (["mitigate=downweight", "mitigate.factor=1"], r"mitigate.factor must be a number in \(0, 1\) or null, got 1"),
+        (["mitigate=downweight", "mitigate.factor=null"], "mitigate.factor is null and mitigate=downweight needs it"),
+        (["mitigate=exclude", "mitigate.factor=0.5"], "mitigate.factor=0.5 needs mitigate=downweight, got mitigate="),
+        (["mitigate.share=0.5"], "mitigate.share=0.5 needs mitigate=exclude or mitigate=downweight, got mitigate=none"),
+        (["mitigate=exclude", "provenance=off"], "acts on traced mispredictions, and provenance=off traces none"),
+        (
+            ["mitigate=exclude", "provenance.target=label"],
+            "got provenance.target=label; give provenance.target=centered",
+        ),
+        (
+            ["mitigate=exclude", "clients_per_round=3"],
+            "mitigate.share=0.25 is below what chance gives each of clients_per_round=3; raise one of them",
+        ),
+    ],
+)
+def test_illegal_values_are_refused_in_one_line(overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        compose_settings(*overrides)
+    assert "\n" not in str(caught.value)
