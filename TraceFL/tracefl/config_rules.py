@@ -66,6 +66,11 @@ _CLIENTS = Rule(
     "a list of different client numbers such as [0] or [0,3]",
     optional=True,
 )
+_WITHOUT = Rule(
+    (list,),
+    lambda v: all(map(_is_index, v)) and len(set(v)) == len(v),
+    "a list of different client numbers such as [3,7], or []",
+)
 _FLIP = Rule(
     (dict,),
     lambda v: bool(v) and all(map(_is_index, (*v, *v.values()))),
@@ -116,6 +121,7 @@ RULES: dict[str, Rule] = {
     "seed": _whole(0),
     "num_clients": _whole(1),
     "clients_per_round": _whole(1),
+    "without": _WITHOUT,
     "num_rounds": _whole(1),
     "dirichlet_alpha": _ABOVE_0,
     "batch_size": _whole(1),

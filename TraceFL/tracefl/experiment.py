@@ -18,6 +18,7 @@ from tracefl.environment import describe_environment, peak_memory
 from tracefl.errors import RunStopped
 from tracefl.models import initial_model
 from tracefl.observer import Observer
+from tracefl.participation import Participation
 from tracefl.preparation import Prepared, save_inputs, save_label_counts
 from tracefl.privacy import PrivacySettings
 from tracefl.privacy.accounting import DpSgd, PrivacyLedger, client_dp_sgd
@@ -64,6 +65,7 @@ class Experiment:
         self.tracer = self._tracer()
         self.ledger = self._ledger()
         self.selection = read_selection(settings.config["strategy"])
+        self.participation = Participation(set(map(str, settings.config["without"])))
         self.folder = folder
         self.progress: Progress
         self.observers: tuple[Observer, ...] = ()
@@ -148,6 +150,7 @@ class Experiment:
             num_examples=self.num_examples,
             privacy=self._privacy(),
             selection=self.selection,
+            participation=self.participation,
             trainable=tuple(
                 name
                 for name, parameter in self.model.named_parameters(remove_duplicate=False)

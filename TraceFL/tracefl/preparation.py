@@ -24,6 +24,7 @@ from tracefl.deployment import check_label_names, client_job, load_split, with_c
 from tracefl.errors import ConfigError, DataError
 from tracefl.faults import InjectedFault, Vocabulary, inject
 from tracefl.models import ModelSpec, TextEncoder, build_text_encoder, check_max_tokens, model_spec
+from tracefl.participation import check_left
 from tracefl.text_files import write_atomically
 
 _TOKENIZER_TEXTS = 20_000  # documents that a tokenizer is trained on, at most
@@ -79,6 +80,7 @@ def prepare_run(settings: Settings) -> Prepared:
             f"{config['num_clients']} clients hold a full batch of {settings.training.batch_size}; lower "
             "clients_per_round, batch_size or num_clients, or raise dirichlet_alpha"
         )
+    check_left(config, [int(client) for client in data.clients])
     return Prepared(data, spec, encoder, _fault(settings, data, encoder))
 
 

@@ -125,7 +125,8 @@ class _Session:
         prepared = (prepare or prepare_run)(self.settings)
         self._experiment = Experiment(self.settings, prepared, self.folder)
         seconds = time.perf_counter() - began
-        log.info("%d clients can take part; data prepared in %.1fs", len(self._experiment.num_examples), seconds)
+        able = self._experiment.num_examples.keys() - self._experiment.participation.excluded
+        log.info("%d clients can take part; data prepared in %.1fs", len(able), seconds)
         self.folder.check_space(self._experiment.bytes_needed)
 
     def serve(self, federation: "Federation") -> None:

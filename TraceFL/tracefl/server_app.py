@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tracefl.answers import read_identity
 from tracefl.errors import RoundFailedError
+from tracefl.participation import Participation
 from tracefl.privacy import PrivacySettings
 from tracefl.selection import Selection
 from tracefl.strategy import CentralPrivacy, RoundOutcome, Session, error_cause, make_strategy
@@ -55,6 +56,7 @@ class FederationPlan:
         trainable: Names of the model's trainable parameters.
         rounds_done: Rounds that earlier sessions have done.
         selection: Draws the clients of ``provenance_selection``, from what ``on_round`` has added to its ledger.
+        participation: Who is never sampled; ``on_round`` may change it.
     """
 
     client_ids: Sequence[str]
@@ -72,6 +74,7 @@ class FederationPlan:
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     trainable: Sequence[str] = ()
     selection: Selection | None = None
+    participation: Participation = field(default_factory=Participation)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ class Federation:
             if plan.privacy.is_central
             else None,
             selection=plan.selection,
+            participation=plan.participation,
         )
         make_strategy(plan.strategy, session, plan.proximal_mu).start(
             grid=_ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._over),

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tracefl.answers import why_not
 from tracefl.errors import RoundFailedError
+from tracefl.participation import Participation
 from tracefl.privacy import PrivacySettings
 from tracefl.privacy.central import effective_noise_multiplier, next_clipping_norm, seeded_numpy
 from tracefl.provenance import RoundRecord
@@ -68,6 +69,7 @@ class Session:
         rounds_done: Rounds that earlier sessions of the run have done: Flower counts those of this session, from 1.
         central: Clips the clients and adds noise to their average; None without central privacy.
         selection: Draws the clients of ``provenance_selection``; None for other strategies.
+        participation: Who is never sampled.
     """
 
     find_clients: Callable[[], Mapping[str, int]]
@@ -80,6 +82,7 @@ class Session:
     rounds_done: int = 0
     central: "CentralPrivacy | None" = None
     selection: Selection | None = None
+    participation: Participation = field(default_factory=Participation)
     sampled: tuple[str, ...] = field(default=(), init=False)
     messages: dict[str, Message] = field(default_factory=dict, init=False)
     previous: ArrayRecord | None = field(default=None, init=False)
@@ -98,8 +101,8 @@ class TracedFedAvg(FedAvg):
         session = self.session
         server_round += session.rounds_done
         nodes = session.find_clients()
-        count = min(session.clients_per_round, len(nodes))
-        drawn = self.draw_clients(sorted(nodes, key=int), count, derive_seed(session.seed, "sample", server_round))
+        seed = derive_seed(session.seed, "sample", server_round)
+        drawn = session.participation.sample(self.draw_clients, sorted(nodes, key=int), session.clients_per_round, seed)
         session.sampled = tuple(sorted(drawn, key=int))
         session.previous = arrays
         session.on_sampled(server_round, session.sampled)
