@@ -6,7 +6,9 @@ other classes, those predicted as the target once the trigger is in them (Gu et 
 classes by itself has some of it too. Needs torch alone.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,3 +91,23 @@ def class_accuracy(labels: Tensor, predicted: Tensor, num_classes: int) -> tuple
     held = labels.bincount(minlength=num_classes).tolist()
     right = labels[labels == predicted].bincount(minlength=num_classes).tolist()
     return tuple(r / n if n else None for r, n in zip(right, held, strict=True))
+
+
+def measure_columns(measures: Measures) -> dict[str, Any]:
+    """Return what a round's row says beside the accuracy; the classes as text such as ``0:0.75 2:1``."""
+    known = enumerate(measures.class_accuracy or ())
+    by_class = " ".join(f"{number}:{fraction:.6g}" for number, fraction in known if fraction is not None)
+    return {"class_accuracy": by_class or None, "attack_success": measures.attack_success}
+
+
+def read_measures(row: Mapping[str, Any], num_classes: int) -> Measures | None:
+    """Return what a round's row says, None for one that was recorded before classes were.
+
+    Raises:
+        ValueError: The row is damaged.
+    """
+    if not row.get("class_accuracy"):
+        return None
+    known = dict(pair.split(":") for pair in row["class_accuracy"].split())
+    by_class = tuple(float(known[str(n)]) if str(n) in known else None for n in range(num_classes))
+    return Measures(row["global_accuracy"], row["attack_success"], by_class)

@@ -33,6 +33,7 @@ class ReaggregatedRound:
         kept: The clients whose updates it has.
         left_out: Those that took part and are left out.
         is_exact: V_n is the others' average itself, no estimate.
+        is_unchanged: V_n is W_n: no client has been left out so far.
         average_error: How far the clients' weighted average is from the one that the server made, as a fraction of how
             far that moved: rounding for FedAvg; None where the clients' weights were not needed.
     """
@@ -42,6 +43,7 @@ class ReaggregatedRound:
     kept: tuple[str, ...]
     left_out: tuple[str, ...]
     is_exact: bool
+    is_unchanged: bool
     average_error: float | None
 
 
@@ -81,7 +83,7 @@ def reaggregate(records: Iterable[RoundRecord], without: Collection[str]) -> Ite
                 name: replayed[name].to(tensor) if name in replayed else tensor.clone()
                 for name, tensor in record.global_weights.items()
             }
-        yield ReaggregatedRound(record, weights, kept, left_out, is_exact, error)
+        yield ReaggregatedRound(record, weights, kept, left_out, is_exact, replayed is None, error)
 
 
 def _add_updates(replayed: Mapping[str, Tensor], record: RoundRecord, kept: Collection[str]) -> float:

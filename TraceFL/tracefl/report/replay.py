@@ -14,6 +14,7 @@ from tracefl.report.explanation import class_words
 from tracefl.report.terminal import percent, say
 
 How = Literal["reaggregate", "train"]
+HOWS: tuple[How, ...] = ("reaggregate", "train")
 ALL = "all"
 CLASSES_SHOWN = 20
 REPLAY_COLUMNS = (
