@@ -74,7 +74,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Request, dict[str, Path]]
     if "how" in given and how is None:
         raise ConfigError(f"how must be one of {', '.join(HOWS)}, got {given['how']!r}")
     if not given["from"].isdecimal() or not int(given["from"]):
-        raise ConfigError(f"from must be a round, a whole number from 1, got {given["from"]!r}")
+        raise ConfigError(f"from must be a round, a whole number from 1, got {given['from']!r}")
     request = Request(root, int(given["from"]), _read_clients(given["without"]), how)
     files = {kind: Path(given.get(kind) or root / f"replay-{request.name}.{kind}").expanduser() for kind in _FILES}
     return request, files
