@@ -16,6 +16,7 @@ from tracefl.datasets import DatasetSettings, PartitionSettings, check_source
 from tracefl.environment import cpus_here
 from tracefl.errors import ConfigError
 from tracefl.faults import FaultSettings, fault_words, read_fault
+from tracefl.mitigation import MitigationSettings, check_mitigation, read_mitigation
 from tracefl.models import ModelSettings, find_model
 from tracefl.models.weights import check_exists
 from tracefl.participation import check_without, check_without_from
@@ -90,6 +91,7 @@ class Settings:
     provenance: ProvenanceSettings | None
     privacy: PrivacySettings
     fault: FaultSettings
+    mitigation: MitigationSettings | None
     baselines: tuple[str, ...]
     device: str
     client_gpus: float
@@ -165,6 +167,7 @@ def read_settings(cfg: DictConfig) -> Settings:
         provenance=read_provenance(config["provenance"]),
         privacy=privacy,
         fault=fault,
+        mitigation=read_mitigation(config["mitigate"]),
         baselines=baselines,
         device=config["device"],
         client_gpus=float(on_cuda) if gpus is None else float(gpus),
@@ -262,6 +265,7 @@ def _check_combinations(
     if strategy["name"] != "fedprox" and strategy["proximal_mu"]:
         raise ConfigError(f"strategy.proximal_mu={strategy['proximal_mu']} needs strategy=fedprox")
     check_selection(strategy, config["provenance"])
+    check_mitigation(config["mitigate"], config["provenance"])
     privacy.check_round(config["clients_per_round"])
     if privacy.is_dp_sgd and config["client"]["precision"] != "float32":
         raise ConfigError(f"privacy=dp_sgd needs client.precision=float32, got {config['client']['precision']}")

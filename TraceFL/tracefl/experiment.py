@@ -17,6 +17,7 @@ from tracefl.datasets import save_examples
 from tracefl.environment import describe_environment, peak_memory
 from tracefl.errors import RunStopped
 from tracefl.measures import measure, measure_columns
+from tracefl.mitigation import Mitigation, summarize_mitigation
 from tracefl.models import initial_model
 from tracefl.observer import Observer
 from tracefl.participation import Participation
@@ -36,7 +37,7 @@ from tracefl.server_app import Federation, FederationHooks, FederationPlan
 from tracefl.stopping import StopRequest
 from tracefl.stored import StoredRun
 from tracefl.strategy import RoundOutcome
-from tracefl.suspects import mean_suspects
+from tracefl.suspects import Row, mean_suspects
 from tracefl.tracing import RoundTrace, Tracer
 from tracefl.tracking import RunFolder
 from tracefl.training import Evaluation, evaluate
@@ -67,6 +68,7 @@ class Experiment:
         self.ledger = self._ledger()
         self.selection = read_selection(settings.config["strategy"])
         self.participation = Participation()
+        self.mitigation = self._mitigation()
         self.folder = folder
         self.progress: Progress
         self.observers: tuple[Observer, ...] = ()
@@ -103,6 +105,8 @@ class Experiment:
                 self.ledger.add_round((*result.client_weights, *result.left_out))
             if self.selection is not None:
                 self.selection.ledger.add_round(result)
+            if self.mitigation is not None:
+                self.mitigation.restore(result.mitigation)
         for note in self.prepared.data.notes:
             log.info("data: %s", note)
         for observer in self.observers:
@@ -269,10 +273,11 @@ class Experiment:
         fault = None if self.prepared.fault is None else self.prepared.fault.truth
         measures = measure(model, data.server, data.num_classes, fault, self.settings.device, evaluation)
         evaluate_seconds = time.perf_counter() - evaluate_began
-        trace = self._trace(record, evaluation.predicted)
+        trace, mitigated = self._trace(record, evaluation.predicted)
         row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds) | self._privacy_columns(outcome)
         row |= measure_columns(measures)
-        result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, dict(outcome.left_out))
+        left_out = dict(outcome.left_out)
+        result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, left_out, mitigated)
         if self.selection is not None:  # before the next round's clients are drawn
             self.selection.ledger.add_round(result)
         self._wait_for_writing()
@@ -300,15 +305,33 @@ class Experiment:
         counts, seed = self.prepared.data.label_counts, settings.config["seed"]
         return Tracer(settings.provenance, counts, fault, settings.baselines, seed, settings.device)
 
-    def _trace(self, record: RoundRecord, predicted: Tensor) -> RoundTrace:
-        """Trace a round whose global weights the model holds; those without noise, where they are asked for."""
-        if self.tracer is None or record.server_round % self.tracer.provenance.every:
-            return RoundTrace()
-        if self.settings.privacy.trace != "before_noise":
-            return self.tracer.trace(self.model, record, self.prepared.data.server, predicted)
-        record = record.without_noise()
-        self.model.load_state_dict(dict(record.global_weights))
-        return self.tracer.trace(self.model, record, self.prepared.data.server)
+    def _trace(self, record: RoundRecord, predicted: Tensor | None) -> tuple[RoundTrace, tuple[Row, ...]]:
+        """Trace a round whose global weights the model holds; those without noise, where they are asked for.
+
+        Returns:
+            The trace, and what is decided of its mispredictions: rows of mitigation.csv.
+        """
+        tracer, mitigation, server = self.tracer, self.mitigation, self.prepared.data.server
+        if tracer is None or record.server_round % tracer.provenance.every:
+            return RoundTrace(), ()
+        if self.settings.privacy.trace == "before_noise":
+            record, predicted = record.without_noise(), None
+            self.model.load_state_dict(dict(record.global_weights))
+        trace = tracer.trace(self.model, record, server, predicted)
+        if mitigation is None:
+            return trace, ()
+        seen = trace
+        if not tracer.traces_all_mispredictions:
+            seen = tracer.unknowing().trace(self.model, record, server, predicted)
+            trace = dataclasses.replace(trace, provenance_seconds=trace.provenance_seconds + seen.provenance_seconds)
+        return trace, mitigation.add_round(record.server_round, tuple(record.clients), seen.traced, self.num_examples)
+
+    def _mitigation(self) -> Mitigation | None:
+        """Return what acts on traced mispredictions, None where nothing does."""
+        settings = self.settings.mitigation
+        if settings is None:
+            return None
+        return Mitigation(settings, self.participation, max(2, self.settings.config["strategy"]["min_clients"]))
 
     def _stop_if_asked(self) -> None:
         """Stop after the round in hand, once it is on the disk."""
@@ -334,6 +357,7 @@ class Experiment:
             "final": rows[-1],
             "mean": {name: mean_measured([row[name] for row in rows]) for name in rows[-1] if name not in _NO_MEAN},
             "suspects": mean_suspects(self.folder.suspects()),
+            "mitigation": None if self.mitigation is None else summarize_mitigation(self.folder.mitigation(), None),
             "clients_left_out": sum(row["clients_left_out"] for row in rows),
             "classes": list(self.prepared.data.label_names),
             "fault": None if self.prepared.fault is None else self.prepared.fault.describe(),

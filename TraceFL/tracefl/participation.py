@@ -1,4 +1,4 @@
-"""Who takes part in the rounds to come: clients that are left out are never sampled."""
+"""Who takes part in the rounds to come, and how much each weighs: ``without``, and what ``mitigate`` decides."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +13,16 @@ Draw = Callable[[Sequence[str], int, int], Sequence[str]]
 
 @dataclass
 class Participation:
-    """Who takes no part in a run; whoever runs the rounds may change it between two of them.
+    """Who takes no part in a run, or less; whoever runs the rounds may change it between two of them.
 
     Attributes:
         excluded: Ids of the clients that are not sampled.
+        factors: Client id to the factor in (0, 1) of its weight in the average; clients without one weigh what they
+            hold.
     """
 
     excluded: set[str] = field(default_factory=set)
+    factors: dict[str, float] = field(default_factory=dict)
 
     def sample(self, draw: Draw, client_ids: Sequence[str], count: int, seed: int) -> list[str]:
         """Draw a round's clients.

@@ -41,6 +41,7 @@ class RoundResult:
         suspects: Rows of suspects.csv, without mispredictions none.
         client_weights: Client id to p_k of the clients that count.
         left_out: Client id to the reason.
+        mitigation: Rows of mitigation.csv, with ``mitigate=none`` none.
     """
 
     row: Mapping[str, Any]
@@ -48,6 +49,7 @@ class RoundResult:
     suspects: tuple[Mapping[str, Any], ...]
     client_weights: Mapping[str, float]
     left_out: Mapping[str, str]
+    mitigation: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def server_round(self) -> int:
@@ -276,7 +278,8 @@ def _read_result(path: Path) -> RoundResult:
         content = json.loads(path.read_text())
         traced = tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"])
         suspects = tuple(content.get("suspects", ()))  # rounds written before there were any have none
-        return RoundResult(content["row"], traced, suspects, content["client_weights"], content["left_out"])
+        mitigation = tuple(content.get("mitigation", ()))
+        return RoundResult(content["row"], traced, suspects, content["client_weights"], content["left_out"], mitigation)
     except FileNotFoundError as error:
         raise RecordError(f"no round record at {path}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -56,7 +56,7 @@ class FederationPlan:
         trainable: Names of the model's trainable parameters.
         rounds_done: Rounds that earlier sessions have done.
         selection: Draws the clients of ``provenance_selection``, from what ``on_round`` has added to its ledger.
-        participation: Who is never sampled; ``on_round`` may change it.
+        participation: Who is never sampled, and who weighs less; ``on_round`` may change it.
     """
 
     client_ids: Sequence[str]

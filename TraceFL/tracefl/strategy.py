@@ -39,7 +39,7 @@ class RoundOutcome:
 
     Attributes:
         record: Weights of the clients that count, and of the global model before and after.
-        train_loss: Mean of the clients' training losses, weighted by examples, in nats.
+        train_loss: Mean of the clients' training losses, weighted as they are averaged, in nats.
         left_out: Client id to the reason why it does not count: failed, silent, or a reply that cannot be averaged.
         clipping_norm: L2 norm that the clients' updates were clipped to; None without central privacy.
         next_clipping_norm: That of the next round; another where it adapts.
@@ -69,7 +69,7 @@ class Session:
         rounds_done: Rounds that earlier sessions of the run have done: Flower counts those of this session, from 1.
         central: Clips the clients and adds noise to their average; None without central privacy.
         selection: Draws the clients of ``provenance_selection``; None for other strategies.
-        participation: Who is never sampled.
+        participation: Who is never sampled, and who weighs less than its examples.
     """
 
     find_clients: Callable[[], Mapping[str, int]]
@@ -159,6 +159,8 @@ class TracedFedAvg(FedAvg):
                 f"strategy.min_clients is {session.min_clients}; left out: "
                 + "; ".join(f"client {k}: {why}" for k, why in left_out.items())
             )
+        for client_id in counted.keys() & session.participation.factors.keys():
+            _weigh(counted[client_id], session.participation.factors[client_id])
         num_examples = {k: _num_examples(reply) for k, reply in counted.items()}
         total = sum(num_examples.values())
         like = next(iter(weights.values()))
@@ -356,8 +358,14 @@ def _arrays(reply: Message) -> ArrayRecord:
     return reply.content.array_records["arrays"]
 
 
-def _num_examples(reply: Message) -> int:
-    return int(str(reply.content.metric_records["metrics"]["num-examples"]))
+def _num_examples(reply: Message) -> float:
+    """Return what a client counts for in the average: its examples, where nothing has made it lighter."""
+    return float(str(reply.content.metric_records["metrics"]["num-examples"]))
+
+
+def _weigh(reply: Message, factor: float) -> None:
+    """Let a client count in the average for so many times its examples."""
+    reply.content.metric_records["metrics"]["num-examples"] = factor * _num_examples(reply)
 
 
 def error_cause(reason: str | None) -> str:

@@ -71,6 +71,17 @@ class Tracer:
             return self.fault is not None
         return self.provenance.inputs == "mispredicted"
 
+    @property
+    def traces_all_mispredictions(self) -> bool:
+        """Mispredictions are traced, and not only those that a known fault has led to."""
+        inputs = self.provenance.inputs
+        return inputs == "all" or (inputs == "mispredicted" and self.fault is None)
+
+    def unknowing(self) -> "Tracer":
+        """Return what traces mispredictions, all of them, as one must who knows of no fault; nothing is checked."""
+        looks_at = replace(self.provenance, inputs="mispredicted", counterfactual=False)
+        return replace(self, provenance=looks_at, fault=None, baselines=())
+
     def trace(
         self, model: nn.Module, record: RoundRecord, server: Examples, predicted: Tensor | None = None
     ) -> RoundTrace:

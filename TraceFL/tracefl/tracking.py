@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: config.yaml, rounds.csv, provenance.csv, suspects.csv, results.json."""
+"""What a run leaves in its folder: config.yaml, results.json, rounds.csv and tables of what it found and did."""
 
 import csv
 import io
@@ -17,6 +17,7 @@ from yaml import YAMLError
 from tracefl.claim import CLAIM, Claim, refuse_if_claimed
 from tracefl.config import CIRCUMSTANCES, Settings, fingerprint
 from tracefl.errors import RecordError, one_line
+from tracefl.mitigation import MITIGATION_COLUMNS
 from tracefl.provenance import RoundRecord, TracedInput
 from tracefl.round_files import cannot_write
 from tracefl.rounds import KEEPS, RoundResult, RoundStore
@@ -178,6 +179,8 @@ class RunFolder:
             append_atomically(self.path / "provenance.csv", *_csv_parts(PROVENANCE_COLUMNS, rows))
             if result.suspects:
                 append_atomically(self.path / "suspects.csv", *_csv_parts(SUSPECT_COLUMNS, result.suspects))
+            if result.mitigation:
+                append_atomically(self.path / "mitigation.csv", *_csv_parts(MITIGATION_COLUMNS, result.mitigation))
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -202,15 +205,23 @@ class RunFolder:
         """Return the rows of suspects.csv of the recorded rounds."""
         return [row for result in self.rounds.results() for row in result.suspects]
 
+    def mitigation(self) -> list[Mapping[str, Any]]:
+        """Return the rows of mitigation.csv of the recorded rounds."""
+        return [row for result in self.rounds.results() for row in result.mitigation]
+
     def _write_tables(self) -> None:
         """Write the tables of the recorded rounds anew."""
         rows = (row for r in self.rounds.results() for row in provenance_rows(r.server_round, r.traced))
         write_atomically(self.path / "rounds.csv", to_csv(ROUND_COLUMNS, self.rows()))
         write_atomically(self.path / "provenance.csv", to_csv(PROVENANCE_COLUMNS, rows))
-        if suspects := self.suspects():
-            write_atomically(self.path / "suspects.csv", to_csv(SUSPECT_COLUMNS, suspects))
-        else:
-            (self.path / "suspects.csv").unlink(missing_ok=True)
+        for name, columns, found in (
+            ("suspects.csv", SUSPECT_COLUMNS, self.suspects()),
+            ("mitigation.csv", MITIGATION_COLUMNS, self.mitigation()),
+        ):
+            if found:
+                write_atomically(self.path / name, to_csv(columns, found))
+            else:
+                (self.path / name).unlink(missing_ok=True)
 
     def _warn_if_less_is_kept(self) -> None:
         """Say that rounds which the run has kept until now will go."""
