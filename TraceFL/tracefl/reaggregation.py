@@ -7,8 +7,9 @@ move them:
     V_n = V_{n-1} + sum_{k not in S} q_k (W_k,n - W_{n-1}),    q_k = p_k / sum_{j not in S} p_j
 
 In round N, or where no round before has had a client of S, that is the exact average of the others. Later it is an
-estimate: the updates are those that the others made from W_{n-1}, and they did not train again from V_{n-1}. A round of
-nobody else leaves V as it is. Needs torch alone.
+estimate: the updates are those that the others made from W_{n-1}, and they did not train again from V_{n-1}. Buffers
+are no sums of updates: BatchNorm's statistics are measured anew in each round, so V_n has the others' average of them.
+A round of nobody else leaves V as it is. Needs torch alone.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -47,17 +48,19 @@ class ReaggregatedRound:
     average_error: float | None
 
 
-def reaggregate(records: Iterable[RoundRecord], without: Collection[str]) -> Iterator[ReaggregatedRound]:
+def reaggregate(
+    records: Iterable[RoundRecord], without: Collection[str], buffers: Collection[str] = ()
+) -> Iterator[ReaggregatedRound]:
     """Replay rounds without some clients.
 
-    Floating-point weights and buffers are replayed, in float64; integer buffers, which count batches, stay the run's.
-    A running variance is at least 0: it stays where the others' updates would take it below. Where privacy added noise
-    to the average, V_n gets the same noise: it is no client's. The clients' weights are asked for one at a time, and
-    only in rounds that a client of ``without`` took part in: the others' updates are else W_n - W_{n-1}.
+    In float64. Integer buffers, which count batches, stay the run's. Where privacy added noise to the average, V_n gets
+    the same noise: it is no client's. The clients' weights are asked for one at a time, and only in rounds that a
+    client of ``without`` took part in: elsewhere the mean update is W_n - W_{n-1}.
 
     Args:
         records: Rounds one after another, each starting from the global weights of the one before.
         without: Ids of the clients in S.
+        buffers: Names of the model's buffers; all others are weights.
 
     Yields:
         Each round. Its weights are the caller's.
@@ -67,26 +70,24 @@ def reaggregate(records: Iterable[RoundRecord], without: Collection[str]) -> Ite
         kept = tuple(k for k in record.client_weights if k not in without)
         left_out = tuple(k for k in record.client_weights if k in without)
         is_exact, error = replayed is None and bool(kept), None
-        if left_out:
-            replayed = _in_float64(record.previous_global) if replayed is None else replayed
-            error = _add_updates(replayed, record, kept)
-        elif replayed is not None:
-            for name, total in replayed.items():
-                _add_difference(total, record.global_weights[name], record.previous_global[name])
-        if replayed is None:
-            weights = {name: tensor.clone() for name, tensor in record.global_weights.items()}
-        else:
-            for name, total in replayed.items():
-                if name.endswith("running_var"):
-                    total.clamp_(min=0)
-            weights = {
-                name: replayed[name].to(tensor) if name in replayed else tensor.clone()
-                for name, tensor in record.global_weights.items()
-            }
+        if left_out and replayed is None:
+            replayed = _in_float64(record.previous_global)
+        if replayed is not None:
+            for name in (name for name in replayed if name in buffers and kept):
+                replayed[name].copy_(record.previous_global[name])
+            if left_out:
+                error = _add_updates(replayed, record, kept)
+            else:
+                for name, total in replayed.items():
+                    _add_difference(total, record.global_weights[name], record.previous_global[name])
+        weights = {
+            name: tensor.clone() if replayed is None or name not in replayed else replayed[name].to(tensor)
+            for name, tensor in record.global_weights.items()
+        }
         yield ReaggregatedRound(record, weights, kept, left_out, is_exact, replayed is None, error)
 
 
-def _add_updates(replayed: Mapping[str, Tensor], record: RoundRecord, kept: Collection[str]) -> float:
+def _add_updates(replayed: Weights, record: RoundRecord, kept: Collection[str]) -> float:
     """Add the kept clients' mean update, and the round's noise; returns ``average_error``."""
     others, removed = ({name: torch.zeros_like(total) for name, total in replayed.items()} for _ in range(2))
     for client_id, p in record.client_weights.items():

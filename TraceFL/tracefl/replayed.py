@@ -112,7 +112,8 @@ def _reaggregated(run: StoredRun, store: RoundStore, request: Request, notes: li
     server, fault, classes = run.server, run.fault, len(run.label_names)
     rounds = []
     numbers = range(request.from_round, store.last_round + 1)
-    for again in reaggregate((store.read(number) for number in numbers), request.without):
+    buffers = {name for name, _ in model.named_buffers()}
+    for again in reaggregate((store.read(number) for number in numbers), request.without, buffers):
         model.load_state_dict(dict(again.record.global_weights))
         before = after = measure(model, server, classes, fault, run.device)
         if not again.is_unchanged:
