@@ -59,7 +59,7 @@ def test_a_backdoor_is_measured_with_its_trigger():
     server = Examples({"pixels": pixels}, labels, torch.arange(4), (0.0,), (1.0,))
     model = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
     model.load_state_dict({"1.weight": torch.eye(3), "1.bias": torch.tensor([0.1, 0.0, 0.0])})
-    # With the trigger pixel 2 is 1. Examples 0 and 1 give their own class 200 / 255 + 0.1 = 0.88 and 0.78: they follow it.
+    # With the trigger pixel 2 is 1. Examples 0 and 1 give their own class 200 / 255 + 0.1 = 0.88 and 0.78: both follow.
     # Example 3 gives class 0 1.1, and does not. Without the trigger all are right.
     assert measure(model, server, 3, BACKDOOR) == Measures(1.0, 2 / 3, (1.0, 1.0, 1.0))
     assert measure(model, server, 3) == Measures(1.0, None, (1.0, 1.0, 1.0))

@@ -51,7 +51,7 @@ def made_rounds(participants, seed=0):
     return records
 
 
-def slow_replay(records, without):
+def slow_replay(records, without, carry):
     """The definition, one number at a time."""
     replayed, found = None, []
     for record in records:
@@ -69,7 +69,7 @@ def slow_replay(records, without):
                 elif name in BUFFERS:
                     replayed[name] = mean[name]
                 else:
-                    replayed[name] = replayed[name].double() + mean[name] - previous.double()
+                    replayed[name] = mean[name] + carry * (replayed[name].double() - previous.double())
         found.append({name: tensor.to(record.global_weights[name]) for name, tensor in replayed.items()})
     return found
 
@@ -80,10 +80,11 @@ SOME = ["02", "01", "12", "2", "1", "02"]
 
 @pytest.mark.parametrize("participants", [ALL, SOME])
 @pytest.mark.parametrize("without", [("1",), ("0", "2"), ("0",)])
-def test_the_definition(participants, without):
+@pytest.mark.parametrize("carry", [0.0, 0.3, 1.0])
+def test_the_definition(participants, without, carry):
     records = made_rounds(participants)
-    expected = slow_replay(records, without)
-    found = list(reaggregate(records, without, BUFFERS))
+    expected = slow_replay(records, without, carry)
+    found = list(reaggregate(records, without, BUFFERS, carry))
     assert [r.record.server_round for r in found] == list(range(1, len(records) + 1))
     for replayed, weights, record in zip(found, expected, records, strict=True):
         assert replayed.kept == tuple(k for k in record.clients if k not in without)
@@ -102,6 +103,16 @@ def test_without_nobody_the_run_itself(participants):
         assert replayed.is_exact
         assert replayed.is_unchanged
         assert all(torch.equal(replayed.weights[name], tensor) for name, tensor in record.global_weights.items())
+
+
+@pytest.mark.parametrize("without", [("1",), ("0", "2")])
+def test_without_any_carry_each_round_is_the_exact_removal(without):
+    records = made_rounds(ALL)
+    for replayed, record in zip(reaggregate(records, without, BUFFERS, carry=0.0), records, strict=True):
+        kept = {k: record.clients[k] for k in replayed.kept}
+        total = sum(P[k] for k in kept)
+        for name, tensor in average(kept, {k: P[k] / total for k in kept}).items():
+            assert_close(replayed.weights[name], tensor, rtol=0, atol=2e-7)
 
 
 def test_a_client_that_is_the_average_of_the_others_changes_nothing():
@@ -144,7 +155,10 @@ def test_numbers_by_hand():
         record(3, 4.25, {"2": 5.0}, {"2": 1.0}, 5.0),
         record(4, 5.0, {"0": 5.5}, {"0": 1.0}, 5.5),
     ]
-    found = list(reaggregate(records, {"2"}))
+    halved = [float(r.weights["w"]) for r in reaggregate(records, {"2"}, carry=0.5)]
+    # Round 2: 3.5 + (4/3 - 2.5) / 2 = 35/12. Round 4: 5.5 + (35/12 - 5) / 2 = 107/24.
+    assert halved == pytest.approx([4 / 3, 35 / 12, 35 / 12, 107 / 24])
+    found = list(reaggregate(records, {"2"}, carry=1.0))
     assert [float(r.weights["w"]) for r in found] == pytest.approx([4 / 3, 7 / 3, 7 / 3, 17 / 6])
     assert [r.kept for r in found] == [("0", "1"), ("0",), (), ("0",)]
     assert [r.is_exact for r in found] == [True, False, False, False]
@@ -165,8 +179,9 @@ def test_noise_of_privacy_is_no_clients():
         )
         noisy.append(RoundRecord(record.server_round, clients, P, start, after, before))
         plain.append(noise)
-    without_noise = list(reaggregate(made_rounds(ALL), ("1",), BUFFERS))
-    for number, (replayed, quiet) in enumerate(zip(reaggregate(noisy, ("1",), BUFFERS), without_noise, strict=True), 1):
+    without_noise = list(reaggregate(made_rounds(ALL), ("1",), BUFFERS, carry=1.0))
+    found = reaggregate(noisy, ("1",), BUFFERS, carry=1.0)
+    for number, (replayed, quiet) in enumerate(zip(found, without_noise, strict=True), 1):
         for name, tensor in quiet.weights.items():
             added = 0.0 if name in BUFFERS else 0.05 * number
             assert_close(replayed.weights[name], tensor + added if added else tensor, rtol=0, atol=1e-5)

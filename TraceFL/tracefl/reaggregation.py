@@ -1,15 +1,16 @@
 """Stored rounds averaged again without some of their clients: what a run may have been without them, at once.
 
 In round n of the run, the clients k start from W_{n-1} and send W_k,n, and the server deploys W_n = sum_k p_k W_k,n.
-Without the clients in S, from round N on, the replayed weights V start from V_{N-1} = W_{N-1}, and the others' updates
-move them:
+Without the clients in S, from round N on, the replayed weights V start from V_{N-1} = W_{N-1}, and
 
-    V_n = V_{n-1} + sum_{k not in S} q_k (W_k,n - W_{n-1}),    q_k = p_k / sum_{j not in S} p_j
+    V_n = sum_{k not in S} q_k W_k,n + carry (V_{n-1} - W_{n-1}),    q_k = p_k / sum_{j not in S} p_j
 
 In round N, or where no round before has had a client of S, that is the exact average of the others. Later it is an
-estimate: the updates are those that the others made from W_{n-1}, and they did not train again from V_{n-1}. Buffers
-are no sums of updates: BatchNorm's statistics are measured anew in each round, so V_n has the others' average of them.
-A round of nobody else leaves V as it is. Needs torch alone.
+estimate, as the others did not train again from V_{n-1}: ``carry``, 0 to 1, says how much of the difference between the
+two starts is taken to outlive a round of their training. With 1 the others' updates W_k,n - W_{n-1} are added up as
+they are: what they did against a client of S is then done against nobody, round after round. With 0 each round is
+averaged without S by itself, from a start that S had its part in. Buffers are carried with 0: BatchNorm's statistics
+are measured anew in each round. A round of nobody else leaves V as it is. Needs torch alone.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -22,6 +23,9 @@ from tracefl.provenance import RoundRecord
 from tracefl.provenance.counterfactual import blocks
 
 Weights = Mapping[str, Tensor]
+
+CARRY = 0.5
+"""What came nearest to runs that were trained again, see docs/replay.md."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +53,19 @@ class ReaggregatedRound:
 
 
 def reaggregate(
-    records: Iterable[RoundRecord], without: Collection[str], buffers: Collection[str] = ()
+    records: Iterable[RoundRecord], without: Collection[str], buffers: Collection[str] = (), carry: float = CARRY
 ) -> Iterator[ReaggregatedRound]:
     """Replay rounds without some clients.
 
     In float64. Integer buffers, which count batches, stay the run's. Where privacy added noise to the average, V_n gets
     the same noise: it is no client's. The clients' weights are asked for one at a time, and only in rounds that a
-    client of ``without`` took part in: elsewhere the mean update is W_n - W_{n-1}.
+    client of ``without`` took part in: elsewhere the others' average is W_n.
 
     Args:
         records: Rounds one after another, each starting from the global weights of the one before.
         without: Ids of the clients in S.
         buffers: Names of the model's buffers; all others are weights.
+        carry: In [0, 1], see above.
 
     Yields:
         Each round. Its weights are the caller's.
@@ -73,8 +78,10 @@ def reaggregate(
         if left_out and replayed is None:
             replayed = _in_float64(record.previous_global)
         if replayed is not None:
-            for name in (name for name in replayed if name in buffers and kept):
-                replayed[name].copy_(record.previous_global[name])
+            if kept:
+                for name, total in replayed.items():
+                    start = record.previous_global[name]
+                    total.sub_(start).mul_(0.0 if name in buffers else carry).add_(start)
             if left_out:
                 error = _add_updates(replayed, record, kept)
             else:

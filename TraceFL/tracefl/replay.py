@@ -2,7 +2,8 @@
 
 From round N on, as if clients 3 and 7 had not been there. With ``how=reaggregate`` the stored updates of the others are
 averaged again, at once: exact in the first round that the clients are missing from, an estimate from then on, as the
-others did not train again from the weights that they would have been given. With ``how=train`` the run is made again,
+others did not train again from the weights that they would have been given; carry=0 to 1 is how much of the difference
+is taken to outlive a round of their training. With ``how=train`` the run is made again,
 in a folder beside it, RUN_FOLDER-without-3-7-from-N. Without ``how``, the former where the run kept the weights of
 rounds N to the last (store=all), else the latter.
 
@@ -20,13 +21,17 @@ from pathlib import Path
 
 from tracefl.cli import run_tool
 from tracefl.errors import ConfigError, RecordError
+from tracefl.reaggregation import CARRY
 from tracefl.replayed import Request, replay
 from tracefl.report.replay import HOWS, REPLAY_COLUMNS, as_json, replay_rows, show
 from tracefl.report.terminal import TerminalConsole
 from tracefl.text_files import write_atomically
 from tracefl.tracking import to_csv
 
-USAGE = "python -m tracefl.replay RUN_FOLDER from=N without=3,7 [how=reaggregate|train] [csv=FILE] [png=FILE] [--json]"
+USAGE = (
+    "python -m tracefl.replay RUN_FOLDER from=N without=3,7 [how=reaggregate|train] [carry=0.5] [csv=FILE] "
+    "[png=FILE] [--json]"
+)
 _JSON = "--json"
 _FILES = ("csv", "png")
 
@@ -61,7 +66,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Request, dict[str, Path]]
     """Return what is asked for and the files to write."""
     folder, *options = [a for a in arguments if a != _JSON] or [""]
     given = {key: value for key, _, value in (option.partition("=") for option in options)}
-    unknown = [o for o in options if o.partition("=")[0] not in ("from", "without", "how", *_FILES)]
+    unknown = [o for o in options if o.partition("=")[0] not in ("from", "without", "how", "carry", *_FILES)]
     if unknown:
         raise ConfigError(f"unknown argument {unknown[0]!r}; usage: {USAGE}")
     lacking = [key for key in ("from", "without") if not given.get(key)]
@@ -75,9 +80,19 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Request, dict[str, Path]]
         raise ConfigError(f"how must be one of {', '.join(HOWS)}, got {given['how']!r}")
     if not given["from"].isdecimal() or not int(given["from"]):
         raise ConfigError(f"from must be a round, a whole number from 1, got {given['from']!r}")
-    request = Request(root, int(given["from"]), _read_clients(given["without"]), how)
+    request = Request(root, int(given["from"]), _read_clients(given["without"]), how, _read_carry(given.get("carry")))
     files = {kind: Path(given.get(kind) or root / f"replay-{request.name}.{kind}").expanduser() for kind in _FILES}
     return request, files
+
+
+def _read_carry(given: str | None) -> float:
+    try:
+        carry = CARRY if given is None else float(given)
+    except ValueError:
+        carry = -1.0
+    if not 0 <= carry <= 1:
+        raise ConfigError(f"carry must be a number in [0, 1], got {given!r}")
+    return carry
 
 
 def _read_clients(given: str) -> tuple[str, ...]:

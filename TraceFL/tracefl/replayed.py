@@ -8,7 +8,7 @@ from pathlib import Path
 from tracefl.errors import ConfigError, RecordError
 from tracefl.measures import Measures, measure, read_measures
 from tracefl.models import ModelSpec, build_model
-from tracefl.reaggregation import ReaggregatedRound, reaggregate
+from tracefl.reaggregation import CARRY, ReaggregatedRound, reaggregate
 from tracefl.report.faults import describe_fault
 from tracefl.report.replay import How, Replay, ReplayedRound
 from tracefl.report.terminal import percent
@@ -28,12 +28,14 @@ class Request:
         from_round: The first round without the clients.
         without: Their ids, ascending, one or more.
         how: None for averaging again where all that it takes is stored, else training.
+        carry: Of averaging again, see ``tracefl.reaggregation``.
     """
 
     folder: Path
     from_round: int
     without: tuple[str, ...]
     how: How | None = None
+    carry: float = CARRY
 
     @property
     def name(self) -> str:
@@ -113,7 +115,7 @@ def _reaggregated(run: StoredRun, store: RoundStore, request: Request, notes: li
     rounds = []
     numbers = range(request.from_round, store.last_round + 1)
     buffers = {name for name, _ in model.named_buffers()}
-    for again in reaggregate((store.read(number) for number in numbers), request.without, buffers):
+    for again in reaggregate((store.read(number) for number in numbers), request.without, buffers, request.carry):
         model.load_state_dict(dict(again.record.global_weights))
         before = after = measure(model, server, classes, fault, run.device)
         if not again.is_unchanged:
@@ -125,8 +127,8 @@ def _reaggregated(run: StoredRun, store: RoundStore, request: Request, notes: li
     first = next((r.server_round for r in rounds if not r.is_exact), None)
     if first is not None:
         notes.append(
-            f"an estimate from round {first} on: the others' updates are those of the run, and they did not train "
-            "again; how=train has them train"
+            f"an estimate from round {first} on, carry={request.carry:g}: the others did not train again; how=train "
+            "has them train"
         )
     return _made(run, request, "reaggregate", rounds, notes)
 
