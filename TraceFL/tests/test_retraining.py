@@ -97,7 +97,8 @@ def test_it_is_the_run_without_the_client_to_the_bit(monkeypatch, capfd, copied,
     written = (folder / "results.json").stat().st_mtime_ns
     status, out, _ = call(monkeypatch, capfd, copied, f"from={first}", "without=1", "how=train")
     assert status == 0
-    assert "trained again" in out
+    assert "run without client 1 from round" in out
+    assert f"{folder} was there already" in out
     assert (folder / "results.json").stat().st_mtime_ns == written
 
 

@@ -68,6 +68,11 @@ def replay(request: Request) -> Replay:
             f"{request.folder} has no weights of round {missing[0]}, and how=reaggregate needs those of rounds "
             f"{request.from_round} to {max(results)}; run with store=all, or give how=train"
         )
+    if _participants(results) <= set(request.without):
+        raise ConfigError(
+            f"without={','.join(request.without)} names every client that took part from round {request.from_round} "
+            "on, and nobody is left; name fewer"
+        )
     return _reaggregated(run, store, request, notes)
 
 
@@ -85,11 +90,6 @@ def _results(run: StoredRun, store: RoundStore, request: Request) -> dict[int, R
     gone = [number for number in range(request.from_round, last + 1) if number not in results]
     if gone:
         raise RecordError(f"round {gone[0]} is missing in {request.folder}; give a later round as from")
-    if _participants(results) <= set(request.without):
-        raise ConfigError(
-            f"without={','.join(request.without)} names every client that took part from round {request.from_round} "
-            "on, and nobody is left; name fewer"
-        )
     return results
 
 

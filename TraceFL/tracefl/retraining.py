@@ -18,6 +18,7 @@ from tracefl.round_files import CHECKSUMS, check_file, sync
 from tracefl.rounds import RoundStore
 from tracefl.runner import run_settings
 from tracefl.stored import StoredRun
+from tracefl.tracking import RunFolder
 
 
 def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) -> tuple[Path, str | None]:
@@ -37,6 +38,8 @@ def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) 
     """
     settings = _settings(run, name, from_round, without)
     folder = settings.folder
+    if RunFolder(folder, settings).is_complete:
+        return folder, f"{folder} was there already"
     is_new = not folder.exists()
     note = _take_over(run, settings, from_round) if is_new and from_round > 1 else None
     try:
