@@ -83,7 +83,7 @@ def test_the_numbers(monkeypatch, capsys, made, run, first, without, carry):
     assert (status, err) == (0, "")
     found = json.loads(out)
     records, named = made[1][first - 1 :], without.split(",")
-    expected = slow_weights(records, named, 0.5 if carry is None else carry)
+    expected = slow_weights(records, named, 0.25 if carry is None else carry)
     assert (found["how"], found["from"], found["without"]) == ("reaggregate", first, named)
     assert [r["round"] for r in found["rounds"]] == list(range(first, 5))
     for said, record, weights in zip(found["rounds"], records, expected, strict=True):
@@ -107,7 +107,7 @@ def test_the_table_and_the_csv(monkeypatch, capsys, run, tmp_path):
     status, out, err = call(monkeypatch, capsys, run, "from=1", "without=2", *files)
     assert (status, err) == (0, "")
     assert "run without client 2 from round 1, averaged again" in out
-    assert "an estimate from round 2 on, carry=0.5" in out
+    assert "an estimate from round 2 on, carry=0.25" in out
     lines = [line.split() for line in out.splitlines() if line.split() and line.split()[0].isdigit()]
     rounds, classes = lines[:4], lines[4:]
 
@@ -159,7 +159,7 @@ def test_a_backdoor_is_measured_with_its_trigger(monkeypatch, capsys, tmp_path):
     run, records = make_replayed_run(tmp_path, rounds=("023", "23"), fault=backdoor)
     _, out, _ = call(monkeypatch, capsys, run, "from=1", "without=2", "--json")
     for said, record, weights in zip(
-        json.loads(out)["rounds"], records, slow_weights(records, ["2"], 0.5), strict=True
+        json.loads(out)["rounds"], records, slow_weights(records, ["2"], 0.25), strict=True
     ):
         assert said["with"] == slow_numbers(run, record.global_weights, backdoor)
         assert said["without"] == slow_numbers(run, weights, backdoor)

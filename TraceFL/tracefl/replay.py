@@ -29,7 +29,7 @@ from tracefl.text_files import write_atomically
 from tracefl.tracking import to_csv
 
 USAGE = (
-    "python -m tracefl.replay RUN_FOLDER from=N without=3,7 [how=reaggregate|train] [carry=0.5] [csv=FILE] "
+    "python -m tracefl.replay RUN_FOLDER from=N without=3,7 [how=reaggregate|train] [carry=0.25] [csv=FILE] "
     "[png=FILE] [--json]"
 )
 _JSON = "--json"

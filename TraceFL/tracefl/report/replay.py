@@ -79,6 +79,11 @@ class Replay:
         return f"clients {', '.join(others)} and {last}" if others else f"client {last}"
 
     @property
+    def how_words(self) -> str:
+        """Return how the rounds were had, in words."""
+        return "averaged again" if self.how == "reaggregate" else "trained again"
+
+    @property
     def has_attack(self) -> bool:
         """Attack success was measured."""
         return any(r.before.attack_success is not None or r.after.attack_success is not None for r in self.rounds)
@@ -144,8 +149,7 @@ def as_json(replay: Replay) -> dict[str, Any]:
 
 def show(console: Console, replay: Replay, written: Sequence[str]) -> None:
     """Print the rounds, the classes after the last of them, and what a reader has to know."""
-    how = "averaged again" if replay.how == "reaggregate" else "trained again"
-    say(console, f"{replay.name} without {replay.clients_words} from round {replay.from_round}, {how}")
+    say(console, f"{replay.name} without {replay.clients_words} from round {replay.from_round}, {replay.how_words}")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     attack = ("attack success\nwith", "\nwithout") if replay.has_attack else ()
     for heading in ("round", "clients", "left\nout", "global accuracy\nwith", "\nwithout", *attack):
@@ -157,27 +161,28 @@ def show(console: Console, replay: Replay, written: Sequence[str]) -> None:
             *(percent(r.before.accuracy), percent(r.after.accuracy), *success),
         )
     console.print(table)
-    console.print(_class_table(replay))
+    _show_classes(console, replay)
     for line in replay.notes:
         say(console, line)
-    say(console, f"each class in each round: {', '.join(written)}")
+    say(console, f"written: {', '.join(written)}")
 
 
-def _class_table(replay: Replay) -> Table:
-    """Return the classes after the last round; of many those whose accuracy changes most."""
+def _show_classes(console: Console, replay: Replay) -> None:
+    """Print the classes after the last round; of many those whose accuracy changes most."""
     last = replay.rounds[-1]
     rows = list(enumerate(by_class(replay, last)))
     rows.sort(key=lambda row: -_change(row[1]))
     title = f"accuracy of each class after round {last.server_round}"
     if len(rows) > CLASSES_SHOWN:
         title += f", the {CLASSES_SHOWN} of {len(rows)} that change most"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    say(console, title)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     names = short_names(replay.label_names)
     for heading in ("class", "with", "without"):
         table.add_column(heading, justify="left" if heading == "class" else "right", no_wrap=True)
     for number, (before, after) in sorted(rows[:CLASSES_SHOWN]):
         table.add_row(class_words(number, names), percent(before), percent(after))
-    return table
+    console.print(table)
 
 
 def _change(accuracies: tuple[float | None, float | None]) -> float:

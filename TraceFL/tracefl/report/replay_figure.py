@@ -40,8 +40,8 @@ def draw_replay(replay: Replay, path: Path) -> list[Path]:
         _draw_classes(axes["classes"], replay)
         handles, labels = axes["accuracy"].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=2)
-        how = "averaged again: an estimate" if replay.how == "reaggregate" else "trained again"
-        figure.supxlabel(f"from round {replay.from_round}, {how}", color=GREY)
+        estimate = "" if all(r.is_exact for r in replay.rounds) else ": an estimate"
+        figure.supxlabel(f"from round {replay.from_round}, {replay.how_words}{estimate}", color=GREY)
         return save_figure(figure, path)
 
 
