@@ -224,6 +224,7 @@ def damage(run):
         (None, ["from=1", "without=2", "carry=2"], "carry must be a number in [0, 1], got '2'"),
         (None, ["from=1", "without=2", "carry=nan"], "carry must be a number in [0, 1], got 'nan'"),
         (None, ["from=1", "without=2", "round=1"], "unknown argument 'round=1'"),
+        (None, ["from=1", "without=2", "csv=no/a.csv"], "csv='no/a.csv' is no file in a folder that exists"),
         (None, ["from=1", "without=2", "png=a.txt"], "png='a.txt': give a file that ends in .png"),
         (damage, ["from=1", "without=2"], "client-3.safetensors is damaged"),
         (lambda run: (run / "config.yaml").unlink(), ["from=1", "without=2"], "is no run's folder: it has no config"),

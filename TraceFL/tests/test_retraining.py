@@ -38,6 +38,7 @@ def copied(flipped, tmp_path):
 
 
 def call(monkeypatch, capfd, *arguments):
+    capfd.readouterr()  # what the run before said
     return call_main(monkeypatch, capfd, main, "replay", *arguments)
 
 

@@ -50,12 +50,15 @@ def _main(arguments: Sequence[str]) -> None:
     from tracefl.report.explanation_figure import check_figure_path  # matplotlib, only where it is needed
     from tracefl.report.replay_figure import draw_replay
 
-    request, files = _read_arguments(arguments)
-    check_figure_path(files["png"])
+    request, given = _read_arguments(arguments)
+    if "png" in given:
+        check_figure_path(given["png"])
     with redirect_stdout(sys.stderr) if _JSON in arguments else nullcontext():  # a run that trains says its rounds
         found = replay(request)
-    written = [str(file) for file in (files["csv"], *draw_replay(found, files["png"].with_suffix("")))]
-    write_atomically(files["csv"], to_csv(REPLAY_COLUMNS, replay_rows(found)))
+    name = f"replay-{request.name}{'-trained' if found.how == 'train' else ''}"
+    csv, png = (given.get(kind, request.folder / f"{name}.{kind}") for kind in _FILES)
+    write_atomically(csv, to_csv(REPLAY_COLUMNS, replay_rows(found)))
+    written = [str(file) for file in (csv, *draw_replay(found, png.with_suffix("")))]
     if _JSON in arguments:
         sys.stdout.write(json.dumps({"run": str(request.folder), **as_json(found), "files": written}) + "\n")
     else:
@@ -63,7 +66,7 @@ def _main(arguments: Sequence[str]) -> None:
 
 
 def _read_arguments(arguments: Sequence[str]) -> tuple[Request, dict[str, Path]]:
-    """Return what is asked for and the files to write."""
+    """Return what is asked for, and the files to write that are named."""
     folder, *options = [a for a in arguments if a != _JSON] or [""]
     given = {key: value for key, _, value in (option.partition("=") for option in options)}
     unknown = [o for o in options if o.partition("=")[0] not in ("from", "without", "how", "carry", *_FILES)]
@@ -81,7 +84,9 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Request, dict[str, Path]]
     if not given["from"].isdecimal() or not int(given["from"]):
         raise ConfigError(f"from must be a round, a whole number from 1, got {given['from']!r}")
     request = Request(root, int(given["from"]), _read_clients(given["without"]), how, _read_carry(given.get("carry")))
-    files = {kind: Path(given.get(kind) or root / f"replay-{request.name}.{kind}").expanduser() for kind in _FILES}
+    files = {kind: Path(given[kind]).expanduser() for kind in _FILES if given.get(kind)}
+    if "csv" in files and (files["csv"].is_dir() or not files["csv"].parent.is_dir()):
+        raise ConfigError(f"csv={given['csv']!r} is no file in a folder that exists; give a file such as replay.csv")
     return request, files
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from tracefl.claim import is_claimed
 from tracefl.composing import compose_config
 from tracefl.config import Settings, read_settings
 from tracefl.errors import ConfigError, RecordError, RunStopped, TraceFLError
@@ -47,7 +48,8 @@ def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) 
     except RunStopped as error:
         raise RunStopped(f"{str(error).partition(';')[0]}; the same command goes on") from error
     except TraceFLError:
-        if is_new and folder.exists() and not (folder / "run.log").exists():  # refused before it began
+        refused = is_new and folder.exists() and not (folder / "run.log").exists()  # before it began
+        if refused and not is_claimed(folder):
             shutil.rmtree(folder)
         raise
     return folder, note
