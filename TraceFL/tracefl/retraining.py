@@ -62,11 +62,12 @@ def _settings(run: StoredRun, name: str, from_round: int, without: Sequence[str]
             f"{run.folder} is a deployment's run, whose clients' data are not here; how=reaggregate needs none, but a "
             "run with store=all"
         )
-    folder, before = run.folder.resolve(), run.config.get("without", [])
-    if before and run.config["without_from"] != from_round:
+    folder = run.folder.resolve()
+    before, since = run.config.get("without", []), run.config.get("without_from", 1)
+    if before and since != from_round:
         raise ConfigError(
-            f"{run.folder} is itself without clients {before} from round {run.config['without_from']} on, and a run "
-            f"leaves all out from one round on; give from={run.config['without_from']}, or replay the whole run"
+            f"{run.folder} is itself without clients {before} from round {since} on, and a run leaves all out from one "
+            f"round on; give from={since}, or how=reaggregate"
         )
     cfg = compose_config([])
     OmegaConf.set_struct(cfg, False)
