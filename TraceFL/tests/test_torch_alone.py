@@ -11,7 +11,10 @@ ABSENT = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("module", ["tracefl.provenance", "tracefl.training", "tracefl.faults"])
+@pytest.mark.parametrize(
+    "module",
+    ["tracefl.provenance", "tracefl.training", "tracefl.faults", "tracefl.reaggregation", "tracefl.measures"],
+)
 def test_imports_torch_alone(module):
     code = f"""
 import sys

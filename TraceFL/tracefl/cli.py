@@ -29,6 +29,8 @@ _HEAD = """TraceFL: train a federation and trace its predictions to the clients 
 def run_tool(document: str | None, usage: str, run: Callable[[list[str]], None]) -> None:
     """Be a small command: help without arguments or when asked, bad input in one line and exit status 2.
 
+    What else stops it is said in one line too, with the error's own status.
+
     Args:
         document: The module's docstring.
         usage: One line.
@@ -42,7 +44,7 @@ def run_tool(document: str | None, usage: str, run: Callable[[list[str]], None])
         run(arguments)
     except (TraceFLError, OSError) as error:
         sys.stderr.write(f"tracefl: {one_line(error)}\n")
-        sys.exit(2)
+        sys.exit(getattr(error, "exit_status", 2))
 
 
 def help_text() -> str:

@@ -19,7 +19,7 @@ from tracefl.faults import FaultSettings, fault_words, read_fault
 from tracefl.mitigation.settings import MitigationSettings, check_mitigation, read_mitigation
 from tracefl.models import ModelSettings, find_model
 from tracefl.models.weights import check_exists
-from tracefl.participation import check_without
+from tracefl.participation import check_without, check_without_from
 from tracefl.privacy import PrivacySettings
 from tracefl.privacy.settings import read_privacy
 from tracefl.provenance import Method
@@ -259,6 +259,7 @@ def _check_combinations(
             f"clients_per_round={config['clients_per_round']}; lower it"
         )
     check_without(config)
+    check_without_from(config)
     if model.kind != dataset.kind:
         raise ConfigError(
             f"model={model.name} takes {model.kind}s and dataset={dataset.name} holds {dataset.kind}s; "

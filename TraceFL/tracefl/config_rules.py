@@ -136,6 +136,7 @@ RULES: dict[str, Rule] = {
     "num_clients": _whole(1),
     "clients_per_round": _whole(1),
     "without": _WITHOUT,
+    "without_from": _whole(1),
     "num_rounds": _whole(1),
     "dirichlet_alpha": _ABOVE_0,
     "batch_size": _whole(1),

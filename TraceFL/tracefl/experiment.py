@@ -16,6 +16,7 @@ from tracefl.config import Settings
 from tracefl.datasets import save_examples
 from tracefl.environment import describe_environment, peak_memory
 from tracefl.errors import RunStopped
+from tracefl.measures import measure, measure_columns
 from tracefl.mitigation.decision import Mitigation
 from tracefl.mitigation.evidence import mitigate_round
 from tracefl.mitigation.summary import mitigation_words, summarize_mitigation
@@ -45,7 +46,7 @@ from tracefl.training import Evaluation, evaluate
 
 log = logging.getLogger(__name__)
 
-_NO_MEAN = ("round", "epsilon_by_client")
+_NO_MEAN = ("round", "epsilon_by_client", "class_accuracy")
 
 
 class Experiment:
@@ -68,7 +69,7 @@ class Experiment:
         self.tracer = self._tracer()
         self.ledger = self._ledger()
         self.selection = read_selection(settings.config["strategy"])
-        self.participation = Participation(set(map(str, settings.config["without"])))
+        self.participation = Participation()
         self.mitigation: Mitigation | None = None
         if settings.mitigation is not None:
             least = max(2, settings.config["strategy"]["min_clients"])
@@ -102,6 +103,7 @@ class Experiment:
         self.stop = stop
         if self.prepared.client_job is not None and progress.rounds_done:
             self._remember_clients()
+        self._leave_out()
         self._write_inputs()
         for result in self.folder.rounds.results():
             if self.ledger is not None:
@@ -275,9 +277,12 @@ class Experiment:
         model.load_state_dict(dict(record.global_weights))
         evaluate_began = time.perf_counter()
         evaluation = evaluate(model, data.server, device=self.settings.device)
+        fault = None if self.prepared.fault is None else self.prepared.fault.truth
+        measures = measure(model, data.server, data.num_classes, fault, self.settings.device, evaluation)
         evaluate_seconds = time.perf_counter() - evaluate_began
         trace, mitigated = self._trace(record, evaluation.predicted)
         row = _row(outcome, evaluation, trace, train_seconds, evaluate_seconds) | self._privacy_columns(outcome)
+        row |= measure_columns(measures)
         left_out = dict(outcome.left_out)
         result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, left_out, mitigated)
         if self.selection is not None:  # before the next round's clients are drawn
@@ -286,10 +291,17 @@ class Experiment:
         # while the next round's clients train
         self._writing = self._writer.submit(self.folder.commit, result, outcome.record)
         self.progress.round_finished(record.server_round)
+        self._leave_out()
         for observer in self.observers:
             observer.round_finished(result)
         if self.progress.rounds_done < self.progress.num_rounds:
             self._stop_if_asked()
+
+    def _leave_out(self) -> None:
+        """Leave out of the next round whom the configuration leaves out from there on."""
+        config = self.settings.config
+        if self.progress.rounds_done + 1 >= config["without_from"]:
+            self.participation.excluded.update(map(str, config["without"]))
 
     def _tracer(self) -> Tracer | None:
         """Return what traces the rounds, None where provenance is off."""

@@ -80,3 +80,16 @@ def check_left(config: Mapping[str, Any], clients: Collection[int]) -> None:
             f"without={without} leaves {left} of the {len(clients)} clients that can take part, and {least} are needed "
             f"(half of clients_per_round={a_round}, strategy.min_clients={min_clients}); name fewer"
         )
+
+
+def check_without_from(config: Mapping[str, Any]) -> None:
+    """Refuse a first round without clients that does not exist, or that leaves out nobody.
+
+    Raises:
+        ConfigError: It is so.
+    """
+    first, num_rounds = config["without_from"], config["num_rounds"]
+    if first > 1 and not config["without"]:
+        raise ConfigError(f"without_from={first}, and without=[] leaves nobody out; leave without_from=1")
+    if first > num_rounds:
+        raise ConfigError(f"without_from={first} is above num_rounds={num_rounds}; lower it")

@@ -30,6 +30,8 @@ ROUND_COLUMNS = (
     "round",
     "global_loss",
     "global_accuracy",
+    "class_accuracy",
+    "attack_success",
     "localization_accuracy",
     "chance_accuracy",
     "top_holder_accuracy",

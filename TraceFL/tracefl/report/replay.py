@@ -1,0 +1,190 @@
+"""A run with and without some of its clients, as rows of a CSV, as JSON, and as tables in the terminal."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tracefl.measures import Measures
+from tracefl.report.class_axis import short_names
+from tracefl.report.explanation import class_words
+from tracefl.report.terminal import percent, say
+
+How = Literal["reaggregate", "train"]
+HOWS: tuple[How, ...] = ("reaggregate", "train")
+ALL = "all"
+CLASSES_SHOWN = 20
+REPLAY_COLUMNS = (
+    *("round", "class", "class_name", "accuracy", "accuracy_without", "attack_success", "attack_success_without"),
+    *("clients", "clients_left_out", "how", "exact"),
+)
+"""A row for a round and all classes (``class`` is all), then one for each class. ``clients``: those that the replayed
+round has, ``clients_left_out``: those of the run's round that it has not. Fractions 0 to 1; empty is not known."""
+
+
+@dataclass(frozen=True)
+class ReplayedRound:
+    """A round with and without some clients.
+
+    Attributes:
+        server_round: The round, from 1.
+        clients: Those that it has without them.
+        left_out: Those of the run's round that it has not.
+        is_exact: The model without them is what the server would have deployed.
+        before: The run's global model.
+        after: The one without them.
+    """
+
+    server_round: int
+    clients: tuple[str, ...]
+    left_out: tuple[str, ...]
+    is_exact: bool
+    before: Measures
+    after: Measures
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A run from a round on, with and without some clients.
+
+    Attributes:
+        name: Of the run.
+        how: How the rounds were had.
+        from_round: The first round without them.
+        without: Their ids.
+        rounds: One or more, ascending.
+        label_names: Name of each class.
+        fault: The run's fault in words, ``none`` without one.
+        notes: What a reader has to know, a line each.
+        folder: That of the run without them, where it was trained.
+    """
+
+    name: str
+    how: How
+    from_round: int
+    without: tuple[str, ...]
+    rounds: tuple[ReplayedRound, ...]
+    label_names: Sequence[str]
+    fault: str
+    notes: tuple[str, ...]
+    folder: str | None = None
+
+    @property
+    def clients_words(self) -> str:
+        """Return the clients as text, such as ``clients 3 and 7``."""
+        *others, last = self.without
+        return f"clients {', '.join(others)} and {last}" if others else f"client {last}"
+
+    @property
+    def how_words(self) -> str:
+        """Return how the rounds were had, in words."""
+        return "averaged again" if self.how == "reaggregate" else "trained again"
+
+    @property
+    def has_attack(self) -> bool:
+        """Attack success was measured."""
+        return any(r.before.attack_success is not None or r.after.attack_success is not None for r in self.rounds)
+
+
+def replay_rows(replay: Replay) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the CSV."""
+    for r in replay.rounds:
+        which = {
+            "round": r.server_round,
+            "clients": " ".join(r.clients),
+            "clients_left_out": " ".join(r.left_out),
+            "how": replay.how,
+            "exact": r.is_exact,
+        }
+        yield {
+            **which,
+            "class": ALL,
+            "accuracy": r.before.accuracy,
+            "accuracy_without": r.after.accuracy,
+            "attack_success": r.before.attack_success,
+            "attack_success_without": r.after.attack_success,
+        }
+        for number, (before, after) in enumerate(by_class(replay, r)):
+            name = replay.label_names[number]
+            yield {**which, "class": number, "class_name": name, "accuracy": before, "accuracy_without": after}
+
+
+def by_class(replay: Replay, replayed: ReplayedRound) -> list[tuple[float | None, float | None]]:
+    """Return each class's accuracy with and without the clients, None where it is not known."""
+    unknown = (None,) * len(replay.label_names)
+    return list(zip(replayed.before.class_accuracy or unknown, replayed.after.class_accuracy or unknown, strict=True))
+
+
+def as_json(replay: Replay) -> dict[str, Any]:
+    """Return the whole replay as JSON holds it."""
+
+    def numbers(m: Measures) -> dict[str, Any]:
+        classes = None if m.class_accuracy is None else list(m.class_accuracy)
+        return {"accuracy": m.accuracy, "attack_success": m.attack_success, "class_accuracy": classes}
+
+    return {
+        "how": replay.how,
+        "from": replay.from_round,
+        "without": list(replay.without),
+        "fault": replay.fault,
+        "classes": list(replay.label_names),
+        "notes": list(replay.notes),
+        "trained_run": replay.folder,
+        "rounds": [
+            {
+                "round": r.server_round,
+                "clients": list(r.clients),
+                "clients_left_out": list(r.left_out),
+                "exact": r.is_exact,
+                "with": numbers(r.before),
+                "without": numbers(r.after),
+            }
+            for r in replay.rounds
+        ],
+    }
+
+
+def show(console: Console, replay: Replay, written: Sequence[str]) -> None:
+    """Print the rounds, the classes after the last of them, and what a reader has to know."""
+    say(console, f"{replay.name} without {replay.clients_words} from round {replay.from_round}, {replay.how_words}")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    attack = ("attack success\nwith", "\nwithout") if replay.has_attack else ()
+    for heading in ("round", "clients", "left\nout", "global accuracy\nwith", "\nwithout", *attack):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for r in replay.rounds:
+        success = (percent(r.before.attack_success), percent(r.after.attack_success)) if attack else ()
+        table.add_row(
+            *(str(r.server_round), str(len(r.clients)), str(len(r.left_out))),
+            *(percent(r.before.accuracy), percent(r.after.accuracy), *success),
+        )
+    console.print(table)
+    _show_classes(console, replay)
+    for line in replay.notes:
+        say(console, line)
+    say(console, f"written: {', '.join(written)}")
+
+
+def _show_classes(console: Console, replay: Replay) -> None:
+    """Print the classes after the last round; of many those whose accuracy changes most."""
+    last = replay.rounds[-1]
+    rows = list(enumerate(by_class(replay, last)))
+    rows.sort(key=lambda row: -_change(row[1]))
+    title = f"accuracy of each class after round {last.server_round}"
+    if len(rows) > CLASSES_SHOWN:
+        title += f", the {CLASSES_SHOWN} of {len(rows)} that change most"
+    say(console, title)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    names = short_names(replay.label_names)
+    for heading in ("class", "with", "without"):
+        table.add_column(heading, justify="left" if heading == "class" else "right", no_wrap=True)
+    for number, (before, after) in sorted(rows[:CLASSES_SHOWN]):
+        table.add_row(class_words(number, names), percent(before), percent(after))
+    console.print(table)
+
+
+def _change(accuracies: tuple[float | None, float | None]) -> float:
+    before, after = accuracies
+    return -1.0 if before is None or after is None else abs(after - before)
