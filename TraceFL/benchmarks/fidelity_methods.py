@@ -187,9 +187,10 @@ def _slope(question: Question, client_id: str, step: float, place: float) -> Ten
 def _moved(record: RoundRecord, moved: Mapping[str, float]) -> dict[str, Tensor]:
     """Return the average, moved by so much of each client's difference to it."""
     weights = dict(record.average)
+    clients = {k: record.clients[k] for k in moved}  # once: stored ones are read anew each time
     for name, old in record.average.items():
         if old.is_floating_point():
-            away = sum(by * (record.clients[k][name].double() - old.double()) for k, by in moved.items())
+            away = sum(by * (clients[k][name].double() - old.double()) for k, by in moved.items())
             weights[name] = (old.double() + away).to(old.dtype)
             if name.endswith("running_var"):
                 weights[name].clamp_(min=0)
