@@ -1,14 +1,16 @@
 """How well each attribution tells what leaving a client out does: all methods, models, data sets and seeds, one table.
 
-    python TraceFL/benchmarks/fidelity.py DATA OUT [seeds=1,2,3]
+    python TraceFL/benchmarks/fidelity.py DATA OUT [--seeds 1 2 3] [--models resnet18 gpt] [--clients 100]
 
 Trains every setting with tracefl.main (10 clients, all of them in every round, random initial weights), asks every
 method about 50 inputs of an early and of the last round, and compares with the exact removal. DATA holds mnist, cifar10
 and dbpedia_14 in hub layout. OUT/rows.csv is written setting by setting, and the same command goes on where it was;
 OUT/table.md is made of it. Two settings at a time, one thread each; seconds are the process's CPU time. The methods
-that follow each client's path are asked in the first seed only.
+that follow each client's path are asked in the first seed only, and with other numbers of clients than 10 neither they
+nor an early round, whose weights are not kept then.
 """
 
+import argparse
 import csv
 import logging
 import shutil
@@ -55,12 +57,10 @@ MODELS = {
     **{(name, data): keys for name, keys in _IMAGES.items() for data in ("mnist", "cifar10")},
     **{(name, "dbpedia_14"): (*keys, *_TEXT_KEYS) for name, keys in _TEXTS.items()},
 }
+FEW = 10
 COMMON = (
-    "store=all",
     "provenance=off",
     "model.pretrained=false",
-    "num_clients=10",
-    "clients_per_round=10",
     "client.epochs=1",
     "batch_size=16",
     "dataset.max_server_examples=1000",
@@ -75,17 +75,28 @@ COLUMNS = (
 
 def main() -> None:
     """Measure what is not in OUT/rows.csv yet, and write the table."""
-    data, out = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
-    seeds = [int(seed) for seed in (sys.argv[3:] or ["seeds=1,2,3"])[0].removeprefix("seeds=").split(",")]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with mnist, cifar10 and dbpedia_14")
+    parser.add_argument("out", type=Path, help="folder of what is measured")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--models", nargs="+", choices=sorted({model for model, _ in MODELS}))
+    parser.add_argument("--clients", type=int, default=FEW)
+    options = parser.parse_args()
+    data, out, seeds = options.data.resolve(), options.out.resolve(), options.seeds
     out.mkdir(parents=True, exist_ok=True)
     rows = out / "rows.csv"
     if not rows.exists():
         rows.write_text(",".join(COLUMNS) + "\n")
     with rows.open() as file:
         done = {(r["model"], r["dataset"], float(r["alpha"]), int(r["seed"])) for r in csv.DictReader(file)}
-    settings = [(*model, alpha, seed) for seed, alpha, model in product(seeds, ALPHAS, MODELS)]
+    models = [key for key in MODELS if options.models is None or key[0] in options.models]
+    settings = [(*model, alpha, seed) for seed, alpha, model in product(seeds, ALPHAS, models)]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as workers:
-        waiting = {workers.submit(measure, s, data, out, s[3] == seeds[0]): s for s in settings if s not in done}
+        waiting = {
+            workers.submit(measure, s, data, out, s[3] == seeds[0], options.clients): s
+            for s in settings
+            if s not in done
+        }
         for found in as_completed(waiting):
             with rows.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerows(found.result())
@@ -96,7 +107,7 @@ def main() -> None:
     sys.stdout.write((out / "table.md").read_text())
 
 
-def measure(setting: Setting, data: Path, out: Path, first_seed: bool) -> list[dict[str, object]]:
+def measure(setting: Setting, data: Path, out: Path, first_seed: bool, clients: int) -> list[dict[str, object]]:
     """Train a setting, ask about an early and the last round, and delete the weights."""
     logging.disable()
     warnings.simplefilter("ignore")
@@ -104,13 +115,15 @@ def measure(setting: Setting, data: Path, out: Path, first_seed: bool) -> list[d
     model, dataset, alpha, seed = setting
     name = f"{model}-{dataset}-{alpha}-{seed}"
     keys = (*COMMON, *MODELS[model, dataset], f"dataset={dataset}", f"dataset.path={data / dataset}")
+    keys = (*keys, f"num_clients={clients}", f"clients_per_round={clients}")
+    keys = (*keys, "store=all") if clients == FEW else (*keys, "store=last", "dataset.min_examples_per_label=1")
     keys = (*keys, f"dirichlet_alpha={alpha}", f"seed={seed}", f"log_dir={out}", "exp_key=runs", f"run_name={name}")
     subprocess.run([sys.executable, "-m", "tracefl.main", *keys, "overwrite=true"], check=True, capture_output=True)
     run = StoredRun(out / "runs" / name)
     last = run.config["num_rounds"]
     found = []
-    for server_round in (2, last):
-        for row in ask(run, server_round, seed, first_seed):
+    for server_round in (2, last) if clients == FEW else (last,):
+        for row in ask(run, server_round, seed, first_seed and clients == FEW):
             found.append(dict(zip(COLUMNS, (*setting, server_round), strict=False)) | row)
     shutil.rmtree(run.folder)
     return found
