@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from selection import words
+
 from tracefl.errors import RecordError
 from tracefl.report.gathered import run_folders
 from tracefl.report.suspects import over_seeds
@@ -130,10 +132,14 @@ def cells(runs: dict[int, Run], healthy: dict[int, Run]) -> tuple[str, ...]:
     rounds = sorted(number for number in faulty if number is not None)
     return (
         str(len(runs)),
-        words([run.last for run in runs.values()]),
-        words([run.last - healthy[seed].last for seed, run in runs.items()], "+") if runs is not healthy else "",
-        words([run.late for run in runs.values()]),
-        words([run.late - healthy[seed].late for seed, run in runs.items()], "+") if runs is not healthy else "",
+        words(over_seeds([run.last for run in runs.values()])),
+        words(over_seeds([run.last - healthy[seed].last for seed, run in runs.items()]), "+")
+        if runs is not healthy
+        else "",
+        words(over_seeds([run.late for run in runs.values()])),
+        words(over_seeds([run.late - healthy[seed].late for seed, run in runs.items()]), "+")
+        if runs is not healthy
+        else "",
         f"{len(rounds)} of {len(hits)}" if hits else "",
         " ".join(map(str, rounds)),
         f"{sum(found['honest_clients_hit'] > 0 for found in hits)} of {len(hits)}" if hits else "",
@@ -148,15 +154,6 @@ def first_hit(found: dict[str, Any]) -> int | None:
         if each["faulty"] and each["decision"] in ("exclude", "downweight")
     )
     return min(done, default=None)
-
-
-def words(fractions: Sequence[float], sign: str = "") -> str:
-    """Return percent, mean and standard deviation over seeds."""
-    measured = over_seeds(fractions)
-    if measured is None:
-        return ""
-    spread = "" if measured.spread is None else f" ± {100 * measured.spread:.1f}"
-    return f"{100 * measured.mean:{sign}.1f}{spread}"
 
 
 if __name__ == "__main__":

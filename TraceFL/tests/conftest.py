@@ -71,3 +71,21 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}")
     return folder
+
+
+def _stored_run(folder, kind):
+    from tests.stored_runs import make_stored_run  # it imports this module
+
+    return make_stored_run(folder, kind)
+
+
+@pytest.fixture(scope="module")
+def image_run(tmp_path_factory):
+    """The folder of a run on images whose rounds are stored."""
+    return _stored_run(tmp_path_factory.mktemp("run"), "image")
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory):
+    """The folder of a run on texts whose rounds are stored."""
+    return _stored_run(tmp_path_factory.mktemp("run"), "text")

@@ -25,16 +25,6 @@ from tracefl.stored import StoredRun
 from tracefl.trace import retrace
 
 
-@pytest.fixture(scope="module")
-def image_run(tmp_path_factory):
-    return make_stored_run(tmp_path_factory.mktemp("run"), "image")
-
-
-@pytest.fixture(scope="module")
-def text_run(tmp_path_factory):
-    return make_stored_run(tmp_path_factory.mktemp("run"), "text")
-
-
 @pytest.fixture
 def run(text_run, tmp_path):
     """A copy, to be changed."""

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.conftest import TINY, call_main
-from tests.stored_runs import NAMES, TEXTS, P, make_stored_run
+from tests.stored_runs import NAMES, TEXTS, P
 from tracefl.datasets import load_examples
 from tracefl.errors import ConfigError
 from tracefl.faults import Fault, Trigger
@@ -20,16 +21,6 @@ from tracefl.provenance import attribute_round
 from tracefl.question import find_class
 from tracefl.stored import StoredRun
 from tracefl.trace import main
-
-
-@pytest.fixture(scope="module")
-def image_run(tmp_path_factory):
-    return make_stored_run(tmp_path_factory.mktemp("run"), "image")
-
-
-@pytest.fixture(scope="module")
-def text_run(tmp_path_factory):
-    return make_stored_run(tmp_path_factory.mktemp("run"), "text")
 
 
 @pytest.fixture
@@ -50,12 +41,17 @@ def test_the_numbers_are_the_rounds_attribution(image_run, ask):
     tracer = run.tracer()
     model, record = run.round(1)
     inputs, labels = run.server.batch(torch.tensor([2]))
-    expected = attribute_round(model, record, inputs, labels, tracer.provenance.method)
+    method = tracer.provenance.method
+    answer = attribute_round(model, record, inputs, labels, method)  # its first clients are verified
+    expected = attribute_round(model, record, inputs, labels, replace(method, verify=0))
     assert found["round"] == 1
     assert found["predicted"]["class"] == int(expected.predicted)
     assert found["predicted"]["name"] == NAMES[int(expected.predicted)]
     assert found["input"] == {"kind": "input", "given": "2", "text": None, "label": 2}
-    assert [c["client_id"] for c in found["clients"]] == [k for k, _ in expected.ranking(0)]
+    assert [(c["client_id"], pytest.approx(c["score"])) for c in found["clients"]] == list(answer.ranking(0))
+    for client in found["clients"][:3]:
+        exact = float(answer.contributions[0, list(P).index(client["client_id"])])
+        assert client["removal"]["effect"] == pytest.approx(exact, rel=1e-4, abs=1e-6)
     column = int(expected.predicted)
     for rank, client in enumerate(found["clients"], 1):
         k = list(P).index(client["client_id"])
