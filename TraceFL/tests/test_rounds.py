@@ -17,7 +17,10 @@ from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord, TracedInput
 from tracefl.rounds import RoundResult, RoundStore
 
-TRACED = TracedInput(4, 1, 1, "7", ("3", "7"), True, 0.75, (("7", 0.75), ("3", 0.25)), 1.0, True, "7", 1.0)
+RANKING = (("7", 0.75), ("3", 0.25))
+TRACED = TracedInput(
+    4, 1, 1, "7", ("3", "7"), True, 0.75, RANKING, 1.0, True, "7", 1.0, (("7", 0.4), ("3", -0.7)), ("7",)
+)
 
 
 def record(server_round=1, size=3):

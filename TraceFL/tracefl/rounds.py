@@ -296,4 +296,5 @@ def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
         "responsible_clients": tuple(fields["responsible_clients"]),
         "ranking": tuple((client_id, score) for client_id, score in fields["ranking"]),
         "contributions": tuple((client_id, value) for client_id, value in fields.get("contributions", ())),
+        "verified": tuple(fields.get("verified", ())),
     }

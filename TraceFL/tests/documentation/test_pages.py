@@ -33,7 +33,7 @@ def federation():
 
 
 def test_the_librarys_ten_lines(federation, tmp_path, capsys):
-    first, check, stored = python_blocks("library.md")
+    first, check, proof, stored = python_blocks("library.md")
     assert len(first.splitlines()) - 2 <= 10  # without the imports
     names = dict(federation)
     exec(first, names)
@@ -59,6 +59,14 @@ def test_the_librarys_ten_lines(federation, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("carried by clinic") == 5
     assert "rank correlation:" in said
+    exec(proof, names)
+    exact = removal_effects(names["model"], record, x)
+    proven = names["proven"]
+    assert (proven.verified.sum(dim=1) >= 2).all()
+    torch.testing.assert_close(
+        proven.contributions[proven.verified].double(), exact[proven.verified], atol=1e-5, rtol=1e-4
+    )
+    capsys.readouterr()
     exec(stored, {"torch": torch, "folder": str(make_stored_run(tmp_path))})
     assert len(capsys.readouterr().out.split(",")) == 4
 
