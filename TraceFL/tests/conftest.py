@@ -48,6 +48,13 @@ def call_main(monkeypatch, capture, main, name, *arguments):
     return status, out, err
 
 
+def ask_main(monkeypatch, capture, main, name, *arguments):
+    """Call a command that answers or refuses; returns what is printed, or the error's line."""
+    status, out, err = call_main(monkeypatch, capture, main, name, *arguments)
+    assert status == (0 if out else 2), err
+    return out or err
+
+
 def read_csv(path):
     with path.open() as file:
         return list(csv.DictReader(file))

@@ -124,7 +124,11 @@ def test_presets_are_those_of_the_design(preset, values):
         (["provenance.verify=some"], "provenance.verify must be a whole number of at least 0 or all or null"),
         (
             ["provenance=artifact", "provenance.verify=2"],
-            "provenance.verify=2 checks what estimates the removal: .*; got 0.9, none, none and predicted",
+            "provenance.verify=2 checks what estimates the removal: .*; got 0.9, none, none, predicted and null",
+        ),
+        (
+            ["provenance.layers=[fc]", "provenance.verify=2"],
+            r"provenance.verify=2 checks .*layers=null; got 1, leave_one_out, global, centered and \['fc'\]",
         ),
         (["provenance.precision=bf16"], r"provenance.precision=bf16 needs device=cuda, got device=cpu"),
         (["provenance.precision=half"], r"provenance.precision must be one of float32, bf16, got 'half'"),

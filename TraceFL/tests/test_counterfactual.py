@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from tests.conftest import call_main, read_csv
+from tests.conftest import ask_main, call_main, read_csv
 from tests.stored_runs import P, make_stored_run
 from tracefl.counterfactual import main
 from tracefl.faults import Fault
@@ -34,13 +35,7 @@ def run(text_run, tmp_path):
 @pytest.fixture
 def ask(monkeypatch, capfd):
     """Call the command; returns what is printed, or the error's line."""
-
-    def call(run, *arguments):
-        status, out, err = call_main(monkeypatch, capfd, main, "counterfactual", run, *arguments)
-        assert status == (0 if out else 2), err
-        return out or err
-
-    return call
+    return partial(ask_main, monkeypatch, capfd, main, "counterfactual")
 
 
 def commit(run, record):

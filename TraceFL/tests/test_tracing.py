@@ -5,11 +5,9 @@ import torch
 from torch import nn
 
 from tests.conftest import compose_settings
-from tracefl import tracing
-from tracefl.errors import ModelMismatchError
 from tracefl.examples import Examples
 from tracefl.faults import Fault, Trigger
-from tracefl.provenance import RoundRecord
+from tracefl.provenance import RoundRecord, verification
 from tracefl.suspects import NOBODY_FAULTY, mean_suspects
 from tracefl.tracing import Tracer
 
@@ -145,13 +143,30 @@ def test_a_backdoor_is_asked_with_its_trigger(model, server):
 
 
 def test_removals_that_cannot_be_had_are_said_and_do_not_end_the_run(model, server, monkeypatch, caplog):
-    def fails(*_, **__):
-        raise ModelMismatchError("the model without client '0' gives logits that are not finite")
+    def broken(record, client_id, *_, **__):
+        return {name: tensor / 0 for name, tensor in record.global_weights.items()}
 
-    monkeypatch.setattr(tracing, "removal_effects", fails)
+    monkeypatch.setattr(verification, "weights_without", broken)
     found = trace(tracer(FLIP), model, server)
     assert all(t.correct and t.removal_client is None for t in found.traced)
-    assert "round=2 is not checked against exact removals: the model without client '0'" in caplog.text
+    assert "round=2 is not checked against exact removals: without client 0, 1, 2 no model gives finite" in caplog.text
+
+
+@pytest.mark.parametrize("verify", [0, 2, "all"])
+def test_every_client_is_left_out_of_an_inputs_average_once(model, server, monkeypatch, verify):
+    rows = []
+    logits_under = verification.logits_under
+
+    def counted(model, weights, inputs, *rest):
+        rows.append(len(inputs))
+        return logits_under(model, weights, inputs, *rest)
+
+    monkeypatch.setattr(verification, "logits_under", counted)
+    settings = compose_settings("provenance.also=[]", f"provenance.verify={verify}", "provenance.inputs=mispredicted")
+    found = trace(Tracer(settings.provenance, COUNTS), model, server)
+    assert sum(rows) == len(found.traced) * (3 + 1)
+    assert all(t.removal_client is not None for t in found.traced)
+    assert {len(t.verified) for t in found.traced} <= {0: {0}, 2: {2, 3}, "all": {3}}[verify]
 
 
 def test_the_exact_removal_as_the_answer_agrees_with_itself(model, server):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.conftest import TINY, call_main
+from tests.conftest import TINY, ask_main
 from tests.stored_runs import NAMES, TEXTS, P
 from tracefl.datasets import load_examples
 from tracefl.errors import ConfigError
@@ -26,13 +27,7 @@ from tracefl.trace import main
 @pytest.fixture
 def ask(monkeypatch, capfd):
     """Ask about a prediction; returns what is printed, or the error's line."""
-
-    def call(run, *arguments):
-        status, out, err = call_main(monkeypatch, capfd, main, "trace", run, *arguments)
-        assert status == (0 if out else 2), err
-        return out or err
-
-    return call
+    return partial(ask_main, monkeypatch, capfd, main, "trace")
 
 
 def test_the_numbers_are_the_rounds_attribution(image_run, ask):

@@ -70,6 +70,7 @@ class Experiment:
         self.ledger = self._ledger()
         self.selection = read_selection(settings.config["strategy"])
         self.participation = Participation()
+        self._leave_out(1)
         self.mitigation: Mitigation | None = None
         if settings.mitigation is not None:
             least = max(2, settings.config["strategy"]["min_clients"])
@@ -103,7 +104,7 @@ class Experiment:
         self.stop = stop
         if self.prepared.client_job is not None and progress.rounds_done:
             self._remember_clients()
-        self._leave_out()
+        self._leave_out(progress.rounds_done + 1)
         self._write_inputs()
         for result in self.folder.rounds.results():
             if self.ledger is not None:
@@ -291,16 +292,16 @@ class Experiment:
         # while the next round's clients train
         self._writing = self._writer.submit(self.folder.commit, result, outcome.record)
         self.progress.round_finished(record.server_round)
-        self._leave_out()
+        self._leave_out(self.progress.rounds_done + 1)
         for observer in self.observers:
             observer.round_finished(result)
         if self.progress.rounds_done < self.progress.num_rounds:
             self._stop_if_asked()
 
-    def _leave_out(self) -> None:
-        """Leave out of the next round whom the configuration leaves out from there on."""
+    def _leave_out(self, server_round: int) -> None:
+        """Leave out of a round and those after it whom the configuration leaves out from there on."""
         config = self.settings.config
-        if self.progress.rounds_done + 1 >= config["without_from"]:
+        if server_round >= config["without_from"]:
             self.participation.excluded.update(map(str, config["without"]))
 
     def _tracer(self) -> Tracer | None:

@@ -9,19 +9,17 @@ from torch import Tensor, nn
 
 from tracefl.baselines import Evidence
 from tracefl.config import ProvenanceSettings
-from tracefl.errors import ModelMismatchError
-from tracefl.examples import Examples, Inputs
+from tracefl.examples import Examples
 from tracefl.faults import Fault
 from tracefl.provenance import (
-    Attribution,
     RoundRecord,
     TracedInput,
     attribute_round,
-    removal_effects,
     score_inputs,
     select_inputs,
     select_mispredicted,
 )
+from tracefl.provenance.verification import ExactRemovals, verified
 from tracefl.suspects import Row, compare_rules, row_without_inputs
 from tracefl.training import evaluate
 
@@ -114,15 +112,17 @@ class Tracer:
             record,
             inputs,
             labels,
-            settings.method,
+            replace(settings.method, verify=0),
             batch_size=settings.batch_size,
             memory_budget=settings.memory_budget,
             precision=settings.precision,
             device=self.device,
         )
+        removals = ExactRemovals(model, record, inputs, attribution.predicted, device=self.device)
+        attribution = verified(attribution, removals, settings.method.verify)
         provenance_seconds = time.perf_counter() - began
         began = time.perf_counter()
-        effects = self._effects(model, record, inputs, attribution)
+        effects = self._effects(record, removals)
         counterfactual_seconds = time.perf_counter() - began
         if not self.mispredictions:
             held = participants.t()[labels]  # (M, K)
@@ -148,19 +148,19 @@ class Tracer:
         """Return the examples whose predictions are traced: the server's, for a backdoor with the trigger in them."""
         return self.fault.inputs(server) if self.fault is not None and self.mispredictions else server
 
-    def _effects(
-        self, model: nn.Module, record: RoundRecord, inputs: Inputs, attribution: Attribution
-    ) -> Tensor | None:
+    def _effects(self, record: RoundRecord, removals: ExactRemovals) -> Tensor | None:
         """Return each client's exact removal effects ``(M, K)``; None where not asked for or not to be had."""
         if not self.provenance.counterfactual or len(record.clients) < 2:
             return None
-        if attribution.verified is not None and attribution.verified.all():
-            return attribution.contributions  # the answer is the exact removal itself
-        try:
-            return removal_effects(model, record, inputs, device=self.device)
-        except ModelMismatchError as error:  # such as a variance that a faulty client made negative
-            log.warning("round=%d is not checked against exact removals: %s", record.server_round, error)
+        removals.find(torch.ones_like(removals.known))  # but for those that the attribution's proof has found
+        if removals.lost:  # such as by a variance that a faulty client made negative
+            log.warning(
+                "round=%d is not checked against exact removals: without client %s no model gives finite logits",
+                record.server_round,
+                ", ".join(removals.lost),
+            )
             return None
+        return removals.effects
 
     def choose(self, server: Examples, predicted: Tensor, participants: Tensor) -> Tensor:
         """Return the positions of the inputs to trace, ``(M,)``.

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from tests.provenance.conftest import clients_near, model_and_inputs
 from tracefl.provenance import Attribution, Method, RoundRecord, attribute_round, removal_effects
-from tracefl.provenance.verification import verified
+from tracefl.provenance.verification import ExactRemovals, verified
 
 P = {"0": 0.4, "1": 0.3, "2": 0.2, "3": 0.1}
 
@@ -72,7 +72,7 @@ def test_as_a_slow_reading_has_it(cnn, count):
     # Estimates of any quality: also some that are wrong about everything, so that many have to be checked.
     made_up = replace(estimate, contributions=torch.randn(6, 4, dtype=torch.float64) * 2)
     for given in (estimate, made_up):
-        found = verified(given, model, record, x, count)
+        found = verified(given, ExactRemovals(model, record, x, given.predicted), count)
         for i in range(6):
             exact = [effect(model, record, x[i], int(given.predicted[i]), k) for k in P]
             wanted = 4 if count == "all" else min(count, 4)
@@ -111,7 +111,7 @@ def test_a_client_without_whom_the_model_is_broken_keeps_its_estimate(cnn):
     contributions = torch.tensor([[0.0, 9.0, 1.0, 2.0]]).double().expand(6, 4)
     estimate = Attribution(tuple(P), contributions, contributions.softmax(dim=1), model(x).argmax(dim=1))
     with pytest.warns(UserWarning, match="not verified: without client 1 the model gives logits that are not finite"):
-        found = verified(estimate, model, record, x, 2)
+        found = verified(estimate, ExactRemovals(model, record, x, estimate.predicted), 2)
     assert not found.verified[:, 1].any()
     assert found.verified[:, 3].all()
     assert (found.contributions[:, 1] == 9).all()
@@ -119,9 +119,11 @@ def test_a_client_without_whom_the_model_is_broken_keeps_its_estimate(cnn):
 
 def test_what_is_no_estimate_of_the_removal_is_not_verified():
     with pytest.raises(
-        ValueError, match="verify=2 checks what estimates the removal: .* got 0.9, none, none and label"
+        ValueError, match="verify=2 checks what estimates the removal: .* got 0.9, none, none, label and null"
     ):
         Method(0.9, "none", "none", "label", verify=2)
+    with pytest.raises(ValueError, match=r"layers=null; got 1, leave_one_out, global, centered and \['fc'\]"):
+        Method(layers=("fc",), verify=1)
 
 
 def test_exact_removals_have_no_layers(cnn):

@@ -20,7 +20,7 @@ from tracefl.provenance.counterfactual import effects_of, logits_without
 from tracefl.provenance.engine import DEFAULT_MEMORY_BUDGET, Precision
 from tracefl.provenance.method import Method, attribute_round
 from tracefl.provenance.record import RoundRecord
-from tracefl.provenance.verification import verified
+from tracefl.provenance.verification import ExactRemovals, verified
 
 log = logging.getLogger(__name__)
 
@@ -160,8 +160,8 @@ def explain(
     found = parts(method, 0 if label is None else label)
     assert found.by_layer is not None
     contributions, by_layer, predicted = found.contributions[0].double(), found.by_layer[0], int(found.predicted)
-    if method.verify:
-        found = verified(found, global_model, record, inputs, method.verify, device=device)
+    removals = ExactRemovals(global_model, record, inputs, found.predicted, device=device)
+    found = verified(found, removals, method.verify)
     ids = list(record.clients)
     order = [ids.index(client_id) for client_id, _ in found.ranking(0)]
     left_out = list(dict.fromkeys((*found.verified_clients(0), *(ids[k] for k in order[:checked]))))
@@ -182,7 +182,7 @@ def explain(
         sides = [parts(of_class, side).contributions[0].double() for side in (predicted, against)]
         toward = sides[0] - sides[1]  # (K,)
         lead = _lead(logits[0], predicted, against)
-    removals = dict(zip(left_out, _removals(logits, without, predicted, against), strict=True))
+    removed = dict(zip(left_out, _removals(logits, without, predicted, against), strict=True))
     return Explanation(
         server_round=record.server_round,
         predicted=predicted,
@@ -199,7 +199,7 @@ def explain(
                 by_layer=tuple(by_layer[k].tolist()),
                 held=None if label_counts is None else int(label_counts[k, predicted]),
                 against=None if toward is None else float(toward[k]),
-                removal=removals.get(ids[k]),
+                removal=removed.get(ids[k]),
             )
             for k in order
         ),

@@ -10,7 +10,7 @@ from tracefl.examples import Inputs
 from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.engine import DEFAULT_MEMORY_BUDGET, Precision, attribute
 from tracefl.provenance.record import RoundRecord
-from tracefl.provenance.verification import Verify, verified
+from tracefl.provenance.verification import ExactRemovals, Verify, verified
 
 Weighting = Literal["none", "num_examples", "leave_one_out"]
 Reference = Literal["none", "previous_global", "global"]
@@ -53,15 +53,18 @@ class Method:
         if self.verify and not self.estimates_removal:
             raise ValueError(
                 f"verify={self.verify} checks what estimates the removal: layer_decay=1, weighting=leave_one_out, "
-                f"reference=global and target=centered; got {self.layer_decay:g}, {self.weighting}, {self.reference} "
-                f"and {self.target}"
+                f"reference=global, target=centered and layers=null; got {self.layer_decay:g}, {self.weighting}, "
+                f"{self.reference}, {self.target} and {'null' if self.layers is None else list(self.layers)}"
             )
 
     @property
     def estimates_removal(self) -> bool:
-        """Contributions are to first order what the exact removal is, in the same units."""
-        estimate = (self.layer_decay, self.weighting, self.reference, self.target)
-        return estimate == (1.0, "leave_one_out", "global", "centered")
+        """Contributions are to first order what the exact removal is, in the same units.
+
+        Not those of some layers by name: they are asked for as such, and a removal changes the whole model.
+        """
+        estimate = (self.layer_decay, self.weighting, self.reference, self.target, self.layers)
+        return estimate == (1.0, "leave_one_out", "global", "centered", None)
 
 
 def attribute_round(
@@ -118,7 +121,8 @@ def attribute_round(
         precision=precision,
         device=device,
     )
-    return verified(found, global_model, record, inputs, method.verify, device=device) if method.verify else found
+    removals = ExactRemovals(global_model, record, inputs, found.predicted, device=device)
+    return verified(found, removals, method.verify)
 
 
 def contribution_weights(record: RoundRecord, weighting: Weighting) -> dict[str, float] | None:

@@ -22,27 +22,92 @@ from tracefl.provenance.record import RoundRecord
 Verify: TypeAlias = int | Literal["all"]
 
 
-@torch.no_grad()
-def verified(
-    attribution: Attribution,
-    global_model: nn.Module,
-    record: RoundRecord,
-    inputs: Inputs,
-    count: Verify,
-    *,
-    batch_size: int = 256,
-    device: torch.device | str | None = None,
-) -> Attribution:
+class ExactRemovals:
+    """By how much each client's removal lowers inputs' centered logits, each found once, where it is asked for.
+
+    Attributes:
+        effects: ``(B, K)`` float64 in logits, of the clients that are ``known``; 0 of the others.
+        known: ``(B, K)`` bool.
+        possible: ``(K,)`` bool: a model is left without the client, and as far as it was run its logits are finite.
+    """
+
+    def __init__(
+        self,
+        global_model: nn.Module,
+        record: RoundRecord,
+        inputs: Inputs,
+        classes: Tensor,
+        *,
+        batch_size: int = 256,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """Compute nothing yet.
+
+        Args:
+            global_model: The architecture; its own weights are not used and not changed.
+            record: The round.
+            inputs: The B inputs.
+            classes: ``(B,)`` the classes whose logits are looked at.
+            batch_size: Inputs in one forward.
+            device: Where to compute; None for where the model is.
+        """
+        self._model, self._record, self._inputs, self._classes = global_model, record, inputs, classes
+        self._batch_size, self._device = batch_size, device
+        self._average: dict[str, Tensor] = {}
+        self._with_all = torch.empty(0)
+        self._weights: dict[str, Tensor] | None = None
+        self.effects = torch.zeros(len(classes), len(record.clients), dtype=torch.float64)
+        self.known = torch.zeros_like(self.effects, dtype=torch.bool)
+        self.possible = torch.tensor([record.client_weights[client_id] < 1 for client_id in record.clients])
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Ids of the clients that are not possible."""
+        return tuple(
+            k for k, possible in zip(self._record.clients, self.possible.tolist(), strict=True) if not possible
+        )
+
+    @torch.no_grad()
+    def find(self, wanted: Tensor) -> None:
+        """Leave clients out, each for its inputs alone: one forward pass for each, and one of every input at first.
+
+        Those that are known are not looked for again. A client whose removal gives logits that are not finite is
+        possible no more.
+
+        Args:
+            wanted: ``(B, K)`` bool.
+        """
+        wanted = wanted & ~self.known & self.possible
+        if not wanted.any():
+            return
+        ids = tuple(self._record.clients)
+        with undisturbed(self._model, self._device) as place:
+            classes = self._classes.to(place)
+            if not self._average:
+                self._average = float64_average(self._record)
+                self._with_all = centered_logit(self._logits(self._record.global_weights, self._inputs, place), classes)
+            for k in torch.nonzero(wanted.any(dim=0)).flatten().tolist():
+                rows = torch.nonzero(wanted[:, k]).flatten()
+                self._weights = weights_without(self._record, ids[k], self._average, out=self._weights)
+                logits = self._logits(self._weights, _rows(self._inputs, rows), place)
+                here = rows.to(place)
+                effects = (self._with_all[here] - centered_logit(logits, classes[here])).cpu()
+                if effects.isfinite().all():
+                    self.effects[rows, k], self.known[rows, k] = effects, True
+                else:
+                    self.possible[k] = False
+
+    def _logits(self, weights: Mapping[str, Tensor], inputs: Inputs, place: torch.device) -> Tensor:
+        return logits_under(self._model, weights, inputs, self._batch_size, place)
+
+
+def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -> Attribution:
     """Return an attribution whose first clients are there by their exact removal.
 
     Args:
         attribution: ``(B, K)`` estimates of the removal effects, in the units of the centered logit.
-        global_model: The architecture; its own weights are not used and not changed.
-        record: The round.
-        inputs: The B inputs.
-        count: How many of each input's first clients are checked at least; ``"all"`` for all K.
-        batch_size: Inputs in one forward.
-        device: Where to compute; None for where the model is.
+        removals: Of the same round, of the same inputs and of the classes that are attributed.
+        count: How many of each input's first clients are checked at least; ``"all"`` for all K, 0 for none.
 
     Returns:
         The attribution with exact effects in the place of the checked clients' estimates, and ``verified`` telling
@@ -50,38 +115,30 @@ def verified(
         without it, or none that gives finite logits (named in a warning). One forward pass of an input for each of its
         checked clients and one more; the weights without a client are made once for all inputs, or a few times.
     """
-    ids, found = attribution.client_ids, attribution.contributions.double().clone()  # (B, K)
-    done = torch.zeros_like(found, dtype=torch.bool)
-    possible = torch.tensor([record.client_weights[client_id] < 1 for client_id in ids])
-    wanted = torch.zeros_like(done)
-    first = len(ids) if count == "all" else min(count, len(ids))
+    found = attribution.contributions.double()  # (B, K)
+    before = removals.lost
+    clients = found.shape[1]
+    first = clients if count == "all" else min(count, clients)
+    wanted = torch.zeros_like(removals.known)
     wanted.scatter_(1, found.argsort(dim=1, descending=True, stable=True)[:, :first], True)
-    wanted &= possible
+    wanted &= removals.possible
     if not wanted.any():
         return attribution
-    average, weights, infinite = float64_average(record), None, set[str]()
-    with undisturbed(global_model, device) as place:
-        classes = attribution.predicted.to(place)
-        logits = logits_under(global_model, record.global_weights, inputs, batch_size, place)
-        with_all = centered_logit(logits, classes).cpu()
-        while wanted.any():
-            for k in torch.nonzero(wanted.any(dim=0)).flatten().tolist():
-                rows = torch.nonzero(wanted[:, k]).flatten()
-                weights = weights_without(record, ids[k], average, out=weights)
-                logits = logits_under(global_model, weights, _rows(inputs, rows), batch_size, place)
-                effects = with_all[rows] - centered_logit(logits, classes[rows.to(place)]).cpu()
-                if effects.isfinite().all():
-                    found[rows, k], done[rows, k] = effects, True
-                else:
-                    infinite.add(ids[k])
-                    possible[k] = False
-            leading = found.masked_fill(~possible & ~done, -torch.inf).argmax(dim=1, keepdim=True)
-            wanted = torch.zeros_like(done).scatter_(1, leading, True) & ~done & possible
-    if infinite:
-        names = ", ".join(sorted(infinite))
+    while wanted.any():
+        removals.find(wanted)
+        found = torch.where(removals.known, removals.effects, found)
+        leading = found.masked_fill(~removals.possible & ~removals.known, -torch.inf).argmax(dim=1, keepdim=True)
+        wanted = torch.zeros_like(wanted).scatter_(1, leading, True) & ~removals.known & removals.possible
+    names = ", ".join(client_id for client_id in removals.lost if client_id not in before)
+    if names:
         warnings.warn(f"not verified: without client {names} the model gives logits that are not finite", stacklevel=2)
     dtype = attribution.contributions.dtype
-    return replace(attribution, contributions=found.to(dtype), scores=found.softmax(dim=1).to(dtype), verified=done)
+    return replace(
+        attribution,
+        contributions=found.to(dtype),
+        scores=found.softmax(dim=1).to(dtype),
+        verified=removals.known.clone(),
+    )
 
 
 def _rows(inputs: Inputs, rows: Tensor) -> Inputs:
