@@ -19,7 +19,7 @@ from tracefl.provenance import (
     select_inputs,
     select_mispredicted,
 )
-from tracefl.provenance.verification import ExactRemovals, verified
+from tracefl.provenance.verification import ExactRemovals
 from tracefl.suspects import Row, compare_rules, row_without_inputs
 from tracefl.training import evaluate
 
@@ -106,20 +106,20 @@ class Tracer:
             return RoundTrace(suspects=none)
         inputs, labels = asked.batch(chosen)
         settings = self.provenance
+        removals = ExactRemovals(model, record, inputs, device=self.device)
         began = time.perf_counter()
         attribution = attribute_round(
             model,
             record,
             inputs,
             labels,
-            replace(settings.method, verify=0),
+            settings.method,
             batch_size=settings.batch_size,
             memory_budget=settings.memory_budget,
             precision=settings.precision,
             device=self.device,
+            removals=removals,
         )
-        removals = ExactRemovals(model, record, inputs, attribution.predicted, device=self.device)
-        attribution = verified(attribution, removals, settings.method.verify)
         provenance_seconds = time.perf_counter() - began
         began = time.perf_counter()
         effects = self._effects(record, removals)
@@ -153,14 +153,14 @@ class Tracer:
         if not self.provenance.counterfactual or len(record.clients) < 2:
             return None
         removals.find(torch.ones_like(removals.known))  # but for those that the attribution's proof has found
-        if removals.lost:  # such as by a variance that a faulty client made negative
+        if removals.infinite:  # such as by a variance that a faulty client made negative
             log.warning(
                 "round=%d is not checked against exact removals: without client %s no model gives finite logits",
                 record.server_round,
-                ", ".join(removals.lost),
+                ", ".join(removals.infinite),
             )
             return None
-        return removals.effects
+        return removals.effects if removals.known.all() else None
 
     def choose(self, server: Examples, predicted: Tensor, participants: Tensor) -> Tensor:
         """Return the positions of the inputs to trace, ``(M,)``.

@@ -8,7 +8,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from tests.provenance.conftest import clients_near, model_and_inputs
-from tracefl.provenance import Attribution, Method, RoundRecord, attribute_round, removal_effects
+from tracefl.errors import ModelMismatchError
+from tracefl.provenance import Attribution, Method, RoundRecord, attribute_round, method, removal_effects
 from tracefl.provenance.verification import ExactRemovals, verified
 
 P = {"0": 0.4, "1": 0.3, "2": 0.2, "3": 0.1}
@@ -72,7 +73,7 @@ def test_as_a_slow_reading_has_it(cnn, count):
     # Estimates of any quality: also some that are wrong about everything, so that many have to be checked.
     made_up = replace(estimate, contributions=torch.randn(6, 4, dtype=torch.float64) * 2)
     for given in (estimate, made_up):
-        found = verified(given, ExactRemovals(model, record, x, given.predicted), count)
+        found = verified(given, ExactRemovals(model, record, x), count)
         for i in range(6):
             exact = [effect(model, record, x[i], int(given.predicted[i]), k) for k in P]
             wanted = 4 if count == "all" else min(count, 4)
@@ -93,6 +94,17 @@ def test_all_is_the_ground_truth_itself(family):
     assert_close(found.contributions.double(), removal_effects(model, record, inputs), rtol=1e-5, atol=1e-6)
 
 
+def test_the_ground_truth_is_not_estimated_first(cnn, monkeypatch):
+    def fails(*_, **__):
+        raise AssertionError("an estimate of what is found exactly anyway")
+
+    model, x = cnn
+    monkeypatch.setattr(method, "attribute", fails)
+    found = attribute_round(model, round_of(model), x, torch.zeros(6, dtype=torch.int64), Method(verify="all"))
+    assert found.contributions.dtype == torch.float64
+    assert_close(found.scores, found.contributions.softmax(dim=1))
+
+
 def test_a_lone_client_is_not_left_out(cnn):
     model, x = cnn
     record = round_of(model, {"0": 1.0})
@@ -111,10 +123,31 @@ def test_a_client_without_whom_the_model_is_broken_keeps_its_estimate(cnn):
     contributions = torch.tensor([[0.0, 9.0, 1.0, 2.0]]).double().expand(6, 4)
     estimate = Attribution(tuple(P), contributions, contributions.softmax(dim=1), model(x).argmax(dim=1))
     with pytest.warns(UserWarning, match="not verified: without client 1 the model gives logits that are not finite"):
-        found = verified(estimate, ExactRemovals(model, record, x, estimate.predicted), 2)
+        found = verified(estimate, ExactRemovals(model, record, x), 2)
     assert not found.verified[:, 1].any()
     assert found.verified[:, 3].all()
     assert (found.contributions[:, 1] == 9).all()
+    with pytest.warns(UserWarning, match="not verified: without client 1 the model gives logits that are not finite"):
+        found = attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method(verify="all"))
+    assert found.verified.tolist() == [[True, False, True, True]] * 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.pop("4.bias"), r"client '2' lacks '4.bias' of the global model, shape \(5,\)"),
+        (
+            lambda weights: weights.update({"4.bias": torch.zeros(4)}),
+            r"client '2' has '4.bias' in shape \(4,\), the global model in \(5,\)",
+        ),
+    ],
+)
+def test_a_client_of_another_model_is_named(cnn, change, message):
+    model, x = cnn
+    record = round_of(model)
+    change(record.clients["2"])
+    with pytest.raises(ModelMismatchError, match=message):
+        attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method(verify="all"))
 
 
 def test_what_is_no_estimate_of_the_removal_is_not_verified():

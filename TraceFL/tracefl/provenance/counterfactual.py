@@ -60,14 +60,27 @@ def float64_average(record: RoundRecord) -> dict[str, Tensor]:
 
     In float64: where a client with most of the weight is taken out of a float32 average, little of the others is left
     but rounding, and a running variance can turn negative.
+
+    Raises:
+        ModelMismatchError: A client lacks one of them, or has it in another shape.
     """
     floating = {name: w for name, w in record.global_weights.items() if w.is_floating_point()}
     total = {name: torch.zeros(w.shape, dtype=torch.float64, device=w.device) for name, w in floating.items()}
     for client_id, weights in record.clients.items():
-        for name in floating:
+        for name, like in floating.items():
+            _check(client_id, weights, name, tuple(like.shape))
             for sums, part in blocks(total[name], weights[name]):
                 sums.add_(part.double().mul(record.client_weights[client_id]))
     return total
+
+
+def _check(client_id: str, weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> None:
+    if name not in weights:
+        raise ModelMismatchError(f"client {client_id!r} lacks {name!r} of the global model, shape {shape}")
+    if tuple(weights[name].shape) != shape:
+        raise ModelMismatchError(
+            f"client {client_id!r} has {name!r} in shape {tuple(weights[name].shape)}, the global model in {shape}"
+        )
 
 
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -79,6 +79,7 @@ def attribute_round(
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     precision: Precision = "float32",
     device: torch.device | str | None = None,
+    removals: ExactRemovals | None = None,
 ) -> Attribution:
     """Attribute the predictions of a round's global model to the round's clients.
 
@@ -93,6 +94,7 @@ def attribute_round(
         memory_budget: As in ``attribute``.
         precision: As in ``attribute``.
         device: As in ``attribute``.
+        removals: Of this round and these inputs, where they are asked for afterwards too: what is found is kept there.
 
     Raises:
         ModelMismatchError: As ``attribute``.
@@ -101,6 +103,10 @@ def attribute_round(
     """
     if by_layer and method.verify:
         raise ValueError(f"by_layer=True divides estimates among layers, and verify={method.verify} replaces them")
+    if removals is None:
+        removals = ExactRemovals(global_model, record, inputs, device=device)
+    if method.verify == "all" and (exact := removals.attribution()) is not None:
+        return exact  # an estimate would be of no use
     found = attribute(
         global_model,
         record.clients,
@@ -121,7 +127,6 @@ def attribute_round(
         precision=precision,
         device=device,
     )
-    removals = ExactRemovals(global_model, record, inputs, found.predicted, device=device)
     return verified(found, removals, method.verify)
 
 

@@ -26,9 +26,12 @@ class ExactRemovals:
     """By how much each client's removal lowers inputs' centered logits, each found once, where it is asked for.
 
     Attributes:
+        classes: ``(B,)`` int64 classes whose logits are looked at: as they are set before the first client is left out,
+            else those that are predicted with all clients.
         effects: ``(B, K)`` float64 in logits, of the clients that are ``known``; 0 of the others.
         known: ``(B, K)`` bool.
         possible: ``(K,)`` bool: a model is left without the client, and as far as it was run its logits are finite.
+        infinite: Ids of the clients without whom they are not.
     """
 
     def __init__(
@@ -36,7 +39,6 @@ class ExactRemovals:
         global_model: nn.Module,
         record: RoundRecord,
         inputs: Inputs,
-        classes: Tensor,
         *,
         batch_size: int = 256,
         device: torch.device | str | None = None,
@@ -47,25 +49,20 @@ class ExactRemovals:
             global_model: The architecture; its own weights are not used and not changed.
             record: The round.
             inputs: The B inputs.
-            classes: ``(B,)`` the classes whose logits are looked at.
             batch_size: Inputs in one forward.
             device: Where to compute; None for where the model is.
         """
-        self._model, self._record, self._inputs, self._classes = global_model, record, inputs, classes
+        self._model, self._record, self._inputs = global_model, record, inputs
         self._batch_size, self._device = batch_size, device
+        self.classes: Tensor | None = None
         self._average: dict[str, Tensor] = {}
         self._with_all = torch.empty(0)
         self._weights: dict[str, Tensor] | None = None
-        self.effects = torch.zeros(len(classes), len(record.clients), dtype=torch.float64)
+        size = len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
+        self.effects = torch.zeros(size, len(record.clients), dtype=torch.float64)
         self.known = torch.zeros_like(self.effects, dtype=torch.bool)
+        self.infinite: list[str] = []
         self.possible = torch.tensor([record.client_weights[client_id] < 1 for client_id in record.clients])
-
-    @property
-    def lost(self) -> tuple[str, ...]:
-        """Ids of the clients that are not possible."""
-        return tuple(
-            k for k, possible in zip(self._record.clients, self.possible.tolist(), strict=True) if not possible
-        )
 
     @torch.no_grad()
     def find(self, wanted: Tensor) -> None:
@@ -76,16 +73,22 @@ class ExactRemovals:
 
         Args:
             wanted: ``(B, K)`` bool.
+
+        Raises:
+            ModelMismatchError: A client's weights are not the global model's in name or shape.
         """
         wanted = wanted & ~self.known & self.possible
         if not wanted.any():
             return
         ids = tuple(self._record.clients)
         with undisturbed(self._model, self._device) as place:
-            classes = self._classes.to(place)
             if not self._average:
                 self._average = float64_average(self._record)
-                self._with_all = centered_logit(self._logits(self._record.global_weights, self._inputs, place), classes)
+                logits = self._logits(self._record.global_weights, self._inputs, place)
+                self.classes = logits.argmax(dim=1).cpu() if self.classes is None else self.classes
+                self._with_all = centered_logit(logits, self.classes.to(place))
+            assert self.classes is not None
+            classes = self.classes.to(place)
             for k in torch.nonzero(wanted.any(dim=0)).flatten().tolist():
                 rows = torch.nonzero(wanted[:, k]).flatten()
                 self._weights = weights_without(self._record, ids[k], self._average, out=self._weights)
@@ -96,6 +99,24 @@ class ExactRemovals:
                     self.effects[rows, k], self.known[rows, k] = effects, True
                 else:
                     self.possible[k] = False
+                    self.infinite.append(ids[k])
+
+    def attribution(self) -> Attribution | None:
+        """Return the attribution that is nothing but exact removals; None where one of them is not to be had.
+
+        K + 1 forward passes of an input, and two readings of the clients' weights.
+
+        Raises:
+            ModelMismatchError: As ``find``.
+        """
+        self.find(torch.ones_like(self.known))
+        if not self.known.all():
+            return None
+        assert self.classes is not None
+        double = any(tensor.dtype == torch.float64 for tensor in self._record.global_weights.values())
+        effects = self.effects if double else self.effects.float()
+        scores = self.effects.softmax(dim=1).to(effects.dtype)
+        return Attribution(tuple(self._record.clients), effects, scores, self.classes, verified=self.known.clone())
 
     def _logits(self, weights: Mapping[str, Tensor], inputs: Inputs, place: torch.device) -> Tensor:
         return logits_under(self._model, weights, inputs, self._batch_size, place)
@@ -106,7 +127,7 @@ def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -
 
     Args:
         attribution: ``(B, K)`` estimates of the removal effects, in the units of the centered logit.
-        removals: Of the same round, of the same inputs and of the classes that are attributed.
+        removals: Of the same round and inputs; where nobody was left out yet, of the classes that are attributed.
         count: How many of each input's first clients are checked at least; ``"all"`` for all K, 0 for none.
 
     Returns:
@@ -116,7 +137,6 @@ def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -
         checked clients and one more; the weights without a client are made once for all inputs, or a few times.
     """
     found = attribution.contributions.double()  # (B, K)
-    before = removals.lost
     clients = found.shape[1]
     first = clients if count == "all" else min(count, clients)
     wanted = torch.zeros_like(removals.known)
@@ -124,13 +144,15 @@ def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -
     wanted &= removals.possible
     if not wanted.any():
         return attribution
+    if removals.classes is None:  # not to rounding alone those that another forward predicts
+        removals.classes = attribution.predicted
     while wanted.any():
         removals.find(wanted)
         found = torch.where(removals.known, removals.effects, found)
         leading = found.masked_fill(~removals.possible & ~removals.known, -torch.inf).argmax(dim=1, keepdim=True)
         wanted = torch.zeros_like(wanted).scatter_(1, leading, True) & ~removals.known & removals.possible
-    names = ", ".join(client_id for client_id in removals.lost if client_id not in before)
-    if names:
+    if removals.infinite:
+        names = ", ".join(removals.infinite)
         warnings.warn(f"not verified: without client {names} the model gives logits that are not finite", stacklevel=2)
     dtype = attribution.contributions.dtype
     return replace(
