@@ -2,12 +2,13 @@
 
     python TraceFL/benchmarks/fidelity.py DATA OUT [--seeds 1 2 3] [--models resnet18 gpt] [--clients 100]
 
-Trains every setting with tracefl.main (10 clients, all of them in every round, random initial weights), asks every
-method about 50 inputs of an early and of the last round, and compares with the exact removal. DATA holds mnist, cifar10
-and dbpedia_14 in hub layout. OUT/rows.csv is written setting by setting, and the same command goes on where it was;
-OUT/table.md is made of it. Two settings at a time, one thread each; seconds are the process's CPU time. The methods
-that follow each client's path are asked in the first seed only, and with other numbers of clients than 10 neither they
-nor an early round, whose weights are not kept then.
+Trains every setting with tracefl.main (10 clients a round, drawn from 20; random initial weights), asks every method
+about 50 inputs of an early and of the last round, and compares with the exact removal. DATA holds mnist, cifar10 and
+dbpedia_14 in hub layout. A part of the training examples is taken, and none is cut from a client's part, so that clients
+differ in size. OUT/rows.csv is written setting by setting, and the same command goes on where it was; OUT/table.md is
+made of it. Two settings at a time, one thread each; seconds are the process's CPU time. The methods that follow each
+client's path are asked in the first seed only, and with other numbers of clients than 10 neither they nor an early
+round, whose weights are not kept then.
 """
 
 import argparse
@@ -27,6 +28,8 @@ from pathlib import Path
 import torch
 from fidelity_methods import BY_PATH, METHODS, OF_BATCH_NORM, Question
 from fidelity_table import table
+from pyarrow import concat_tables
+from pyarrow.parquet import read_table, write_table
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -39,8 +42,8 @@ from tracefl.stored import StoredRun
 INPUTS = 50
 ALPHAS = (0.1, 0.3, 1.0)
 _IMAGES = {
-    "resnet18": ("model=resnet18", "num_rounds=4", "dataset.max_examples_per_client=192"),
-    "densenet121": ("model=densenet121", "num_rounds=4", "dataset.max_examples_per_client=64"),
+    "resnet18": ("model=resnet18", "num_rounds=4"),
+    "densenet121": ("model=densenet121", "num_rounds=4"),
 }
 _TEXTS = {
     "gpt": ("model=gpt", "model.config.n_layer=2", "model.config.n_embd=128", "model.config.n_head=4"),
@@ -52,23 +55,27 @@ _TEXTS = {
         "model.config.intermediate_size=512",
     ),
 }
-_TEXT_KEYS = ("client.lr=0.001", "dataset.max_tokens=48", "dataset.max_examples_per_client=256", "num_rounds=5")
+_TEXT_KEYS = ("client.lr=0.001", "dataset.max_tokens=48", "num_rounds=5")
 MODELS = {
     **{(name, data): keys for name, keys in _IMAGES.items() for data in ("mnist", "cifar10")},
     **{(name, "dbpedia_14"): (*keys, *_TEXT_KEYS) for name, keys in _TEXTS.items()},
 }
+EXAMPLES = {"resnet18": 128, "densenet121": 64, "gpt": 192, "bert": 192}
+"""Of a client, on average."""
 FEW = 10
 COMMON = (
     "provenance=off",
     "model.pretrained=false",
     "client.epochs=1",
     "batch_size=16",
+    "dataset.min_examples_per_label=1",
+    "dataset.max_examples_per_client=100000",
     "dataset.max_server_examples=1000",
     "total_cpus=1",
 )
 Setting = tuple[str, str, float, int]  # model, data set, alpha, seed
 COLUMNS = (
-    *("model", "dataset", "alpha", "seed", "round", "accuracy", "method", "inputs", "correct", "agreement"),
+    *("model", "dataset", "alpha", "seed", "clients", "round", "accuracy", "method", "inputs", "correct", "agreement"),
     *("correlation", "top_holder", "localization", "chance", "seconds", "exact_seconds"),
 )
 
@@ -85,10 +92,7 @@ def main() -> None:
     data, out, seeds = options.data.resolve(), options.out.resolve(), options.seeds
     out.mkdir(parents=True, exist_ok=True)
     rows = out / "rows.csv"
-    if not rows.exists():
-        rows.write_text(",".join(COLUMNS) + "\n")
-    with rows.open() as file:
-        done = {(r["model"], r["dataset"], float(r["alpha"]), int(r["seed"])) for r in csv.DictReader(file)}
+    done = keep_whole(rows, options.clients)
     models = [key for key in MODELS if options.models is None or key[0] in options.models]
     settings = [(*model, alpha, seed) for seed, alpha, model in product(seeds, ALPHAS, models)]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as workers:
@@ -97,14 +101,57 @@ def main() -> None:
             for s in settings
             if s not in done
         }
+        failed = 0
         for found in as_completed(waiting):
+            name = " ".join(map(str, waiting[found]))
+            try:
+                measured = found.result()
+            except subprocess.CalledProcessError as error:
+                failed += 1
+                sys.stderr.write(f"{name}: {error.stderr.decode().strip()}\n")
+                continue
             with rows.open("a", newline="") as file:
-                csv.DictWriter(file, COLUMNS).writerows(found.result())
-            sys.stdout.write(f"{time.strftime('%H:%M:%S')} {' '.join(map(str, waiting[found]))}\n")
+                csv.DictWriter(file, COLUMNS).writerows(measured)
+            sys.stdout.write(f"{time.strftime('%H:%M:%S')} {name}\n")
             sys.stdout.flush()
     with rows.open() as file:
         (out / "table.md").write_text(table(list(csv.DictReader(file)), tuple(METHODS)))
     sys.stdout.write((out / "table.md").read_text())
+    sys.exit(f"{failed} of {len(settings)} settings failed" if failed else 0)
+
+
+def keep_whole(rows: Path, clients: int) -> set[Setting]:
+    """Drop what a killed run left of a setting, and return the settings that are there as a whole.
+
+    Raises:
+        SystemExit: The rows are of another number of clients.
+    """
+    last = list(METHODS)[-1]
+    found: dict[Setting, list[dict[str, str]]] = {}
+    if rows.exists():
+        with rows.open() as file:
+            for r in csv.DictReader(file):
+                if r["clients"] != str(clients):
+                    sys.exit(
+                        f"{rows} is of {r['clients']} clients a round, and {clients} are asked for; name another OUT"
+                    )
+                found.setdefault((r["model"], r["dataset"], float(r["alpha"]), int(r["seed"])), []).append(r)
+    whole = {s: of for s, of in found.items() if [r["method"] for r in of].count(last) == (2 if clients == FEW else 1)}
+    with rows.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(r for of in whole.values() for r in of)
+    return set(whole)
+
+
+def thin(data: Path, to: Path, examples: int) -> None:
+    """Write a data set with as many training examples as asked for, evenly spaced; the test examples are the same."""
+    to.mkdir(parents=True)
+    for split in ("train", "test"):
+        everything = concat_tables([read_table(file) for file in sorted(data.glob(f"**/{split}*.parquet"))])
+        wanted = min(examples, len(everything)) if split == "train" else len(everything)
+        taken = torch.linspace(0, len(everything) - 1, wanted).round().long().tolist()
+        write_table(everything.take(taken), to / f"{split}.parquet")
 
 
 def measure(setting: Setting, data: Path, out: Path, first_seed: bool, clients: int) -> list[dict[str, object]]:
@@ -114,9 +161,12 @@ def measure(setting: Setting, data: Path, out: Path, first_seed: bool, clients: 
     torch.set_num_threads(1)
     model, dataset, alpha, seed = setting
     name = f"{model}-{dataset}-{alpha}-{seed}"
-    keys = (*COMMON, *MODELS[model, dataset], f"dataset={dataset}", f"dataset.path={data / dataset}")
-    keys = (*keys, f"num_clients={clients}", f"clients_per_round={clients}")
-    keys = (*keys, "store=all") if clients == FEW else (*keys, "store=last", "dataset.min_examples_per_label=1")
+    thinned = out / "runs" / f"{name}-data"
+    shutil.rmtree(thinned, ignore_errors=True)
+    thin(data / dataset, thinned, 2 * clients * EXAMPLES[model])
+    keys = (*COMMON, *MODELS[model, dataset], f"dataset={dataset}", f"dataset.path={thinned}")
+    keys = (*keys, f"num_clients={2 * clients}", f"clients_per_round={clients}")
+    keys = (*keys, "store=all" if clients == FEW else "store=last")
     keys = (*keys, f"dirichlet_alpha={alpha}", f"seed={seed}", f"log_dir={out}", "exp_key=runs", f"run_name={name}")
     subprocess.run([sys.executable, "-m", "tracefl.main", *keys, "overwrite=true"], check=True, capture_output=True)
     run = StoredRun(out / "runs" / name)
@@ -124,8 +174,9 @@ def measure(setting: Setting, data: Path, out: Path, first_seed: bool, clients: 
     found = []
     for server_round in (2, last) if clients == FEW else (last,):
         for row in ask(run, server_round, seed, first_seed and clients == FEW):
-            found.append(dict(zip(COLUMNS, (*setting, server_round), strict=False)) | row)
+            found.append(dict(zip(COLUMNS, (*setting, clients, server_round), strict=False)) | row)
     shutil.rmtree(run.folder)
+    shutil.rmtree(thinned)
     return found
 
 

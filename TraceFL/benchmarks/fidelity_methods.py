@@ -14,6 +14,7 @@ from tracefl.examples import Inputs
 from tracefl.provenance import Method, RoundRecord, attribute, attribute_round
 from tracefl.provenance.counterfactual import centered_logit, logits_under
 from tracefl.provenance.method import contribution_weights
+from tracefl.seeds import derive_seed
 
 _DIFFERENCE = 0.05  # of a removal's length, to either side
 
@@ -53,6 +54,13 @@ def _rule(name: str) -> Answer:
         return RULES[name](Evidence(q.record, q.model, q.inputs, q.predicted, q.seed))
 
     return answer
+
+
+def at_random(question: Question) -> Tensor:
+    """Return ``(B, K)`` numbers drawn for each input anew."""
+    where = (question.record.server_round, *question.predicted.tolist())
+    draw = torch.Generator().manual_seed(derive_seed(question.seed, *where))
+    return torch.rand(len(question.labels), len(question.steps), generator=draw)
 
 
 def last_layer(question: Question) -> Tensor:
@@ -223,7 +231,7 @@ METHODS: dict[str, Answer] = {
     "own logit": _rule("own_logit"),
     "largest bias": _rule("last_bias"),
     "largest client": _rule("most_examples"),
-    "random": _rule("random"),
+    "random": at_random,
 }
 """By their names in the table, in its order."""
 
