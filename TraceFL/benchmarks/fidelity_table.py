@@ -5,47 +5,67 @@ from collections.abc import Iterable, Mapping, Sequence
 
 Row = Mapping[str, str]
 
+_PLAIN = "removal, verify=0"
+_ROUND = ("model", "dataset", "alpha", "seed", "round")
+
 
 def table(rows: Sequence[Row], methods: Sequence[str]) -> str:
     """Return three tables: agreement and rank correlation by model, the other scores, and both by alpha and round."""
-    settings = list(dict.fromkeys((r["model"], r["dataset"]) for r in rows))
-    heads = ["method", *(f"{model}, {dataset}" for model, dataset in settings)]
+    by_method = {method: [r for r in rows if r["method"] == method] for method in methods}
+    by_method = {method: of for method, of in by_method.items() if of}
+    return "\n".join((*_by_model(by_method), "", *_in_all(by_method), "", *_by_alpha(by_method))) + "\n"
+
+
+def _by_model(by_method: Mapping[str, Sequence[Row]]) -> list[str]:
+    settings = list(dict.fromkeys((r["model"], r["dataset"]) for of in by_method.values() for r in of))
     lines = [
         "First client is the exact removal's (%) / rank correlation; mean ± deviation over seeds.",
         "",
-        *_head(heads),
+        *_head(["method", *(f"{model}, {dataset}" for model, dataset in settings)]),
     ]
-    for method in methods:
-        cells = []
-        for setting in settings:
-            of = [r for r in rows if r["method"] == method and (r["model"], r["dataset"]) == setting]
-            cells.append(f"{_percent(of, 'agreement')} / {_spread(of, 'correlation')}" if of else "NA")
-        lines.append(_line([f"`{method}`", *cells]))
-    lines += [
-        "",
-        *_head(["method", "agrees, %", "rank corr.", "top holder, %", "localization, %", "exact removals' time"]),
-    ]
-    for method in methods:
-        of = [r for r in rows if r["method"] == method]
+    for method, of in by_method.items():
+        lines.append(_line([method, *(_both([r for r in of if (r["model"], r["dataset"]) == s]) for s in settings)]))
+    return lines
+
+
+def _in_all(by_method: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Return every method's scores in the rounds that it was asked about, and what verify=0 has in the same rounds."""
+    lines = _head(
+        [
+            *("method", "rounds", "agrees, %", "rank corr.", f"`{_PLAIN}` in these rounds", "top holder, %"),
+            *("localization, %", "exact removals' time"),
+        ]
+    )
+    for method, of in by_method.items():
+        rounds = {_place(r) for r in of}
+        plain = [r for r in by_method[_PLAIN] if _place(r) in rounds]
         costs = [float(r["seconds"]) / float(r["exact_seconds"]) for r in of]
-        scores = [_percent(of, "agreement"), _spread(of, "correlation")]
+        scores = [_percent(of, "agreement"), _spread(of, "correlation"), _both(plain)]
         scores += [_percent(of, "top_holder"), _percent(of, "localization")]
-        lines.append(_line([f"`{method}`", *scores, f"{statistics.median(costs):.2f}"]))
-    anyone = [r for r in rows if r["method"] == methods[0]]
-    lines += ["", f"Chance is {_percent(anyone, 'chance')} for localization.", ""]
-    places = list(dict.fromkeys((float(r["alpha"]), "early" if int(r["round"]) == 2 else "last") for r in rows))
-    lines += _head(["method", *(f"alpha {alpha:g}, {when}" for alpha, when in sorted(places))])
-    for method in methods:
-        cells = []
-        for alpha, when in sorted(places):
-            of = [
-                r
-                for r in rows
-                if r["method"] == method and float(r["alpha"]) == alpha and (int(r["round"]) == 2) == (when == "early")
-            ]
-            cells.append(f"{_percent(of, 'agreement')} / {_spread(of, 'correlation')}" if of else "NA")
-        lines.append(_line([f"`{method}`", *cells]))
-    return "\n".join(lines) + "\n"
+        lines.append(_line([method, str(len(of)), *scores, f"{statistics.median(costs):.2f}"]))
+    anyone = by_method[_PLAIN]
+    share = statistics.mean(1 / int(r["clients"]) for r in anyone)
+    chance = f"Chance is {100 * share:.3g} % for agreement and {_percent(anyone, 'chance')} % for localization."
+    return [*lines, "", chance]
+
+
+def _by_alpha(by_method: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Return the methods that were asked about every round, by alpha and time."""
+    everywhere = len(by_method[_PLAIN])
+    places = sorted({_when(r) for r in by_method[_PLAIN]})
+    lines = _head(["method", *(f"alpha {alpha:g}, {when}" for alpha, when in places)])
+    for method, of in by_method.items():
+        if len(of) == everywhere:
+            lines.append(_line([method, *(_both([r for r in of if _when(r) == place]) for place in places)]))
+    return lines
+
+
+def _place(row: Row) -> tuple[str, ...]:
+    return tuple(row[column] for column in _ROUND)
+
+
+def _when(row: Row) -> tuple[float, str]:
+    return float(row["alpha"]), "early" if int(row["round"]) == 2 else "last"
 
 
 def _over_seeds(rows: Iterable[Row], column: str) -> list[float]:
@@ -55,6 +75,10 @@ def _over_seeds(rows: Iterable[Row], column: str) -> list[float]:
         if row[column]:
             by_seed.setdefault(row["seed"], []).append(float(row[column]))
     return [statistics.mean(values) for values in by_seed.values()]
+
+
+def _both(rows: Sequence[Row]) -> str:
+    return f"{_percent(rows, 'agreement')} / {_spread(rows, 'correlation')}" if rows else "NA"
 
 
 def _spread(rows: Iterable[Row], column: str) -> str:
