@@ -4,10 +4,11 @@
 
 Trains every setting with tracefl.main (10 clients a round, drawn from 20; random initial weights), asks every method
 about 50 inputs of an early and of the last round, and compares with the exact removal. DATA holds mnist, cifar10 and
-dbpedia_14 in hub layout; a part of their training examples is dealt to the clients, which differ in size. OUT/rows.csv is written setting by setting, and the same command goes on where it was; OUT/table.md is
-made of it. Two settings at a time, one thread each; seconds are the process's CPU time. The methods that follow each
-client's path are asked in the first seed only, and with other numbers of clients than 10 neither they nor an early
-round, whose weights are not kept then.
+dbpedia_14 in hub layout; a part of their training examples is dealt to the clients, which differ in size. OUT/rows.csv
+is written setting by setting, and the same command goes on where it was; OUT/table.md is made of it. Two settings at a
+time, one thread each; seconds are the process's CPU time. The methods that follow each client's path are asked in the
+first seed only, and with other numbers of clients than 10 neither they nor an early round, whose weights are not kept
+then.
 """
 
 import argparse

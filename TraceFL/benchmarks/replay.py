@@ -31,13 +31,13 @@ def main() -> None:
     sys.stdout.write(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|\n")
     for given in options.runs:
         folder, _, clients = given.rpartition(":")
-        asked = Request(Path(folder), 1, tuple(clients.split(",")), "train")
+        asked = Request(Path(folder), 1, tuple(sorted(set(clients.split(",")), key=int)), "train")
         with contextlib.redirect_stdout(sys.stderr):
             trained = replay(asked)
         again = [replay(replace(asked, how="reaggregate", carry=carry)) for carry in options.carry]
         for measure in MEASURES:
             truth = values(trained, measure, "after")
-            if None not in truth:
+            if truth and None not in truth:
                 cells = [values(trained, measure, "before"), *(values(found, measure, "after") for found in again)]
                 points = [f"{distance(truth, cell):.1f}" for cell in cells]
                 name = measure.replace("_", " ")

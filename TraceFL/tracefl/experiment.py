@@ -328,7 +328,8 @@ class Experiment:
         trace = tracer.trace(self.model, record, server, predicted)
         if self.mitigation is None:
             return trace, ()
-        rows, seconds = mitigate_round(self.mitigation, tracer, trace, self.model, record, server, self.num_examples)
+        able = self.num_examples.keys() - set(map(str, self.settings.config["without"]))
+        rows, seconds = mitigate_round(self.mitigation, tracer, trace, self.model, record, server, able)
         return dataclasses.replace(trace, provenance_seconds=trace.provenance_seconds + seconds), rows
 
     def _mitigated(self) -> dict[str, Any] | None:

@@ -116,7 +116,7 @@ def leave_each_out(
     if len(ids) < 2:
         raise RecordError(f"round {record.server_round} of {folder} has one client: there is no model without it")
     way = _shapley_way(shapley, permutations, len(ids))
-    asked = tracer.asked(run.server)
+    asked = tracer.asked(run.server) if inputs == "traced" else run.server
     chosen = _choose(inputs, tracer, model, asked, run.label_counts[[int(client_id) for client_id in ids]])
     if not len(chosen):
         raise RecordError(f"round {record.server_round} of {folder} has no input for inputs={inputs}; give inputs=all")

@@ -53,6 +53,8 @@ def _main(arguments: Sequence[str]) -> None:
     request, given = _read_arguments(arguments)
     if "png" in given:
         check_figure_path(given["png"])
+        if given["png"].suffix != ".png":
+            raise ConfigError(f"png={str(given['png'])!r}: give a file that ends in .png; a PDF is written beside it")
     with redirect_stdout(sys.stderr) if _JSON in arguments else nullcontext():  # a run that trains says its rounds
         found = replay(request)
     name = f"replay-{request.name}{'-trained' if found.how == 'train' else ''}"
@@ -83,10 +85,17 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[Request, dict[str, Path]]
         raise ConfigError(f"how must be one of {', '.join(HOWS)}, got {given['how']!r}")
     if not given["from"].isdecimal() or not int(given["from"]):
         raise ConfigError(f"from must be a round, a whole number from 1, got {given['from']!r}")
+    if how == "train" and "carry" in given:
+        raise ConfigError(f"carry={given['carry']} is for averaging again, and how=train trains; give one of them")
     request = Request(root, int(given["from"]), _read_clients(given["without"]), how, _read_carry(given.get("carry")))
     files = {kind: Path(given[kind]).expanduser() for kind in _FILES if given.get(kind)}
     if "csv" in files and (files["csv"].is_dir() or not files["csv"].parent.is_dir()):
         raise ConfigError(f"csv={given['csv']!r} is no file in a folder that exists; give a file such as replay.csv")
+    if "csv" in files and (
+        files["csv"].suffix != ".csv"
+        or (root.samefile(files["csv"].parent) and not files["csv"].name.startswith("replay"))
+    ):
+        raise ConfigError(f"csv={given['csv']!r}: give a file that ends in .csv, and none of the run's own")
     return request, files
 
 

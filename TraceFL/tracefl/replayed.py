@@ -86,7 +86,7 @@ def _results(run: StoredRun, store: RoundStore, request: Request) -> dict[int, R
     unknown = [client_id for client_id in request.without if int(client_id) >= known]
     if unknown:
         raise ConfigError(f"without names client {unknown[0]}, and the run's clients are 0 to {known - 1}")
-    results = {r.server_round: r for r in store.results(check=True) if r.server_round >= request.from_round}
+    results = {r.server_round: r for r in store.results(check=True, first=request.from_round)}
     gone = [number for number in range(request.from_round, last + 1) if number not in results]
     if gone:
         raise RecordError(f"round {gone[0]} is missing in {request.folder}; give a later round as from")

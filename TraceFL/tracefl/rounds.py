@@ -143,16 +143,19 @@ class RoundStore:
         """The last recorded round, 0 for none."""
         return max(self._numbers("round.json"), default=0)
 
-    def results(self, check: bool = False) -> Iterator[RoundResult]:
+    def results(self, check: bool = False, first: int = 1) -> Iterator[RoundResult]:
         """Yield every whole round's result, in order.
 
         Args:
             check: Compare each with its checksum.
+            first: The round to begin with.
 
         Raises:
             RecordError: One is damaged.
         """
         for number in self._numbers("round.json"):
+            if number < first:
+                continue
             if check:
                 self._check(number, "round.json")
             yield _read_result(self._place(number) / "round.json")

@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,21 +192,26 @@ class Deployment(Federation):
 
     def _find_clients(self, plan: FederationPlan, hooks: FederationHooks) -> Mapping[str, int]:
         """Return the clients that are there, after meeting those that are new."""
-        for client_id, counts in self._wait_for(plan.min_clients).items():
+        for client_id, counts in self._wait_for(plan.min_clients, plan.participation.excluded).items():
             hooks.on_joined(client_id, counts)
         return self._present()
 
-    def _wait_for(self, num_clients: int) -> dict[str, Sequence[int]]:
+    def _wait_for(self, num_clients: int, besides: Collection[str] = ()) -> dict[str, Sequence[int]]:
         """Wait until so many clients are there; returns those that are new: client id to its examples of each class.
 
-        With enough of them it waits a little for newcomers, once; who answers later takes part later.
+        With enough of them it waits a little for newcomers, once; who answers later takes part later. Those ``besides``
+        take no part and do not count.
         """
+
+        def there() -> int:
+            return len(self._present().keys() - set(besides))
+
         deadline = time.monotonic() + CONNECT_SECONDS
         newcomers = self._meet()
-        while (few := len(self._present()) < num_clients) or self._awaited():
+        while (few := there() < num_clients) or self._awaited():
             if few and time.monotonic() > deadline:
                 raise RoundFailedError(
-                    f"{len(self._present())} of {num_clients} SuperNodes are there after {CONNECT_SECONDS:.0f} s; "
+                    f"{there()} of {num_clients} SuperNodes are there after {CONNECT_SECONDS:.0f} s; "
                     "start more, or lower num_clients or strategy.min_clients"
                 )
             time.sleep(ROSTER_SECONDS if few else POLL_SECONDS)

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
+from yaml import YAMLError
 
 from tracefl.cli import explain_config_error
 from tracefl.config import read_baselines, read_provenance
@@ -59,12 +60,15 @@ class StoredRun:
         """Return one of the run's files.
 
         Raises:
-            RecordError: It is not there.
+            RecordError: It is not there, or is no text.
         """
         path = self.folder / name
         if not path.exists():
             raise RecordError(f"{self.folder} is no run's folder: it has no {name}")
-        return path.read_text()
+        try:
+            return path.read_text()
+        except UnicodeDecodeError as error:
+            raise RecordError(f"{path} is damaged: {error}") from error
 
     def round(self, server_round: int | None = None, overrides: Sequence[str] = ()) -> tuple[nn.Module, RoundRecord]:
         """Return a round's global model and the round.
@@ -171,8 +175,11 @@ def _groups(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, di
                 if group in config:  # else the run is older than the group
                     cfg[group] = OmegaConf.create(dict(config[group]))
             changed = OmegaConf.merge(cfg, OmegaConf.from_dotlist(keys))
+            resolved = OmegaConf.to_container(changed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain_config_error(error)) from error
-    resolved = OmegaConf.to_container(changed, resolve=True)
+    except YAMLError as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"{' '.join(keys)} cannot be read: {said}; quote the value") from error
     assert isinstance(resolved, dict)
     return {group: resolved[group] for group in GROUPS}

@@ -106,7 +106,7 @@ class Tracer:
             return RoundTrace(suspects=none)
         inputs, labels = asked.batch(chosen)
         settings = self.provenance
-        removals = ExactRemovals(model, record, inputs, device=self.device)
+        removals = ExactRemovals(model, record, inputs, batch_size=settings.batch_size, device=self.device)
         began = time.perf_counter()
         attribution = attribute_round(
             model,

@@ -12,6 +12,7 @@ from tests.conftest import compose_settings
 from tests.provenance.conftest import clients_near, model_and_inputs
 from tracefl.cli import choices
 from tracefl.provenance import (
+    Method,
     RoundRecord,
     attribute_round,
     counterfactuals,
@@ -154,6 +155,19 @@ def test_equal_clients_are_equally_responsible(nonlinear, preset):
     found = contributions(preset, model, round_of_twins(model), inputs)
     assert_close(found[:, 0], found[:, 2])
     assert (found[:, 0] - found[:, 1]).abs().min() > 1e-9
+
+
+@pytest.mark.parametrize("verify", [1, 2, 3, 4])
+def test_the_proof_does_not_part_equal_clients(verify):
+    torch.manual_seed(1)
+    model = small_cnn()
+    clients = clients_near(model, 5, scale=0.3)
+    record = round_of(model, {**clients, "4": clients["2"]}, dict.fromkeys(clients, 0.2))
+    inputs = torch.randn(20, 2, 6, 6, dtype=torch.float64)
+    found = attribute_round(model, record, inputs, torch.zeros(20, dtype=torch.int64), Method(verify=verify))
+    assert_close(found.contributions[:, 2], found.contributions[:, 4])
+    assert (found.verified[:, 2] == found.verified[:, 4]).all()
+    assert not found.verified.all()
 
 
 def test_equal_clients_change_as_much(nonlinear):

@@ -125,7 +125,7 @@ def test_a_client_without_whom_the_model_is_broken_keeps_its_estimate(cnn):
     with pytest.warns(UserWarning, match="not verified: without client 1 the model gives logits that are not finite"):
         found = verified(estimate, ExactRemovals(model, record, x), 2)
     assert not found.verified[:, 1].any()
-    assert found.verified[:, 3].all()
+    assert found.verified.tolist() == [[False, False, True, True]] * 6  # two, though one of the first two is lost
     assert (found.contributions[:, 1] == 9).all()
     with pytest.warns(UserWarning, match="not verified: without client 1 the model gives logits that are not finite"):
         found = attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method(verify="all"))
@@ -157,6 +157,21 @@ def test_what_is_no_estimate_of_the_removal_is_not_verified():
         Method(0.9, "none", "none", "label", verify=2)
     with pytest.raises(ValueError, match=r"layers=null; got 1, leave_one_out, global, centered and \['fc'\]"):
         Method(layers=("fc",), verify=1)
+
+
+@pytest.mark.parametrize("verify", [-1, 2.5, True, "some", None])
+def test_a_number_of_clients_to_verify_that_is_none(verify):
+    with pytest.raises(ValueError, match="verify must be a whole number of at least 0 or all, got"):
+        Method(verify=verify)
+
+
+def test_inputs_are_left_as_many_at_a_time_as_asked_for(cnn, monkeypatch):
+    model, x = cnn
+    record, sizes = round_of(model), []
+    hook = model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method(verify=2), batch_size=2)
+    hook.remove()
+    assert max(sizes) == 2
 
 
 def test_exact_removals_have_no_layers(cnn):

@@ -55,23 +55,37 @@ def check_mitigation(config: Mapping[str, Any]) -> None:
         config: The resolved configuration, its values legal by themselves.
 
     Raises:
-        ConfigError: It is so.
+        ConfigError: It is so, or as ``read_mitigation``.
     """
-    group, provenance = config["mitigate"], config["provenance"]
-    if group["name"] == NONE:
+    settings, provenance = read_mitigation(config["mitigate"]), config["provenance"]
+    if settings is None:
         return
     if not provenance["enabled"]:
         raise ConfigError(
-            f"mitigate={group['name']} acts on traced mispredictions, and provenance=off traces none; give "
+            f"mitigate={settings.name} acts on traced mispredictions, and provenance=off traces none; give "
             "provenance=fault, or mitigate=none"
         )
     if provenance["target"] == "label":
         raise ConfigError(
-            f"mitigate={group['name']} needs contributions to what is predicted, got provenance.target=label; give "
+            f"mitigate={settings.name} needs contributions to what is predicted, got provenance.target=label; give "
             "provenance.target=centered"
         )
-    if group["share"] * config["clients_per_round"] < 1:
+    if settings.share * config["clients_per_round"] < 1 or config["clients_per_round"] < 2:
         raise ConfigError(
-            f"mitigate.share={group['share']} is below what chance gives each of "
+            f"mitigate.share={settings.share} is no more than what chance gives each of "
             f"clients_per_round={config['clients_per_round']}; raise one of them"
+        )
+    if settings.min_mispredictions > provenance["max_inputs"]:
+        raise ConfigError(
+            f"mitigate.min_mispredictions={settings.min_mispredictions} is more than "
+            f"provenance.max_inputs={provenance['max_inputs']} are traced; lower the first"
+        )
+    every, window, num_rounds = provenance["every"], settings.window, config["num_rounds"]
+    first = -(-settings.from_round // every) * every  # the first round that is traced and counts
+    least = first + (window - 1) * every + 1  # the next after a whole window, where a decision holds
+    if num_rounds < least:
+        raise ConfigError(
+            f"mitigate={settings.name} decides after mitigate.window={window} traced rounds from "
+            f"mitigate.from_round={settings.from_round} on, and no round of num_rounds={num_rounds} comes after them; "
+            f"give at least num_rounds={least}"
         )

@@ -160,11 +160,13 @@ def explain(
     found = parts(method, 0 if label is None else label)
     assert found.by_layer is not None
     contributions, by_layer, predicted = found.contributions[0].double(), found.by_layer[0], int(found.predicted)
-    found = verified(found, ExactRemovals(global_model, record, inputs, device=device), method.verify)
+    removals = ExactRemovals(global_model, record, inputs, device=device)
+    found = verified(found, removals, method.verify)
     ids = list(record.clients)
     order = [ids.index(client_id) for client_id, _ in found.ranking(0)]
     left_out = list(dict.fromkeys((*found.verified_clients(0), *(ids[k] for k in order[:checked]))))
-    left_out = [client_id for client_id in left_out if record.client_weights[client_id] < 1]
+    impossible = {ids[k] for k in torch.nonzero(~removals.possible).flatten().tolist()}
+    left_out = [client_id for client_id in left_out if client_id not in impossible]
     try:
         logits, without = logits_without(global_model, record, inputs, left_out, device=device)  # (1, C), (R, 1, C)
     except ModelMismatchError as error:  # such as a variance that a faulty client made negative
@@ -181,7 +183,7 @@ def explain(
         sides = [parts(of_class, side).contributions[0].double() for side in (predicted, against)]
         toward = sides[0] - sides[1]  # (K,)
         lead = _lead(logits[0], predicted, against)
-    removals = dict(zip(left_out, _removals(logits, without, predicted, against), strict=True))
+    removed = dict(zip(left_out, _removals(logits, without, predicted, against), strict=True))
     return Explanation(
         server_round=record.server_round,
         predicted=predicted,
@@ -198,7 +200,7 @@ def explain(
                 by_layer=tuple(by_layer[k].tolist()),
                 held=None if label_counts is None else int(label_counts[k, predicted]),
                 against=None if toward is None else float(toward[k]),
-                removal=removals.get(ids[k]),
+                removal=removed.get(ids[k]),
             )
             for k in order
         ),

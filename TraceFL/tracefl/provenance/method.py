@@ -38,7 +38,8 @@ class Method:
             none, ``"all"`` for the ground truth itself.
 
     Raises:
-        ValueError: What is to be verified is no estimate of the exact removal.
+        ValueError: ``verify`` is neither a whole number from 0 nor ``"all"``, or what is to be verified is no estimate
+            of the exact removal.
     """
 
     layer_decay: float = 1.0
@@ -50,6 +51,8 @@ class Method:
     verify: Verify = 0
 
     def __post_init__(self) -> None:
+        if self.verify != "all" and (type(self.verify) is not int or self.verify < 0):
+            raise ValueError(f"verify must be a whole number of at least 0 or all, got {self.verify!r}")
         if self.verify and not self.estimates_removal:
             raise ValueError(
                 f"verify={self.verify} checks what estimates the removal: layer_decay=1, weighting=leave_one_out, "
@@ -91,7 +94,7 @@ def attribute_round(
         method: What is computed.
         by_layer: As in ``attribute``.
         batch_size: As in ``attribute``.
-        memory_budget: As in ``attribute``.
+        memory_budget: As in ``attribute``; exact removals, one forward and two averages, are beside it.
         precision: As in ``attribute``.
         device: As in ``attribute``.
         removals: Of this round and these inputs, where they are asked for afterwards too: what is found is kept there.
@@ -104,7 +107,7 @@ def attribute_round(
     if by_layer and method.verify:
         raise ValueError(f"by_layer=True divides estimates among layers, and verify={method.verify} replaces them")
     if removals is None:
-        removals = ExactRemovals(global_model, record, inputs, device=device)
+        removals = ExactRemovals(global_model, record, inputs, batch_size=batch_size, device=device)
     if method.verify == "all" and (exact := removals.attribution()) is not None:
         return exact  # an estimate would be of no use
     found = attribute(

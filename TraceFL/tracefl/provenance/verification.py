@@ -2,7 +2,7 @@
 
 A first-order effect is an estimate. Its first clients are the ones that an answer is about, so these are left out of
 the average one at a time, at one forward pass each, and the estimate gives way to what was found. Nothing is put first
-that was not checked: where the estimate of an unchecked client is above all that was found, that client is next.
+that could be checked and was not: where the estimate of an unchecked client is above all that was found, it is next.
 """
 
 import warnings
@@ -20,6 +20,9 @@ from tracefl.provenance.counterfactual import centered_logit, float64_average, l
 from tracefl.provenance.record import RoundRecord
 
 Verify: TypeAlias = int | Literal["all"]
+
+_ALIKE = 1e-5
+"""Estimates that differ by so little of themselves are those of equal clients, to float32's rounding."""
 
 
 class ExactRemovals:
@@ -40,7 +43,7 @@ class ExactRemovals:
         record: RoundRecord,
         inputs: Inputs,
         *,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         """Compute nothing yet.
@@ -49,11 +52,11 @@ class ExactRemovals:
             global_model: The architecture; its own weights are not used and not changed.
             record: The round.
             inputs: The B inputs.
-            batch_size: Inputs in one forward.
+            batch_size: Inputs in one forward, which keeps nothing for a backward; None for 256.
             device: Where to compute; None for where the model is.
         """
         self._model, self._record, self._inputs = global_model, record, inputs
-        self._batch_size, self._device = batch_size, device
+        self._batch_size, self._device = batch_size or 256, device
         self.classes: Tensor | None = None
         self._average: dict[str, Tensor] = {}
         self._with_all = torch.empty(0)
@@ -132,25 +135,23 @@ def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -
 
     Returns:
         The attribution with exact effects in the place of the checked clients' estimates, and ``verified`` telling
-        which: at least ``count`` of each input and its first one. A client is not checked where no model is left
-        without it, or none that gives finite logits (named in a warning). One forward pass of an input for each of its
-        checked clients and one more; the weights without a client are made once for all inputs, or a few times.
+        which: at least ``count`` of each input, its first one, and whoever is estimated to be equal to one of them,
+        so that equal clients stay equal. A client cannot be checked where no model is left without it, or none that
+        gives finite logits (named in a warning): it keeps its estimate, wherever that puts it. One forward pass of an
+        input for each of its checked clients and one more. All clients' weights are read for their average, and those
+        of a checked client once more each time that it is wanted: once, or a few times.
     """
-    found = attribution.contributions.double()  # (B, K)
-    clients = found.shape[1]
-    first = clients if count == "all" else min(count, clients)
-    wanted = torch.zeros_like(removals.known)
-    wanted.scatter_(1, found.argsort(dim=1, descending=True, stable=True)[:, :first], True)
-    wanted &= removals.possible
-    if not wanted.any():
+    found = torch.where(removals.known, removals.effects, attribution.contributions.double())  # (B, K)
+    count = found.shape[1] if count == "all" else count
+    wanted = _next(found, removals, count)
+    if not count or not (wanted | removals.known).any():
         return attribution
     if removals.classes is None:  # not to rounding alone those that another forward predicts
         removals.classes = attribution.predicted
     while wanted.any():
         removals.find(wanted)
         found = torch.where(removals.known, removals.effects, found)
-        leading = found.masked_fill(~removals.possible & ~removals.known, -torch.inf).argmax(dim=1, keepdim=True)
-        wanted = torch.zeros_like(wanted).scatter_(1, leading, True) & ~removals.known & removals.possible
+        wanted = _next(found, removals, count)
     if removals.infinite:
         names = ", ".join(removals.infinite)
         warnings.warn(f"not verified: without client {names} the model gives logits that are not finite", stacklevel=2)
@@ -161,6 +162,23 @@ def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -
         scores=found.softmax(dim=1).to(dtype),
         verified=removals.known.clone(),
     )
+
+
+def _next(found: Tensor, removals: ExactRemovals, count: int) -> Tensor:
+    """Return who is to be checked next, ``(B, K)`` bool: those that the first ``count`` lack, else who leads unchecked.
+
+    Args:
+        found: ``(B, K)`` exact effects, and estimates of those that are not known.
+        removals: What is known.
+        count: Clients of each input to be checked.
+    """
+    unknown = found.masked_fill(removals.known | ~removals.possible, -torch.inf)
+    lacking = count - removals.known.sum(dim=1)  # (B,)
+    ranked = unknown.sort(dim=1, descending=True).values
+    last = ranked.gather(1, (lacking - 1).clamp(0, found.shape[1] - 1).unsqueeze(1)).squeeze(1)
+    leader = found.masked_fill(~(removals.known | removals.possible), -torch.inf).max(dim=1).values
+    least = torch.where(lacking > 0, last, leader)  # minus infinity where fewer are left: all of them
+    return unknown.isfinite() & (unknown >= (least - _ALIKE * least.abs()).unsqueeze(1))
 
 
 def _rows(inputs: Inputs, rows: Tensor) -> Inputs:
