@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.conftest import ask_main, call_main, read_csv
 from tests.stored_runs import P, make_stored_run
 from tracefl.counterfactual import main
-from tracefl.faults import Fault
+from tracefl.faults import Fault, Trigger
 from tracefl.models import ModelSpec, build_model
 from tracefl.provenance import RoundRecord, exact_shapley, sampled_shapley
 from tracefl.report.counterfactual import COUNTERFACTUAL_COLUMNS
@@ -181,6 +181,21 @@ def test_faulty_clients_are_marked(run, ask):
     assert {client["client"]: client["faulty"] for client in found["clients"]} == {"0": False, "2": True, "3": False}
 
 
+def test_a_trigger_is_put_on_the_traced_inputs_alone(run, ask):
+    clean = json.loads(ask(run, "inputs=all", "--json"))["inputs"]
+    config = OmegaConf.load(run / "config.yaml")
+    config.fault.name = "backdoor"
+    OmegaConf.save(config, run / "config.yaml")
+    words = Trigger(token=7)
+    fault = Fault("backdoor", ("2",), from_round=1, target=0, trigger=words, share=0.5)
+    (run / "fault.json").write_text(fault.to_json())
+    assert json.loads(ask(run, "inputs=all", "--json"))["inputs"] == clean
+    found = json.loads(ask(run, "inputs=traced", "--json"))["inputs"]
+    there = {entry["input"]: entry["centered_logit"] for entry in clean}
+    assert found
+    assert all(there[entry["input"]] != entry["centered_logit"] for entry in found)
+
+
 def test_noise_stays_unless_the_average_before_it_is_asked(run, ask):
     record = replace(RoundStore(run / "rounds").read(1), server_round=3)
     torch.manual_seed(0)
@@ -280,6 +295,8 @@ def test_one_client_cannot_be_left_out(run, ask):
         (["provenance=best"], "unknown provenance 'best'"),
         (["provenance=off"], "traces nothing"),
         (["privacy.trace=before_noise"], "round 2 of"),
+        (["provenance.layers=[a"], "provenance.layers=[a cannot be read: "),
+        (["provenance.max_inputs=${nope}"], "nope"),
         (["baselines=all"], "unknown argument 'baselines=all'"),
     ],
 )

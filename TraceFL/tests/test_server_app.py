@@ -12,6 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from tracefl import server_app
 from tracefl.errors import RoundFailedError
+from tracefl.participation import Participation
 from tracefl.server_app import Deployment, Federation
 
 
@@ -66,7 +67,7 @@ def hooks(joined):
 
 
 QUESTION = '{"batch_size": 4, "num_classes": 2}'
-PLAN = SimpleNamespace(min_clients=1, client_ids=("0", "2", "5", "6", "9"))
+PLAN = SimpleNamespace(min_clients=1, client_ids=("0", "2", "5", "6", "9"), participation=Participation())
 
 
 def test_a_simulations_nodes_share_the_clients():
@@ -98,6 +99,17 @@ def test_who_comes_late_joins_and_who_is_gone_is_not_asked_for():
     assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "1": 4, "2": 3}
     assert joined == [("2", [0, 9]), ("1", [5, 5])]
     assert [node for node, _ in nodes.questions] == [1, 2, 3, 4]
+
+
+def test_who_is_excluded_makes_no_round_possible():
+    nodes = Nodes({1: who("0"), 2: who("1")})
+    deployment = Deployment(nodes)
+    deployment.gather(2, QUESTION)
+    plan = SimpleNamespace(min_clients=2, participation=Participation(excluded={"0", "7"}))
+    with pytest.raises(RoundFailedError, match="1 of 2 SuperNodes are there after"):
+        deployment._find_clients(plan, hooks([]))
+    nodes.answers[3] = who("2")
+    assert deployment._find_clients(plan, hooks([])) == {"0": 1, "1": 2, "2": 3}
 
 
 def test_who_cannot_take_part_is_said_once(caplog):

@@ -87,6 +87,7 @@ def test_the_window_is_of_the_rounds_that_a_client_took_part_in_and_that_are_evi
     assert add(rule, 2, {}, clients=tuple("01245678")).keys() == set("01245678")  # without client 3
     assert add(rule, 3, {"3": 9}, gains, mispredictions=9) == {}  # too few mispredictions
     assert add(rule, 4, {"3": 10}, gains, clients=tuple("369")) == {}  # chance is 1 / 3, above 0.3
+    assert add(mitigation(share=1.0), 1, {"3": 20}, clients=("3",)) == {}  # there is no average without it
     found = add(rule, 5, {"3": 8}, gains)["3"]
     assert (found["window_rounds"], found["decision"]) == ("1 5", "exclude")
 
@@ -144,3 +145,10 @@ def test_more_than_half_of_the_window_is_enough():
     rule = mitigation(window=3)
     decided = [add(rule, n, {"3": 9}, {"3": gain})["3"]["decision"] for n, gain in enumerate((0.5, -0.5, 0.01), 1)]
     assert decided == ["", "", "exclude"]
+
+
+@pytest.mark.parametrize("named", [13, 14])
+def test_as_much_as_asked_is_enough_though_fractions_are_rounded(named):
+    rule = mitigation(share=0.28, gain=0.03, window=1)  # 0.28 * 50 is a little above 14
+    row = add(rule, 1, {"3": named}, {"3": 0.83 - 0.8}, mispredictions=50)["3"]  # and 0.83 - 0.8 a little below 0.03
+    assert (row["decision"] == "exclude") == (named == 14)
