@@ -182,18 +182,20 @@ def test_faulty_clients_are_marked(run, ask):
 
 
 def test_a_trigger_is_put_on_the_traced_inputs_alone(run, ask):
-    clean = json.loads(ask(run, "inputs=all", "--json"))["inputs"]
+    def logits(inputs):
+        asked = json.loads(ask(run, f"inputs={inputs}", "--json"))["inputs"]
+        return {entry["input_index"]: entry["centered_logit"] for entry in asked}
+
+    clean = logits("all")
     config = OmegaConf.load(run / "config.yaml")
     config.fault.name = "backdoor"
     OmegaConf.save(config, run / "config.yaml")
-    words = Trigger(token=7)
-    fault = Fault("backdoor", ("2",), from_round=1, target=0, trigger=words, share=0.5)
+    fault = Fault("backdoor", ("2",), from_round=1, target=3, trigger=Trigger(token=7), share=0.5)
     (run / "fault.json").write_text(fault.to_json())
-    assert json.loads(ask(run, "inputs=all", "--json"))["inputs"] == clean
-    found = json.loads(ask(run, "inputs=traced", "--json"))["inputs"]
-    there = {entry["input"]: entry["centered_logit"] for entry in clean}
+    assert logits("all") == clean
+    found = logits("traced")
     assert found
-    assert all(there[entry["input"]] != entry["centered_logit"] for entry in found)
+    assert all(clean[index] != logit for index, logit in found.items())
 
 
 def test_noise_stays_unless_the_average_before_it_is_asked(run, ask):

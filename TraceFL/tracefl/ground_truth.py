@@ -115,6 +115,11 @@ def leave_each_out(
     ids = tuple(record.clients)
     if len(ids) < 2:
         raise RecordError(f"round {record.server_round} of {folder} has one client: there is no model without it")
+    kept_in = run.config.get("store", {}).get("dtype", "float32")
+    if kept_in != "float32":
+        log.warning(
+            "the clients' weights are kept in store.dtype=%s: removals are exact but for that rounding", kept_in
+        )
     way = _shapley_way(shapley, permutations, len(ids))
     asked = tracer.asked(run.server) if inputs == "traced" else run.server
     chosen = _choose(inputs, tracer, model, asked, run.label_counts[[int(client_id) for client_id in ids]])
