@@ -24,12 +24,13 @@ def _by_model(by_method: Mapping[str, Sequence[Row]]) -> list[str]:
         *_head(["method", *(f"{model}, {dataset}" for model, dataset in settings)]),
     ]
     for method, of in by_method.items():
-        lines.append(_line([method, *(_both([r for r in of if (r["model"], r["dataset"]) == s]) for s in settings)]))
+        cells = [_both([r for r in of if (r["model"], r["dataset"]) == s]) for s in settings]
+        lines.append(_line([f"`{method}`", *cells]))
     return lines
 
 
 def _in_all(by_method: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Return every method's scores in the rounds that it was asked about, and what verify=0 has in the same rounds."""
+    """Return every method's scores, beside those of verify=0 where it was asked about some of the rounds alone."""
     lines = _head(
         [
             *("method", "rounds", "agrees, %", "rank corr.", f"`{_PLAIN}` in these rounds", "top holder, %"),
@@ -39,10 +40,11 @@ def _in_all(by_method: Mapping[str, Sequence[Row]]) -> list[str]:
     for method, of in by_method.items():
         rounds = {_place(r) for r in of}
         plain = [r for r in by_method[_PLAIN] if _place(r) in rounds]
+        in_these = _both(plain) if len(plain) < len(by_method[_PLAIN]) else ""
         costs = [float(r["seconds"]) / float(r["exact_seconds"]) for r in of]
-        scores = [_percent(of, "agreement"), _spread(of, "correlation"), _both(plain)]
+        scores = [_percent(of, "agreement"), _spread(of, "correlation"), in_these]
         scores += [_percent(of, "top_holder"), _percent(of, "localization")]
-        lines.append(_line([method, str(len(of)), *scores, f"{statistics.median(costs):.2f}"]))
+        lines.append(_line([f"`{method}`", str(len(of)), *scores, f"{statistics.median(costs):.2f}"]))
     anyone = by_method[_PLAIN]
     share = statistics.mean(1 / int(r["clients"]) for r in anyone)
     chance = f"Chance is {100 * share:.3g} % for agreement and {_percent(anyone, 'chance')} % for localization."
@@ -56,7 +58,7 @@ def _by_alpha(by_method: Mapping[str, Sequence[Row]]) -> list[str]:
     lines = _head(["method", *(f"alpha {alpha:g}, {when}" for alpha, when in places)])
     for method, of in by_method.items():
         if len(of) == everywhere:
-            lines.append(_line([method, *(_both([r for r in of if _when(r) == place]) for place in places)]))
+            lines.append(_line([f"`{method}`", *(_both([r for r in of if _when(r) == place]) for place in places)]))
     return lines
 
 
