@@ -1,6 +1,7 @@
 """How well each attribution tells what leaving a client out does: all methods, models, data sets and seeds, one table.
 
-    python TraceFL/benchmarks/fidelity.py DATA OUT [--seeds 1 2 3] [--models resnet18 gpt] [--clients 100]
+    python TraceFL/benchmarks/fidelity.py DATA OUT [--seeds 1 2 3] [--models resnet18 gpt] [--datasets mnist dbpedia_14]
+        [--alphas 0.3] [--clients 100]
 
 Trains every setting with tracefl.main (10 clients a round, drawn from 20; random initial weights), asks every method
 about 50 inputs of an early and of the last round, and compares with the exact removal. DATA holds mnist, cifar10 and
@@ -87,14 +88,20 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of what is measured")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--models", nargs="+", choices=sorted({model for model, _ in MODELS}))
+    parser.add_argument("--datasets", nargs="+", choices=sorted({data for _, data in MODELS}))
+    parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS)
     parser.add_argument("--clients", type=int, default=FEW)
     options = parser.parse_args()
     data, out, seeds = options.data.resolve(), options.out.resolve(), options.seeds
     out.mkdir(parents=True, exist_ok=True)
     rows = out / "rows.csv"
     done = keep_whole(rows, options.clients)
-    models = [key for key in MODELS if options.models is None or key[0] in options.models]
-    settings = [(*model, alpha, seed) for seed, alpha, model in product(seeds, ALPHAS, models)]
+    models = [
+        (model, dataset)
+        for model, dataset in MODELS
+        if model in (options.models or [model]) and dataset in (options.datasets or [dataset])
+    ]
+    settings = [(*model, alpha, seed) for seed, alpha, model in product(seeds, options.alphas, models)]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as workers:
         waiting = {
             workers.submit(measure, s, data, out, s[3] == seeds[0], options.clients): s
