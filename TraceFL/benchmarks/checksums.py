@@ -2,10 +2,10 @@
 
     python TraceFL/benchmarks/checksums.py DATA [FOLDER] > before.txt
 
-Runs digits, MNIST (DATA/mnist), a GPT on DBpedia (DATA/dbpedia_14), a run with a faulty client and one with differential
-privacy, below FOLDER (a temporary one by default). Prints the SHA-256 of each run's provenance.csv, suspects.csv,
-rounds.csv without its columns of seconds, and of all the weights it stores. The same lines before and after a change, on
-one machine: no number has changed. Another machine rounds differently.
+Runs digits, MNIST (DATA/mnist), a GPT on DBpedia (DATA/dbpedia_14), a run with a faulty client and one with
+differential privacy, below FOLDER (a temporary one by default). Prints the SHA-256 of each run's provenance.csv,
+suspects.csv, rounds.csv without its columns of seconds, and of all the weights it stores. The same lines before and
+after a change, on one machine: no number has changed. Another machine rounds differently.
 """
 
 import argparse

@@ -16,8 +16,8 @@ from functools import partial
 import torch
 from provenance import model_and_inputs
 
-from tracefl.baselines import RULES, Evidence, feddebug
 from tracefl.provenance import RoundRecord
+from tracefl.questions.baselines import RULES, Evidence, feddebug
 
 
 def main() -> None:

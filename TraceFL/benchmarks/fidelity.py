@@ -34,11 +34,11 @@ from pyarrow.parquet import read_table, write_table
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tracefl.baselines import NotApplicableError
-from tracefl.examples import Examples
+from tracefl.learning.examples import Examples
 from tracefl.provenance import removal_effects, spearman
-from tracefl.provenance.counterfactual import logits_under
-from tracefl.stored import StoredRun
+from tracefl.provenance.removal import logits_under
+from tracefl.questions.baselines import NotApplicableError
+from tracefl.records.run import StoredRun
 
 INPUTS = 50
 ALPHAS = (0.1, 0.3, 1.0)

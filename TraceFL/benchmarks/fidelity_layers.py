@@ -19,11 +19,11 @@ from fidelity import choose
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tracefl.examples import Inputs
 from tracefl.provenance import Method, RoundRecord, attribute_round, weights_without
 from tracefl.provenance.capture import traced_layers
-from tracefl.provenance.counterfactual import centered_logit, float64_average, logits_under
-from tracefl.stored import StoredRun
+from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.removal import centered_logit, float64_average, logits_under
+from tracefl.records.run import StoredRun
 
 ALSO = ("batch_norm", "embedding")
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)

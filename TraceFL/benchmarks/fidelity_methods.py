@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tracefl.baselines import RULES, Evidence
-from tracefl.baselines.published import ARTIFACT
-from tracefl.examples import Inputs
+from tracefl.common.seeds import derive_seed
 from tracefl.provenance import Method, RoundRecord, attribute, attribute_round
-from tracefl.provenance.counterfactual import centered_logit, logits_under
+from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.method import contribution_weights
-from tracefl.seeds import derive_seed
+from tracefl.provenance.removal import centered_logit, logits_under
+from tracefl.questions.baselines import RULES, Evidence
+from tracefl.questions.baselines.published import ARTIFACT
 
 _DIFFERENCE = 0.05  # of a removal's length, to either side
 

@@ -12,10 +12,10 @@ import logging
 import sys
 from pathlib import Path
 
+from tracefl.common.words import percent
 from tracefl.provenance import summarize
-from tracefl.report.terminal import percent
-from tracefl.rounds import RoundStore
-from tracefl.trace import retrace
+from tracefl.questions.overrides import retrace
+from tracefl.records.store import RoundStore
 
 PRESETS = ("removal", "artifact", "paper")
 HEADINGS = (

@@ -24,10 +24,10 @@ from typing import Any
 from selection import words
 
 from tracefl.errors import RecordError
-from tracefl.report.gathered import run_folders
-from tracefl.report.suspects import over_seeds
-from tracefl.rounds import RoundStore
-from tracefl.tracking import read_config
+from tracefl.paper.findings import over_seeds
+from tracefl.paper.gathered import run_folders
+from tracefl.records.run import read_config
+from tracefl.records.store import RoundStore
 
 EVERY = (
     "launcher=joblib",

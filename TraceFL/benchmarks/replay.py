@@ -15,8 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from tracefl.replayed import Request, replay
-from tracefl.report.replay import Replay
+from tracefl.questions.replay import Replay, Request, replay
 
 MEASURES = ("accuracy", "attack_success")
 

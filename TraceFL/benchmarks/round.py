@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from hydra import compose, initialize_config_module
 from torch import Tensor, nn
 
-from tracefl.config import Settings, read_settings
-from tracefl.environment import cpus_here
-from tracefl.examples import Examples
-from tracefl.models import initial_model
-from tracefl.preparation import Prepared, prepare_run
-from tracefl.seeds import derive_seed
+from tracefl.common.environment import cpus_here
+from tracefl.common.seeds import derive_seed
+from tracefl.experiment.preparation import Prepared, prepare_run
+from tracefl.experiment.settings import Settings, read_settings
+from tracefl.learning.examples import Examples
+from tracefl.learning.models import initial_model
 
 REPEATS = 3
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tracefl.config import fingerprint
-from tracefl.report.faults import NO_FAULT, describe_fault, faulty_clients
-from tracefl.report.gathered import run_folders
-from tracefl.report.suspects import Measured, over_seeds
-from tracefl.rounds import RoundStore
-from tracefl.tracking import read_config
+from tracefl.learning.faults.words import NO_FAULT, describe_fault, faulty_clients
+from tracefl.paper.findings import Measured, over_seeds
+from tracefl.paper.gathered import run_folders
+from tracefl.records.naming import fingerprint
+from tracefl.records.run import read_config
+from tracefl.records.store import RoundStore
 
 RANDOM, SELECTED = "fedavg", "provenance_selection"
 

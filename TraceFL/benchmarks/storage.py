@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 
-from tracefl.datasets import load_examples
-from tracefl.models import ModelSpec, build_model
+from tracefl.learning.datasets import load_examples
+from tracefl.learning.models import ModelSpec, build_model
 from tracefl.provenance import Method, RoundRecord, attribute_round
-from tracefl.rounds import DTYPES, KINDS, RoundResult, RoundStore
+from tracefl.records.result import RoundResult
+from tracefl.records.store import DTYPES, KINDS, RoundStore
 
 
 def main() -> None:

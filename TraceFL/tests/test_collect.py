@@ -6,13 +6,14 @@ import time
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import compose_config, read_csv
-from tracefl.claim import Claim
-from tracefl.config import run_folder
-from tracefl.report.gathered import run_folders
-from tracefl.report.grid_points import point_of
-from tracefl.report.published import Published, find_published
-from tracefl.tracking import ROUND_COLUMNS, to_csv
+from tests.helpers.configuration import compose_config
+from tests.helpers.tables import read_csv
+from tracefl.paper.gathered import run_folders
+from tracefl.paper.grid_points import point_of
+from tracefl.paper.published import Published, find_published
+from tracefl.records.claim import Claim
+from tracefl.records.naming import run_folder
+from tracefl.records.tables import ROUND_COLUMNS, to_csv
 
 SETTING = ("experiment=figure2", "model=resnet18", "dataset=mnist", "num_rounds=2", "dirichlet_alpha=0.1")
 

@@ -1,7 +1,7 @@
 """``tracefl.collect`` on runs that looked for faulty clients."""
 
-from tests.conftest import read_csv
-from tests.report.made_runs import FLIP, found, make_faulty_run, without_inputs
+from tests.helpers.made_runs import FLIP, found, make_faulty_run, without_inputs
+from tests.helpers.tables import read_csv
 
 
 def test_the_rules_side_by_side(collect, tmp_path):

@@ -13,17 +13,19 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from tests.conftest import ask_main, call_main, read_csv
-from tests.stored_runs import P, make_stored_run
+from tests.helpers.commands import ask_main, call_main
+from tests.helpers.stored_runs import P, make_stored_run
+from tests.helpers.tables import read_csv
+from tracefl.common.seeds import derive_seed
 from tracefl.counterfactual import main
-from tracefl.faults import Fault, Trigger
-from tracefl.models import ModelSpec, build_model
+from tracefl.learning.faults import Fault, Trigger
+from tracefl.learning.models import ModelSpec, build_model
 from tracefl.provenance import RoundRecord, exact_shapley, sampled_shapley
+from tracefl.questions.overrides import retrace
+from tracefl.records.result import RoundResult
+from tracefl.records.run import StoredRun
+from tracefl.records.store import RoundStore
 from tracefl.report.counterfactual import COUNTERFACTUAL_COLUMNS
-from tracefl.rounds import RoundResult, RoundStore
-from tracefl.seeds import derive_seed
-from tracefl.stored import StoredRun
-from tracefl.trace import retrace
 
 
 @pytest.fixture

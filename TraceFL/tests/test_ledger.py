@@ -9,15 +9,16 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.conftest import call_main, read_csv
-from tests.ledger_runs import made_results
-from tests.stored_runs import make_stored_run
-from tracefl.contributions import ContributionLedger
-from tracefl.faults import Fault
-from tracefl.ledger import main, read_accounts
+from tests.helpers.commands import call_main
+from tests.helpers.ledger_runs import made_results
+from tests.helpers.stored_runs import make_stored_run
+from tests.helpers.tables import read_csv
+from tracefl.learning.faults import Fault
+from tracefl.ledger import main
 from tracefl.provenance import RoundRecord
+from tracefl.questions.ledger import ContributionLedger, read_accounts
+from tracefl.records.store import RoundStore
 from tracefl.report.ledger import LEDGER_COLUMNS
-from tracefl.rounds import RoundStore
 
 RESULTS = made_results(num_classes=4)
 

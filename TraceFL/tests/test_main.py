@@ -7,7 +7,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from tests.conftest import call_main, compose_config
+from tests.helpers.commands import call_main
+from tests.helpers.configuration import compose_config
 from tracefl.main import main
 
 

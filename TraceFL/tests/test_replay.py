@@ -7,16 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import call_main, read_csv
-from tests.replayed_runs import FLIP, ROUNDS, make_replayed_run
-from tracefl.examples import PIXELS
-from tracefl.faults import Fault, Trigger
-from tracefl.models import ModelSpec, build_model
+from tests.helpers.commands import call_main
+from tests.helpers.replayed_runs import FLIP, ROUNDS, make_replayed_run
+from tests.helpers.tables import read_csv
+from tracefl.learning.examples import PIXELS
+from tracefl.learning.faults import Fault, Trigger
+from tracefl.learning.models import ModelSpec, build_model
 from tracefl.provenance import RoundRecord
+from tracefl.records.result import RoundResult
+from tracefl.records.run import StoredRun
+from tracefl.records.store import RoundStore
 from tracefl.replay import main
 from tracefl.report.replay import REPLAY_COLUMNS
-from tracefl.rounds import RoundResult, RoundStore
-from tracefl.stored import StoredRun
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +200,10 @@ def test_many_clients_have_a_short_name(monkeypatch, capsys, run):
     status, out, _ = call(monkeypatch, capsys, run, "from=1", f"without={named}", "--json")
     assert status == 0
     assert json.loads(out)["files"][0].startswith(f"{run}/replay-without-298-clients-")
+
+
+def test_whoever_is_left_in_the_replayed_rounds_is_enough(monkeypatch, capsys, run):
+    assert call(monkeypatch, capsys, run, "from=3", "without=0,2")[0] == 0
 
 
 def test_rounds_before_the_first_are_not_looked_at(monkeypatch, capsys, run):

@@ -1,182 +1,119 @@
-"""Who is which client, with a grid that has nodes but no network."""
-
-import json
-import logging
-import time
-from types import SimpleNamespace
+import io
+import tomllib
+import zipfile
+from pathlib import Path
 
 import pytest
-from flwr.app import ConfigRecord, Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.cli.build import build_fab_from_disk
 
-from tracefl import server_app
-from tracefl.errors import RoundFailedError
-from tracefl.participation import Participation
-from tracefl.server_app import Deployment, Federation
+from tests.helpers.configuration import REPOSITORY, TINY
+from tracefl.conf.composing import compose_config, compose_configs
+from tracefl.errors import ConfigError
+from tracefl.paper.exhibits import EXHIBITS
+from tracefl.server_app import read_overrides, results_folder, run_simulated
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Messages name the task that makes them; here none runs. And nobody is waited for."""
-    for part in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, part, 1)
-    for wait in ("POLL_SECONDS", "ROSTER_SECONDS"):
-        monkeypatch.setattr(server_app, wait, 0.0)
-    monkeypatch.setattr(server_app, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(server_app, "ANSWER_SECONDS", 0.1)
+APP = REPOSITORY / "TraceFL"
+PYPROJECT = tomllib.loads((APP / "pyproject.toml").read_text())
+DEFAULTS = PYPROJECT["tool"]["flwr"]["app"]["config"]
 
 
-class Nodes:
-    """Nodes by id: what each answers to the question who it is; an exception is an error's reason."""
-
-    def __init__(self, answers):
-        self.answers = dict(answers)
-        self.questions = []
-        self.silent = set()  # messages without an answer so far
-        self._replies = {}
-
-    def get_node_ids(self):
-        return list(self.answers)
-
-    def get_nodes(self):
-        return [SimpleNamespace(node_id=node, registered_at=f"2026-01-{node:02}") for node in reversed(self.answers)]
-
-    def push_messages(self, messages):
-        ids = []
-        for message in messages:
-            node = message.metadata.dst_node_id
-            self.questions.append((node, json.loads(message.content.config_records["config"]["job"])))
-            answer = self.answers[node]
-            content = answer if isinstance(answer, Error) else RecordDict({"client": ConfigRecord(answer)})
-            message.metadata.__dict__["_message_id"] = f"m{len(self.questions)}"
-            ids.append(message.metadata.message_id)
-            self._replies[ids[-1]] = Message(content, reply_to=message)
-        return ids
-
-    def pull_messages(self, ids):
-        return [self._replies.pop(each) for each in ids if each in self._replies and each not in self.silent]
+def test_what_is_empty_is_left_and_the_rest_is_as_on_the_command_line():
+    given = DEFAULTS | {"experiment": "exp_2", "num_rounds": 7, "dirichlet_alpha": 0.5, "overwrite": True}
+    given["overrides"] = "model.name='my model' client.lr=0.01 fault.clients=[0,3]"
+    assert read_overrides(given) == [
+        "experiment=exp_2",
+        "log_dir=results",
+        "num_rounds=7",
+        "dirichlet_alpha=0.5",
+        "overwrite=true",
+        "model.name=my model",
+        "client.lr=0.01",
+        "fault.clients=[0,3]",
+    ]
 
 
-def who(client_id="", counts=(1, 2)):
-    return {"client-id": client_id, "label-counts": list(counts)}
+@pytest.mark.parametrize("folder", ["/data/my results", "it's", "a,b", "back\\slash", "end\\", "\\'", "1=2"])
+def test_a_folder_of_any_name_arrives_as_it_is(folder):
+    assert compose_config(read_overrides({"log_dir": folder})).log_dir == folder
 
 
-def hooks(joined):
-    return SimpleNamespace(on_joined=lambda client_id, counts: joined.append((client_id, list(counts))))
+def test_a_quote_without_its_end_is_refused():
+    with pytest.raises(ConfigError, match=r"overrides=\"client.lr='0.1\" has a quote without its end"):
+        read_overrides({"overrides": "client.lr='0.1"})
+    with pytest.raises(ConfigError, match="overrides must be text such as"):
+        read_overrides({"overrides": 3})
 
 
-QUESTION = '{"batch_size": 4, "num_classes": 2}'
-PLAN = SimpleNamespace(min_clients=1, client_ids=("0", "2", "5", "6", "9"), participation=Participation())
+def test_every_common_key_is_a_key_of_ours():
+    for key in set(DEFAULTS) - {"overrides"}:
+        assert DEFAULTS[key] == ("results" if key == "log_dir" else "")
+        assert key in compose_config([]) or (APP / "tracefl" / "conf" / key).is_dir()
 
 
-def test_a_simulations_nodes_share_the_clients():
-    federation = Federation(Nodes({11: None, 7: None}))
-    assert federation._find_clients(PLAN, None) == {"0": 7, "2": 11, "5": 7, "6": 11, "9": 7}
-    with pytest.raises(RoundFailedError, match="2 of 3 nodes of the simulation are there"):
-        Federation(Nodes({1: None, 2: None}), least_nodes=3)._find_clients(PLAN, None)
+@pytest.mark.parametrize(("number", "figure"), [(1, "figure2"), (2, "figure3"), (3, "figure5")])
+def test_the_named_experiments_trace_as_the_papers_and_need_no_network(number, figure):
+    name = f"exp_{number}"
+    file = tomllib.loads((APP / f"{name}.toml").read_text())
+    assert file == {"experiment": name}
+    ours, papers = compose_configs([read_overrides(DEFAULTS | file), [f"experiment={figure}"]])
+    assert (ours["exp_key"], ours["log_dir"]) == (name, "results")
+    for shared in ("provenance", "strategy", "fault", "privacy", "store"):
+        assert ours[shared] == papers[shared]
+    assert ours["dataset"]["source"] == "digits"  # comes with a package
+    assert ours["model"]["pretrained"] is False
+    assert name in EXHIBITS[figure].keys
 
 
-def test_supernodes_are_named_by_their_configuration_and_else_in_order_of_arrival():
-    nodes = Nodes({1: who(), 2: who("1", (7, 0)), 3: who(), 4: who("0")})
-    deployment = Deployment(nodes)
-    met = deployment.gather(4, QUESTION)
-    assert deployment._present() == {"1": 2, "0": 4, "2": 1, "3": 3}
-    assert met == {"1": [7, 0], "0": [1, 2], "2": [1, 2], "3": [1, 2]}
-    assert nodes.questions == [(node, json.loads(QUESTION)) for node in (1, 2, 3, 4)]
+def test_flower_finds_nothing_to_rewrite():
+    assert "federations" not in PYPROJECT["tool"]["flwr"]
 
 
-def test_who_comes_late_joins_and_who_is_gone_is_not_asked_for():
-    nodes = Nodes({1: who("0"), 2: who("1")})
-    deployment, joined = Deployment(nodes), []
-    deployment.gather(2, QUESTION)
-    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "1": 2}
-    assert joined == []
-    del nodes.answers[2]
-    nodes.answers[3] = who("2", (0, 9))
-    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "2": 3}
-    nodes.answers[4] = who("1", (5, 5))  # started again, as another node
-    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "1": 4, "2": 3}
-    assert joined == [("2", [0, 9]), ("1", [5, 5])]
-    assert [node for node, _ in nodes.questions] == [1, 2, 3, 4]
+def test_results_go_to_a_folder_that_does_not_depend_on_where_flower_runs(tmp_path, monkeypatch):
+    before = results_folder("results")
+    assert before.is_absolute()
+    assert (before.parent / "pyproject.toml").exists()
+    monkeypatch.chdir(tmp_path)
+    assert results_folder("results") == before
+    assert results_folder("/elsewhere/results") == before.__class__("/elsewhere/results")
 
 
-def test_who_is_excluded_makes_no_round_possible():
-    nodes = Nodes({1: who("0"), 2: who("1")})
-    deployment = Deployment(nodes)
-    deployment.gather(2, QUESTION)
-    plan = SimpleNamespace(min_clients=2, participation=Participation(excluded={"0", "7"}))
-    with pytest.raises(RoundFailedError, match="1 of 2 SuperNodes are there after"):
-        deployment._find_clients(plan, hooks([]))
-    nodes.answers[3] = who("2")
-    assert deployment._find_clients(plan, hooks([])) == {"0": 1, "1": 2, "2": 3}
+def test_the_experiment_is_said_before_it_runs(capsys, tmp_path):
+    settings = {"log_dir": str(tmp_path), "overrides": " ".join(("dry_run=true", *TINY))}
+    run_simulated({"experiment": "smoke", **settings}, None)
+    assert capsys.readouterr().out.startswith(f"tracefl: experiment smoke; results in {tmp_path}/smoke/")
+    run_simulated({"experiment": "", **settings}, None)
+    assert capsys.readouterr().out.startswith("tracefl: experiment none, the main job (choose one: --run-config exp_1")
+    assert not list(tmp_path.iterdir())
 
 
-def test_who_cannot_take_part_is_said_once(caplog):
-    nodes = Nodes(
-        {
-            1: who("0"),
-            2: who("0"),
-            3: who("minus one"),
-            4: who("100000"),
-            5: Error(1, "<class 'tracefl.errors.ConfigError'>:<'this SuperNode has no data'>"),
-        }
-    )
-    deployment = Deployment(nodes)
-    with caplog.at_level(logging.WARNING), pytest.raises(RoundFailedError, match=r"1 of 2 SuperNodes are there after"):
-        deployment.gather(2, QUESTION)
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 4
-    assert "a SuperNode cannot take part: this SuperNode has no data" in said
-    assert "a second SuperNode says it is client 0: it waits until the first is gone" in said
-    assert sum("its partition-id must be 0 to 99999, got" in line for line in said) == 2
+@pytest.mark.parametrize(
+    ("run_config", "message"),
+    [
+        ({"experiment": "exp_9"}, "unknown experiment 'exp_9'; choose one of exp_1, exp_2, exp_3"),
+        ({"overrides": "num_round=3"}, "unknown key 'num_round', see --help; did you mean 'num_rounds'"),
+        ({"num_rounds": "three"}, "num_rounds must be a whole number of at least 1, got 'three'"),
+        ({"overrides": "total_cpus=1"}, "total_cpus=1 has no effect in flwr run, where Flower starts the clients"),
+        ({"overrides": "client_resources.gpus=0"}, "client_resources.gpus=0 has no effect in flwr run"),
+    ],
+)
+def test_bad_input_is_one_line_and_stops_the_run(run_config, message, capsys, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        run_simulated({"log_dir": str(tmp_path), **run_config}, None)
+    assert message in str(caught.value)
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"tracefl: {caught.value}"]
+    assert not list(tmp_path.iterdir())
 
 
-def test_who_is_started_again_before_it_is_missed_takes_its_place_when_it_is():
-    nodes = Nodes({1: who("0", (1, 0))})
-    deployment, joined = Deployment(nodes), []
-    deployment.gather(1, QUESTION)
-    nodes.answers[2] = who("0", (2, 0))
-    for _ in range(2):
-        assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1}
-    del nodes.answers[1]
-    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 2}
-    assert joined == [("0", [2, 0])]
-    assert [node for node, _ in nodes.questions] == [1, 2]
-
-
-def test_a_newcomer_without_an_answer_holds_up_one_round_at_most():
-    nodes = Nodes({1: who("0"), 2: who("1")})
-    deployment, joined = Deployment(nodes), []
-    nodes.silent = {"m2"}
-    began = time.monotonic()
-    deployment.gather(1, QUESTION)
-    assert time.monotonic() - began >= 0.1  # ANSWER_SECONDS, once
-    for _ in range(3):
-        assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1}
-    nodes.silent = set()
-    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "1": 2}
-    assert joined == [("1", [1, 2])]
-    assert [node for node, _ in nodes.questions] == [1, 2]  # each is asked once
-
-
-def test_who_was_away_is_asked_again():
-    """A node keeps its id where it has a key of its own, and comes back with its folder mended or with other data."""
-    nodes = Nodes({1: who("0"), 2: Error(1, "nowhere is not a folder"), 3: who("")})
-    deployment, joined = Deployment(nodes), []
-    deployment.gather(2, QUESTION)
-    assert deployment._present() == {"0": 1, "1": 3}
-    back = {node: nodes.answers.pop(node) for node in (2, 3)}
-    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1}
-    nodes.answers |= {2: who("5", (8, 8)), 3: who("", (9, 9))}
-    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "5": 2, "1": 3}
-    assert joined == [("5", [8, 8]), ("1", [9, 9])]
-    assert isinstance(back[2], Error)
-
-
-def test_who_was_not_to_be_reached_is_asked_again():
-    nodes = Nodes({1: who("0"), 2: Error(ErrorCode.NODE_UNAVAILABLE, "away")})
-    deployment, joined = Deployment(nodes), []
-    deployment.gather(1, QUESTION)
-    nodes.answers[2] = who("1")
-    assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "1": 2}
+def test_the_app_holds_every_file_of_the_package_that_a_run_reads():
+    """Flower leaves out files of kinds that it does not know."""
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(APP))) as packed:
+        names = set(packed.namelist())
+    package = {str(path.relative_to(APP)) for path in (APP / "tracefl").rglob("*") if path.is_file()}
+    missing = {name for name in package - names if "__pycache__" not in name}
+    assert {Path(name).name for name in missing} == {
+        "published.csv",
+        "published_figure6.csv",
+        "published_table1.csv",
+    }  # what collect and visualize_results compare with; no run does
+    assert not {name for name in names if name.startswith(("tests/", "benchmarks/", "documentation/"))}

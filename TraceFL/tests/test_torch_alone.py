@@ -13,7 +13,13 @@ ABSENT = (
 
 @pytest.mark.parametrize(
     "module",
-    ["tracefl.provenance", "tracefl.training", "tracefl.faults", "tracefl.reaggregation", "tracefl.measures"],
+    [
+        "tracefl.provenance",
+        "tracefl.learning.training",
+        "tracefl.learning.faults",
+        "tracefl.questions.reaggregation",
+        "tracefl.learning.measures",
+    ],
 )
 def test_imports_torch_alone(module):
     code = f"""

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import call_main, read_csv
-from tests.report.made_exhibits import make_exhibit_run
-from tests.report.made_runs import FLIP, found, make_faulty_run, without_inputs
-from tracefl.report.paper import EXHIBITS
+from tests.helpers.commands import call_main
+from tests.helpers.made_exhibits import make_exhibit_run
+from tests.helpers.made_runs import FLIP, found, make_faulty_run, without_inputs
+from tests.helpers.tables import read_csv
+from tracefl.paper.exhibits import EXHIBITS
 from tracefl.visualize import main
 
 ROUNDS = [(0.5, 0.9, 0.3)] * 2

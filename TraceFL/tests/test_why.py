@@ -13,14 +13,16 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.conftest import TINY, ask_main
-from tests.stored_runs import NAMES, TEXTS, P
-from tracefl.datasets import load_examples
+from tests.helpers.commands import ask_main
+from tests.helpers.configuration import TINY
+from tests.helpers.stored_runs import NAMES, TEXTS, P
 from tracefl.errors import ConfigError
-from tracefl.faults import Fault, Trigger
+from tracefl.learning.datasets import load_examples
+from tracefl.learning.faults import Fault, Trigger
 from tracefl.provenance import attribute_round
-from tracefl.question import find_class
-from tracefl.stored import StoredRun
+from tracefl.questions.one_input import find_class
+from tracefl.questions.overrides import read_tracer
+from tracefl.records.run import StoredRun
 from tracefl.trace import main
 
 
@@ -33,7 +35,7 @@ def ask(monkeypatch, capfd):
 def test_the_numbers_are_the_rounds_attribution(image_run, ask):
     found = json.loads(ask(image_run, "input=2", "--json", "round=1"))
     run = StoredRun(image_run)
-    tracer = run.tracer()
+    tracer = read_tracer(run)
     model, record = run.round(1)
     inputs, labels = run.server.batch(torch.tensor([2]))
     method = tracer.provenance.method

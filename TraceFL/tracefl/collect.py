@@ -15,21 +15,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tracefl.cli import run_tool
+from tracefl.common.text_files import write_atomically
+from tracefl.conf.tool import run_tool
 from tracefl.errors import ConfigError, RecordError
-from tracefl.report.collected import settings_table
-from tracefl.report.gathered import gather_runs
-from tracefl.report.suspects_settings import Setting, suspects_settings
-from tracefl.report.suspects_table import (
-    SUSPECTS_COLUMNS,
-    accuracy_grid,
-    seconds_grid,
-    seconds_per_input,
-    suspects_rows,
-)
+from tracefl.paper.collected import settings_table
+from tracefl.paper.gathered import gather_runs
+from tracefl.paper.suspects_settings import Setting, suspects_settings
+from tracefl.paper.suspects_table import SUSPECTS_COLUMNS, accuracy_grid, seconds_grid, seconds_per_input, suspects_rows
+from tracefl.records.tables import to_csv
 from tracefl.report.terminal import say
-from tracefl.text_files import write_atomically
-from tracefl.tracking import to_csv
 
 USAGE = "python -m tracefl.collect FOLDER [csv=FILE] [markdown=FILE]"
 
@@ -77,7 +71,7 @@ def collect(root: Path, csv: Path, console: Console, markdown: Path | None = Non
 
 def _show_suspects(settings: Sequence[Setting], folder: Path, console: Console, markdown: Path | None) -> None:
     """Print the rules side by side, and write them in full and as figures."""
-    from tracefl.report.suspects_figures import draw_seconds, draw_suspects  # matplotlib, only where it is needed
+    from tracefl.paper.suspects_figures import draw_seconds, draw_suspects  # matplotlib, only where it is needed
 
     grids = accuracy_grid(settings), seconds_grid(settings)
     for grid in grids:

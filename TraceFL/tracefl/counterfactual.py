@@ -19,15 +19,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tracefl.cli import run_tool
+from tracefl.common.text_files import write_atomically
+from tracefl.conf.tool import run_tool
 from tracefl.errors import ConfigError
-from tracefl.ground_truth import INPUTS, SHAPLEY, leave_each_out
+from tracefl.questions.counterfactual import INPUTS, SHAPLEY, leave_each_out
+from tracefl.questions.overrides import read_round
+from tracefl.records.tables import to_csv
 from tracefl.report.counterfactual import COUNTERFACTUAL_COLUMNS, as_json, counterfactual_rows, show
-from tracefl.report.terminal import TerminalConsole
-from tracefl.run_log import terminal_lines
-from tracefl.stored import read_round
-from tracefl.text_files import write_atomically
-from tracefl.tracking import to_csv
+from tracefl.report.terminal import TerminalConsole, terminal_lines
 
 USAGE = (
     "python -m tracefl.counterfactual RUN_FOLDER [round=N] [inputs=traced|all|correct|mispredicted|3,17] "

@@ -16,15 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tracefl.cli import run_tool
-from tracefl.contributions import WRONG_WEIGHT, ContributionLedger
+from tracefl.common.text_files import write_atomically
+from tracefl.conf.tool import run_tool
 from tracefl.errors import ConfigError, RecordError
-from tracefl.report.ledger import LEDGER_COLUMNS, Accounts, as_json, ledger_rows, show
+from tracefl.questions.ledger import read_accounts
+from tracefl.records.tables import to_csv
+from tracefl.report.ledger import LEDGER_COLUMNS, as_json, ledger_rows, show
 from tracefl.report.terminal import TerminalConsole
-from tracefl.rounds import RoundStore
-from tracefl.stored import StoredRun
-from tracefl.text_files import write_atomically
-from tracefl.tracking import to_csv
 
 USAGE = "python -m tracefl.ledger RUN_FOLDER [csv=FILE] [png=FILE] [--json]"
 _JSON = "--json"
@@ -33,35 +31,6 @@ _JSON = "--json"
 def main() -> None:
     """Account for a run; bad input is one line and exit status 2."""
     run_tool(__doc__, USAGE, _main)
-
-
-def read_accounts(folder: Path) -> Accounts:
-    """Return the account of a run, from its folder.
-
-    Raises:
-        RecordError: The folder is no run's, a round is damaged or missing, or no prediction was traced.
-    """
-    run = StoredRun(folder)
-    store = RoundStore(folder / "rounds")
-    ledger = ContributionLedger(store.results(check=True))
-    if ledger.rounds < store.last_round:
-        raise RecordError(
-            f"{folder} has {ledger.rounds} of its first {store.last_round} rounds; the others are missing"
-        )
-    if not ledger.traced_rounds:
-        raise RecordError(
-            f"{folder} has no traced prediction in its {ledger.rounds} rounds, so nothing to account for; run with "
-            "provenance=removal provenance.inputs=all"
-        )
-    tracer, weight = run.tracer(), run.config["strategy"].get("wrong_weight")
-    return Accounts(
-        ledger=ledger,
-        client_ids=tuple(map(str, range(len(run.label_counts)))),
-        label_names=run.label_names,
-        faulty=None if tracer.fault is None else frozenset(tracer.fault.clients),
-        method=tracer.provenance.method,
-        wrong_weight=WRONG_WEIGHT if weight is None else weight,
-    )
 
 
 def _main(arguments: Sequence[str]) -> None:

@@ -11,9 +11,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tracefl.cli import explain_config_error, help_text, prepare_overrides
+from tracefl.common.imports import heavy_imports
+from tracefl.conf.cli import explain_config_error, help_text, prepare_overrides
 from tracefl.errors import ConfigError, Failure, RunStopped, SweepError, TraceFLError, one_line
-from tracefl.imports import heavy_imports
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +63,9 @@ def _run(cfg: DictConfig) -> Failure | None:
 def _attempt(cfg: DictConfig, number: int) -> Failure | None:
     """Run one composed configuration, by its number in its sweep, and return what stopped it."""
     with heavy_imports():  # these bring torch: --help does not wait for it
-        from tracefl.config import read_settings
-        from tracefl.environment import keep_own_gpus
-        from tracefl.runner import run_settings
+        from tracefl.common.environment import keep_own_gpus
+        from tracefl.experiment.runner import run_settings
+        from tracefl.experiment.settings import read_settings
 
     try:
         keep_own_gpus(number, cfg.runs_at_once)

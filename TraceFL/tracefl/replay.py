@@ -19,14 +19,15 @@ from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
-from tracefl.cli import run_tool
+from tracefl.common.text_files import write_atomically
+from tracefl.conf.tool import run_tool
 from tracefl.errors import ConfigError, RecordError
-from tracefl.reaggregation import CARRY
-from tracefl.replayed import Request, replay
-from tracefl.report.replay import HOWS, REPLAY_COLUMNS, as_json, replay_rows, show
+from tracefl.questions.reaggregation import CARRY
+from tracefl.questions.replay import HOWS, Request, replay
+from tracefl.records.run import StoredRun
+from tracefl.records.tables import to_csv
+from tracefl.report.replay import REPLAY_COLUMNS, as_json, replay_rows, show
 from tracefl.report.terminal import TerminalConsole
-from tracefl.text_files import write_atomically
-from tracefl.tracking import to_csv
 
 USAGE = (
     "python -m tracefl.replay RUN_FOLDER from=N without=3,7 [how=reaggregate|train] [carry=0.25] [csv=FILE] "
@@ -56,7 +57,7 @@ def _main(arguments: Sequence[str]) -> None:
         if given["png"].suffix != ".png":
             raise ConfigError(f"png={str(given['png'])!r}: give a file that ends in .png; a PDF is written beside it")
     with redirect_stdout(sys.stderr) if _JSON in arguments else nullcontext():  # a run that trains says its rounds
-        found = replay(request)
+        found = replay(request, _retrain)
     name = f"replay-{request.name}{'-trained' if found.how == 'train' else ''}"
     csv, png = (given.get(kind, request.folder / f"{name}.{kind}") for kind in _FILES)
     write_atomically(csv, to_csv(REPLAY_COLUMNS, replay_rows(found)))
@@ -65,6 +66,12 @@ def _main(arguments: Sequence[str]) -> None:
         sys.stdout.write(json.dumps({"run": str(request.folder), **as_json(found), "files": written}) + "\n")
     else:
         show(TerminalConsole(), found, written)
+
+
+def _retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) -> tuple[Path, str | None]:
+    from tracefl.experiment.retraining import retrain  # brings Flower and Ray
+
+    return retrain(run, name, from_round, without)
 
 
 def _read_arguments(arguments: Sequence[str]) -> tuple[Request, dict[str, Path]]:

@@ -20,11 +20,11 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from tracefl.cli import run_tool
+from tracefl.conf.tool import run_tool
 from tracefl.errors import ConfigError, RecordError
-from tracefl.report.collected import CollectedRun
-from tracefl.report.gathered import gather_runs
-from tracefl.report.paper import EXHIBITS, Exhibit, missing_lines, usable_runs
+from tracefl.paper.collected import CollectedRun
+from tracefl.paper.exhibits import EXHIBITS, Exhibit, missing_lines, usable_runs
+from tracefl.paper.gathered import gather_runs
 from tracefl.report.terminal import say
 
 USAGE = "python visualize_results.py [--exp NAME] [--figure N] [--table N] [--all] [--runs FOLDER] [--out FOLDER]"
@@ -85,7 +85,7 @@ def visualize(exhibits: Sequence[Exhibit], root: Path, own: bool, needed: bool, 
 
 
 def _make(exhibit: Exhibit, runs: Sequence[CollectedRun], out: Path, console: Console) -> None:
-    from tracefl.report.exhibits import write_exhibit  # matplotlib, only where it is needed
+    from tracefl.paper.write import write_exhibit  # matplotlib, only where it is needed
 
     missing = exhibit.missing(runs)
     files = write_exhibit(exhibit, runs, missing, out, console)

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from tracefl.errors import ConfigError
 from tracefl.provenance import explain
-from tracefl.question import WAYS, find_class, read_question
+from tracefl.questions.one_input import WAYS, find_class, read_question
+from tracefl.questions.overrides import GROUPS, asks_before_noise, read_round, read_tracer
+from tracefl.records.run import StoredRun
 from tracefl.report.explanation import as_json, show
 from tracefl.report.explanation_figure import check_figure_path, draw_explanation
-from tracefl.report.terminal import TerminalConsole
-from tracefl.run_log import terminal_lines
-from tracefl.stored import GROUPS, StoredRun, read_round
+from tracefl.report.terminal import TerminalConsole, terminal_lines
 
 USAGE = (
     "python -m tracefl.trace RUN_FOLDER [round=N] image=FILE|text=WORDS|input=INDEX [against=CLASS] [--json] "
@@ -57,10 +57,10 @@ def explain_stored(folder: Path, arguments: Sequence[str]) -> None:
         run = StoredRun(folder)
         names = run.label_names
         against = find_class(given["against"], names) if "against" in given else None
-        tracer = run.tracer(overrides)
+        tracer = read_tracer(run, overrides)
         question = read_question(run, tracer, way, given[way])
         settings = tracer.provenance
-        model, record = run.round(server_round, overrides)
+        model, record = run.round(server_round, asks_before_noise(run, overrides))
         participants = run.label_counts[[int(client_id) for client_id in record.clients]]  # (K, C)
         try:
             found = explain(

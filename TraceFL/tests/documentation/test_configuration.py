@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from documentation.config_files import read_config_file, whole_entries
 from documentation.configuration import configuration_page
-from tests.conftest import compose_config
-from tracefl.cli import CONF, choices
+from tests.helpers.configuration import compose_config
+from tracefl.conf.cli import CONF, choices
 
 FILES = sorted(CONF.rglob("*.yaml"))
 

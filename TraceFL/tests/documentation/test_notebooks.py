@@ -7,8 +7,8 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 
 from documentation.notebooks import execute, page_of, read
-from tests.conftest import REPOSITORY
-from tests.processes import descendants
+from tests.helpers.configuration import REPOSITORY
+from tests.helpers.processes import descendants
 
 NOTEBOOKS = sorted((REPOSITORY / "docs" / "notebooks").glob("*.ipynb"))
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import REPOSITORY, compose_settings
-from tests.stored_runs import make_stored_run
-from tracefl.cli import prepare_overrides
+from tests.helpers.configuration import REPOSITORY, compose_settings
+from tests.helpers.stored_runs import make_stored_run
+from tracefl.conf.cli import prepare_overrides
 from tracefl.provenance import removal_effects, weights_without
 
 DOCS = REPOSITORY / "docs"
@@ -83,7 +83,7 @@ def test_the_example_of_one_prediction(federation, capsys):
 def test_a_strategy_as_extending_says_is_between_flower_and_provenance():
     from flwr.serverapp.strategy import FedAvg, FedMedian
 
-    from tracefl.strategy import TracedFedAvg, TracedFedProx
+    from tracefl.federation.strategy import TracedFedAvg, TracedFedProx
 
     (block,) = (block for block in python_blocks("extending.md") if "FedMedian" in block)
     names = {"FedMedian": FedMedian, "TracedFedAvg": TracedFedAvg, "TracedFedProx": TracedFedProx}

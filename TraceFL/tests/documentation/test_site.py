@@ -11,8 +11,8 @@ import nbformat
 import pytest
 
 from documentation.notebooks import EXECUTED
-from tests.conftest import REPOSITORY
-from tests.processes import PATIENCE
+from tests.helpers.configuration import REPOSITORY
+from tests.helpers.processes import PATIENCE
 
 
 class Loaded(HTMLParser):

@@ -12,17 +12,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.conftest import REPOSITORY, read_csv
-from tests.jobs.conftest import COUNTS, listed
-from tracefl.composing import compose_configs
+from tests.helpers.configuration import REPOSITORY
+from tests.helpers.job_scripts import COUNTS, listed
+from tests.helpers.tables import read_csv
+from tracefl.conf.composing import compose_configs
 from tracefl.errors import ConfigError
 from tracefl.jobs.__main__ import read_request
 from tracefl.jobs.execute import run_jobs
 from tracefl.jobs.miniature import miniature
 from tracefl.jobs.plan import Job, plan_jobs
 from tracefl.jobs.status import seconds_left, summary
-from tracefl.jobs.table import JOBS
-from tracefl.run_state import RunState
+from tracefl.paper.runs import JOBS
+from tracefl.records.status import RunState
 
 SCRIPTS = {
     "training": "job_training_all_exps.sh",

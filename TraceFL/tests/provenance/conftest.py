@@ -1,61 +1,8 @@
 """Small models of the four families, and clients near them."""
 
 import pytest
-import torch
-import torchvision
-import transformers
 
-
-def gpt():
-    config = transformers.OpenAIGPTConfig(
-        vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2, num_labels=4, pad_token_id=0
-    )
-    return transformers.OpenAIGPTForSequenceClassification(config)
-
-
-def bert():
-    config = transformers.BertConfig(
-        vocab_size=50,
-        max_position_embeddings=16,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_labels=4,
-    )
-    return transformers.BertForSequenceClassification(config)
-
-
-MODELS = {
-    "resnet18": lambda: torchvision.models.resnet18(num_classes=10),
-    "densenet121": lambda: torchvision.models.densenet121(num_classes=10),
-    "gpt": gpt,
-    "bert": bert,
-}
-
-
-def model_and_inputs(name, dtype=torch.float32, num_inputs=3):
-    torch.manual_seed(0)
-    model = MODELS[name]().to(dtype).eval()
-    if name in ("gpt", "bert"):
-        ids = torch.randint(1, 50, (num_inputs, 12))
-        mask = torch.ones_like(ids)
-        ids[0, 7:], mask[0, 7:] = 0, 0
-        return model, {"input_ids": ids, "attention_mask": mask}
-    return model, torch.randn(num_inputs, 3, 32, 32, dtype=dtype)
-
-
-def clients_near(model, num_clients=3, scale=0.05, seed=1):
-    """Client id to state dict: the model's parameters and floating buffers, each with noise of its own."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def noisy(tensor):
-        if not tensor.is_floating_point():
-            return tensor.clone()
-        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
-        return tensor + scale * noise * tensor.abs().mean()
-
-    return {str(k): {n: noisy(t) for n, t in model.state_dict().items()} for k in range(num_clients)}
+from tests.helpers.models import MODELS
 
 
 @pytest.fixture(params=list(MODELS))

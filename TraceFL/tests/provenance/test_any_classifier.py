@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
-from tests.provenance.conftest import clients_near, model_and_inputs
+from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.provenance import attribute
 from tracefl.provenance.capture import traced_layers
 from tracefl.provenance.layers import OPTIONS, traced_tensors

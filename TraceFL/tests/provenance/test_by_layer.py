@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tests.provenance.conftest import clients_near, model_and_inputs
-from tests.provenance.literal import KINDS, literal_by_layer
+from tests.helpers.literal import KINDS, literal_by_layer
+from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.provenance import Method, RoundRecord, attribute, attribute_round
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tests.provenance.conftest import clients_near, model_and_inputs
-from tests.provenance.literal import literal_contributions
+from tests.helpers.literal import literal_contributions
+from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import LayerNotTraceableError, ModelMismatchError
 from tracefl.provenance import attribute
 
@@ -110,7 +110,7 @@ def test_updates_give_the_first_order_change_of_the_logit(family):
 
 
 def traced_parameters(model):
-    from tests.provenance.literal import KINDS
+    from tests.helpers.literal import KINDS
 
     return {
         f"{name}.{p}" if name else p

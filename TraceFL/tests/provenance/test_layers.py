@@ -11,7 +11,7 @@ from torchvision.models.convnext import LayerNorm2d
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
-from tests.provenance.conftest import clients_near, model_and_inputs
+from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.provenance import attribute, contraction, register_layer
 from tracefl.provenance.layers import OuterProducts, gradient_rule
 

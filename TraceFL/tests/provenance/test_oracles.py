@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tests.baselines.conftest import average, small_cnn
-from tests.conftest import compose_settings
-from tests.provenance.conftest import clients_near, model_and_inputs
-from tracefl.cli import choices
+from tests.helpers.configuration import compose_settings
+from tests.helpers.evidence import average, small_cnn
+from tests.helpers.models import clients_near, model_and_inputs
+from tracefl.conf.cli import choices
 from tracefl.provenance import (
     Method,
     RoundRecord,

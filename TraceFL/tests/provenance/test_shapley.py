@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tests.baselines.conftest import average, cnn_evidence, evidence_of
-from tests.provenance.conftest import clients_near
+from tests.helpers.evidence import average, cnn_evidence, evidence_of
+from tests.helpers.models import clients_near
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance import exact_shapley, sampled_shapley
 from tracefl.provenance.shapley import TooManyClientsError, shapley_coefficients

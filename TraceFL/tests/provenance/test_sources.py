@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
-from tests.provenance.conftest import clients_near, model_and_inputs
+from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import ModelMismatchError, RecordError
 from tracefl.provenance import attribute, contraction, engine
 from tracefl.provenance.capture import ActivationsTooLargeError

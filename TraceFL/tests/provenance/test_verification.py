@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tests.provenance.conftest import clients_near, model_and_inputs
+from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance import Attribution, Method, RoundRecord, attribute_round, method, removal_effects
 from tracefl.provenance.verification import ExactRemovals, verified

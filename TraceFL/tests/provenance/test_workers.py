@@ -4,8 +4,8 @@ import time
 import pytest
 import torch
 
-from tests.processes import PATIENCE
-from tests.provenance.conftest import clients_near, model_and_inputs
+from tests.helpers.models import clients_near, model_and_inputs
+from tests.helpers.processes import PATIENCE
 from tracefl.provenance import attribute
 from tracefl.provenance.workers import OrderedSum, Work, run_workers
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tracefl.errors import ConfigError
 from tracefl.provenance import ClientPart, Explanation, Method, Removal
-from tracefl.question import Question
+from tracefl.questions.one_input import Question
 from tracefl.report.explanation import as_json, group_layers, show
 from tracefl.report.explanation_figure import check_figure_path, draw_explanation
 

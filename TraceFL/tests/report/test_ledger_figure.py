@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from tests.ledger_runs import made_results
-from tracefl.contributions import ContributionLedger
+from tests.helpers.ledger_runs import made_results
 from tracefl.provenance import Method
+from tracefl.questions.ledger import Accounts, ContributionLedger
 from tracefl.report import ledger_figure
-from tracefl.report.ledger import Accounts
 from tracefl.report.ledger_figure import draw_ledger, mean_by_class
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from tracefl.measures import Measures
+from tracefl.learning.measures import Measures
+from tracefl.questions.replay import Replay, ReplayedRound
 from tracefl.report import style
-from tracefl.report.replay import Replay, ReplayedRound
 from tracefl.report.replay_figure import draw_replay
 
 NAMES = ("ant", "bee", r"$\frac$", "a very long name indeed")

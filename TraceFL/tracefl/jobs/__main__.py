@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tracefl.errors import ConfigError, TraceFLError, one_line
 from tracefl.jobs.plan import Job, plan_jobs
-from tracefl.jobs.table import EXTENDED, JOBS
+from tracefl.paper.runs import EXTENDED, JOBS
 
 USAGE = """usage: bash job_NAME.sh [INDEX] [--list | --count | --status | --smoke] [--extended] [group=choice ...]
                            [key=value ...]

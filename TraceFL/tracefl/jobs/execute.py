@@ -10,12 +10,13 @@ from typing import Any
 
 from rich.console import Console
 
-from tracefl.claim import refuse_if_claimed
+from tracefl.common.words import duration
 from tracefl.errors import RecordError, RunStopped
 from tracefl.jobs.plan import Plan
 from tracefl.jobs.status import look, summary
-from tracefl.report.terminal import duration, say
-from tracefl.run_state import read_run_state
+from tracefl.records.claim import refuse_if_claimed
+from tracefl.records.status import read_run_state
+from tracefl.report.terminal import say
 
 MOST_FAILED = 100  # as an exit status; above 125 they mean other things
 INTERRUPTED = 130

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tracefl.errors import ConfigError
-from tracefl.jobs.table import Overrides
-from tracefl.report.faults import faulty_clients
+from tracefl.learning.faults.words import faulty_clients
+from tracefl.paper.runs import Overrides
 
 TINY_MODELS: dict[str, Overrides] = {
     "resnet18": ("model.config.layers=[1,1,1,1]",),

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracefl.composing import compose_configs
-from tracefl.jobs.table import Overrides
+from tracefl.conf.composing import compose_configs
+from tracefl.paper.runs import Overrides
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def plan_jobs(jobs: Sequence[Job], extra: Sequence[str]) -> list[Plan]:
     Raises:
         ConfigError: An override does not compose; one line.
     """
-    from tracefl.config import run_folder  # brings torch: --list and --count do not wait for it
+    from tracefl.records.naming import run_folder  # brings torch: --list and --count do not wait for it
 
     configs = compose_configs(job.all_overrides(extra) for job in jobs)
     return [Plan(job, config, run_folder(config)) for job, config in zip(jobs, configs, strict=True)]

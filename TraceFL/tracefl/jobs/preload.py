@@ -7,7 +7,7 @@ import atexit
 import gc
 import os
 
-from tracefl.imports import heavy_imports
+from tracefl.common.imports import heavy_imports
 
 with heavy_imports():
     import datasets  # noqa: F401
@@ -18,11 +18,10 @@ with heavy_imports():
     import transformers.models.bert.modeling_bert
     import transformers.models.openai.modeling_openai  # noqa: F401
 
-    import tracefl.experiment
-    import tracefl.main
-    import tracefl.preparation
-    import tracefl.runner
-    import tracefl.simulation  # noqa: F401
+    import tracefl.experiment.experiment
+    import tracefl.experiment.preparation
+    import tracefl.experiment.runner
+    import tracefl.federation.simulation  # noqa: F401
 gc.freeze()  # the forked processes share these pages for as long as nobody looks at each object
 # The process that waits here, and forks, ends when its parent does. It has nothing to save, and the interpreter's own
 # end would take seconds and complain of what the libraries left behind.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tracefl.environment import cpus_here
+from tracefl.common.environment import cpus_here
 from tracefl.jobs.execute import MOST_FAILED
 from tracefl.jobs.miniature import data_root, miniature
 from tracefl.jobs.plan import Plan

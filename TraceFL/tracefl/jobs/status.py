@@ -8,9 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tracefl.common.words import duration
 from tracefl.jobs.plan import Plan
-from tracefl.report.terminal import duration
-from tracefl.run_state import RunState, read_run_state
+from tracefl.records.status import RunState, read_run_state
 
 STATES = ("done", "running", "failed", "stopped", "to do")
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "to do": "dim"}

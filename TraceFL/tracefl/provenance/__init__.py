@@ -1,13 +1,13 @@
 """The provenance engine: which clients' weights carried a prediction of the global model. Needs torch alone."""
 
 from tracefl.provenance.attribution import Attribution
-from tracefl.provenance.counterfactual import logits_without, removal_effects, weights_without
 from tracefl.provenance.engine import attribute
 from tracefl.provenance.explanation import ClientPart, Explanation, Removal, explain
-from tracefl.provenance.ground_truth import Counterfactuals, counterfactuals
 from tracefl.provenance.layers import register_layer
+from tracefl.provenance.leave_one_out import Counterfactuals, counterfactuals
 from tracefl.provenance.method import Method, attribute_round
 from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.removal import logits_without, removal_effects, weights_without
 from tracefl.provenance.scoring import (
     LocalizationScores,
     TracedInput,

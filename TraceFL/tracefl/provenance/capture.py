@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tracefl.common.names import did_you_mean
 from tracefl.errors import LayerNotTraceableError
-from tracefl.examples import Inputs
-from tracefl.names import did_you_mean
+from tracefl.provenance.inputs import Inputs, forward
 from tracefl.provenance.layers import gradient_rule, option_of, traced_tensors
 
 
@@ -26,20 +26,6 @@ class LayerCalls:
 
 class ActivationsTooLargeError(Exception):
     """What the layers saw exceeds the memory budget: fewer inputs must be taken at a time."""
-
-
-def forward(model: nn.Module, inputs: Inputs) -> Tensor:
-    """Return the ``(B, C)`` logits of a model that returns them, or an object with ``.logits``.
-
-    Raises:
-        TypeError: The model returns something else.
-    """
-    output: Any = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
-    logits = getattr(output, "logits", output)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
-        raise TypeError(f"the model must return logits of shape (B, C) or an object with .logits, got {shape}")
-    return logits
 
 
 def traced_layers(model: nn.Module, layers: Sequence[str] | None, also: Collection[str] = ()) -> dict[str, nn.Module]:

@@ -28,10 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.errors import LayerNotTraceableError, ModelMismatchError
-from tracefl.examples import Inputs
 from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.capture import ActivationsTooLargeError, LayerCalls, run_forward, traced_layers, undisturbed
 from tracefl.provenance.contraction import Piece, contract
+from tracefl.provenance.inputs import Inputs, count_inputs, slice_inputs
 from tracefl.provenance.layers import (
     OPTIONS,
     GradientRule,
@@ -106,7 +106,7 @@ def attribute(
         RecordError: A client's file cannot be read.
         ValueError: No clients, no inputs, or an argument out of range.
     """
-    num_inputs = _count(inputs)
+    num_inputs = count_inputs(inputs)
     classes = check_target(target, num_inputs)
     _check_arguments(clients, num_inputs, layer_decay, client_weights, batch_size, memory_budget, precision, also)
     chosen = traced_layers(global_model, layers, also)
@@ -115,7 +115,7 @@ def attribute(
         staged = _clients(global_model, clients, chosen, reference, base, place)
         size, start, checked = min(batch_size or DEFAULT_BATCH_SIZE, num_inputs), 0, num_inputs == 1
         while start < num_inputs:
-            batch = _slice(inputs, start, start + size, place)
+            batch = slice_inputs(inputs, start, start + size, place)
             try:
                 logits, calls = run_forward(global_model, batch, chosen, memory_budget // 2 if size > 1 else None)
             except ActivationsTooLargeError:
@@ -329,19 +329,9 @@ def _batch_first(
     if not any(size in t.shape[1:] for t in seen):
         return True
     # Another dimension is as large, and may be the batch's: one input alone tells them apart.
-    _, alone = run_forward(model, _slice(batch, 0, 1, None), layers)
+    _, alone = run_forward(model, slice_inputs(batch, 0, 1, None), layers)
     return all(len(t) == 1 for call in alone.values() for t in (*call.inputs, *call.outputs))
 
 
 def _join(layer_name: str, parameter: str) -> str:
     return f"{layer_name}.{parameter}" if layer_name else parameter
-
-
-def _count(inputs: Inputs) -> int:
-    return len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
-
-
-def _slice(inputs: Inputs, start: int, stop: int, device: torch.device | None) -> Inputs:
-    if isinstance(inputs, Mapping):
-        return {name: tensor[start:stop].to(device) for name, tensor in inputs.items()}
-    return inputs[start:stop].to(device)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError
-from tracefl.examples import Inputs
 from tracefl.provenance.attribution import Attribution
-from tracefl.provenance.counterfactual import effects_of, logits_without
 from tracefl.provenance.engine import DEFAULT_MEMORY_BUDGET, Precision
+from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.method import Method, attribute_round
 from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.removal import effects_of, logits_without
 from tracefl.provenance.verification import ExactRemovals, verified
 
 log = logging.getLogger(__name__)

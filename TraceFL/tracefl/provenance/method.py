@@ -6,9 +6,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tracefl.examples import Inputs
 from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.engine import DEFAULT_MEMORY_BUDGET, Precision, attribute
+from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.verification import ExactRemovals, Verify, verified
 

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError, TraceFLError
-from tracefl.examples import Inputs
 from tracefl.provenance.capture import undisturbed
-from tracefl.provenance.counterfactual import blocks, centered_logit, logits_under
+from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.removal import blocks, centered_logit, logits_under
 
 MAX_CLIENTS = 10
 """Clients up to which exact values are computed."""

@@ -13,11 +13,11 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from tracefl.examples import Inputs
 from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.capture import undisturbed
-from tracefl.provenance.counterfactual import centered_logit, float64_average, logits_under, weights_without
+from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.removal import centered_logit, float64_average, logits_under, weights_without
 
 Verify: TypeAlias = int | Literal["all"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tracefl.cli import run_tool
+from tracefl.conf.tool import run_tool
 from tracefl.errors import ConfigError
 from tracefl.report.page import write_page
 from tracefl.report.terminal import say

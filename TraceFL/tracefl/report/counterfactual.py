@@ -8,8 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tracefl.ground_truth import GroundTruth, known
-from tracefl.report.terminal import percent, say, two_ends
+from tracefl.common.words import percent
+from tracefl.questions.counterfactual import GroundTruth, known
+from tracefl.report.terminal import say, two_ends
 
 CLIENTS_SHOWN = 20
 _SHAPLEY = ("shapley", "shapley_standard_error")

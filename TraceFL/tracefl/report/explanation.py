@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tracefl.common.words import percent
 from tracefl.provenance import ClientPart, Explanation, Method
-from tracefl.question import Question
-from tracefl.report.terminal import percent
+from tracefl.questions.one_input import Question
 
 CLIENTS_SHOWN = 12
 LAYERS_SHOWN = 16

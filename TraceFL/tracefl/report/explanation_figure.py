@@ -12,11 +12,11 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
+from tracefl.common.words import percent
 from tracefl.errors import ConfigError
 from tracefl.provenance import ClientPart, Explanation
-from tracefl.question import Question
+from tracefl.questions.one_input import Question
 from tracefl.report.explanation import by_part, class_words, group_layers
-from tracefl.report.terminal import percent
 
 CLIENTS_DRAWN = 15
 _CLASSES_DRAWN = 5

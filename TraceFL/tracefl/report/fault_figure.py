@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from tracefl.datasets import FederatedData
-from tracefl.faults import InjectedFault
+from tracefl.learning.datasets import FederatedData
+from tracefl.learning.faults import InjectedFault
 from tracefl.report.class_axis import name_classes
 
 _MOST_CLIENTS = 40  # rows that can still be told apart

@@ -1,15 +1,14 @@
 """The account of a run as rows of ledger.csv, as JSON, and as a table in the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tracefl.contributions import WRONG_WEIGHT, ContributionLedger, Tally
-from tracefl.provenance import Method
+from tracefl.questions.ledger import Accounts, Tally
 from tracefl.report.terminal import say, two_ends
 
 ALL = "all"
@@ -33,51 +32,6 @@ LEDGER_COLUMNS = (
 """A row for a client and all classes (``class`` is all), then one for each predicted class that was traced. ``rounds``:
 those that it took part in, ``rounds_left_out``: those in which it was sampled and did not count, ``rounds_traced``: how
 many of its rounds have a traced prediction. Totals and means are in logits; a mean over no prediction is empty."""
-
-
-@dataclass(frozen=True)
-class Accounts:
-    """A run's account, and what is needed to read it.
-
-    Attributes:
-        ledger: The account.
-        client_ids: All clients of the run, those that never took part too.
-        label_names: Name of each class.
-        faulty: The clients that are known to be faulty; None where nothing is known to be wrong.
-        method: How the predictions were traced.
-        wrong_weight: How much contributions to wrong predictions count in the usefulness.
-    """
-
-    ledger: ContributionLedger
-    client_ids: Sequence[str]
-    label_names: Sequence[str]
-    faulty: frozenset[str] | None
-    method: Method
-    wrong_weight: float = WRONG_WEIGHT
-
-    def usefulness(self, client_id: str) -> float | None:
-        """Return a client's usefulness in logits, None without a traced prediction."""
-        return self.ledger.usefulness(client_id, self.wrong_weight)
-
-    @property
-    def ranked(self) -> list[str]:
-        """The clients with a traced prediction, the most useful first."""
-        useful = {k: u for k in self.client_ids if (u := self.usefulness(k)) is not None}
-        return sorted(useful, key=lambda k: -useful[k])
-
-    @property
-    def without(self) -> list[str]:
-        """The clients of which no prediction was traced."""
-        return [k for k in self.client_ids if self.usefulness(k) is None]
-
-    def predictions(self, correct: bool) -> int:
-        """Return how many correct, or wrong, predictions were traced."""
-        return self.ledger.correct_predictions if correct else self.ledger.wrong_predictions
-
-    def traced_rounds(self, client_id: str) -> list[int]:
-        """Return the rounds of a client with a traced prediction."""
-        traced = set(self.ledger.traced_rounds)
-        return [n for n in self.ledger.participation.get(client_id, ()) if n in traced]
 
 
 def ledger_rows(accounts: Accounts) -> Iterator[dict[str, Any]]:

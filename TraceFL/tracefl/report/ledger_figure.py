@@ -10,8 +10,8 @@ matplotlib.use("Agg")  # no display needed, none opened
 import numpy as np
 from matplotlib import pyplot as plt
 
+from tracefl.questions.ledger import Accounts
 from tracefl.report.class_axis import name_classes
-from tracefl.report.ledger import Accounts
 
 _MOST_CLIENTS = 40  # rows that can still be told apart
 _KINDS = ((True, "correct", "#0072B2"), (False, "wrong", "#E69F00"))  # Okabe and Ito's blue and orange

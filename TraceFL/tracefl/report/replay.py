@@ -1,20 +1,19 @@
 """A run with and without some of its clients, as rows of a CSV, as JSON, and as tables in the terminal."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tracefl.measures import Measures
+from tracefl.common.words import percent
+from tracefl.learning.measures import Measures
+from tracefl.questions.replay import Replay, ReplayedRound
 from tracefl.report.class_axis import short_names
 from tracefl.report.explanation import class_words
-from tracefl.report.terminal import percent, say
+from tracefl.report.terminal import say
 
-How = Literal["reaggregate", "train"]
-HOWS: tuple[How, ...] = ("reaggregate", "train")
 ALL = "all"
 CLASSES_SHOWN = 20
 REPLAY_COLUMNS = (
@@ -23,70 +22,6 @@ REPLAY_COLUMNS = (
 )
 """A row for a round and all classes (``class`` is all), then one for each class. ``clients``: those that the replayed
 round has, ``clients_left_out``: those of the run's round that it has not. Fractions 0 to 1; empty is not known."""
-
-
-@dataclass(frozen=True)
-class ReplayedRound:
-    """A round with and without some clients.
-
-    Attributes:
-        server_round: The round, from 1.
-        clients: Those that it has without them.
-        left_out: Those of the run's round that it has not.
-        is_exact: The model without them is what the server would have deployed.
-        before: The run's global model.
-        after: The one without them.
-    """
-
-    server_round: int
-    clients: tuple[str, ...]
-    left_out: tuple[str, ...]
-    is_exact: bool
-    before: Measures
-    after: Measures
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A run from a round on, with and without some clients.
-
-    Attributes:
-        name: Of the run.
-        how: How the rounds were had.
-        from_round: The first round without them.
-        without: Their ids.
-        rounds: One or more, ascending.
-        label_names: Name of each class.
-        fault: The run's fault in words, ``none`` without one.
-        notes: What a reader has to know, a line each.
-        folder: That of the run without them, where it was trained.
-    """
-
-    name: str
-    how: How
-    from_round: int
-    without: tuple[str, ...]
-    rounds: tuple[ReplayedRound, ...]
-    label_names: Sequence[str]
-    fault: str
-    notes: tuple[str, ...]
-    folder: str | None = None
-
-    @property
-    def clients_words(self) -> str:
-        """Return the clients as text, such as ``clients 3 and 7``."""
-        *others, last = self.without
-        return f"clients {', '.join(others)} and {last}" if others else f"client {last}"
-
-    @property
-    def how_words(self) -> str:
-        """Return how the rounds were had, in words."""
-        return "averaged again" if self.how == "reaggregate" else "trained again"
-
-    @property
-    def has_attack(self) -> bool:
-        """Attack success was measured."""
-        return any(r.before.attack_success is not None or r.after.attack_success is not None for r in self.rounds)
 
 
 def replay_rows(replay: Replay) -> Iterator[dict[str, Any]]:

@@ -7,8 +7,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from tracefl.questions.replay import Replay
 from tracefl.report.class_axis import name_classes
-from tracefl.report.replay import Replay, by_class
+from tracefl.report.replay import by_class
 from tracefl.report.style import BLUE, COLUMN, GREY, VERMILLION, paper_style, save_figure
 
 _MOST_CLASSES = 40  # whose names can still be read

@@ -1,9 +1,11 @@
 """A run in the terminal: bars for rounds and clients, one line a round, a table at the end."""
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from tracefl.environment import peak_memory
-from tracefl.observer import Observer
-from tracefl.progress import Progress as RunProgress
+from tracefl.common.environment import peak_memory
+from tracefl.common.words import duration, percent
+from tracefl.records.observer import Observer
+from tracefl.records.progress import Progress as RunProgress
+from tracefl.records.result import RoundResult
 from tracefl.report import REPORT
-from tracefl.rounds import RoundResult
 
 log = logging.getLogger(__name__)
 
@@ -206,16 +209,36 @@ def say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-def duration(seconds: float | None) -> str:
-    """Return seconds as text such as ``1h05m`` or ``40s``, ``-`` where they are not known."""
-    if seconds is None:
-        return "-"
-    minutes, hours = round(seconds / 60), round(seconds / 60) // 60
-    if seconds < 100:
-        return f"{seconds:.0f}s"
-    return f"{hours}h{minutes % 60:02d}m" if hours else f"{minutes}m"
+@contextmanager
+def terminal_lines(console: Console) -> Iterator[None]:
+    """Print TraceFL's own log lines and warnings to the terminal while the context lasts."""
+    handler = _TerminalHandler(console)
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    logging.captureWarnings(capture=True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(capture=False)
+        root.removeHandler(handler)
 
 
-def percent(fraction: float | None) -> str:
-    """Return a fraction as text in percent, ``-`` where nothing was measured."""
-    return "-" if fraction is None else f"{100 * fraction:.1f}%"
+class _TerminalHandler(logging.Handler):
+    """TraceFL's own lines, above the progress bars; libraries' chatter stays in run.log."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # What stops a run is said by the command line itself, in its last line.
+        return record.name.startswith(("tracefl.", "py.warnings")) and not getattr(record, "said_by_main", False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.name == "py.warnings":  # "file:line: Category: message\n  source line"
+            text = text.splitlines()[0].split(": ", 2)[-1]
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        with contextlib.suppress(OSError):  # a terminal that is gone, or a full disk behind it: run.log has it all
+            self._console.print(prefix + text, soft_wrap=True, highlight=False, markup=False)

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from tests.report.page.made_run import FAULT, make_run, result, suspects_row, traced_input
+from tests.helpers.made_page import FAULT, make_run, result, suspects_row, traced_input
 from tracefl.report.page import write_page
 
 pytestmark = pytest.mark.slow

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.report.page.made_run import result
+from tests.helpers.made_page import result
 from tracefl.report.page.chart import rounds_chart
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.report.page.made_run import COUNTS, FAULT, NAMES, make_run, result, traced_input
+from tests.helpers.made_page import COUNTS, FAULT, NAMES, make_run, result, traced_input
 from tracefl.report.page import heat
 from tracefl.report.page.heat import heat_map, mean_scores
 from tracefl.report.page.record import read_record

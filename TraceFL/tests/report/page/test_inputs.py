@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.report.page.made_run import make_run, result, traced_input
-from tests.stored_runs import TEXTS
-from tracefl.datasets import load_examples
+from tests.helpers.made_page import make_run, result, traced_input
+from tests.helpers.stored_runs import TEXTS
+from tracefl.learning.datasets import load_examples
 from tracefl.report.page import inputs
 from tracefl.report.page.inputs import page_inputs, picture_uri, within_budget
 from tracefl.report.page.record import read_record

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.report.page.made_run import NAMES, make_run, result, traced_input
-from tests.stored_runs import TEXTS
-from tracefl.datasets import load_examples
+from tests.helpers.made_page import NAMES, make_run, result, traced_input
+from tests.helpers.stored_runs import TEXTS
+from tracefl.learning.datasets import load_examples
 from tracefl.report.page import media
 from tracefl.report.page.figure import draw_heat_map
 from tracefl.report.page.heat import heat_map

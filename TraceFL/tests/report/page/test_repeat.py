@@ -5,8 +5,8 @@ import shlex
 
 import pytest
 
-from tracefl.cli import choices
-from tracefl.composing import compose_configs
+from tracefl.conf.cli import choices
+from tracefl.conf.composing import compose_configs
 from tracefl.report.page.repeat import repeat_command
 
 COMMANDS = {

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.report.page.made_run import result, suspects_row
+from tests.helpers.made_page import result, suspects_row
 from tracefl.report.page.suspicious import suspicious_rounds
 
 

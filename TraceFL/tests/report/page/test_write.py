@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from tests.conftest import call_main
-from tests.report.page.made_run import FAULT, NAMES, make_run, result, suspects_row, traced_input
+from tests.helpers.commands import call_main
+from tests.helpers.made_page import FAULT, NAMES, make_run, result, suspects_row, traced_input
 from tracefl.report.__main__ import main
 from tracefl.report.page import write_at_end, write_page
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tracefl.examples import PIXELS, Examples
-from tracefl.models import TextEncoder
+from tracefl.learning.examples import PIXELS, Examples
+from tracefl.learning.models import TextEncoder
 from tracefl.provenance import TracedInput
 from tracefl.report.page.record import RunRecord
 

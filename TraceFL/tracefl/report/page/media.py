@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tracefl.examples import PIXELS
+from tracefl.learning.examples import PIXELS
 from tracefl.report.page.figure import draw_heat_map
 from tracefl.report.page.heat import heat_map
 from tracefl.report.page.inputs import texts_of

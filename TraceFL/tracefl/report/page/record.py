@@ -7,15 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tracefl.config import read_provenance
 from tracefl.errors import RecordError
-from tracefl.examples import Examples
+from tracefl.learning.examples import Examples
 from tracefl.provenance import TracedInput
-from tracefl.rounds import RoundResult, RoundStore
-from tracefl.run_state import RunState, read_run_state
-from tracefl.stored import StoredRun
-from tracefl.tracing import Tracer
-from tracefl.tracking import ROUND_COLUMNS
+from tracefl.questions.settings import read_provenance
+from tracefl.questions.trace import Tracer
+from tracefl.records.result import RoundResult
+from tracefl.records.run import StoredRun
+from tracefl.records.status import RunState, read_run_state
+from tracefl.records.store import RoundStore
+from tracefl.records.tables import ROUND_COLUMNS
 
 
 @dataclass(frozen=True)

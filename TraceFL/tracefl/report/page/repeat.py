@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tracefl.cli import CONF, choices
+from tracefl.conf.cli import CONF, choices
 
 _NOT_GIVEN = ("overwrite", "resume", "dry_run")  # they say what becomes of a run that is there already
 _ANY = {"model": "hf", "dataset": "hub"}  # choices whose name is the user's

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tracefl.report.terminal import percent
-from tracefl.rounds import RoundResult
-from tracefl.suspects import PROVENANCE
+from tracefl.common.words import percent
+from tracefl.questions.suspects import PROVENANCE
+from tracefl.records.result import RoundResult
 
 DROP = 0.05
 """Fall of the global accuracy from one recorded round to the next that makes a round suspicious, as a fraction."""

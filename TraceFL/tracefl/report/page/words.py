@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from tracefl.report.faults import NO_FAULT, describe_fault
+from tracefl.common.words import duration
+from tracefl.learning.faults.words import NO_FAULT, describe_fault
 from tracefl.report.page.record import RunRecord
-from tracefl.report.terminal import duration
 
 Pairs = list[tuple[str, str]]
 

@@ -11,11 +11,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
-from tracefl.environment import describe_environment
+from tracefl.common.environment import describe_environment
+from tracefl.common.text_files import write_atomically
+from tracefl.common.words import duration, percent
 from tracefl.errors import one_line
+from tracefl.learning.faults.words import describe_fault
 from tracefl.provenance.scoring import mean_measured
+from tracefl.questions.suspects import mean_suspects
+from tracefl.records.status import read_ended_state
 from tracefl.report import REPORT
-from tracefl.report.faults import describe_fault
 from tracefl.report.page import words
 from tracefl.report.page.chart import CURVES, HEIGHT, WIDTH, rounds_chart
 from tracefl.report.page.heat import heat_map
@@ -23,10 +27,6 @@ from tracefl.report.page.inputs import page_inputs
 from tracefl.report.page.record import RunRecord, read_record
 from tracefl.report.page.repeat import repeat_command
 from tracefl.report.page.suspicious import MEANING, MEANING_OF_FAULT, reading_order, suspicious_rounds
-from tracefl.report.terminal import duration, percent
-from tracefl.run_state import read_ended_state
-from tracefl.suspects import mean_suspects
-from tracefl.text_files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,111 @@
+"""The app on a SuperLink and SuperNodes of this machine, with TLS: one comes late, one is killed in a round."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as Picture
+from sklearn.datasets import load_digits
+
+from tests.helpers.certificates import write_certificates
+from tests.helpers.flower_processes import Flower
+from tests.helpers.processes import wait_until
+from tests.helpers.tables import read_csv
+from tracefl.questions.overrides import retrace
+from tracefl.records.tables import provenance_rows
+
+pytestmark = [pytest.mark.slow]
+
+HELD = {"0": (0, 1, 2, 3), "1": (3, 4, 5, 6), "2": (6, 7, 8, 9)}  # classes of each client
+EXAMPLES, ROUNDS = 96, 6
+OVERRIDES = (
+    "dataset.input_columns=[image] dataset.label_column=label dataset.label_names=[0,1,2,3,4,5,6,7,8,9] "
+    "dataset.image_size=16 model.config.layers=[1,1,1,1] store=all client.epochs=1 run_name=run"
+)
+
+
+def write_folder(folder, split, images, labels):
+    folder.mkdir(parents=True)
+    pictures = [Picture.fromarray((image / 16 * 255).astype(np.uint8)) for image in images]
+    features = Features({"image": Image(), "label": Value("int64")})
+    Dataset.from_dict({"image": pictures, "label": labels.tolist()}, features=features).to_parquet(
+        folder / f"{split}.parquet"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folders of three clients, of different classes, and of the server."""
+    folder = tmp_path_factory.mktemp("data")
+    digits = load_digits()
+    test = np.arange(len(digits.target)) % 5 == 0
+    write_folder(folder / "server", "test", digits.images[test], digits.target[test])
+    for client, classes in HELD.items():
+        chosen = ~test & np.isin(digits.target, classes)
+        write_folder(folder / client, "train", digits.images[chosen][:EXAMPLES], digits.target[chosen][:EXAMPLES])
+    return folder
+
+
+def test_a_deployment_traces_its_rounds_whoever_comes_and_goes(data, tmp_path):
+    run = tmp_path / "results" / "default" / "run"
+    with Flower(tmp_path / "flower", write_certificates(tmp_path / "tls")) as flower:
+
+        def log():
+            return (run / "run.log").read_text() if (run / "run.log").exists() else ""
+
+        def everything():
+            said = [flower.said(path.stem) for path in flower.folder.glob("*.out")]
+            return "\n".join([*said, log()])
+
+        flower.start_supernode("0", data / "0", 0)
+        flower.start_supernode("1", data / "1", 1)
+        run_id = flower.submit(
+            f"log_dir='{tmp_path / 'results'}' dataset='hub' num_clients=2 clients_per_round=2 num_rounds={ROUNDS} "
+            f"overrides='dataset.name=digits dataset.path={data / 'server'} {OVERRIDES}'"
+        )
+
+        def wait_for(happened):
+            """Wait for what can only happen while the run goes on."""
+
+            def done():
+                status, said = flower.status(run_id)
+                assert not status.startswith("finished"), f"{said}\n{everything()}"
+                return happened()
+
+            wait_until(lambda: happened() or done(), everything)
+
+        wait_for(lambda: "round=1/" in log())
+        flower.start_supernode("2", data / "2", 2)
+        wait_for(lambda: "client 2 is here" in log())
+        wait_for(lambda: re.search("clients sampled: ([01]) 2", log()))
+        killed = re.search("clients sampled: ([01]) 2", log()).group(1)
+        flower.kill(killed)
+        wait_for(lambda: f"client {killed} is left out" in log())
+        wait_until(lambda: flower.status(run_id)[0].startswith("finished"), everything)
+        assert flower.status(run_id)[0] == "finished:completed", everything()
+    table = read_csv(run / "rounds.csv")
+    assert [row["round"] for row in table] == [str(n) for n in range(1, ROUNDS + 1)]
+    assert sum(int(row["clients_left_out"]) for row in table) == 1
+    label_counts = torch.tensor(json.loads((run / "label_counts.json").read_text())["label_counts"])
+    for client, classes in HELD.items():
+        assert label_counts[int(client)].nonzero().flatten().tolist() == list(classes)
+        assert label_counts[int(client)].sum() == EXAMPLES
+    for row in read_csv(run / "provenance.csv"):
+        holders = {client for client, classes in HELD.items() if int(row["label"]) in classes}
+        assert (row["traced_client"] in holders) == (row["correct"] == "True")
+        assert set(row["responsible_clients"].split()) <= holders
+        assert int(row["traced_client"]) in (0, 1, 2)
+    for n in range(1, ROUNDS + 1):
+        _, trace = retrace(run, n)
+        again = [{k: str(v) for k, v in row.items()} for row in provenance_rows(n, trace.traced)]
+        recorded = [row for row in read_csv(run / "provenance.csv") if row["round"] == str(n)]
+        assert [without_nones(row) for row in again] == recorded
+    assert (run / "results.json").exists()
+
+
+def without_nones(row):
+    return {key: "" if value == "None" else value for key, value in row.items()}

@@ -1,0 +1,73 @@
+"""``flwr run`` on Flower's own simulation."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.flower_processes import APP, Flower
+from tests.helpers.processes import wait_until
+from tests.helpers.tables import read_untimed
+
+pytestmark = [pytest.mark.slow, pytest.mark.simulation]
+
+ONE_CPU = ("--federation-config", "num-supernodes=2 client-resources-num-cpus=1 init-args-num-cpus=1")
+
+
+@pytest.fixture(scope="module")
+def flower(tmp_path_factory):
+    with Flower(tmp_path_factory.mktemp("flower")) as started:
+        yield started
+
+
+def finished(flower, run_id):
+    """Wait for a run's end; returns its status, what Flower says of it, and its output."""
+    wait_until(lambda: flower.status(run_id)[0].startswith("finished"), lambda: flower.flwr("log", run_id, "--show")[1])
+    return *flower.status(run_id), flower.flwr("log", run_id, "--show")[1]
+
+
+def test_the_app_gives_what_main_gives_to_the_last_bit(flower, tmp_path):
+    before = (APP / "pyproject.toml").read_bytes()
+    run_id = flower.submit(
+        f"experiment='smoke' log_dir='{tmp_path / 'app'}' num_rounds=2 overrides='store=all run_name=run'", *ONE_CPU
+    )
+    status, said, output = finished(flower, run_id)
+    assert status == "finished:completed", said + output
+    assert f"tracefl: experiment smoke; results in {tmp_path / 'app' / 'smoke' / 'run'}" in output
+    assert "Installing application dependencies" not in output
+    assert (APP / "pyproject.toml").read_bytes() == before
+    command = [sys.executable, "-m", "tracefl.main", "experiment=smoke", f"log_dir={tmp_path / 'main'}"]
+    subprocess.run([*command, "num_rounds=2", "store=all", "run_name=run", "total_cpus=1"], check=True, cwd=tmp_path)
+    app, main = (tmp_path / way / "smoke" / "run" for way in ("app", "main"))
+    assert read_untimed(app / "rounds.csv") == read_untimed(main / "rounds.csv")
+    assert (app / "provenance.csv").read_bytes() == (main / "provenance.csv").read_bytes()
+    assert {path.name for path in app.iterdir()} == {path.name for path in main.iterdir()}
+    weights = sorted(path.relative_to(main) for path in (main / "rounds").rglob("*.safetensors"))
+    assert len(weights) == 2 * 4  # a round's two clients, the global weights before and after
+    for path in weights:
+        assert (app / path).read_bytes() == (main / path).read_bytes(), path
+
+
+def test_bad_input_fails_the_run_with_one_line(flower, tmp_path):
+    for run_config, message in (
+        ("experiment='exp_9'", "unknown experiment 'exp_9'; choose one of exp_1, exp_2, exp_3"),
+        ("overrides='num_round=3'", "unknown key 'num_round', see --help; did you mean 'num_rounds'"),
+    ):
+        status, said, output = finished(flower, flower.submit(f"{run_config} log_dir='{tmp_path / 'bad'}'", *ONE_CPU))
+        assert status == "finished:failed"
+        assert message in said
+        assert f"tracefl: {message}" in output
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("run_config", ["num_round=3", "exp_9.toml"])
+def test_flower_itself_refuses_unknown_keys_and_files(flower, run_config):
+    status, said = flower.flwr("run", ".", "--run-config", run_config)
+    assert status == 1, said
+
+
+def test_a_bare_name_is_no_experiment_and_the_output_tells(flower):
+    run_id = flower.submit("exp_1", "--run-config", "overrides='dry_run=true'", *ONE_CPU)
+    status, said, output = finished(flower, run_id)
+    assert status == "finished:completed", said + output
+    assert "tracefl: experiment none, the main job (choose one: --run-config exp_1.toml)" in output

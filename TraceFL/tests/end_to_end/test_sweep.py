@@ -1,0 +1,123 @@
+"""--multirun: all runs, each as if alone, and every failed one named."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from tests.helpers.configuration import TINY, compose_settings
+from tests.helpers.processes import PATIENCE, descendants, processes, wait_until
+from tests.helpers.tables import read_csv
+from tracefl.experiment.runner import run_settings
+
+SHORT = (*TINY, "num_rounds=1", "provenance=off")
+
+
+def sweep(*overrides, cwd):
+    command = [sys.executable, "-m", "tracefl.main", "--multirun", *SHORT, *overrides]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def test_a_dry_sweep_says_each_run_and_submits_nothing(tmp_path):
+    done = sweep(
+        "dry_run=true", "launcher=slurm", "model=resnet18,densenet121", "dirichlet_alpha=0.1,0.3", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("would run in logs/default/") == 4
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model=resnet18,resnet19"], "unknown model 'resnet19'"),
+        (["num_client=2,3"], "unknown key 'num_client'"),
+        (["launcher=joblib", "runs_at_once=0"], "runs_at_once must be a whole number of at least 1, got 0"),
+        (["launcher=slrum"], "unknown launcher 'slrum'"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused_before_any_run(overrides, words, tmp_path):
+    done = sweep(*overrides, cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert words in done.stderr
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_slurm_where_there_is_none_is_refused(tmp_path):
+    env = {**os.environ, "PATH": "/nowhere"}
+    command = [sys.executable, "-m", "tracefl.main", "launcher=slurm"]  # also without --multirun
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "tracefl: launcher=slurm, and this machine has no sbatch; use another launcher, or a login node\n"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.simulation
+def test_a_refused_run_is_named_and_the_others_run(tmp_path):
+    done = sweep("clients_per_round=9,2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "tracefl: run 1 of 2 (clients_per_round=9): clients_per_round=9 is above num_clients=5; lower it",
+        "tracefl: 1 of 2 runs failed",
+    ]
+    assert len(list(tmp_path.glob("logs/default/*/results.json"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.simulation
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_killed_run_is_said_and_not_waited_for(launcher, tmp_path):
+    command = [sys.executable, "-m", "tracefl.main", *SHORT, "num_rounds=300", f"launcher={launcher}", "seed=1"]
+    sweeping = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: "raylet" in descendants(sweeping.pid).values())
+        family = descendants(sweeping.pid)
+        (run,) = {parent for pid, parent, name in processes() if pid in family and name == "raylet"}
+        os.kill(run, signal.SIGKILL)
+        _, err = sweeping.communicate(timeout=PATIENCE)
+    finally:
+        sweeping.kill()
+    assert sweeping.returncode == 1
+    last = err.splitlines()[-1]
+    assert last.startswith("tracefl: the launcher failed; the same command runs what is not complete: ")
+
+
+@pytest.mark.slow
+@pytest.mark.simulation
+def test_a_run_leaves_nothing_behind_in_its_process(tmp_path):
+    def run(seed):
+        run_settings(compose_settings(*SHORT, f"log_dir={tmp_path}", f"seed={seed}", "wandb.mode=offline"))
+
+    def state():
+        for thread in threading.enumerate():
+            if thread.name.endswith("(run)"):  # Flower's events, which nobody waits for, end by themselves
+                thread.join(PATIENCE)
+        return {
+            "threads": sorted(t.name for t in threading.enumerate()),
+            "handlers": [str(h) for h in logging.getLogger().handlers],
+            "level": logging.getLogger().level,
+            "variables": dict(os.environ),
+            "signals": [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)],
+            "torch threads": torch.get_num_threads(),
+            "children": sorted(descendants(os.getpid()).values()),
+            "folder": Path.cwd(),
+        }
+
+    run(1)  # what is imported and set once
+    before = state()
+    run(2)
+    after = state()
+    assert not ray.is_initialized()
+    assert after == before
+    tables = [read_csv(path) for path in tmp_path.glob("default/*/rounds.csv")]
+    assert [len(table) for table in tables] == [1, 1]

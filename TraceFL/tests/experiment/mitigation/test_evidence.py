@@ -1,0 +1,109 @@
+"""What is looked at in a round, on the linear model of test_tracing: client 1 was taught that pixel 1 means class 0."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.questions.test_trace import FLIP, model, record, server, trace, tracer  # noqa: F401 - fixtures
+from tracefl.experiment.mitigation.decision import Mitigation
+from tracefl.experiment.mitigation.evidence import at_whole_weight, mitigate_round
+from tracefl.experiment.mitigation.settings import MitigationSettings
+from tracefl.federation.participation import Participation
+from tracefl.questions.trace import Tracer
+
+HONEST = replace(FLIP, clients=("2",))
+
+
+def mitigation(name="exclude", **participation):
+    settings = MitigationSettings(name, 0.7, 0.01, 1, 1, 1, None if name == "exclude" else 0.1)
+    return Mitigation(settings, Participation(**participation), least_clients=2)
+
+
+def look(rule, found, model, server, round_record=None, able=("0", "1", "2")):  # noqa: F811
+    round_record = round_record or record()
+    model.load_state_dict(dict(round_record.global_weights))
+    own = found.trace(model, round_record, server)
+    rows, seconds = mitigate_round(rule, found, own, model, round_record, server, able)
+    return {row["client"]: row for row in rows}, seconds
+
+
+def test_whoever_misleads_is_found_and_the_average_is_better_without_it(model, server):  # noqa: F811
+    # Four of six examples are mispredicted; without client 1 the model is the identity, and example 5 alone is wrong.
+    rule = mitigation()
+    rows, _ = look(rule, tracer(None, "provenance.inputs=mispredicted"), model, server)
+    assert rows["1"]["mispredictions"] == 4
+    assert rows["1"]["named"] >= 3
+    assert rows["1"]["gain"] == pytest.approx(5 / 6 - 2 / 6)
+    assert (rows["0"]["gain"], rows["1"]["decision"]) == (None, "exclude")
+    assert rule.participation.excluded == {"1"}
+
+
+@pytest.mark.parametrize("inputs", ["null", "mispredicted", "all", "correct"])
+@pytest.mark.parametrize("fault", [None, FLIP, HONEST, replace(FLIP, from_round=3)])
+def test_the_truth_changes_nothing(model, server, inputs, fault):  # noqa: F811
+    """Whoever is known to be faulty, if any, and whatever the run itself traces."""
+    expected, _ = look(mitigation(), tracer(None, "provenance.inputs=mispredicted"), model, server)
+    found, _ = look(mitigation(), tracer(fault, f"provenance.inputs={inputs}"), model, server)
+    assert found == expected
+
+
+def test_what_the_run_has_traced_is_not_traced_again(model, server, monkeypatch):  # noqa: F811
+    calls = []
+    original = Tracer.trace
+    monkeypatch.setattr(Tracer, "trace", lambda *a, **k: calls.append(1) or original(*a, **k))
+    for fault, inputs, times in (
+        (None, "mispredicted", 1),
+        (None, "all", 1),
+        (FLIP, "all", 1),
+        (FLIP, "mispredicted", 2),
+        (None, "correct", 2),
+    ):
+        calls.clear()
+        _, seconds = look(mitigation(), tracer(fault, f"provenance.inputs={inputs}"), model, server)
+        assert len(calls) == times
+        assert (seconds > 0) == (times == 2)
+
+
+def light_round(factor):
+    """Return the round with client 1 having weighed less: 0.2 * factor against 0.4 and 0.4."""
+    whole = record()
+    total = 0.8 + 0.2 * factor
+    p = {"0": 0.4 / total, "1": 0.2 * factor / total, "2": 0.4 / total}
+    average = {name: sum(p[k] * whole.clients[k][name] for k in p) for name in whole.global_weights}
+    return replace(whole, client_weights=p, global_weights=average)
+
+
+def test_a_round_at_whole_weight_is_the_round_that_would_have_been():
+    again, whole = at_whole_weight(light_round(0.1), {"1": 0.1, "7": 0.5}), record()
+    assert again.client_weights == pytest.approx(whole.client_weights)
+    for name, weights in whole.global_weights.items():
+        assert_close(again.global_weights[name], weights)
+    assert at_whole_weight(whole, {}).client_weights == pytest.approx(whole.client_weights)
+
+
+def test_a_round_at_whole_weight_keeps_its_noise():
+    light = light_round(0.1)
+    noise = {name: torch.full_like(weights, 0.5) for name, weights in light.global_weights.items()}
+    noisy = {name: weights + noise[name] for name, weights in light.global_weights.items()}
+    again = at_whole_weight(replace(light, global_weights=noisy, before_noise=light.global_weights), {"1": 0.1})
+    for name, weights in record().global_weights.items():
+        assert_close(again.average[name], weights)
+        assert_close(again.global_weights[name], weights + 0.5)
+
+
+def test_a_light_client_is_judged_as_if_it_weighed_its_whole_part(model, server):  # noqa: F811
+    rule = mitigation("downweight")
+    blind = tracer(None, "provenance.inputs=mispredicted")
+    rows, _ = look(rule, blind, model, server)
+    assert rows["1"]["decision"] == "downweight"
+    assert rule.participation.factors == {"1": 0.1}
+    light = light_round(0.1)
+    rows, _ = look(rule, blind, model, server, light)
+    assert (rows["1"]["mispredictions"], rows["1"]["gain"], rows["1"]["decision"]) == (4, pytest.approx(0.5), "")
+    assert rule.participation.factors == {"1": 0.1}  # the deployed model errs in one example only, and not by client 1
+    honest = dict.fromkeys("012", record().clients["0"])
+    rows, _ = look(rule, blind, model, server, replace(light, clients=honest))  # it has mended its ways
+    assert rows["1"]["decision"] == "restore"
+    assert rule.participation.factors == {}

@@ -1,0 +1,181 @@
+"""Ray: several nodes, several runs on one machine, and what is left of a run that was killed."""
+
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from tests.helpers.configuration import TINY, compose_settings
+from tests.helpers.processes import PATIENCE, descendants, processes, wait_until
+from tests.helpers.recording import app as recording_app
+from tracefl.errors import ConfigError
+from tracefl.experiment.runner import run_settings
+from tracefl.federation import simulation
+from tracefl.federation.ray_cluster import Resources, check_shared, clients_at_once, ray_cluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.simulation]
+
+RUN = ("num_rounds=2", "clients_per_round=4", "store=all", "run_name=run")
+
+
+def files_of(folder):
+    """Return all that where a run happens must not change."""
+    kept = {"provenance.csv": (folder / "provenance.csv").read_bytes()}
+    return kept | {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("weights/*.safetensors")}
+
+
+def start(*overrides, cwd):
+    """Start a run in a process of its own."""
+    command = [sys.executable, "-m", "tracefl.main", *TINY, *overrides]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture
+def two_nodes():
+    """A Ray cluster of two nodes with a CPU each; returns its address."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        yield cluster.address
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_two_nodes_share_the_work_and_change_no_result(two_nodes, tmp_path, monkeypatch):
+    run_settings(compose_settings(*TINY, *RUN, f"log_dir={tmp_path / 'one'}"))
+    monkeypatch.setattr(simulation, "simulate", functools.partial(simulation.simulate, app=recording_app))
+    run_settings(compose_settings(*TINY, *RUN, f"log_dir={tmp_path / 'two'}", f"ray.address={two_nodes}"))
+    worked = {path.name.removeprefix("node-") for path in (tmp_path / "two" / "default").glob("node-*")}
+    one, two = (files_of(tmp_path / name / "default" / "run") for name in ("one", "two"))
+    assert one == two
+    assert len(one) > 8
+    ray.init(address=two_nodes)  # the cluster is not ours, and goes on
+    assert worked == {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    assert len(worked) == 2
+
+
+def test_what_a_cluster_lacks_is_refused(two_nodes, tmp_path):
+    with ray_cluster(Resources(1, 0, client_cpus=1, client_gpus=0.0, address=two_nodes)) as up:
+        up.result()
+        assert clients_at_once(Resources(1, 0, client_cpus=1, client_gpus=0.0)) == 2
+        with pytest.raises(ConfigError, match=r"none of the 2 nodes .* has client_resources.cpus=2"):
+            clients_at_once(Resources(1, 0, client_cpus=2, client_gpus=0.0))
+        with pytest.raises(ConfigError, match=r"none of the 2 nodes .* client_resources.gpus=0.5"):
+            clients_at_once(Resources(1, 0, client_cpus=1, client_gpus=0.5))
+        seen = tmp_path / "config.yaml"
+        seen.write_text("seed: 1\n")
+        check_shared(seen)
+
+        class OnlyHere(type(seen)):
+            """A file that this node sees and the others do not."""
+
+            def resolve(self, strict=False):
+                return Path("/no/such/folder/config.yaml")
+
+        with pytest.raises(ConfigError, match=r"does not see /no/such/folder/config.yaml; set log_dir"):
+            check_shared(OnlyHere(seen), seconds=0.1)
+
+
+def connect(address):
+    with ray_cluster(Resources(1, 0, 1, 0.0, address=address)) as up:
+        up.result()
+
+
+def test_an_address_where_there_is_no_ray_is_refused_in_bounded_time(tmp_path):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        run = start(f"ray.address={address}", cwd=tmp_path)
+        said, _ = run.communicate(timeout=PATIENCE)
+        assert run.returncode == 2
+        assert said.splitlines()[-1].startswith(f"tracefl: ray.address={address} cannot be reached: ")
+        server.listen()
+        with pytest.raises(ConfigError, match=f"ray.address={address} does not answer as Ray does") as caught:
+            connect(address)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "logs").exists()
+
+
+OTHER_VERSION = """
+import sys
+import ray
+ray.__version__ = "1.0.0"
+from ray.scripts.scripts import main
+sys.argv = ["ray", "start", "--head", "--block", "--num-cpus=1", "--port", sys.argv[1], "--include-dashboard=false",
+            "--ray-client-server-port", sys.argv[2], "--disable-usage-stats"]
+main()
+"""
+
+
+def test_another_version_of_ray_is_refused(tmp_path):
+    with socket.socket() as free, socket.socket() as also_free:
+        ports = []
+        for each in (free, also_free):
+            each.bind(("127.0.0.1", 0))
+            ports.append(each.getsockname()[1])
+    port = ports[0]
+    head = subprocess.Popen([sys.executable, "-c", OTHER_VERSION, *map(str, ports)], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
+        with pytest.raises(ConfigError, match=r"ray.address=.*[Vv]ersion.*1\.0\.0") as caught:
+            connect(f"127.0.0.1:{port}")
+        assert "\n" not in str(caught.value)
+    finally:
+        head.terminate()
+        head.wait(PATIENCE)
+
+
+def test_two_runs_started_at_once_do_not_fight(tmp_path):
+    runs = [start(f"seed={n}", "total_cpus=1", "run_name=run", f"exp_key=e{n}", cwd=tmp_path) for n in (1, 2)]
+    said = [run.communicate(timeout=PATIENCE)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    for n in (1, 2):
+        assert (tmp_path / "logs" / f"e{n}" / "run" / "results.json").exists()
+
+
+def test_nothing_is_left_of_a_killed_run(tmp_path):
+    run = start("num_rounds=200", cwd=tmp_path)
+    for line in run.stdout:
+        if line.startswith("round=1/"):
+            break
+    family = descendants(run.pid)
+    assert {"raylet", "gcs_server"} <= set(family.values())
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait(PATIENCE)
+    wait_until(lambda: not family.keys() & {pid for pid, _, _ in processes()}, lambda: f"{family}: {processes()}")
+
+
+ENDS_AT_ONCE = """
+import time
+import ray
+from tracefl.ray_cluster import Resources, ray_cluster
+
+class Worker:  # as Flower's ends
+    def ready(self):
+        return True
+    def terminate(self):
+        ray.actor.exit_actor()
+
+for seconds in (0, 0.02):
+    with ray_cluster(Resources(4, 0, 1, 0)) as starting:
+        starting.result()
+        workers = [ray.remote(Worker).options(max_restarts=-1, max_task_retries=1).remote() for _ in range(4)]
+        ray.get([worker.ready.remote() for worker in workers])
+        for worker in workers:
+            worker.terminate.remote()
+        time.sleep(seconds)
+"""
+
+
+def test_workers_that_end_with_their_cluster_say_nothing(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", ENDS_AT_ONCE]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

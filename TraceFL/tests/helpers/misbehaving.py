@@ -1,0 +1,30 @@
+"""Client apps whose clients 1, 2 and 3 misbehave in one round: raise, die, answer with a NaN."""
+
+import os
+
+import torch
+from flwr.app import ArrayRecord
+from flwr.clientapp import ClientApp
+
+from tracefl.federation import client
+
+
+def misbehaving_app(bad_round):
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        client_id = client.client_id_of(message)
+        bad = message.content.config_records["config"]["server-round"] == bad_round
+        if bad and client_id == "1":
+            raise ValueError("the disk of client 1 is full")
+        if bad and client_id == "2":
+            os._exit(1)
+        reply = client.train_client(message, context)
+        if bad and client_id == "3":
+            state = reply.content.array_records["arrays"].to_torch_state_dict()
+            state["fc.bias"] = torch.full_like(state["fc.bias"], torch.nan)
+            reply.content["arrays"] = ArrayRecord(state)
+        return reply
+
+    return app

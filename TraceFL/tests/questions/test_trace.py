@@ -1,0 +1,186 @@
+"""Which inputs of a round are traced, and to whom, on a linear model whose answers are known by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.helpers.configuration import compose_settings
+from tracefl.learning.examples import Examples
+from tracefl.learning.faults import Fault, Trigger
+from tracefl.provenance import RoundRecord, verification
+from tracefl.questions.suspects import NOBODY_FAULTY, mean_suspects
+from tracefl.questions.trace import Tracer
+
+# Three grey pixels; the class is the brightest one. Client 1 was taught that pixel 1 means class 0.
+PIXELS = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 255, 0], [0, 0, 255], [0, 200, 10], [90, 0, 99]])
+LABELS = torch.tensor([0, 1, 1, 2, 1, 0])
+FLIP = Fault("label_flip", ("1",), from_round=2, flips={1: 0, 2: 0}, share=1.0)
+COUNTS = torch.tensor([[5, 5, 5], [9, 0, 0], [5, 5, 5]])
+
+
+@pytest.fixture
+def server():
+    return Examples({"pixels": PIXELS.to(torch.uint8).view(6, 1, 1, 3)}, LABELS, torch.arange(6), (0.0,), (1.0,))
+
+
+@pytest.fixture
+def model():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
+
+
+def record(server_round=2):
+    honest = {"1.weight": torch.eye(3), "1.bias": torch.zeros(3)}
+    faulty = {"1.weight": torch.tensor([[1.0, 9.0, 0.0], [0.0, -3.0, 0.0], [0.0, 0.0, 1.0]]), "1.bias": torch.zeros(3)}
+    clients = {"0": honest, "1": faulty, "2": honest}
+    p = {"0": 0.4, "1": 0.2, "2": 0.4}
+    average = {name: sum(p[k] * clients[k][name] for k in p) for name in honest}
+    return RoundRecord(server_round, clients, p, honest, average)
+
+
+def tracer(fault=None, *overrides, baselines=()):
+    settings = compose_settings("provenance=fault", "provenance.also=[]", *overrides)
+    return Tracer(settings.provenance, COUNTS, fault, baselines)
+
+
+def trace(found, model, server, server_round=2):
+    round_record = record(server_round)
+    model.load_state_dict(dict(round_record.global_weights))
+    return found.trace(model, round_record, server)
+
+
+def test_a_flipped_label_is_traced_where_it_misleads(model, server):
+    # W = 0.8 I + 0.2 faulty: pixel 1 gives class 0 1.8 and class 1 0.2. Examples 1, 2, 4 are predicted 0 as flipped;
+    # example 5 is mispredicted too (99 above 90), but not as a flip of its label would have it.
+    found = trace(tracer(FLIP), model, server)
+    assert [t.input_index for t in found.traced] == [1, 2, 4]
+    assert all((t.label, t.predicted, t.traced_client, t.correct) == (1, 0, "1", True) for t in found.traced)
+    assert all(t.responsible_clients == ("1",) and t.chance == pytest.approx(1 / 3) for t in found.traced)
+    assert all(t.removal_client == "1" for t in found.traced)
+    (row,) = found.suspects
+    assert (row["rule"], row["inputs"], row["faulty_clients"]) == ("provenance", 3, "1")
+    assert (row["localization_accuracy"], row["mean_rank"], row["auroc"]) == (1.0, 1.0, 1.0)
+    assert row["seconds"] == found.provenance_seconds
+
+
+def test_rules_stand_beside_provenance(model, server):
+    found = trace(tracer(FLIP, baselines=("own_logit", "most_examples", "feddebug")), model, server)
+    assert [row["rule"] for row in found.suspects] == ["provenance", "own_logit", "most_examples", "feddebug"]
+    assert found.suspects[1]["localization_accuracy"] == 1.0  # 9 x the pixel against none
+    assert found.suspects[2]["mean_rank"] == 3.0
+    assert "no convolution" in found.suspects[3]["note"]
+
+
+def test_so_many_inputs_at_most(model, server):
+    found = trace(tracer(FLIP, "provenance.max_inputs=2"), model, server)
+    assert [t.input_index for t in found.traced] == [1, 2]
+
+
+def test_a_round_before_the_fault_has_nothing_to_find(model, server):
+    found = trace(tracer(FLIP), model, server, server_round=1)
+    assert found.traced == ()
+    (row,) = found.suspects
+    assert (row["round"], row["inputs"], row["localization_accuracy"], row["faulty_clients"]) == (1, 0, None, "")
+    assert row["note"] == NOBODY_FAULTY
+    mean = mean_suspects([row])["provenance"]
+    assert (mean["rounds_without_inputs"], mean["rounds_without_faulty"]) == (0, 1)
+
+
+def test_mispredictions_without_a_known_culprit(model, server):
+    found = trace(tracer(None, "provenance.inputs=mispredicted"), model, server)
+    assert [t.input_index for t in found.traced] == [1, 2, 4, 5]
+    assert [t.traced_client for t in found.traced[:3]] == ["1"] * 3
+    assert {t.correct for t in found.traced} == {None}
+    assert found.suspects[0]["localization_accuracy"] is None
+
+
+def test_correct_predictions_of_a_faulty_run_on_request(model, server):
+    found = trace(tracer(FLIP, "provenance.inputs=correct"), model, server)
+    assert [t.input_index for t in found.traced] == [0, 3]
+    assert found.suspects == ()
+    assert found.traced[0].top_holder in (True, False)
+
+
+@pytest.mark.parametrize("fault", [None, FLIP])
+def test_correct_and_wrong_predictions_whoever_is_faulty(model, server, fault):
+    found = trace(tracer(fault, "provenance.inputs=all"), model, server)
+    assert [t.input_index for t in found.traced] == list(range(6))
+    right = trace(tracer(None, "provenance.inputs=correct"), model, server).traced
+    wrong = trace(tracer(None, "provenance.inputs=mispredicted"), model, server).traced
+    assert found.traced == tuple(sorted(right + wrong, key=lambda t: t.input_index))
+    assert found.suspects == ()
+
+
+def test_both_kinds_within_their_limits(model, server):
+    limits = ("provenance.inputs=all", "provenance.inputs_per_label=1", "provenance.max_inputs=2")
+    found = trace(tracer(None, *limits), model, server)
+    assert [t.input_index for t in found.traced] == [0, 1, 3, 4]  # of the wrong ones 1, 2, 4, 5 the first and third
+
+
+def test_the_contributions_are_those_of_the_ranking(model, server):
+    # Example 1 is pixel 1 alone, 1.0: predicted 0. Reference W = 0.8 I + 0.2 faulty; the gradient of logit 0 less the
+    # mean of all is (2/3, -1/3, -1/3). Client 1's difference to W on that pixel: 7.2, -3.2, 0; others -1.8, 0.8, 0.
+    found = trace(tracer(None, "provenance.inputs=mispredicted", "provenance.layer_decay=1.0"), model, server)
+    first = found.traced[0]
+    assert [k for k, _ in first.contributions] == [k for k, _ in first.ranking]
+    assert dict(first.contributions) == pytest.approx(
+        {"1": 7.2 * 2 / 3 + 3.2 / 3, "0": -1.8 * 2 / 3 - 0.8 / 3, "2": -1.8 * 2 / 3 - 0.8 / 3}
+    )
+
+
+def test_a_backdoor_is_asked_with_its_trigger(model, server):
+    # The trigger makes pixel 2 white; the faulty client was taught that this means class 0.
+    backdoor = Fault("backdoor", ("1",), from_round=1, target=0, trigger=Trigger(size=1), share=0.5)
+    round_record = record()
+    weights = {"1.weight": torch.tensor([[1.0, 0.0, 9.0], [0.0, 1.0, 0.0], [0.0, 0.0, -9.0]]), "1.bias": torch.zeros(3)}
+    clients = {**round_record.clients, "1": weights}
+    p = round_record.client_weights
+    average = {name: sum(p[k] * clients[k][name] for k in p) for name in weights}
+    round_record = RoundRecord(2, clients, p, round_record.previous_global, average)
+    model.load_state_dict(average)
+    found = tracer(backdoor).trace(model, round_record, server, predicted=LABELS)  # without the trigger all is well
+    assert [t.input_index for t in found.traced] == [1, 2, 3, 4]  # every example of another class
+    assert all(t.correct for t in found.traced)
+
+
+def test_removals_that_cannot_be_had_are_said_and_do_not_end_the_run(model, server, monkeypatch, caplog):
+    def broken(record, client_id, *_, **__):
+        return {name: tensor / 0 for name, tensor in record.global_weights.items()}
+
+    monkeypatch.setattr(verification, "weights_without", broken)
+    found = trace(tracer(FLIP), model, server)
+    assert all(t.correct and t.removal_client is None for t in found.traced)
+    assert "round=2 is not checked against exact removals: without client 0, 1, 2 no model gives finite" in caplog.text
+
+
+@pytest.mark.parametrize("verify", [0, 2, "all"])
+def test_every_client_is_left_out_of_an_inputs_average_once(model, server, monkeypatch, verify):
+    rows = []
+    logits_under = verification.logits_under
+
+    def counted(model, weights, inputs, *rest):
+        rows.append(len(inputs))
+        return logits_under(model, weights, inputs, *rest)
+
+    monkeypatch.setattr(verification, "logits_under", counted)
+    settings = compose_settings("provenance.also=[]", f"provenance.verify={verify}", "provenance.inputs=mispredicted")
+    found = trace(Tracer(settings.provenance, COUNTS), model, server)
+    assert sum(rows) == len(found.traced) * (3 + 1)
+    assert all(t.removal_client is not None for t in found.traced)
+    assert {len(t.verified) for t in found.traced} <= {0: {0}, 2: {2, 3}, "all": {3}}[verify]
+
+
+def test_the_exact_removal_as_the_answer_agrees_with_itself(model, server):
+    keys = ("provenance.also=[]", "provenance.inputs=mispredicted")
+    exact = Tracer(compose_settings("provenance=leave_one_out", *keys).provenance, COUNTS)
+    found = trace(exact, model, server)
+    assert [t.traced_client for t in found.traced[:3]] == ["1", "1", "1"]
+    assert all(t.removal_client == t.traced_client for t in found.traced)
+    assert {round(t.removal_correlation, 9) for t in found.traced[:3]} == {1}
+    assert all(set(t.verified) == {"0", "1", "2"} for t in found.traced)
+    # The model is linear, so the first order is the removal, whether it is checked or not.
+    for overrides, checked in ((), 3), (("provenance.verify=0",), 0):
+        method = compose_settings("provenance=removal", *keys, *overrides).provenance
+        estimated = trace(Tracer(method, COUNTS), model, server).traced
+        assert [len(t.verified) for t in estimated] == [checked] * len(found.traced)
+        for one, other in zip(estimated, found.traced, strict=True):
+            assert dict(one.contributions) == pytest.approx(dict(other.contributions), abs=1e-6)

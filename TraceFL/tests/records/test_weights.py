@@ -1,0 +1,109 @@
+"""The clients of a stored round are read one at a time, and none is kept."""
+
+import gc
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tracefl.errors import RecordError
+from tracefl.provenance import RoundRecord
+from tracefl.records.result import RoundResult
+from tracefl.records.store import RoundStore
+
+P = {"3": 0.25, "7": 0.75}
+
+
+def record():
+    torch.manual_seed(0)
+    state = {"w": torch.randn(4, 3), "n": torch.tensor(5)}
+    clients = {k: {"w": torch.randn(4, 3), "n": torch.tensor(int(k))} for k in P}
+    return RoundRecord(1, clients, P, state, state)
+
+
+def stored(folder, **kept):
+    store = RoundStore(folder, "all", **kept)
+    store.commit(RoundResult({"round": 1}, (), (), P, {}), record())
+    return store.read(1)
+
+
+@pytest.mark.parametrize("kind", ["weights", "updates"])
+def test_a_client_is_read_when_it_is_asked_for_and_not_kept(tmp_path, kind):
+    found = stored(tmp_path, kind=kind)
+    assert (tuple(found.clients), len(found.clients), "7" in found.clients) == (("3", "7"), 2, True)
+    first = found.clients["7"]
+    assert_close(first, record().clients["7"], rtol=0, atol=1e-6)
+    held = weakref.ref(first["w"])
+    del first
+    gc.collect()
+    assert held() is None
+    for client_id, weights in found.clients.items():
+        assert_close(weights, record().clients[client_id], rtol=0, atol=1e-6)
+        weights["w"].zero_()  # the reader's own: the file is as it was
+    assert_close(found.clients["7"], record().clients["7"], rtol=0, atol=1e-6)
+
+
+def test_who_took_no_part_and_files_that_are_gone(tmp_path):
+    found = stored(tmp_path)
+    assert "4" not in found.clients
+    with pytest.raises(KeyError, match="4"):
+        found.clients["4"]
+    (tmp_path / "0001" / "weights" / "client-7.safetensors").unlink()
+    with pytest.raises(RecordError, match="client-7.safetensors cannot be read"):
+        found.clients["7"]
+
+
+MEASURE = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from tracefl.provenance import RoundRecord, counterfactuals, sampled_shapley
+from tracefl.rounds import RoundResult, RoundStore
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+folder, kind, dtype, way = Path(sys.argv[1]), *sys.argv[2:]
+count = 44
+model = nn.Sequential(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 4))  # 4 MiB
+state = model.state_dict()
+p = {str(k): 1 / count for k in range(count)}
+store = RoundStore(folder, "all", dtype, kind)
+
+class Made(dict):
+    def items(self):
+        return ((k, {n: w + 0.01 * torch.randn_like(w) for n, w in state.items()}) for k in p)
+
+store.commit(RoundResult({"round": 1}, (), (), p, {}), RoundRecord(1, Made(p), p, state, state))
+inputs = torch.randn(8, 1024)
+found = counterfactuals(model, store.read(1), inputs)  # what torch itself needs once
+
+def held(what):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) * 1024
+
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
+before = held("VmRSS")
+record = store.read(1)
+if way == "at once":
+    everyone = {k: {n: w.clone() for n, w in weights.items()} for k, weights in record.clients.items()}
+counterfactuals(model, record, inputs)
+sampled_shapley(model, record, inputs, found.predicted, 4, 0)
+print(held("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's count of a process's memory")
+@pytest.mark.parametrize(("kind", "dtype"), [("weights", "float32"), ("updates", "bfloat16")])
+def test_memory_does_not_grow_with_the_clients(tmp_path, kind, dtype):
+    """44 clients of 4 MiB; the removals and the orders of Shapley need about five models and two clients."""
+
+    def peak(way):
+        command = [sys.executable, "-c", MEASURE, str(tmp_path / way), kind, dtype, way]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert peak("at once") > 160 * 2**20
+    assert peak("one by one") < 64 * 2**20

@@ -1,0 +1,16 @@
+"""Numbers as people read them."""
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as text such as ``1h05m`` or ``40s``, ``-`` where they are not known."""
+    if seconds is None:
+        return "-"
+    minutes, hours = round(seconds / 60), round(seconds / 60) // 60
+    if seconds < 100:
+        return f"{seconds:.0f}s"
+    return f"{hours}h{minutes % 60:02d}m" if hours else f"{minutes}m"
+
+
+def percent(fraction: float | None) -> str:
+    """Return a fraction as text in percent, ``-`` where nothing was measured."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}%"

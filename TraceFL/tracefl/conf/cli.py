@@ -1,0 +1,116 @@
+"""Help, and errors of the command line that say what is near."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
+from omegaconf import OmegaConf
+
+from tracefl.common.names import did_you_mean
+from tracefl.errors import ConfigError, one_line
+
+CONF = Path(__file__).parent
+_NO_NAME = re.compile(r"[-+]?[0-9._]+(e[-+]?[0-9]+)?|true|false", re.IGNORECASE)  # which Hydra takes for a value
+
+_HEAD = """TraceFL: train a federation and trace its predictions to the clients responsible for them.
+
+    python -m tracefl.main [group=choice ...] [key=value ...]
+    python -m tracefl.main --multirun dirichlet_alpha=0.1,0.3 seed=1,2
+    python -m tracefl.main dry_run=true            print what would run, and stop
+    python -m tracefl.main model=gpt --cfg job     print the whole configuration, and stop
+"""
+
+
+def help_text() -> str:
+    """Return the groups with their choices, and every key with its unit and range."""
+    groups = {folder.name: choices(folder.name) for folder in sorted(CONF.iterdir()) if folder.is_dir()}
+    lines = [_HEAD, "Groups (choose with group=choice):", ""]
+    lines += [f"    {group:<11} {', '.join(names)}" for group, names in groups.items() if names]
+    base = (CONF / "base.yaml").read_text().split("\n\n", 1)[1].split("\nhydra:")[0]
+    lines += ["", "Keys, with their defaults:", "", *(f"    {line}".rstrip() for line in base.splitlines())]
+    for group, name in (
+        ("model", "resnet18"),
+        ("dataset", "digits"),
+        ("strategy", "fedprox"),
+        ("strategy", "provenance_selection"),
+        ("privacy", "central"),
+        ("fault", "label_flip"),
+        ("fault", "backdoor"),
+        ("fault", "weight_noise"),
+        ("mitigate", "downweight"),
+        ("provenance", "removal"),
+        ("baselines", "fast"),
+    ):
+        lines += ["", f"Keys of the group {group}, as in {group}={name}:", ""]
+        lines += [f"    {line}".rstrip() for line in _group_lines(group, name)]
+    return "\n".join(lines) + "\n"
+
+
+def choices(group: str) -> list[str]:
+    """Return the choices of a configuration group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def _group_lines(group: str, name: str) -> Iterator[str]:
+    """Yield the commented keys of one choice and of the files that it builds on, each key once."""
+    text = (CONF / group / f"{name}.yaml").read_text()
+    parents = re.search(r"^defaults:\s*\[([^\]]*)\]", text, re.MULTILINE)
+    own = {line.split(":")[0] for line in text.splitlines() if re.match(r"^\w+:", line)}
+    for parent in parents.group(1).split(",") if parents else ():
+        if parent.strip() != "_self_":
+            yield from (line for line in _group_lines(group, parent.strip()) if line.split(":")[0] not in own)
+    for line in text.splitlines():
+        if line and not line.startswith(("#", "defaults:")):
+            yield line
+
+
+def prepare_overrides(arguments: Sequence[str]) -> list[str]:
+    """Let ``model.config.KEY=value`` add keys: each architecture has sizes of its own, checked when it is built.
+
+    Raises:
+        ConfigError: A key is appended (+key) or removed (~key): nothing would read it, or something would miss it; or a
+            group is set to null.
+    """
+    for argument in arguments:
+        if argument.startswith(("+", "~")) and not argument.startswith("++model.config."):
+            key = argument.lstrip("+~").partition("=")[0]
+            raise ConfigError(f"keys cannot be added or removed, got {argument!r}{did_you_mean(key, _known_keys())}")
+        group, _, choice = argument.partition("=")
+        nothing = choice in ("null", "") and group != "experiment"
+        if (nothing or _NO_NAME.fullmatch(choice)) and group.isidentifier() and (CONF / group).is_dir():
+            raise ConfigError(f"{argument!r} chooses nothing; choose one of {', '.join(choices(group))}")
+    return [f"++{a}" if a.startswith("model.config.") else a for a in arguments]
+
+
+def explain_config_error(error: Exception) -> str:
+    """Return a composition error on one line, with what is near the name that does not exist."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        return (
+            f"unknown {group} {name!r}; choose one of {', '.join(choices(group))}{did_you_mean(name, choices(group))}"
+        )
+    cause = error.__cause__ or error
+    unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(r"full_key: (\S+)", str(cause))
+    if unknown and "not in struct" in f"{error} {cause}":
+        key = unknown.group(1)
+        return f"unknown key {key!r}, see --help{did_you_mean(key, _known_keys())}"
+    return one_line(error)
+
+
+def _known_keys() -> list[str]:
+    """Return every key of the default configuration, dotted."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("tracefl.conf", version_base="1.3"):
+        cfg: dict[str, Any] = OmegaConf.to_container(compose("base"), resolve=False)  # type: ignore[assignment]
+
+    def walk(node: dict[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
+
+    return list(walk(cfg, ""))

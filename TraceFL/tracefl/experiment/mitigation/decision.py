@@ -1,0 +1,161 @@
+"""The rule: from the mispredictions that name a client, and what leaving it out would gain, to a decision about it."""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Any
+
+from tracefl.experiment.mitigation.settings import DOWNWEIGHT, EXCLUDE, MitigationSettings
+from tracefl.federation.participation import Participation
+from tracefl.questions.suspects import Row
+from tracefl.records.tables import MITIGATION_COLUMNS
+
+log = logging.getLogger(__name__)
+
+RESTORE, TOO_FEW = "restore", "too few left"
+
+
+@dataclass(frozen=True)
+class _Round:
+    """A client's part in the mispredictions of a round."""
+
+    server_round: int
+    mispredictions: int
+    named: int
+    gain: float | None
+
+
+class Mitigation:
+    """Decides after each round, and keeps ``participation`` as decided.
+
+    Args:
+        settings: The rule.
+        participation: Who takes part and how much each weighs; changed here.
+        least_clients: Clients that must be left; an exclusion that would leave fewer is not made.
+    """
+
+    def __init__(self, settings: MitigationSettings, participation: Participation, least_clients: int) -> None:
+        self.settings = settings
+        self.participation = participation
+        self._least_clients = least_clients
+        self._windows: dict[str, list[_Round]] = {}
+
+    def add_round(
+        self,
+        server_round: int,
+        clients: Sequence[str],
+        names: Sequence[str],
+        gain_without: Callable[[str], float],
+        able: Collection[str],
+    ) -> tuple[Row, ...]:
+        """Look at a round's mispredictions and decide.
+
+        Args:
+            server_round: The round.
+            clients: Its participants.
+            names: Of each of its traced mispredictions, the client that is held responsible.
+            gain_without: Returns what the accuracy on the server's examples gains without a client, a fraction.
+            able: Clients that could take part but for what was decided.
+
+        Returns:
+            A row of mitigation.csv a participant; none where the round is no evidence: too few mispredictions, or so
+            few participants that chance names each often enough, or it comes before ``from_round``.
+        """
+        settings = self.settings
+        too_early = server_round < settings.from_round
+        by_chance = len(clients) < 2 or settings.share * len(clients) < 1
+        if too_early or by_chance or len(names) < settings.min_mispredictions:
+            return ()
+        rows = {}
+        for client in clients:
+            named = sum(name == client for name in names)
+            gain = gain_without(client) if _reaches(named, settings.share * len(names)) else None
+            rows[client] = self._look(client, _Round(server_round, len(names), named, gain))
+        for row in sorted(rows.values(), key=lambda row: (-row["named"], int(row["client"]))):
+            self._decide(row, able)
+        return tuple(rows.values())
+
+    def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take up the rows of a recorded round, as they were decided."""
+        for row in rows:
+            self._remember(row["client"], _Round(row["round"], row["mispredictions"], row["named"], row["gain"]))
+            self._apply(row)
+
+    def _look(self, client: str, part: _Round) -> Row:
+        window = self._remember(client, part)
+        return dict.fromkeys(MITIGATION_COLUMNS) | {
+            "round": part.server_round,
+            "client": client,
+            "mispredictions": part.mispredictions,
+            "named": part.named,
+            "gain": part.gain,
+            "window_rounds": " ".join(str(each.server_round) for each in window),
+            "window_mispredictions": sum(each.mispredictions for each in window),
+            "window_named": sum(each.named for each in window),
+            "window_gain": median_low(each.gain or 0.0 for each in window),
+            "decision": "",
+        }
+
+    def _remember(self, client: str, part: _Round) -> list[_Round]:
+        window = [*self._windows.get(client, ()), part][-self.settings.window :]
+        self._windows[client] = window
+        return window
+
+    def _is_named(self, row: Row) -> bool:
+        """Return whether both are true of a client's whole window: it is named so often, and so much is gained."""
+        settings = self.settings
+        return (
+            len(self._windows[row["client"]]) == settings.window
+            and _reaches(row["window_named"], settings.share * row["window_mispredictions"])
+            and _reaches(row["window_gain"], settings.gain)
+        )
+
+    def _decide(self, row: Row, able: Collection[str]) -> None:
+        """Decide about a client; what is decided is in its row, the log and the participation."""
+        settings, client = self.settings, row["client"]
+        is_named, is_light = self._is_named(row), client in self.participation.factors
+        if settings.name == EXCLUDE and is_named:
+            left = set(able) - self.participation.excluded - {client}
+            row["decision"] = EXCLUDE if len(left) >= self._least_clients else TOO_FEW
+        elif settings.name == DOWNWEIGHT and is_named and not is_light:
+            row |= {"decision": DOWNWEIGHT, "factor": settings.factor}
+        elif settings.name == DOWNWEIGHT and is_light and not is_named:
+            row |= {"decision": RESTORE, "factor": 1}
+        if row["decision"]:
+            row["from_round"] = row["round"] + 1
+            log.warning("round=%d mitigate: %s", row["round"], self._words(row))
+            self._apply(row)
+
+    def _apply(self, row: Mapping[str, Any]) -> None:
+        client = row["client"]
+        if row["decision"] == EXCLUDE:
+            self.participation.excluded.add(client)
+        elif row["decision"] == DOWNWEIGHT:
+            self.participation.factors[client] = row["factor"]
+        elif row["decision"] == RESTORE:
+            self.participation.factors.pop(client, None)
+
+    def _words(self, row: Row) -> str:
+        """Return a decision with its evidence."""
+        done = {
+            EXCLUDE: f"is sampled no more from round {row['from_round']} on",
+            DOWNWEIGHT: f"weighs {row['factor']} times its part from round {row['from_round']} on",
+            RESTORE: f"weighs its whole part again from round {row['from_round']} on",
+            TOO_FEW: f"is not excluded: fewer than {self._least_clients} clients would be left",
+        }[row["decision"]]
+        rounds = " ".join(
+            f"{r.server_round}:{r.named}/{r.mispredictions}:{'-' if r.gain is None else f'{r.gain:+.2%}'}"
+            for r in self._windows[row["client"]]
+        )
+        return (
+            f"client {row['client']} {done}; named in {row['window_named']} of {row['window_mispredictions']} "
+            f"mispredictions, {row['window_gain']:.2%} accuracy gained without it, the median of rounds (round:named/"
+            f"mispredictions:gained) {rounds}; asked are mitigate.share={self.settings.share:g} and "
+            f"mitigate.gain={self.settings.gain:g}"
+        )
+
+
+def _reaches(value: float, least: float) -> bool:
+    """Return whether a value is at least another, which rounding may have put a little above it: 14 of 50 are 28 %."""
+    return value >= least - 1e-9

@@ -1,0 +1,87 @@
+"""What the rule looks at in a round: all mispredictions, as one traces them who knows of no fault."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from tracefl.experiment.mitigation.decision import Mitigation
+from tracefl.learning.examples import Examples
+from tracefl.learning.training import evaluate
+from tracefl.provenance import RoundRecord, weights_without
+from tracefl.provenance.removal import float64_average
+from tracefl.questions.suspects import Row
+from tracefl.questions.trace import RoundTrace, Tracer
+
+
+def mitigate_round(
+    mitigation: Mitigation,
+    tracer: Tracer,
+    trace: RoundTrace,
+    model: nn.Module,
+    record: RoundRecord,
+    server: Examples,
+    able: Collection[str],
+) -> tuple[tuple[Row, ...], float]:
+    """Decide about the clients of a round.
+
+    Who weighs less is judged by the average in which it weighs its whole part: else it would be named no more because
+    it weighs less, and weigh its whole part again because it is named no more.
+
+    Args:
+        mitigation: The rule.
+        tracer: The run's.
+        trace: What it found in the round.
+        model: The architecture; it holds other weights afterwards.
+        record: The round, as the run traced it.
+        server: The server's examples.
+        able: Clients that could take part but for what was decided.
+
+    Returns:
+        Rows of mitigation.csv, and seconds of what was attributed beyond the run's own trace.
+    """
+    seconds = 0.0
+    light = mitigation.participation.factors.keys() & record.clients.keys()
+    if light:
+        record = at_whole_weight(record, mitigation.participation.factors)
+    if light or not tracer.traces_all_mispredictions:
+        model.load_state_dict(dict(record.global_weights))
+        trace = tracer.unknowing().trace(model, record, server)
+        seconds = trace.provenance_seconds
+    names = [traced.traced_client for traced in trace.traced if traced.predicted != traced.label]
+
+    def accuracy(weights: dict[str, Tensor]) -> float:
+        model.load_state_dict(weights)
+        return evaluate(model, server, device=tracer.device).accuracy
+
+    @cache
+    def accuracy_of_all() -> float:
+        return accuracy(dict(record.global_weights))
+
+    def gain_without(client_id: str) -> float:
+        return accuracy(weights_without(record, client_id)) - accuracy_of_all()
+
+    return mitigation.add_round(record.server_round, tuple(record.clients), names, gain_without, able), seconds
+
+
+def at_whole_weight(record: RoundRecord, factors: dict[str, float]) -> RoundRecord:
+    """Return a round as it would have been, had every client weighed what it holds.
+
+    Args:
+        record: The round.
+        factors: Client id to the factor that its weight was multiplied with.
+    """
+    whole = {client: p / factors.get(client, 1.0) for client, p in record.client_weights.items()}
+    total = sum(whole.values())
+    even = replace(record, client_weights={client: p / total for client, p in whole.items()})
+    average = {name: mean.to(record.average[name].dtype) for name, mean in float64_average(even).items()}
+    average = {**record.average, **average}
+    if record.before_noise is None:
+        return replace(even, global_weights=average)
+    noisy = {
+        name: average[name] + (weights - record.before_noise[name]) if torch.is_floating_point(weights) else weights
+        for name, weights in record.global_weights.items()
+    }
+    return replace(even, global_weights=noisy, before_noise=average)

@@ -1,0 +1,164 @@
+"""Everything that a run needs before its first round, and what of it is kept for later questions."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracefl.common.text_files import write_atomically
+from tracefl.errors import ConfigError, DataError
+from tracefl.experiment.settings import Settings
+from tracefl.federation.own_data import check_label_names, client_job, load_split, with_client
+from tracefl.federation.participation import check_left
+from tracefl.learning.datasets import (
+    Encode,
+    FederatedData,
+    RawDataset,
+    load_source,
+    prepare,
+    prepare_server,
+    save_examples,
+    training_texts,
+)
+from tracefl.learning.faults import InjectedFault, Vocabulary, inject
+from tracefl.learning.models import ModelSpec, TextEncoder, build_text_encoder, check_max_tokens, model_spec
+
+_TOKENIZER_TEXTS = 20_000  # documents that a tokenizer is trained on, at most
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run starts from.
+
+    Attributes:
+        data: The clients' and the server's examples, with their true labels.
+        spec: The architecture.
+        encoder: None for images.
+        fault: What some of the clients do wrong, and the examples that they then train on; None without a fault.
+        client_job: How deployed clients read their own data; None in a simulation.
+    """
+
+    data: FederatedData
+    spec: ModelSpec
+    encoder: TextEncoder | None
+    fault: InjectedFault | None
+    client_job: Mapping[str, Any] | None = None
+
+    def with_client(self, client_id: str, counts: Sequence[int]) -> "Prepared":
+        """Return the same with another client, or with other examples of one, by their number of each class."""
+        return replace(
+            self, data=replace(self.data, label_counts=with_client(self.data.label_counts, client_id, counts))
+        )
+
+
+def prepare_run(settings: Settings) -> Prepared:
+    """Load and partition the data and settle the architecture; nothing is written.
+
+    Raises:
+        ConfigError: The model cannot be made as asked.
+        DataError: The data cannot be read, too few clients can take part, or the fault does not fit the data.
+    """
+    config = settings.config
+    raw = load_source(settings.dataset, config["seed"])
+    spec, encoder, encode = _architecture(settings, raw)
+    data = prepare(
+        raw,
+        settings.dataset,
+        settings.partition,
+        config["num_clients"],
+        settings.training.batch_size,
+        config["seed"],
+        encode,
+    )
+    if config["clients_per_round"] > len(data.clients):
+        raise DataError(
+            f"clients_per_round={config['clients_per_round']}, and only {len(data.clients)} of "
+            f"{config['num_clients']} clients hold a full batch of {settings.training.batch_size}; lower "
+            "clients_per_round, batch_size or num_clients, or raise dirichlet_alpha"
+        )
+    check_left(config, [int(client) for client in data.clients])
+    return Prepared(data, spec, encoder, _fault(settings, data, encoder))
+
+
+def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[str, Sequence[int]]]) -> Prepared:
+    """Load the server's test set, settle the architecture, and wait for the clients; nothing is written.
+
+    Args:
+        settings: ``num_clients`` is how many are waited for, ``dataset`` the server's.
+        gather: Given that number, and how clients are to read their data: returns client id to examples of each class.
+
+    Raises:
+        ConfigError: A fault is to be injected, or the model cannot be made as asked.
+        DataError: The data cannot be read.
+    """
+    config, dataset = settings.config, settings.dataset
+    if not settings.fault.is_none:
+        raise ConfigError(f"fault={settings.fault.name}: faults are injected in simulations only; leave fault=none")
+    raw = load_split(dataset, "test", config["seed"])
+    check_label_names(dataset, raw.label_names)
+    spec, encoder, encode = _architecture(settings, raw)
+    server, notes = prepare_server(raw, dataset, config["seed"], encode)
+    job = client_job(dataset, raw.label_names, config["batch_size"], config["seed"], encoder)
+    nobody = torch.zeros(0, raw.num_classes, dtype=torch.int64)
+    data = FederatedData({}, server, nobody, raw.label_names, raw.kind, notes)
+    prepared = Prepared(data, spec, encoder, None, job)
+    for client_id, counts in gather(config["num_clients"], json.dumps(job)).items():
+        prepared = prepared.with_client(client_id, counts)
+    return prepared
+
+
+def save_inputs(folder: Path, prepared: Prepared) -> None:
+    """Write the server's examples, label counts, architecture, tokenizer and fault into a run's folder."""
+    data = prepared.data
+    save_examples(folder / "server.safetensors", data.server)
+    (folder / "model.json").write_text(prepared.spec.to_json() + "\n")
+    save_label_counts(folder, prepared)
+    if prepared.encoder is not None:
+        prepared.encoder.save(folder / "tokenizer")
+    if prepared.fault is not None:
+        (folder / "fault.json").write_text(json.dumps(prepared.fault.describe()) + "\n")
+
+
+def save_label_counts(folder: Path, prepared: Prepared) -> None:
+    """Write who holds how much of which class into a run's folder, and whether the clients have data of their own."""
+    data, deployed = prepared.data, prepared.client_job is not None
+    counts = {
+        "label_names": list(data.label_names),
+        "label_counts": data.label_counts.tolist(),
+        **({"deployed": True} if deployed else {}),
+    }
+    write_atomically(folder / "label_counts.json", json.dumps(counts) + "\n")
+
+
+def _architecture(settings: Settings, raw: RawDataset) -> tuple[ModelSpec, TextEncoder | None, Encode | None]:
+    """Return the model's architecture, and for text its tokenizer and how texts go through it."""
+    encoder = _encoder(settings, raw)
+    spec = model_spec(settings.model, raw.num_classes, encoder)
+    if settings.privacy.is_dp_sgd:
+        spec = replace(spec, norm="group")
+    if encoder is None:
+        return spec, None, None
+    max_tokens = settings.dataset.max_tokens
+    check_max_tokens(spec, max_tokens)
+
+    def encode(texts: list[str]) -> dict[str, Tensor]:
+        return encoder.encode(texts, max_tokens)
+
+    return spec, encoder, encode
+
+
+def _fault(settings: Settings, data: FederatedData, encoder: TextEncoder | None) -> InjectedFault | None:
+    if settings.fault.is_none:
+        return None
+    vocabulary = None if encoder is None else Vocabulary(encoder.vocab_size, encoder.special_ids)
+    return inject(settings.fault, data.clients, data.num_classes, vocabulary, settings.config["seed"])
+
+
+def _encoder(settings: Settings, raw: RawDataset) -> TextEncoder | None:
+    if raw.kind != "text":
+        return None
+    return build_text_encoder(settings.model, lambda: training_texts(raw, _TOKENIZER_TEXTS))

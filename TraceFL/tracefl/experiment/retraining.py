@@ -1,0 +1,113 @@
+"""A run made again without some of its clients, in a folder beside it; the rounds before they leave are taken over.
+
+It is the run that ``python -m tracefl.main`` makes with the run's configuration, ``without=`` and ``without_from=``.
+Its first rounds are those of the run itself: they are copied where the run kept the global model that the first round
+to train starts from, and trained again where it did not. It uses this machine, whichever the run was made on.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from tracefl.conf.composing import compose_config
+from tracefl.errors import ConfigError, RecordError, RunStopped, TraceFLError
+from tracefl.experiment.runner import run_settings
+from tracefl.experiment.settings import Settings, read_settings
+from tracefl.records.claim import is_claimed
+from tracefl.records.folder import RunFolder
+from tracefl.records.run import StoredRun
+from tracefl.records.store import RoundStore
+from tracefl.records.weights import CHECKSUMS, check_file, sync
+
+
+def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) -> tuple[Path, str | None]:
+    """Make a run again without some clients; one that is there already is gone on with, or left as it is.
+
+    Args:
+        run: The run.
+        name: Of the new folder, after the run's own name.
+        from_round: The first round without the clients.
+        without: Their ids.
+
+    Returns:
+        The new run's folder, and where its first rounds come from; None where there are none, or were before.
+
+    Raises:
+        TraceFLError: The run cannot be made so, failed or was stopped.
+    """
+    settings = _settings(run, name, from_round, without)
+    folder = settings.folder
+    if RunFolder(folder, settings.config).is_complete:
+        return folder, f"{folder} was there already"
+    is_new = not folder.exists()
+    note = _take_over(run, settings, from_round) if is_new and from_round > 1 else None
+    try:
+        run_settings(settings)
+    except RunStopped as error:
+        raise RunStopped(f"{str(error).partition(';')[0]}; the same command goes on") from error
+    except TraceFLError:
+        refused = is_new and folder.exists() and not (folder / "run.log").exists()  # before it began
+        if refused and not is_claimed(folder):
+            shutil.rmtree(folder)
+        raise
+    return folder, note
+
+
+def _settings(run: StoredRun, name: str, from_round: int, without: Sequence[str]) -> Settings:
+    """Return the run's settings without the clients."""
+    if run.is_deployed:
+        raise ConfigError(
+            f"{run.folder} is a deployment's run, whose clients' data are not here; how=reaggregate needs none, but a "
+            "run with store=all"
+        )
+    folder = run.folder.resolve()
+    before, since = run.config.get("without", []), run.config.get("without_from", 1)
+    if before and since != from_round:
+        raise ConfigError(
+            f"{run.folder} is itself without clients {before} from round {since} on, and a run leaves all out from one "
+            f"round on; give from={since}, or how=reaggregate"
+        )
+    cfg = compose_config([])
+    OmegaConf.set_struct(cfg, False)
+    cfg.merge_with(run.config)  # keys that the run is older than have their defaults
+    changes = {
+        **dict.fromkeys(("total_cpus", "total_gpus")),
+        "runs_at_once": 1,
+        "ray": {"address": None},
+        "without": sorted({*before, *map(int, without)}),
+        "without_from": from_round,
+        "run_name": f"{folder.name}-{name}",
+        "exp_key": folder.parent.name,
+        "log_dir": str(folder.parent.parent),
+        "resume": True,
+        "overwrite": False,
+    }
+    cfg.merge_with(changes)
+    return read_settings(cfg)
+
+
+def _take_over(run: StoredRun, settings: Settings, from_round: int) -> str:
+    """Copy the rounds before the clients leave, as a run that is to go on; all of them or none. Returns what it did."""
+    last, source = from_round - 1, run.folder / "rounds"
+    try:
+        RoundStore(source).read_global(last)
+        for number in range(1, from_round):
+            check_file(source / f"{number:04d}", "round.json")
+    except RecordError as error:
+        return f"the rounds before were trained again too: {error}"
+    draft = settings.folder.with_name(f".{settings.folder.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        for number in range(1, from_round):
+            place = draft / "rounds" / f"{number:04d}"
+            place.mkdir(parents=True)
+            for file in ("round.json", CHECKSUMS, *(["global.safetensors"] if number == last else [])):
+                shutil.copyfile(source / f"{number:04d}" / file, place / file)
+        OmegaConf.save(OmegaConf.create(dict(settings.config)), draft / "config.yaml")
+        sync(draft)
+        draft.rename(settings.folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return f"rounds 1 to {last} of the new run are those of {run.folder}"

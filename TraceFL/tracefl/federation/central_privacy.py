@@ -1,0 +1,153 @@
+"""Flower's central differential privacy, of the trainable parameters alone."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, MetricRecord
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedAvg,
+)
+
+from tracefl.common.seeds import derive_seed
+from tracefl.federation.replies import arrays_of, num_examples_of
+from tracefl.learning.privacy import PrivacySettings
+from tracefl.learning.privacy.central import effective_noise_multiplier, next_clipping_norm, seeded_numpy
+
+log = logging.getLogger(__name__)
+
+_GUARD = "tracefl/above-zero"  # no parameter's name has a slash
+
+
+class CentralPrivacy:
+    """Flower's central differential privacy, of the trainable parameters alone.
+
+    Flower's strategies clip and noise every array that they are handed, BatchNorm's statistics and counters too. So
+    they are handed the trainable parameters, and the buffers are averaged beside them as they are.
+
+    The clients keep FedAvg's weights, as in the paper. Flower's noise takes each for an equal part of the average: a
+    client with more examples can move it by more, and no epsilon is claimed. Each round's log line says what the noise
+    is worth for the heaviest client.
+
+    Args:
+        settings: ``central`` or ``central_adaptive``; there ``initial_clipping_norm`` is that of the first round run.
+        clients_per_round: Clients sampled a round.
+        trainable: Names of the parameters that are trained.
+        seed: Root seed.
+    """
+
+    def __init__(self, settings: PrivacySettings, clients_per_round: int, trainable: Sequence[str], seed: int) -> None:
+        self._trainable = tuple(trainable)
+        self._seed = seed
+        self._mean = _Mean(fraction_evaluate=0.0)
+        self._flower: DifferentialPrivacyServerSideFixedClipping | _AdaptiveClipping
+        assert settings.noise_multiplier is not None
+        if settings.clipping_norm is not None:
+            self._flower = DifferentialPrivacyServerSideFixedClipping(
+                self._mean, settings.noise_multiplier, settings.clipping_norm, clients_per_round
+            )
+        else:
+            assert settings.initial_clipping_norm is not None
+            assert settings.target_clipped_quantile is not None
+            assert settings.clip_norm_lr is not None
+            self._flower = _AdaptiveClipping(
+                self._mean,
+                settings.noise_multiplier,
+                clients_per_round,
+                settings.initial_clipping_norm,
+                settings.target_clipped_quantile,
+                settings.clip_norm_lr,
+                settings.clipped_count_stddev,
+            )
+
+    @property
+    def clipping_norm(self) -> float:
+        """L2 norm that the next round's updates are clipped to."""
+        return self._flower.clipping_norm
+
+    def aggregate_train(
+        self, server_round: int, previous: ArrayRecord, replies: Sequence[Message]
+    ) -> tuple[ArrayRecord, MetricRecord, ArrayRecord]:
+        """Clip the clients in place and average them.
+
+        Args:
+            server_round: The round; the noise is drawn from a seed of its own.
+            previous: Weights that the clients started from.
+            replies: Of the clients that count, without errors and finite, in the order of their ids.
+
+        Returns:
+            The average with its noise, the clients' metrics, and the average before the noise.
+        """
+        key = self._mean.arrayrecord_key
+        sent = [arrays_of(reply) for reply in replies]
+        buffers = [name for name in previous if name not in self._trainable]
+        for reply, arrays in zip(replies, sent, strict=True):
+            reply.content[key] = ArrayRecord({name: arrays[name] for name in buffers})
+        averaged_buffers, _ = self._mean.aggregate_train(server_round, replies)
+        for reply, arrays in zip(replies, sent, strict=True):
+            reply.content[key] = self._to_clip(arrays, 1e-100)
+        flower = self._flower
+        flower.current_arrays = self._to_clip(previous, 0.0)
+        flower.num_sampled_clients = len(replies)
+        norm, num_examples = flower.clipping_norm, [num_examples_of(reply) for reply in replies]
+        largest_weight = max(num_examples) / sum(num_examples)
+        with seeded_numpy(derive_seed(self._seed, "privacy", server_round)):
+            noisy, metrics = flower.aggregate_train(server_round, replies)
+        before_noise = self._mean.average
+        assert averaged_buffers is not None
+        assert noisy is not None
+        assert metrics is not None
+        assert before_noise is not None
+        log.info(
+            "round=%d clipping_norm=%.4g noise_stddev=%.3g noise_multiplier=%.3g (%.3g for the heaviest client)",
+            server_round,
+            norm,
+            flower.noise_multiplier * norm / len(replies),
+            flower.noise_multiplier,
+            effective_noise_multiplier(flower.noise_multiplier, largest_weight, len(replies)),
+        )
+        for reply, arrays in zip(replies, sent, strict=True):
+            reply.content[key] = self._whole(arrays_of(reply), arrays)
+        return self._whole(noisy, averaged_buffers), metrics, self._whole(before_noise, averaged_buffers)
+
+    def _to_clip(self, arrays: ArrayRecord, guard: float) -> ArrayRecord:
+        """Return the trainable arrays, and a number that keeps an update's norm above 0: Flower divides by it."""
+        return ArrayRecord({name: arrays[name] for name in self._trainable} | {_GUARD: Array(np.array([guard]))})
+
+    def _whole(self, trainable: ArrayRecord, others: ArrayRecord) -> ArrayRecord:
+        return ArrayRecord(dict(others) | {name: trainable[name] for name in self._trainable})
+
+
+class _Mean(FedAvg):
+    """FedAvg that remembers its last average: Flower's privacy adds its noise outside of it."""
+
+    average: ArrayRecord | None = None
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        self.average, metrics = super().aggregate_train(server_round, replies)
+        return self.average, metrics
+
+
+class _AdaptiveClipping(DifferentialPrivacyServerSideAdaptiveClipping):
+    """Flower's adaptive clipping as Andrew et al. (2021) have it.
+
+    Flower 1.41 lowers the norm where too many clients are clipped, so that it runs away to 0 or without end; and it
+    adds the noise of the next round's norm, which where that is lower is too little.
+    """
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        self._next_norm = self.clipping_norm
+        averaged = super().aggregate_train(server_round, replies)
+        self.clipping_norm = self._next_norm
+        return averaged
+
+    def _geometric_update(self, clipped_fraction: float) -> None:
+        self._next_norm = next_clipping_norm(
+            self.clipping_norm, clipped_fraction, self.target_clipped_quantile, self.clip_norm_lr
+        )

@@ -1,0 +1,124 @@
+"""The Flower client: translates messages to tensors and back, and calls the library.
+
+A client is known by its id, which comes with the message. A simulation's node plays whichever client it is told to, and
+reads that client's prepared examples from a folder that the server names. A deployed client has data of its own, in the
+folder ``data-path`` of its SuperNode's configuration, and reads nothing else. The rest comes with the message: the
+model's architecture, the training settings, the seed.
+"""
+
+import functools
+import json
+import logging
+import secrets
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import nn
+
+from tracefl.common.seeds import derive_seed
+from tracefl.errors import ConfigError
+from tracefl.federation.own_data import own_examples
+from tracefl.learning.datasets import load_examples
+from tracefl.learning.examples import Examples
+from tracefl.learning.faults import Fault
+from tracefl.learning.faults.updates import add_update_noise, ride_free
+from tracefl.learning.models import ModelSpec, build_model
+from tracefl.learning.privacy import PrivacySettings
+from tracefl.learning.privacy.accounting import client_dp_sgd
+from tracefl.learning.training import TrainingSettings, train
+
+log = logging.getLogger(__name__)
+
+app = ClientApp()
+
+
+def client_id_of(message: Message) -> str:
+    """Return the id of the client that a message is for."""
+    return str(message.content.config_records["config"]["client-id"])
+
+
+@app.query()
+def identify(message: Message, context: Context) -> Message:
+    """Answer who a deployed client is, where its SuperNode's configuration says it, and what it holds.
+
+    Raises:
+        ConfigError: The SuperNode has no data of its own.
+        DataError: The data cannot be read.
+    """
+    job = json.loads(str(message.content.config_records["config"]["job"]))
+    client_id = str(context.node_config.get("partition-id", ""))
+    counts = _own_examples(context, job).label_counts(job["num_classes"]).tolist()
+    who = ConfigRecord({"client-id": client_id, "label-counts": counts})
+    return Message(RecordDict({"client": who}), reply_to=message)
+
+
+@app.train()
+def train_client(message: Message, context: Context) -> Message:
+    """Train the global weights on the client's examples and answer with the client's weights."""
+    config = message.content.config_records["config"]
+    job = json.loads(str(config["job"]))
+    client_id = client_id_of(message)
+    server_round = int(str(config["server-round"]))
+    torch.set_num_threads(job["threads"])
+    model = _model(job["model"])
+    global_weights = message.content.array_records["arrays"].to_torch_state_dict()
+    model.load_state_dict(global_weights)
+    fault = _active_fault(job["fault"], client_id, server_round)
+    deployed = "num-partitions" not in context.node_config  # which a simulation's nodes have
+    if deployed:
+        examples = _own_examples(context, job["data"])
+    else:
+        name = f"client-{client_id}-faulty" if fault is not None and fault.in_examples else f"client-{client_id}"
+        examples = load_examples(Path(job["data_path"]) / f"{name}.safetensors")
+    training = TrainingSettings(**job["training"])
+    device = str(context.node_config.get("device", job["device"]))
+    privacy = PrivacySettings(**job["privacy"])
+    # The server knows the root seed, and must not know the noise that hides a client's examples from it.
+    private = deployed and privacy.is_dp_sgd
+    options: dict[str, Any] = {
+        "seed": secrets.randbits(63) if private else derive_seed(job["seed"], "train", server_round, client_id),
+        "device": device,
+        "proximal_mu": float(str(config.get("proximal-mu", 0.0))),
+    }
+    fault_seed = derive_seed(job["seed"], "fault", server_round, client_id)
+    if fault is not None and fault.name == "free_rider":
+        assert fault.scale is not None
+        loss = ride_free(model, examples, training.batch_size, fault.scale, fault_seed, device)
+    elif privacy.is_dp_sgd:
+        from tracefl.learning.privacy.dp_sgd import train_privately  # brings Opacus: other clients do not wait for it
+
+        dp_sgd = client_dp_sgd(privacy, training, len(examples), job["num_rounds"])
+        loss = train_privately(model, examples, training, dp_sgd, **options)
+    else:
+        loss = train(model, examples, training, **options)
+    if fault is not None and fault.name == "weight_noise":
+        assert fault.scale is not None
+        add_update_noise(model, global_weights, fault.scale, fault_seed)
+    log.debug("round=%d client=%s examples=%d loss=%.4f", server_round, client_id, len(examples), loss)
+    arrays = ArrayRecord({name: tensor.cpu() for name, tensor in model.state_dict().items()})
+    who = ConfigRecord({"client-id": client_id})  # in a MetricRecord Flower would average it
+    metrics = MetricRecord({"num-examples": len(examples), "train-loss": loss})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics, "client": who}), reply_to=message)
+
+
+def _own_examples(context: Context, job: dict[str, Any]) -> Examples:
+    """Read the data of a deployed client."""
+    data_path = context.node_config.get("data-path")
+    if data_path is None:
+        raise ConfigError("""this SuperNode has no data; start it with --node-config 'data-path="FOLDER"'""")
+    return own_examples(str(data_path), job)
+
+
+def _active_fault(text: str | None, client_id: str, server_round: int) -> Fault | None:
+    """Return the run's fault where the client has it in this round."""
+    fault = None if text is None else Fault.from_json(text)
+    return fault if fault is not None and fault.is_active(client_id, server_round) else None
+
+
+@functools.lru_cache(maxsize=1)
+def _model(spec: str) -> nn.Module:
+    """Build a model once a worker; every message overwrites all of its weights."""
+    return build_model(ModelSpec.from_json(spec))

@@ -1,0 +1,68 @@
+"""Flower's connection to the nodes, which says when a reply comes in."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+POLL_SECONDS = 0.05
+
+
+class ReportingGrid(Grid):
+    """A grid that says when a reply comes in and sends no more than can be worked on; the rest is the inner grid's."""
+
+    def __init__(
+        self, inner: Grid, on_reply: Callable[[], None], max_in_flight: int | None, over: threading.Event
+    ) -> None:
+        self._over = over
+        self._inner = inner
+        self._on_reply = on_reply
+        self._max_in_flight = max_in_flight
+
+    def set_run(self, run: Run) -> None:
+        """See ``Grid``; the inner grid's."""
+        self._inner.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """See ``Grid``; the inner grid's."""
+        return self._inner.run
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """See ``Grid``; the inner grid's."""
+        return self._inner.create_message(*args, **kwargs)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """See ``Grid``; the inner grid's."""
+        return self._inner.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """See ``Grid``; the inner grid's."""
+        return self._inner.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """See ``Grid``; the inner grid's."""
+        return self._inner.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send the messages and wait for their replies, at most ``timeout`` seconds."""
+        unsent = list(messages)
+        waiting: set[str] = set()
+        replies: list[Message] = []
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (unsent or waiting) and not self._over.is_set() and (deadline is None or time.monotonic() < deadline):
+            room = len(unsent) if self._max_in_flight is None else self._max_in_flight - len(waiting)
+            waiting.update(filter(None, self._inner.push_messages(unsent[:room])))  # None: the node is gone
+            del unsent[:room]
+            arrived = list(self._inner.pull_messages(waiting))
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            replies += arrived
+            for _ in arrived:
+                self._on_reply()
+            if waiting and not arrived:
+                time.sleep(POLL_SECONDS)
+        return replies

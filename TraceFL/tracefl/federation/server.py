@@ -1,0 +1,91 @@
+"""The Flower server: finds out which node is which client, then runs the strategy over the rounds."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.serverapp import Grid, ServerApp
+
+from tracefl.errors import RoundFailedError
+from tracefl.federation.central_privacy import CentralPrivacy
+from tracefl.federation.grid import POLL_SECONDS, ReportingGrid
+from tracefl.federation.plan import FederationHooks, FederationPlan
+from tracefl.federation.strategy import Session, make_strategy
+
+CONNECT_SECONDS = 600.0  # longest wait for clients to connect and to say who they are
+
+
+class Federation:
+    """A server and its clients; this one is a simulation's, whose nodes play whichever client they are told to.
+
+    Args:
+        grid: Flower's connection to the nodes.
+        least_nodes: Nodes that are waited for.
+        max_in_flight: Messages sent before replies are waited for, as many as there are workers; None for no limit.
+            More would only fill the memory: each carries the whole model.
+        over: Set when no client will answer any more.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        least_nodes: int = 1,
+        max_in_flight: int | None = None,
+        over: threading.Event | None = None,
+    ) -> None:
+        self._over = threading.Event() if over is None else over
+        self._grid = grid
+        self._least_nodes = least_nodes
+        self._max_in_flight = max_in_flight
+
+    def run(self, plan: FederationPlan, hooks: FederationHooks) -> None:
+        """Run the rounds that are still to do.
+
+        Raises:
+            RoundFailedError: Clients are missing, or too few answered in a round.
+        """
+        session = Session(
+            find_clients=lambda: self._find_clients(plan, hooks),
+            clients_per_round=plan.clients_per_round,
+            min_clients=plan.min_clients,
+            seed=plan.seed,
+            on_sampled=hooks.on_sampled,
+            on_round=hooks.on_round,
+            num_examples=plan.num_examples,
+            rounds_done=plan.rounds_done,
+            central=CentralPrivacy(plan.privacy, plan.clients_per_round, plan.trainable, plan.seed)
+            if plan.privacy.is_central
+            else None,
+            selection=plan.selection,
+            participation=plan.participation,
+        )
+        make_strategy(plan.strategy, session, plan.proximal_mu).start(
+            grid=ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._over),
+            initial_arrays=ArrayRecord(plan.initial_weights),
+            num_rounds=plan.num_rounds - plan.rounds_done,
+            timeout=plan.timeout_seconds,
+            train_config=ConfigRecord({"job": plan.client_job}),
+        )
+
+    def _find_clients(self, plan: FederationPlan, hooks: FederationHooks) -> Mapping[str, int]:
+        """Return who can take part in the round that begins: client id to node id."""
+        del hooks
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while len(nodes := sorted(self._grid.get_node_ids())) < self._least_nodes:
+            if self._over.is_set() or time.monotonic() > deadline:
+                raise RoundFailedError(f"{len(nodes)} of {self._least_nodes} nodes of the simulation are there")
+            time.sleep(POLL_SECONDS)
+        return {client_id: nodes[number % len(nodes)] for number, client_id in enumerate(plan.client_ids)}
+
+
+def make_server_app(serve: Callable[[Federation], None], federation: Callable[[Grid], Federation]) -> ServerApp:
+    """Return a ServerApp that hands the federation that is made of its grid to ``serve``."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        del context
+        serve(federation(grid))
+
+    return app

@@ -1,0 +1,62 @@
+"""Runs a federation on this machine, or on a Ray cluster: Flower's simulation with Ray-backed clients."""
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from flwr.clientapp import ClientApp
+from flwr.simulation import run_simulation
+
+from tracefl.errors import RoundFailedError
+from tracefl.federation import client
+from tracefl.federation.ray_cluster import Resources, clients_at_once
+from tracefl.federation.server import Federation, make_server_app
+
+
+def simulate(
+    serve: Callable[[Federation], None], num_clients: int, resources: Resources, app: ClientApp = client.app
+) -> None:
+    """Run a federation with simulated clients, as many at once as the resources hold.
+
+    Args:
+        serve: What the server does with its federation; it runs in a thread of its own while Ray starts.
+        num_clients: Clients of the federation.
+        resources: CPUs and GPUs; they never change a result.
+        app: The clients' app.
+
+    Raises:
+        Exception: Whatever ``serve`` raised.
+    """
+    client_resources: dict[str, Any] = {
+        "num_cpus": resources.client_cpus,
+        "num_gpus": resources.client_gpus,
+        # Flower keeps a dead worker in its pool, and every later round would lose its clients: so Ray restarts it.
+        "max_restarts": -1,
+        "max_task_retries": 1,
+    }
+    flower = logging.getLogger("flwr")
+    flower.handlers.clear()  # its own terminal lines; the records still reach whoever listens at the root
+    flower.propagate = True
+    flower.setLevel(logging.INFO)
+    over, served = threading.Event(), threading.Event()
+
+    def serve_to_the_end(federation: Federation) -> None:
+        serve(federation)
+        served.set()
+
+    with warnings.catch_warnings(), ExitStack() as ending:
+        ending.callback(over.set)  # Flower's server thread must not wait for clients that are gone
+        warnings.filterwarnings("ignore", module="ray|flwr")  # notes to their own developers
+        run_simulation(
+            server_app=make_server_app(
+                serve_to_the_end, lambda grid: Federation(grid, num_clients, clients_at_once(resources), over)
+            ),
+            client_app=app,
+            num_supernodes=num_clients,
+            backend_config={"client_resources": client_resources},  # Ray runs already, see ray_cluster.py
+        )
+    if not served.is_set():  # Flower's thread lets what is no Exception pass in silence
+        raise RoundFailedError("the simulation ended before the run did; see run.log")

@@ -1,0 +1,146 @@
+"""A deployed federation: SuperNodes, each a client with data of its own."""
+
+import itertools
+import json
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+from tracefl.errors import RoundFailedError
+from tracefl.federation.grid import POLL_SECONDS
+from tracefl.federation.plan import FederationHooks, FederationPlan
+from tracefl.federation.replies import error_cause, read_identity
+from tracefl.federation.server import CONNECT_SECONDS, Federation
+
+log = logging.getLogger(__name__)
+
+ROSTER_SECONDS = 0.5  # between two looks at who is there
+
+ANSWER_SECONDS = 30.0  # longest wait of a round for a newcomer's answer
+
+_AWAY = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
+
+
+class Deployment(Federation):
+    """SuperNodes, each a client with data of its own. One that comes late takes part from the next round on.
+
+    Args:
+        grid: Flower's connection to the SuperNodes.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(grid)
+        self._nodes: dict[str, int] = {}  # client id to node id, also of clients that are gone
+        self._settled: set[int] = set()  # nodes that have answered, also those that cannot take part
+        self._asked: dict[str, tuple[int, float]] = {}  # a question's message id to the node, and when it was asked
+        self._doubles: dict[int, tuple[str, list[int]]] = {}  # answers of those whose id another has
+        self._question = ""
+        self._num_classes = 0
+
+    def gather(self, num_clients: int, question: str) -> dict[str, Sequence[int]]:
+        """Wait for clients and ask each what it holds.
+
+        Args:
+            num_clients: Clients to wait for.
+            question: How they are to read their data, as JSON, see ``deployment.own_examples``.
+
+        Returns:
+            Client id to its examples of each class.
+
+        Raises:
+            RoundFailedError: Fewer are there after ``CONNECT_SECONDS``.
+        """
+        self._question, self._num_classes = question, json.loads(question)["num_classes"]
+        log.info("waiting for %d SuperNodes", num_clients)
+        return self._wait_for(num_clients)
+
+    def _find_clients(self, plan: FederationPlan, hooks: FederationHooks) -> Mapping[str, int]:
+        """Return the clients that are there, after meeting those that are new."""
+        for client_id, counts in self._wait_for(plan.min_clients, plan.participation.excluded).items():
+            hooks.on_joined(client_id, counts)
+        return self._present()
+
+    def _wait_for(self, num_clients: int, besides: Collection[str] = ()) -> dict[str, Sequence[int]]:
+        """Wait until so many clients are there; returns those that are new: client id to its examples of each class.
+
+        With enough of them it waits a little for newcomers, once; who answers later takes part later. Those ``besides``
+        take no part and do not count.
+        """
+
+        def there() -> int:
+            return len(self._present().keys() - set(besides))
+
+        deadline = time.monotonic() + CONNECT_SECONDS
+        newcomers = self._meet()
+        while (few := there() < num_clients) or self._awaited():
+            if few and time.monotonic() > deadline:
+                raise RoundFailedError(
+                    f"{there()} of {num_clients} SuperNodes are there after {CONNECT_SECONDS:.0f} s; "
+                    "start more, or lower num_clients or strategy.min_clients"
+                )
+            time.sleep(ROSTER_SECONDS if few else POLL_SECONDS)
+            newcomers |= self._meet()
+        return newcomers
+
+    def _present(self) -> dict[str, int]:
+        online = set(self._grid.get_node_ids())
+        return {client_id: node for client_id, node in self._nodes.items() if node in online}
+
+    def _awaited(self) -> bool:
+        """Return whether somebody was asked a short while ago and may still answer."""
+        return any(time.monotonic() < asked + ANSWER_SECONDS for _, asked in self._asked.values())
+
+    def _meet(self) -> dict[str, Sequence[int]]:
+        """Ask the SuperNodes that are new who they are and what they hold; returns whoever has answered since."""
+        arrived = [node for _, node in sorted((each.registered_at, each.node_id) for each in self._grid.get_nodes())]
+        online = set(self._grid.get_node_ids())
+        self._asked = {each: (node, asked) for each, (node, asked) in self._asked.items() if node in online}
+        self._settled &= online  # who was away is asked again: its data may be others, or mended
+        answers = self._ask([node for node in arrived if node in online and node not in self._settled])
+        candidates = {node: who for node, who in self._doubles.items() if node in online} | answers
+        self._doubles = {}
+        newcomers: dict[str, Sequence[int]] = {}
+        # Who names itself has its name first; the others are numbered in the order in which they connected.
+        for node in sorted(candidates, key=lambda n: (not candidates[n][0], arrived.index(n))):
+            named, counts = candidates[node]
+            client_id = named or self._own_id(node)
+            holder = self._nodes.get(client_id, node)
+            if holder != node and holder in online:  # or it was, less than two heartbeats ago
+                if node in answers:
+                    log.warning("a second SuperNode says it is client %s: it waits until the first is gone", client_id)
+                self._doubles[node] = candidates[node]
+            else:
+                self._nodes[client_id] = node
+                newcomers[client_id] = counts
+                log.info("client %s is here with %d examples", client_id, sum(counts))
+        return newcomers
+
+    def _own_id(self, node: int) -> str:
+        """Return the id of a client that has none of its own: the one it had, or the first that is free."""
+        had = (client_id for client_id, known in self._nodes.items() if known == node)
+        return next(had, None) or next(str(n) for n in itertools.count() if str(n) not in self._nodes)
+
+    def _ask(self, nodes: Sequence[int]) -> dict[int, tuple[str, list[int]]]:
+        """Ask those that were not asked yet; returns who has answered by now, by node: its id and label counts."""
+        waiting = {node for node, _ in self._asked.values()}
+        content = RecordDict({"config": ConfigRecord({"job": self._question})})
+        new = [node for node in nodes if node not in waiting]
+        sent = self._grid.push_messages([Message(content, node, MessageType.QUERY) for node in new])
+        self._asked |= {each: (node, time.monotonic()) for each, node in zip(sent, new, strict=True) if each}
+        answers: dict[int, tuple[str, list[int]]] = {}
+        for answer in self._grid.pull_messages(list(self._asked)) if self._asked else ():
+            node, _ = self._asked.pop(answer.metadata.reply_to_message_id)
+            if answer.has_error() and answer.error.code in _AWAY:
+                continue  # and asked again when it is back
+            self._settled.add(node)
+            try:
+                if answer.has_error():
+                    raise ValueError(error_cause(answer.error.reason))
+                answers[node] = read_identity(answer.content, self._num_classes)
+            except ValueError as error:
+                log.warning("a SuperNode cannot take part: %s", error)
+        return answers

@@ -1,0 +1,176 @@
+"""Data sets of the Hugging Face hub, from a folder of parquet files or from the hub itself.
+
+Both are read the same way: the hub's files are brought to its local cache first. With ``dataset.path`` no network is
+used.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from tracefl.errors import ConfigError, DataError
+from tracefl.learning.datasets.settings import DatasetSettings
+from tracefl.learning.datasets.sources import RawDataset, register_source
+from tracefl.learning.datasets.tables import raw_dataset
+
+HUB_TIMEOUT_SECONDS = 10.0
+MOST_FILES_SHOWN = 5
+
+log = logging.getLogger(__name__)
+
+
+@register_source("hub")
+def hub(settings: DatasetSettings, seed: int) -> RawDataset:  # noqa: ARG001 - every source takes the seed
+    """Open a data set of parquet files with one or more input columns and one label column.
+
+    The folder is ``dataset.path``, else ``dataset.name`` where that is a folder; otherwise the files of
+    ``dataset.hub_id`` (or ``dataset.name``) come from the hub's cache or, once, from the network.
+
+    Args:
+        settings: Names the folder or hub id and the columns. Text is the non-empty input columns, joined by newlines.
+        seed: Not used: the files hold both splits.
+
+    Raises:
+        ConfigError: No columns are named, or several for images.
+        DataError: Folder, split, column or network is missing, or the labels do not fit.
+    """
+    _check_columns(settings)
+    folder, remedy = _folder(settings)
+    train, test = (_read_split(folder, split, settings, remedy) for split in ("train", "test"))
+    return raw_dataset(train, test, settings)
+
+
+def hub_split(settings: DatasetSettings, split: str) -> RawDataset:
+    """Open one split of a data set, where a folder may hold it alone: a deployed client's, or the server's.
+
+    Args:
+        settings: As for ``hub``.
+        split: ``train`` or ``test``; both splits of the result are this one.
+
+    Raises:
+        ConfigError: No columns are named, or several for images.
+        DataError: Folder, split, column or network is missing, or the labels do not fit.
+    """
+    _check_columns(settings)
+    folder, remedy = _folder(settings)
+    table = _read_split(folder, split, settings, remedy)
+    return raw_dataset(table, table, settings)
+
+
+def fetch_command(hub_id: str) -> str:
+    """Return the shell command that fetches a data set on a machine with network."""
+    return f"hf download --repo-type dataset {hub_id} --local-dir DIR"
+
+
+def _check_columns(settings: DatasetSettings) -> None:
+    if not settings.label_column:
+        raise ConfigError(f"dataset.label_column is {settings.label_column!r}; set it to the column of the labels")
+    if not settings.input_columns or (settings.kind == "image" and len(settings.input_columns) > 1):
+        raise ConfigError(
+            f"dataset.input_columns is {list(settings.input_columns)}; name "
+            + ("the image's column" if settings.kind == "image" else "one or more columns of text")
+        )
+
+
+def _folder(settings: DatasetSettings) -> tuple[Path, str]:
+    """Return the folder to read and what to do where it lacks something."""
+    hub_id = settings.hub_id or settings.name
+    fetch = f"fetch the data set with `{fetch_command(hub_id)}` and set dataset.path=DIR"
+    if settings.path is not None:
+        folder = Path(settings.path).expanduser()
+        remedy = f"set dataset.path to a folder with train*.parquet and test*.parquet, or {fetch}"
+    elif settings.hub_id is None and settings.name.startswith(("/", ".", "~")):
+        folder = Path(settings.name).expanduser()
+        remedy = "set dataset.name to a hub id or to a folder with train*.parquet and test*.parquet"
+    elif settings.hub_id is None and Path(settings.name).is_dir():
+        return Path(settings.name), "set dataset.name to a folder with train*.parquet and test*.parquet"
+    else:
+        return _download(hub_id, fetch), (
+            "a data set of other files has a parquet copy on the hub: add --revision refs/convert/parquet to "
+            f"`{fetch_command(hub_id)}` and set dataset.path=DIR"
+        )
+    if not folder.is_dir():
+        raise DataError(f"data set {settings.name!r}: {folder} is not a folder; {remedy}")
+    return folder, remedy
+
+
+def _download(hub_id: str, fetch: str) -> Path:
+    """Bring a data set's parquet files to the hub's cache and return their folder there.
+
+    The hub is asked once, with a time limit, because the client's own retries take minutes without a network. Where it
+    does not answer, a complete earlier copy in the cache will do. ``HF_HUB_OFFLINE=1`` is respected.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # opt-in here; read when huggingface_hub is imported
+    import httpx
+    from huggingface_hub import HfApi, snapshot_download
+
+    reason: Exception | None = None
+    try:
+        HfApi().repo_info(hub_id, repo_type="dataset", timeout=HUB_TIMEOUT_SECONDS)
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        reason = error
+        log.info("hub_id=%s not reached (%s); looking in the local cache", hub_id, type(error).__name__)
+    try:
+        folder = snapshot_download(
+            hub_id,
+            repo_type="dataset",
+            allow_patterns="*.parquet",
+            local_files_only=reason is not None,
+            etag_timeout=HUB_TIMEOUT_SECONDS,
+        )
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        cause = str(reason or error).strip().partition("\n")[0] or type(reason or error).__name__
+        raise DataError(
+            f"data set {hub_id!r} is neither in the local cache nor to be had from the Hugging Face hub ({cause}); on "
+            f"a machine with network {fetch}"
+        ) from error
+    return Path(folder)
+
+
+def _split_files(folder: Path, split: str, remedy: str) -> list[Path]:
+    """Return a split's parquet files, named ``train*.parquet`` or in a folder ``train/``, at any depth."""
+    visible = [
+        path
+        for path in sorted(folder.rglob("*.parquet"))
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    files = [
+        path for path in visible if path.name.startswith(split) or (path.parent.name == split and path.parent != folder)
+    ]
+    if not files:
+        shown = [str(path.relative_to(folder)) for path in visible[:MOST_FILES_SHOWN]]
+        found = f"only {', '.join(shown)}" if shown else "no parquet files at all"
+        raise DataError(f"{folder} holds no {split}*.parquet, {found}; {remedy}")
+    parents = sorted({path.parent for path in files})
+    if len(parents) > 1:
+        raise DataError(
+            f"{folder} holds {split} files of {len(parents)} data sets, in {', '.join(map(str, parents))}; set "
+            "dataset.path to one of these folders"
+        )
+    return files
+
+
+def _read_split(folder: Path, split: str, settings: DatasetSettings, remedy: str) -> Any:
+    """Read the columns that are needed into a ``datasets.Dataset``, images still encoded, without writing a cache."""
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+
+    files = _split_files(folder, split, remedy)
+    columns = list(dict.fromkeys([*settings.input_columns, str(settings.label_column)]))
+    try:
+        present = parquet.read_schema(files[0]).names
+        missing = [column for column in columns if column not in present]
+        if missing:
+            key = "dataset.label_column" if missing == [settings.label_column] else "dataset.input_columns"
+            raise DataError(
+                f"data set {settings.name!r}: {files[0].name} has no column {', '.join(map(repr, missing))}, only "
+                f"{', '.join(present)}; set {key}"
+            )
+        table = parquet.read_table([str(path) for path in files], columns=columns)
+    except (OSError, ArrowException) as error:
+        raise DataError(
+            f"data set {settings.name!r}: {files[0].parent} cannot be read as parquet ({error}); fetch the files again"
+        ) from error
+    return Dataset(InMemoryTable(table))

@@ -1,0 +1,140 @@
+"""Divide a training split among clients with flwr-datasets' partitioners.
+
+Rows are shuffled by the seed before they are divided, so that blocks of neighbouring rows (one patient's scans, say) do
+not decide which client holds what.
+"""
+
+import logging
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracefl.common.seeds import derive_seed
+from tracefl.errors import ConfigError, DataError
+from tracefl.learning.datasets.checks import check_positive_integer
+
+PARTITIONS = ("dirichlet", "pathological", "shards", "iid")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PartitionSettings:
+    """How training examples are divided among clients.
+
+    Attributes:
+        kind: ``dirichlet``: each label is divided in proportions drawn from a symmetric Dirichlet distribution
+            (Yurochkin et al. 2019); ``pathological``: each client holds ``classes_per_client`` classes; ``shards``:
+            rows sorted by label are cut into equal shards, ``shards_per_client`` each (McMahan et al. 2017); ``iid``:
+            equal parts at random.
+        dirichlet_alpha: Concentration, above 0. Small values give clients of few labels, large ones even clients.
+        classes_per_client: Classes a client holds under ``pathological``, from 1.
+        shards_per_client: Shards a client holds under ``shards``, from 1.
+
+    Raises:
+        ConfigError: A value is illegal; the message names its key.
+    """
+
+    kind: str
+    dirichlet_alpha: float
+    classes_per_client: int = 2
+    shards_per_client: int = 2
+
+    def __post_init__(self) -> None:
+        if self.kind not in PARTITIONS:
+            raise ConfigError(f"dataset.partition is {self.kind!r}; set it to one of {', '.join(PARTITIONS)}")
+        alpha = self.dirichlet_alpha
+        if not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha <= 0:
+            raise ConfigError(f"dirichlet_alpha is {alpha!r}; set it to a finite number above 0")
+        for key in ("classes_per_client", "shards_per_client"):
+            check_positive_integer(f"dataset.{key}", getattr(self, key))
+
+
+def partition_rows(
+    labels: NDArray[np.int64], num_clients: int, partition: PartitionSettings, seed: int
+) -> list[NDArray[np.int64]]:
+    """Divide rows among clients.
+
+    Args:
+        labels: ``(N,)`` class of each row.
+        num_clients: Clients to divide among, from 1.
+        partition: How to divide.
+        seed: The run's root seed.
+
+    Returns:
+        Each client's rows in ascending order; index is the partition id. No row is given twice. A client may get none,
+        and ``shards`` and ``pathological`` may leave rows over.
+
+    Raises:
+        ConfigError: ``num_clients`` is below 1.
+        DataError: The examples cannot be divided among so many clients, classes or shards.
+    """
+    _check_possible(labels, num_clients, partition)
+    from datasets import Dataset
+
+    partition_seed = derive_seed(seed, "partition")
+    order = np.random.default_rng(partition_seed).permutation(len(labels))
+    partitioner = _partitioner(num_clients, partition, partition_seed)
+    partitioner.dataset = Dataset.from_dict({"label": labels[order], "row": order})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on classes left over (counted by the caller) and on pyarrow's options
+            parts = [np.array(partitioner.load_partition(i)["row"][:], dtype=np.int64) for i in range(num_clients)]
+    except ValueError as error:
+        raise DataError(
+            f"partition {partition.kind!r} of {len(labels)} examples among {num_clients} clients failed: {error} "
+            "Lower num_clients or choose another dataset.partition"
+        ) from error
+    log.debug("partition=%s examples_per_client=%s", partition.kind, [len(part) for part in parts])
+    return [np.sort(part) for part in parts]
+
+
+def _check_possible(labels: NDArray[np.int64], num_clients: int, partition: PartitionSettings) -> None:
+    """Refuse what the partitioners refuse unclearly or divide by zero on."""
+    check_positive_integer("num_clients", num_clients)
+    if num_clients > len(labels):
+        raise DataError(
+            f"num_clients is {num_clients} but there are {len(labels)} training examples; lower num_clients"
+        )
+    num_shards = num_clients * partition.shards_per_client
+    if partition.kind == "shards" and num_shards > len(labels):
+        raise DataError(
+            f"dataset.shards_per_client={partition.shards_per_client} for num_clients={num_clients} asks for "
+            f"{num_shards} shards of {len(labels)} training examples; lower one of them"
+        )
+    num_labels = len(np.unique(labels))
+    if partition.kind == "pathological" and partition.classes_per_client > num_labels:
+        raise DataError(
+            f"dataset.classes_per_client is {partition.classes_per_client} but the training examples have "
+            f"{num_labels} classes; lower it"
+        )
+
+
+def _partitioner(num_clients: int, partition: PartitionSettings, seed: int) -> Any:
+    from flwr_datasets.partitioner import (
+        DirichletPartitioner,
+        IidPartitioner,
+        PathologicalPartitioner,
+        ShardPartitioner,
+    )
+
+    if partition.kind == "dirichlet":
+        return DirichletPartitioner(
+            num_clients,
+            "label",
+            alpha=float(partition.dirichlet_alpha),
+            min_partition_size=0,
+            self_balancing=False,
+            seed=seed,
+        )
+    if partition.kind == "pathological":
+        # "first-deterministic" leaves no class out as long as there are as many clients as classes.
+        mode: Any = "first-deterministic"
+        return PathologicalPartitioner(num_clients, "label", partition.classes_per_client, mode, seed=seed)
+    if partition.kind == "shards":
+        return ShardPartitioner(num_clients, "label", partition.shards_per_client, seed=seed)
+    return IidPartitioner(num_clients)

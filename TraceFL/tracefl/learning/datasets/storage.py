@@ -1,0 +1,68 @@
+"""Examples on disk, as safetensors: written whole or not at all, read memory-mapped."""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from tracefl.errors import RecordError
+from tracefl.learning.examples import Examples
+
+FEATURE_PREFIX = "features."
+
+
+def save_examples(path: Path | str, examples: Examples) -> None:
+    """Write examples to a file, replacing it in one step.
+
+    Args:
+        path: File to write; its folder must exist.
+        examples: What to write.
+
+    Raises:
+        RecordError: The file cannot be written.
+    """
+    path = Path(path)
+    tensors = {f"{FEATURE_PREFIX}{name}": tensor.contiguous() for name, tensor in examples.features.items()}
+    tensors |= {"labels": examples.labels.contiguous(), "rows": examples.rows.contiguous()}
+    tensors |= {
+        "mean": torch.tensor(examples.mean, dtype=torch.float64),
+        "std": torch.tensor(examples.std, dtype=torch.float64),
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise RecordError(f"examples cannot be written to {path} ({error}); check the folder and free space") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_examples(path: Path | str) -> Examples:
+    """Read what ``save_examples`` wrote; the tensors stay mapped to the file until they are changed.
+
+    Raises:
+        RecordError: The file is missing, damaged or holds something else.
+    """
+    path = Path(path)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RecordError(f"examples cannot be read from {path} ({error}); prepare the data again") from error
+    missing = sorted({"labels", "rows", "mean", "std"} - set(tensors))
+    features = {
+        name.removeprefix(FEATURE_PREFIX): each for name, each in tensors.items() if name.startswith(FEATURE_PREFIX)
+    }
+    lengths = {name: len(tensor) for name, tensor in tensors.items() if name not in ("mean", "std")}
+    if missing or not features or len(set(lengths.values())) > 1:
+        problem = f"lacks {', '.join(missing)}" if missing else f"holds tensors of lengths {lengths}"
+        raise RecordError(f"{path} {problem}, so it is no file of examples; prepare the data again")
+    return Examples(
+        features,
+        tensors["labels"],
+        tensors["rows"],
+        tuple(tensors["mean"].tolist()),
+        tuple(tensors["std"].tolist()),
+    )

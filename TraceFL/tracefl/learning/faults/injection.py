@@ -1,0 +1,160 @@
+"""A fault put into a federation's data, on the server's side of a simulation, before its first round."""
+
+import json
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tracefl.common.seeds import derive_seed
+from tracefl.errors import DataError
+from tracefl.learning.examples import Examples
+from tracefl.learning.faults.changes import change_examples, changeable
+from tracefl.learning.faults.choice import choose_faulty
+from tracefl.learning.faults.settings import TRIGGER_SIZE, FaultSettings
+from tracefl.learning.faults.trigger import Trigger
+from tracefl.learning.faults.truth import Fault
+
+log = logging.getLogger(__name__)
+
+_NAMED = 10  # flips that a line names, at most
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids of a text model's tokens.
+
+    Attributes:
+        size: Number of ids.
+        special: Those of padding, of a text's ends and the like.
+    """
+
+    size: int
+    special: Collection[int]
+
+
+@dataclass(frozen=True)
+class ClientChange:
+    """What a fault does to one client.
+
+    Attributes:
+        client: Its id.
+        examples: Training examples that it holds.
+        changeable: Those that the fault can change; all for a fault in the weights.
+        changed: Those that it changed; 0 for a fault in the weights.
+        label_counts: Its examples of each class by their true label.
+        faulty_label_counts: The same by the label that it trains on when faulty.
+    """
+
+    client: str
+    examples: int
+    changeable: int
+    changed: int
+    label_counts: tuple[int, ...]
+    faulty_label_counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class InjectedFault:
+    """A resolved fault with what it changed.
+
+    Attributes:
+        truth: What was injected.
+        changes: One entry a faulty client.
+        examples: Client id to what it trains on when faulty; empty for a fault in the weights.
+    """
+
+    truth: Fault
+    changes: tuple[ClientChange, ...]
+    examples: dict[str, Examples]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the fault and its changes in JSON's types; ``Fault.from_json`` reads them too."""
+        truth: dict[str, Any] = json.loads(self.truth.to_json())
+        return {**truth, "changes": [asdict(change) for change in self.changes]}
+
+
+def inject(
+    settings: FaultSettings,
+    clients: Mapping[str, Examples],
+    num_classes: int,
+    vocabulary: Vocabulary | None,
+    seed: int,
+) -> InjectedFault:
+    """Settle which clients are faulty and change their examples; one line of log says what for each.
+
+    Args:
+        settings: Of a fault, not of ``none``.
+        clients: Client id to the examples of each client that takes part; left unchanged.
+        num_classes: Classes of the data set, at least 2.
+        vocabulary: Of a text model; None for images.
+        seed: The run's root seed.
+
+    Raises:
+        DataError: A label or token does not exist, or too few clients hold what the fault can change.
+    """
+    fault = _resolve(settings, num_classes, vocabulary)
+    held = {client: len(changeable(fault, examples.labels)) for client, examples in clients.items()}
+    fault = replace(fault, clients=choose_faulty(settings, held, seed))
+    changes, faulty = [], {}
+    for client in fault.clients:
+        before = after = clients[client]
+        changed = 0
+        if fault.in_examples:
+            after, index = change_examples(fault, before, num_classes, derive_seed(seed, "fault", client))
+            faulty[client], changed = after, len(index)
+        counts = (tuple(examples.label_counts(num_classes).tolist()) for examples in (before, after))
+        change = ClientChange(client, len(before), held[client], changed, *counts)
+        log.info("fault: client %s from round %d: %s", client, fault.from_round, _words(fault, change))
+        changes.append(change)
+    return InjectedFault(fault, tuple(changes), faulty)
+
+
+def _resolve(settings: FaultSettings, num_classes: int, vocabulary: Vocabulary | None) -> Fault:
+    """Return the fault with its labels and trigger, and no clients yet."""
+    flips = {}
+    if settings.name == "label_flip":
+        becomes = 0 if settings.all_to is None else settings.all_to
+        flips = dict(settings.flip or {label: becomes for label in range(num_classes) if label != becomes})
+    named = (("flip", (*flips, *flips.values())), ("target", () if settings.target is None else (settings.target,)))
+    for key, labels in named:
+        absent = [label for label in labels if label >= num_classes]
+        if absent:
+            key = "all_to" if key == "flip" and settings.flip is None else key
+            raise DataError(f"fault.{key} names class {absent[0]}, and the data set has 0 to {num_classes - 1}")
+    trigger = None
+    if settings.name == "backdoor" and vocabulary is None:
+        trigger = Trigger(size=TRIGGER_SIZE if settings.trigger_size is None else settings.trigger_size)
+    elif settings.name == "backdoor":
+        assert vocabulary is not None
+        trigger = Trigger(token=_token(settings.trigger_token, vocabulary))
+    assert settings.from_round is not None
+    return Fault(
+        settings.name, (), settings.from_round, flips, settings.target, trigger, settings.share, settings.scale
+    )
+
+
+def _token(given: int | None, vocabulary: Vocabulary) -> int:
+    if given is None:
+        return max(set(range(vocabulary.size)) - set(vocabulary.special))
+    if given >= vocabulary.size or given in vocabulary.special:
+        raise DataError(
+            f"fault.trigger_token={given} is no word of the vocabulary, 0 to {vocabulary.size - 1} without the special "
+            f"{', '.join(map(str, sorted(vocabulary.special)))}; name another, or null for its last"
+        )
+    return given
+
+
+def _words(fault: Fault, change: ClientChange) -> str:
+    of = f"{change.changed} of {change.changeable}"
+    if fault.name == "label_flip":
+        flips = [f"{label} to {becomes}" for label, becomes in fault.flips.items()]
+        named = ", ".join(flips[:_NAMED]) + (", ..." if len(flips) > _NAMED else "")
+        return f"labels of {of} matching examples flipped ({named}); it holds {change.examples}"
+    if fault.name == "random_labels":
+        return f"labels of {of} examples redrawn"
+    if fault.name == "backdoor":
+        return f"{of} examples of other classes got the trigger and class {fault.target}; it holds {change.examples}"
+    if fault.name == "weight_noise":
+        return f"noise of {fault.scale:g} times its update's root mean square; it holds {change.examples} examples"
+    return f"does not train, sends global weights with noise of {fault.scale:g}; it holds {change.examples} examples"

@@ -1,0 +1,163 @@
+"""Models by name: how each is described, built and given its first weights.
+
+To add one, decorate its family with ``register_model`` (a line in ``vision.py`` or ``text.py``) and add a file to
+``conf/model``.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import torch
+from torch import nn
+
+from tracefl.common.names import did_you_mean
+from tracefl.errors import ConfigError
+from tracefl.learning.models.settings import ModelSettings, ModelSpec
+
+if TYPE_CHECKING:
+    from tracefl.learning.models.text_encoder import TextEncoder
+
+log = logging.getLogger(__name__)
+
+
+class ModelFamily(ABC):
+    """The models of one library: one instance for each model name.
+
+    Attributes:
+        family: Key of ``FAMILIES``.
+        open_names: Whether names that are not registered are taken too, as ids or folders of the library.
+    """
+
+    family: ClassVar[str]
+    open_names: ClassVar[bool] = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def spec(self, settings: ModelSettings, num_classes: int, encoder: "TextEncoder | None") -> ModelSpec:
+        """Describe the architecture; illegal sizes raise ``ConfigError``."""
+
+    @abstractmethod
+    def build(self, spec: ModelSpec) -> nn.Module:
+        """Build the architecture with random weights from torch's current generator."""
+
+    @abstractmethod
+    def load_pretrained(self, model: nn.Module, settings: ModelSettings) -> None:
+        """Copy the weights that ``settings.pretrained`` asks for into ``model``."""
+
+    def max_tokens(self, spec: ModelSpec) -> int | None:  # noqa: ARG002  images have no tokens
+        """Return the most tokens an input may have, or ``None`` where there is no limit."""
+        return None
+
+
+FamilyT = TypeVar("FamilyT", bound=type[ModelFamily])
+_MODELS: dict[str, ModelFamily] = {}
+_OPEN_FAMILIES: dict[str, type[ModelFamily]] = {}
+
+
+def register_model(*names: str, **details: Any) -> Callable[[FamilyT], FamilyT]:
+    """Register ``names`` as models of the decorated family, made as ``family(name, **details)``."""
+
+    def register(family: FamilyT) -> FamilyT:
+        for name in names:
+            if name in _MODELS:
+                raise ValueError(f"model {name!r} is registered twice")
+            _MODELS[name] = family(name, **details)
+        if family.open_names:
+            _OPEN_FAMILIES[family.family] = family
+        return family
+
+    return register
+
+
+def model_names() -> tuple[str, ...]:
+    """Return the registered names, sorted."""
+    return tuple(sorted(_MODELS))
+
+
+def find_model(name: str, family: str) -> ModelFamily:
+    """Return the model ``name`` of ``family``.
+
+    Raises:
+        ConfigError: The name is unknown, or belongs to another family.
+    """
+    if name in _MODELS:
+        model = _MODELS[name]
+        if model.family != family:
+            raise ConfigError(f"model.family={family!r}: {name!r} is of {model.family!r}; set model.family to that")
+        return model
+    if family in _OPEN_FAMILIES:
+        return _OPEN_FAMILIES[family](name)
+    known = ", ".join(known for known in model_names() if _MODELS[known].family == family)
+    raise ConfigError(f"model.name={name!r} is unknown; choose one of {known}{did_you_mean(name, model_names())}")
+
+
+def model_spec(settings: ModelSettings, num_classes: int, tokenizer: "TextEncoder | None" = None) -> ModelSpec:
+    """Describe the architecture that ``settings`` ask for.
+
+    Args:
+        settings: The configuration's ``model`` group.
+        num_classes: Number of labels, at least 2.
+        tokenizer: The text encoder whose ids the model will read; ``None`` for images.
+
+    Raises:
+        ConfigError: A name, size or combination is illegal, or a configuration can't be fetched.
+    """
+    if num_classes < 2:
+        raise ConfigError(f"a model needs 2 classes or more, got {num_classes}; check dataset.name")
+    return find_model(settings.name, settings.family).spec(settings, num_classes, tokenizer)
+
+
+def build_model(spec: ModelSpec) -> nn.Module:
+    """Build the architecture with random weights from torch's current generator; the caller seeds it."""
+    return _with_norm(find_model(spec.name, spec.family).build(spec), spec)
+
+
+def initial_model(settings: ModelSettings, spec: ModelSpec, seed: int) -> nn.Module:
+    """Build the model that a federation starts from, on the CPU; torch's global generators stay as they were.
+
+    Args:
+        settings: The configuration's ``model`` group; ``pretrained`` says which weights to load.
+        spec: What ``model_spec`` made of these settings.
+        seed: Fixes all weights that are not loaded.
+
+    Raises:
+        ConfigError: Weights can't be fetched or read.
+        ModelMismatchError: Weights are of another architecture. A classifier of another shape is left random.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        family = find_model(settings.name, settings.family)
+        model = family.build(spec)
+        if settings.pretrained is not False:
+            family.load_pretrained(model, settings)  # published weights are of the architecture's own normalisation
+        return _with_norm(model, spec)
+
+
+def _with_norm(model: nn.Module, spec: ModelSpec) -> nn.Module:
+    """Return the model with the normalisation of its specification."""
+    if spec.norm == "own":
+        return model
+    from tracefl.learning.models.group_norm import with_group_norm  # brings Opacus
+
+    return with_group_norm(model)
+
+
+def check_max_tokens(spec: ModelSpec, max_tokens: int, key: str = "dataset.max_tokens") -> None:
+    """Refuse inputs longer than the positions that the model knows.
+
+    Args:
+        spec: The architecture.
+        max_tokens: Length that texts are padded and cut to, in tokens.
+        key: Configuration key of that length, for the message.
+
+    Raises:
+        ConfigError: ``max_tokens`` is below 1 or above the model's limit.
+    """
+    limit = find_model(spec.name, spec.family).max_tokens(spec)
+    if max_tokens < 1 or (limit is not None and max_tokens > limit):
+        most = "" if limit is None else f" and at most {limit}, the positions of model.name={spec.name}"
+        raise ConfigError(f"{key}={max_tokens}: give at least 1{most}")

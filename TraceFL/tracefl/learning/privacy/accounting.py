@@ -1,0 +1,129 @@
+"""Epsilon of DP-SGD: what each client has spent in all the rounds that it took part in.
+
+A client's round is ``steps`` steps of the sampled Gaussian mechanism, each with every example drawn with probability
+``sample_rate`` (Poisson sampling), accounted in Renyi differential privacy (Mironov et al. 2019) by Opacus. Neighbours
+are data sets of a client that differ in one example. Clients share no examples, so each has an epsilon of its own.
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tracefl.errors import ConfigError
+from tracefl.learning.privacy.settings import PrivacySettings
+from tracefl.learning.training import TrainingSettings
+
+# With much noise the best order is the largest that Opacus tries: its epsilon is a bound all the same, only less tight.
+warnings.filterwarnings("ignore", message="Optimal order is the largest alpha")
+
+
+@dataclass(frozen=True)
+class DpSgd:
+    """DP-SGD of one client, in every round alike.
+
+    Attributes:
+        sample_rate: Probability of each example to be in a batch, in (0, 1].
+        steps: Steps in a round.
+        noise_multiplier: Standard deviation of the noise on a batch's sum of clipped gradients, over ``max_grad_norm``.
+        max_grad_norm: L2 norm that each example's gradient is clipped to.
+        max_physical_batch_size: Examples in one forward and backward.
+    """
+
+    sample_rate: float
+    steps: int
+    noise_multiplier: float
+    max_grad_norm: float
+    max_physical_batch_size: int
+
+
+def client_dp_sgd(privacy: PrivacySettings, training: TrainingSettings, num_examples: int, num_rounds: int) -> DpSgd:
+    """Return a client's DP-SGD; batches have ``training.batch_size`` examples on average or a little less.
+
+    Args:
+        privacy: Of the kind dp_sgd.
+        training: Epochs and batch size.
+        num_examples: The client's, at least 1.
+        num_rounds: Rounds of the run: with ``target_epsilon`` the noise is such that a client which takes part in all
+            of them stays within it.
+    """
+    assert privacy.max_grad_norm is not None
+    assert privacy.max_physical_batch_size is not None
+    batches = math.ceil(num_examples / training.batch_size)
+    sample_rate, steps = 1 / batches, batches * training.epochs
+    noise_multiplier = privacy.noise_multiplier
+    if noise_multiplier is None:
+        assert privacy.target_epsilon is not None
+        assert privacy.target_delta is not None
+        noise_multiplier = _noise_for(privacy.target_epsilon, privacy.target_delta, sample_rate, steps * num_rounds)
+    return DpSgd(sample_rate, steps, noise_multiplier, privacy.max_grad_norm, privacy.max_physical_batch_size)
+
+
+def epsilon(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    """Return the epsilon of some steps at ``delta``; 0 for none.
+
+    Args:
+        history: Noise multiplier, sample rate and number of steps, for each kind of step.
+        delta: In (0, 1).
+    """
+    from opacus.accountants import RDPAccountant
+
+    accountant = RDPAccountant()
+    accountant.history = list(history)
+    return float(accountant.get_epsilon(delta))
+
+
+class PrivacyLedger:
+    """What each client has spent.
+
+    Args:
+        clients: Client id to its DP-SGD; in ``ledger.clients`` others may be added, and one may have another from the
+            next round on.
+        target_delta: Delta of every epsilon.
+    """
+
+    def __init__(self, clients: Mapping[str, DpSgd], target_delta: float) -> None:
+        self.clients = dict(clients)
+        self._delta = target_delta
+        self._steps: dict[str, Counter[tuple[float, float]]] = {}  # client id to kind of step to their number
+
+    def add_round(self, sampled: Iterable[str]) -> dict[str, float]:
+        """Count a round for every client that was sampled.
+
+        A client that was left out counts too: it may have trained and sent what the server then did not use.
+
+        Returns:
+            Client id to the epsilon that it has spent so far, of the round's clients.
+        """
+        sampled = tuple(sampled)
+        for client_id in sampled:
+            dp = self.clients[client_id]
+            self._steps.setdefault(client_id, Counter())[dp.noise_multiplier, dp.sample_rate] += dp.steps
+        return {client_id: self.spent(client_id) for client_id in sampled}
+
+    def spent(self, client_id: str) -> float:
+        """Return the epsilon that a client has spent so far."""
+        history = ((noise, rate, steps) for (noise, rate), steps in self._steps.get(client_id, {}).items())
+        return _epsilon(tuple(history), self._delta)
+
+
+_epsilon = lru_cache(maxsize=100_000)(epsilon)
+
+
+@lru_cache(maxsize=10_000)
+def _noise_for(target_epsilon: float, target_delta: float, sample_rate: float, steps: int) -> float:
+    from opacus.accountants.utils import get_noise_multiplier
+
+    try:
+        return float(
+            get_noise_multiplier(
+                target_epsilon=target_epsilon, target_delta=target_delta, sample_rate=sample_rate, steps=steps
+            )
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"privacy.target_epsilon={target_epsilon} is too low for {steps} steps at sample rate {sample_rate:.4g}: "
+            "no noise is enough; raise it, or lower num_rounds or client.epochs"
+        ) from error

@@ -1,0 +1,134 @@
+"""Local training and evaluation of a classifier. Needs torch alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tracefl.learning.examples import Examples
+from tracefl.provenance.inputs import forward
+
+OptimizerName = Literal["adam", "adamw"]
+Precision = Literal["float32", "bf16"]
+
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+OPTIMIZERS = tuple(_OPTIMIZERS)
+PRECISIONS = ("float32", "bf16")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a client trains.
+
+    Attributes:
+        epochs: Passes over the client's examples in a round, at least 1.
+        batch_size: Examples in a step, at least 1.
+        optimizer: One of ``OPTIMIZERS``, without weight decay.
+        lr: Learning rate, above 0.
+        precision: ``"float32"``, or ``"bf16"`` for bfloat16 autocast on CUDA.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: OptimizerName
+    lr: float
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's result on N examples.
+
+    Attributes:
+        loss: Mean cross-entropy an example, in nats.
+        accuracy: Fraction of examples predicted correctly, 0 to 1.
+        predicted: ``(N,)`` int64 classes, on the CPU.
+    """
+
+    loss: float
+    accuracy: float
+    predicted: Tensor
+
+
+def train(
+    model: nn.Module,
+    examples: Examples,
+    settings: TrainingSettings,
+    seed: int,
+    device: torch.device | str = "cpu",
+    proximal_mu: float = 0.0,
+) -> float:
+    """Train a model in place on a client's examples, one forward pass a step.
+
+    Args:
+        model: Holds the round's global weights; afterwards the client's.
+        examples: The client's, at least one full batch.
+        settings: Epochs, batch size, optimizer.
+        seed: Of the shuffling and of dropout.
+        device: Where to train; the model stays there.
+        proximal_mu: Weight mu of FedProx's term mu/2 * |w - w_global|^2 (Li et al. 2020, Eq. 2), at least 0.
+
+    Returns:
+        Mean loss of the last epoch's steps, in nats; not finite where training diverged.
+    """
+    torch.manual_seed(seed)
+    model.to(device).train()
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    anchors = [parameter.detach().clone() for parameter in trainable] if proximal_mu else []
+    optimizer = make_optimizer(settings, trainable)
+    bf16 = settings.precision == "bf16"
+    total, steps = torch.zeros((), device=device), 0
+    for _ in range(settings.epochs):
+        total, steps = torch.zeros((), device=device), 0
+        for index in _shuffled_batches(len(examples), settings.batch_size):
+            inputs, labels = examples.batch(index, device)
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=bf16):
+                loss = F.cross_entropy(forward(model, inputs).float(), labels)
+            if anchors:
+                pairs = zip(trainable, anchors, strict=True)
+                loss = loss + proximal_mu / 2 * torch.stack([(w - w0).square().sum() for w, w0 in pairs]).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.detach()
+            steps += 1
+    return float(total) / steps
+
+
+def make_optimizer(settings: TrainingSettings, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the settings' optimizer of the parameters, without weight decay."""
+    return _OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, weight_decay=0.0, fused=True)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, examples: Examples, batch_size: int = 256, device: torch.device | str = "cpu"
+) -> Evaluation:
+    """Evaluate a model in evaluation mode on all examples; the model stays on ``device`` in that mode.
+
+    Args:
+        model: Gives logits ``(B, C)``.
+        examples: N examples, at least one.
+        batch_size: Examples in one forward.
+        device: Where to compute.
+    """
+    model.to(device).eval()
+    loss, predicted = torch.zeros((), dtype=torch.float64, device=device), []
+    for index in torch.split(torch.arange(len(examples)), batch_size):
+        inputs, labels = examples.batch(index, device)
+        logits = forward(model, inputs).float()
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        predicted.append(logits.argmax(dim=1).cpu())
+    classes = torch.cat(predicted)
+    accuracy = float((classes == examples.labels).double().mean())
+    return Evaluation(float(loss) / len(examples), accuracy, classes)
+
+
+def _shuffled_batches(num_examples: int, batch_size: int) -> Iterator[Tensor]:
+    """Yield indices of shuffled batches; a last batch of one is dropped: BatchNorm cannot normalise a lone example."""
+    for index in torch.split(torch.randperm(num_examples), batch_size):
+        if len(index) > 1 or num_examples == 1 or batch_size == 1:
+            yield index

@@ -1,0 +1,231 @@
+"""What many runs found: each run in one row, and runs that differ in their seed alone in one line of a table."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from tracefl.common.words import duration, percent
+from tracefl.errors import RecordError, one_line
+from tracefl.learning.faults.words import NO_FAULT, describe_fault, fault_order
+from tracefl.paper.findings import RunSuspects, read_suspects
+from tracefl.paper.grid_points import noise_and_clip, point_of
+from tracefl.paper.published import find_published
+from tracefl.provenance import Method
+from tracefl.questions.settings import read_provenance
+from tracefl.records.naming import fingerprint
+from tracefl.records.run import read_config
+from tracefl.records.status import RunState, read_run_state
+
+_MEANS = (
+    "localization_accuracy",
+    "chance_accuracy",
+    "top_holder_accuracy",
+    "counterfactual_agreement",
+    "counterfactual_correlation",
+)
+
+
+@dataclass(frozen=True)
+class CollectedRun:
+    """One run.
+
+    Attributes:
+        config: Its resolved configuration.
+        state: How far it is.
+        row: Its setting and what it found, accuracies as fractions, None where nothing was measured.
+        suspects: How well each rule found the faulty clients; None where it was not asked.
+        rounds: rounds.csv: a row of texts for each round, empty where nothing was measured.
+        path: Its folder.
+    """
+
+    config: Mapping[str, Any]
+    state: RunState
+    row: Mapping[str, Any]
+    suspects: RunSuspects | None = None
+    rounds: Sequence[Mapping[str, str]] = ()
+    path: Path = Path()
+
+    def curve(self, column: str) -> dict[int, float | None]:
+        """Return a column of rounds.csv: round to value, None where nothing was measured."""
+        return {int(row["round"]): float(row[column]) if row[column] else None for row in self.rounds}
+
+    @property
+    def setting(self) -> tuple[str, str]:
+        """The same for runs that differ in their seed alone."""
+        return str(self.config["exp_key"]), fingerprint({**self.config, "seed": 0})
+
+
+def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> CollectedRun:
+    """Read what a run left.
+
+    Args:
+        folder: The run's folder.
+        shown_as: Its name in the row.
+        presets: Names of ways of tracing.
+
+    Raises:
+        RecordError: The folder is damaged.
+    """
+    config = read_config(folder / "config.yaml")
+    try:
+        state = read_run_state(folder, config["num_rounds"])
+        rounds = _rounds(folder / "rounds.csv")
+        if state.state == "done" and len(rounds) != config["num_rounds"]:
+            raise RecordError(f"rounds.csv has {len(rounds)} of {config['num_rounds']} rounds")
+        if state.state == "done":
+            _check_results(folder / "results.json")
+        row = {"folder": shown_as, "state": state.state, **_setting(config, presets), **_findings(rounds)}
+        if [int(line["round"]) for line in rounds] != list(range(1, len(rounds) + 1)):
+            raise RecordError("rounds.csv does not hold the rounds one after the other")
+        published = find_published(point_of(config))
+        suspects = read_suspects(folder / "suspects.csv")
+    except (KeyError, TypeError, ValueError) as error:  # ValueError: also what is no number, and TraceFL's own
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise RecordError(f"{folder} is damaged: {reason}") from error
+    row |= {
+        "seconds": None if state.seconds is None else round(state.seconds, 1),
+        "published_localization_accuracy": published and published.localization,
+        "published_worst_round_localization_accuracy": published and published.worst_round,
+        "published_best_global_accuracy": published and published.best_global,
+    }
+    return CollectedRun(config, state, row, suspects, rounds, folder)
+
+
+def settings_table(runs: Sequence[CollectedRun]) -> Table:
+    """Return a line for each setting, means over its seeds, with the published numbers of the same setting."""
+    groups: dict[tuple[str, str], list[CollectedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.setting, []).append(run)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption="Means over rounds and seeds, the worst round of all seeds, the best round's global accuracy. In "
+        "brackets what a random participant would score; it was not published.",
+        caption_justify="left",
+    )
+    table.add_column("setting", overflow="fold")
+    for heading in (
+        "seeds",
+        "localization\n(chance)",
+        "worst round\n(chance)",
+        "top\nholder",
+        "removal\nagrees",
+        "best\nglobal",
+        "took",
+        "published\nlocalization",
+        "published\nworst",
+        "published\nglobal",
+    ):
+        table.add_column(heading, justify="right")
+    for group in sorted(groups.values(), key=lambda group: (*_order(group[0].row), *fault_order(group[0].config))):
+        rows = [run.row for run in group]
+        worst = min(rows, key=lambda row: _or(row["worst_round_localization_accuracy"], 2.0))
+        table.add_row(
+            _label(rows[0]),
+            str(len({row["seed"] for row in rows})),
+            f"{percent(_mean(rows, 'localization_accuracy'))} ({percent(_mean(rows, 'chance_accuracy'))})",
+            f"{percent(worst['worst_round_localization_accuracy'])} ({percent(worst['worst_round_chance_accuracy'])})",
+            percent(_mean(rows, "top_holder_accuracy")),
+            percent(_mean(rows, "counterfactual_agreement")),
+            percent(_mean(rows, "best_global_accuracy")),
+            duration(_mean(rows, "seconds")),
+            percent(rows[0]["published_localization_accuracy"]),
+            percent(rows[0]["published_worst_round_localization_accuracy"]),
+            percent(rows[0]["published_best_global_accuracy"]),
+        )
+    return table
+
+
+def _check_results(path: Path) -> None:
+    """Refuse a results.json that was cut off or overwritten: such a run cannot be trusted to be complete."""
+    try:
+        results = json.loads(path.read_text())
+    except ValueError as error:
+        raise RecordError(f"{path.name} is no JSON ({one_line(error)})") from error
+    if not isinstance(results, dict):
+        raise RecordError(f"{path.name} holds no results")
+
+
+def _rounds(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _setting(config: Mapping[str, Any], presets: Mapping[str, Method]) -> dict[str, Any]:
+    noise, clip = noise_and_clip(config)
+    provenance = read_provenance(config["provenance"])
+    named = [name for name, method in presets.items() if provenance is not None and provenance.method == method]
+    return {
+        "experiment": config["exp_key"],
+        "model": config["model"]["name"],
+        "pretrained": config["model"]["pretrained"] is not False,
+        "dataset": config["dataset"]["name"],
+        "partition": config["dataset"]["partition"],
+        "dirichlet_alpha": config["dirichlet_alpha"] if config["dataset"]["partition"] == "dirichlet" else None,
+        "num_clients": config["num_clients"],
+        "clients_per_round": config["clients_per_round"],
+        "num_rounds": config["num_rounds"],
+        "strategy": config["strategy"]["name"],
+        "privacy": config["privacy"]["name"],
+        "noise_multiplier": noise,
+        "clipping_norm": clip,
+        "provenance": "off" if provenance is None else named[0] if named else "other",
+        "fault": describe_fault(config),
+        "seed": config["seed"],
+    }
+
+
+def _findings(rounds: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Summarise rounds.csv: means of what was measured, and the worst and the best round."""
+
+    def values(column: str) -> list[float]:
+        return [float(row[column]) for row in rounds if row[column] != ""]
+
+    found: dict[str, Any] = {"rounds_done": len(rounds)}
+    found |= {column: fmean(values(column)) if values(column) else None for column in _MEANS}
+    traced = [row for row in rounds if row["localization_accuracy"] != ""]
+    worst = min(traced, key=lambda row: float(row["localization_accuracy"]), default=None)
+    found["worst_round_localization_accuracy"] = None if worst is None else float(worst["localization_accuracy"])
+    found["worst_round_chance_accuracy"] = None if worst is None else float(worst["chance_accuracy"])
+    found["best_global_accuracy"] = max(values("global_accuracy"), default=None)
+    return found
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], column: str) -> float | None:
+    measured = [row[column] for row in rows if row[column] is not None]
+    return fmean(measured) if measured else None
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+_IN_ORDER = ("experiment", "model", "dataset", "provenance")
+_NUMBERS_IN_ORDER = ("noise_multiplier", "clipping_norm", "dirichlet_alpha", "num_clients", "clients_per_round")
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return *(row[key] for key in _IN_ORDER), *(_or(row[key], -1.0) for key in _NUMBERS_IN_ORDER)
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    spread = f"alpha {row['dirichlet_alpha']}" if row["partition"] == "dirichlet" else row["partition"]
+    privacy = "" if row["privacy"] == "none" else f" {row['privacy']}"
+    privacy += "" if row["noise_multiplier"] is None else f" noise {row['noise_multiplier']:g}"
+    privacy += "" if row["clipping_norm"] is None else f" clip {row['clipping_norm']:g}"
+    fault = "" if row["fault"] == NO_FAULT else f", {row['fault']}"
+    strategy = "" if row["strategy"] == "fedavg" else f" {row['strategy']}"
+    weights = "" if row["pretrained"] else ", random weights"  # the published runs have pretrained ones
+    return (
+        f"{row['experiment']} {row['model']} {row['dataset']} {spread}{privacy}, {row['clients_per_round']} of "
+        f"{row['num_clients']}, {row['num_rounds']} rounds{strategy}, {row['provenance']}{fault}{weights}"
+    )

@@ -1,0 +1,121 @@
+"""How well each rule finds the faulty clients: runs' ``suspects.csv``, gathered over rounds and seeds."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from tracefl.questions.suspects import NOBODY_FAULTY, mean_suspects
+from tracefl.records.tables import MEASURES
+
+FIRST = ("provenance", "feddebug")  # of the rules, wherever they are listed; chance has a place of its own
+CHANCE = "chance"
+
+
+@dataclass(frozen=True)
+class RuleFindings:
+    """What one rule found in one run.
+
+    Attributes:
+        means: ``MEASURES``, each the mean over the rounds where it was measured, None where it never was.
+        rounds: Rounds with inputs that the rule applied to.
+        seconds_per_input: Seconds of the rule over all rounds, divided by their inputs; None without.
+        seconds_per_round: The same, divided by the rounds.
+        note: Why the rule does not apply; empty where it does.
+    """
+
+    means: Mapping[str, float | None]
+    rounds: int
+    seconds_per_input: float | None
+    seconds_per_round: float | None
+    note: str
+
+    @property
+    def applies(self) -> bool:
+        """The rule could look at the run's rounds."""
+        return self.rounds > 0 or not self.note
+
+
+@dataclass(frozen=True)
+class RunSuspects:
+    """What the rules found in one run.
+
+    Attributes:
+        rounds: Rounds with mispredicted inputs.
+        rounds_without_inputs: Traced rounds without any, though a participant was faulty: they say nothing of rules.
+        chance: What a client drawn at random would score, mean over the rounds with inputs; None without.
+        rules: Each rule by name.
+    """
+
+    rounds: int
+    rounds_without_inputs: int
+    chance: float | None
+    rules: Mapping[str, RuleFindings]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number over seeds: mean, standard deviation (None for one seed alone) and how many seeds have it."""
+
+    mean: float
+    spread: float | None
+    seeds: int
+
+
+def read_suspects(path: Path) -> RunSuspects | None:
+    """Read a run's ``suspects.csv``, None where there is none.
+
+    Raises:
+        KeyError: It lacks a column.
+        ValueError: It holds what is no number.
+    """
+    if not path.exists():
+        return None
+    with path.open(newline="") as file:
+        rows = [_typed(row) for row in csv.DictReader(file)]
+    with_inputs = [row for row in rows if row["inputs"]]
+    chances = {row["round"]: row["chance_accuracy"] for row in with_inputs if row["chance_accuracy"] is not None}
+    return RunSuspects(
+        rounds=len({row["round"] for row in with_inputs}),
+        rounds_without_inputs=len({r["round"] for r in rows if not r["inputs"] and r["note"] != NOBODY_FAULTY}),
+        chance=fmean(chances.values()) if chances else None,
+        rules={rule: _findings(means) for rule, means in mean_suspects(with_inputs).items()},
+    )
+
+
+def rule_names(runs: Iterable[RunSuspects]) -> list[str]:
+    """Return the rules of all runs without chance: provenance, FedDebug, then the others as they come."""
+    names = dict.fromkeys(rule for run in runs for rule in run.rules)
+    return [*(rule for rule in FIRST if rule in names), *(r for r in names if r not in (*FIRST, CHANCE))]
+
+
+def over_seeds(values: Iterable[float | None]) -> Measured | None:
+    """Return mean and standard deviation (n - 1) of what was measured, None where nothing was."""
+    measured = [value for value in values if value is not None]
+    if not measured:
+        return None
+    return Measured(fmean(measured), stdev(measured) if len(measured) > 1 else None, len(measured))
+
+
+def measure(runs: Iterable[RunSuspects], rule: str, measured: str = "localization_accuracy") -> Measured | None:
+    """Return one of a rule's ``MEASURES`` over the runs of one setting, None where it was never measured."""
+    return over_seeds(run.rules[rule].means[measured] for run in runs if rule in run.rules)
+
+
+def _typed(row: Mapping[str, str]) -> dict[str, Any]:
+    """Return a row with its numbers as numbers, and None where nothing was measured."""
+    inputs = int(row["inputs"])
+    numbers = {name: None if row[name] == "" else float(row[name]) for name in (*MEASURES, "seconds")}
+    return {**row, **numbers, "inputs": inputs}
+
+
+def _findings(means: Mapping[str, Any]) -> RuleFindings:
+    return RuleFindings(
+        means={name: means[name] for name in MEASURES},
+        rounds=means["rounds"],
+        seconds_per_input=means["seconds_per_input"],
+        seconds_per_round=means["seconds_per_round"],
+        note=means["note"],
+    )

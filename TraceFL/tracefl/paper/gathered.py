@@ -1,0 +1,89 @@
+"""The runs below a folder, read once for whatever is made of many runs."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracefl.conf.cli import choices
+from tracefl.conf.composing import compose_configs
+from tracefl.errors import RecordError, one_line
+from tracefl.paper.collected import CollectedRun, read_run
+from tracefl.paper.runs import JOBS
+from tracefl.provenance import Method
+from tracefl.questions.settings import read_provenance
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a folder holds.
+
+    Attributes:
+        runs: Every run that can be read, in the order of their folders; one or more.
+        damaged: Why each of the others cannot, one line.
+    """
+
+    runs: Sequence[CollectedRun]
+    damaged: Sequence[str]
+
+    @property
+    def done(self) -> list[CollectedRun]:
+        """The runs that are complete."""
+        return [run for run in self.runs if run.state.state == "done"]
+
+    @property
+    def unfinished(self) -> list[CollectedRun]:
+        """The runs that are not."""
+        return [run for run in self.runs if run.state.state != "done"]
+
+    def unfinished_lines(self) -> Iterator[str]:
+        """Yield how far each unfinished run is."""
+        for run in self.unfinished:
+            state = run.state
+            why = f" ({state.error})" if state.error else ""
+            yield f"{state.state}: {run.row['folder']}, {state.rounds_done} of {state.num_rounds} rounds{why}"
+
+
+def gather_runs(root: Path) -> Gathered:
+    """Read all runs below a folder, without those in miniature (``smoke/`` of the job scripts).
+
+    Raises:
+        RecordError: There is no run that can be read.
+    """
+    presets = _preset_methods()
+    runs: list[CollectedRun] = []
+    damaged: list[str] = []
+    for folder in run_folders(root):
+        if _is_miniature(folder.relative_to(root)):
+            continue
+        try:
+            runs.append(read_run(folder, str(folder.relative_to(root)), presets))
+        except (RecordError, OSError) as error:
+            damaged.append(one_line(error))
+    if not runs:
+        raise RecordError(
+            f"{root} holds {'only damaged runs' if damaged else 'no run'}; give a run's log_dir"
+            + (f" (the first: {damaged[0]})" if damaged else "")
+        )
+    return Gathered(runs, damaged)
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """Yield the folders with a config.yaml, at any depth; what is below one of them is that run's own."""
+    for place, folders, files in os.walk(root):
+        if "config.yaml" in files:
+            folders.clear()
+            yield Path(place)
+        else:
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def _preset_methods() -> dict[str, Method]:
+    """Return the ways of tracing that have a name."""
+    names = choices("provenance")
+    read = [read_provenance(config["provenance"]) for config in compose_configs([f"provenance={n}"] for n in names)]
+    return {name: settings.method for name, settings in zip(names, read, strict=True) if settings is not None}
+
+
+def _is_miniature(folder: Path) -> bool:
+    return len(folder.parts) > 2 and folder.parts[0] == "smoke" and folder.parts[1] in JOBS

@@ -1,0 +1,128 @@
+"""A place in the grids of the paper's experiments: what a run varies, without its seed and its circumstances."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from tracefl.conf.composing import compose_configs
+from tracefl.learning.faults.words import NO_FAULT, describe_fault
+
+FLIPPED = "label_flip 100 %, 1 of 10"
+"""Table I's fault as ``describe_fault`` says it: all labels of one of ten clients flipped to 0."""
+
+_NAMES = {
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "densenet121": "DenseNet-121",
+    "gpt": "GPT",
+    "bert": "BERT",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "pathmnist": "PathMNIST",
+    "organamnist": "OrganAMNIST",
+    "dbpedia_14": "DBpedia",
+    "yahoo_answers_topics": "Yahoo Answers",
+}
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """What the paper's runs vary.
+
+    Attributes:
+        dataset: Name of the data set.
+        model: Name of the model.
+        alpha: Of the Dirichlet partition; None with another partition.
+        num_clients: All clients.
+        clients_per_round: Of a round.
+        num_rounds: Rounds.
+        privacy: Way of privacy, ``none`` without.
+        noise: Noise multiplier, None without.
+        clip: Clipping norm, None without.
+        fault: The fault as ``describe_fault`` says it.
+    """
+
+    dataset: str
+    model: str
+    alpha: float | None
+    num_clients: int
+    clients_per_round: int
+    num_rounds: int
+    privacy: str = "none"
+    noise: float | None = None
+    clip: float | None = None
+    fault: str = NO_FAULT
+
+
+def point_of(config: Mapping[str, Any]) -> GridPoint:
+    """Return the place of a run, from its resolved configuration."""
+    privacy = config["privacy"]
+    noise, clip = noise_and_clip(config)
+    return GridPoint(
+        dataset=config["dataset"]["name"],
+        model=config["model"]["name"],
+        alpha=float(config["dirichlet_alpha"]) if config["dataset"]["partition"] == "dirichlet" else None,
+        num_clients=int(config["num_clients"]),
+        clients_per_round=int(config["clients_per_round"]),
+        num_rounds=int(config["num_rounds"]),
+        privacy=str(privacy["name"]),
+        noise=noise,
+        clip=clip,
+        fault=describe_fault(config),
+    )
+
+
+def point_of_job(overrides: Iterable[str]) -> GridPoint:
+    """Return the place of a job script's run.
+
+    Args:
+        overrides: Of ``tracefl.paper.runs``. Composing all of them would take a minute; so the experiment alone is
+            composed, and what the script varies is filled in.
+
+    Raises:
+        KeyError: The script varies something that no place has.
+    """
+    keys = dict(override.split("=", 1) for override in overrides)
+    point = point_of(_experiment(keys.pop("experiment")))
+    return replace(point, **{_FIELDS[key][0]: _FIELDS[key][1](value) for key, value in keys.items()})
+
+
+def noise_and_clip(config: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return the noise multiplier and the clipping norm, None each where the way of privacy has none."""
+    privacy = config["privacy"]
+    if privacy["name"] == "none":
+        return None, None
+    noise, clip = privacy.get("noise_multiplier"), privacy.get("clipping_norm")
+    return None if noise is None else float(noise), None if clip is None else float(clip)
+
+
+def pretty(name: str) -> str:
+    """Return a model's or a data set's name as papers write it."""
+    return _NAMES.get(name, name)
+
+
+def pretty_words(text: str) -> str:
+    """Return text with the names of models and data sets in it as papers write them."""
+    return re.sub(r"\w+", lambda word: pretty(word[0]), text)
+
+
+_FIELDS: dict[str, tuple[str, Any]] = {
+    "model": ("model", str),
+    "dataset": ("dataset", str),
+    "dirichlet_alpha": ("alpha", float),
+    "num_clients": ("num_clients", int),
+    "clients_per_round": ("clients_per_round", int),
+    "num_rounds": ("num_rounds", int),
+    "privacy.noise_multiplier": ("noise", float),
+    "privacy.clipping_norm": ("clip", float),
+}
+"""What the job scripts vary: the override's key, the field and its type."""
+
+
+@cache
+def _experiment(name: str) -> Mapping[str, Any]:
+    (config,) = compose_configs([[f"experiment={name}"]])
+    return config

@@ -1,0 +1,79 @@
+"""Runs that looked for faulty clients, by setting: those that differ in their seed alone belong together."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tracefl.learning.faults.words import describe_fault, fault_order
+from tracefl.paper.collected import CollectedRun
+from tracefl.paper.findings import RunSuspects
+from tracefl.paper.settings_words import tell_apart
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs of one setting.
+
+    Attributes:
+        label: The setting in few words, and in more where another has the same.
+        config: The configuration of one of the runs.
+        row: What one of the runs is in ``collected.csv``.
+        found: What the rules found in each run, one or more.
+        seeds: Different seeds among the runs.
+    """
+
+    label: str
+    config: Mapping[str, Any]
+    row: Mapping[str, Any]
+    found: Sequence[RunSuspects]
+    seeds: int
+
+    @property
+    def rounds(self) -> int:
+        """Rounds with mispredicted inputs, of all runs."""
+        return sum(found.rounds for found in self.found)
+
+    @property
+    def rounds_without_inputs(self) -> int:
+        """Traced rounds without any, of all runs."""
+        return sum(found.rounds_without_inputs for found in self.found)
+
+    def is_applicable(self, rule: str) -> bool:
+        """Return whether a rule could look at the rounds of some run; also where it was not asked."""
+        asked = [found.rules[rule].applies for found in self.found if rule in found.rules]
+        return any(asked) or not asked
+
+
+def suspects_settings(runs: Iterable[CollectedRun]) -> list[Setting]:
+    """Return the settings of the runs that looked for faulty clients, in order."""
+    groups: dict[tuple[str, str], list[CollectedRun]] = {}
+    for run in runs:
+        if run.suspects is not None:
+            groups.setdefault(run.setting, []).append(run)
+    firsts = [group[0] for group in groups.values()]
+    labels = tell_apart(
+        [f"{data_words(run.row)}, {describe_fault(run.config)}" for run in firsts], [run.config for run in firsts]
+    )
+    settings = [
+        Setting(
+            label,
+            group[0].config,
+            group[0].row,
+            [run.suspects for run in group if run.suspects is not None],
+            len({run.config["seed"] for run in group}),
+        )
+        for label, group in zip(labels, groups.values(), strict=True)
+    ]
+    return sorted(settings, key=lambda setting: _order(setting.config, setting.row))
+
+
+def data_words(row: Mapping[str, Any]) -> str:
+    """Return model, data set and how its examples are spread over the clients."""
+    spread = f"alpha {row['dirichlet_alpha']}" if row["partition"] == "dirichlet" else row["partition"]
+    return f"{row['model']} {row['dataset']} {spread}"
+
+
+def _order(config: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """By model, data, alpha and fault."""
+    data = (row["model"], row["dataset"], row["partition"], row["dirichlet_alpha"] or 0.0)
+    return *data, *fault_order(config), row["experiment"]

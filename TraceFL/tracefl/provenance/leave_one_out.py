@@ -1,0 +1,113 @@
+"""The ground truth of a round: every prediction with all clients, and without each of them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tracefl.errors import ModelMismatchError
+from tracefl.provenance.capture import undisturbed
+from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.removal import centered_logit, class_probability, logits_under, without_each
+
+NO_CLASS = -1
+
+
+@dataclass(frozen=True)
+class Counterfactuals:
+    """What a round's model predicts for B inputs, and what it would predict without each of its K clients: exact.
+
+    The class that is looked at is the one that the model predicts with all clients. Where the model without a client
+    gives logits that are not finite, such as by a variance that a faulty client made negative, there is NaN.
+
+    Attributes:
+        client_ids: The K clients, in the order of the columns below.
+        predicted: ``(B,)`` int64 class that is predicted with all clients.
+        centered_logits: ``(B,)`` its logit less the mean of all logits, float64.
+        probabilities: ``(B,)`` its probability, 0 to 1, float64.
+        centered_logits_without: ``(B, K)`` that class's centered logit without each client.
+        probabilities_without: ``(B, K)`` its probability without each client.
+        predicted_without: ``(B, K)`` int64 class that is predicted without each client, ``NO_CLASS`` where it is NaN.
+    """
+
+    client_ids: tuple[str, ...]
+    predicted: Tensor
+    centered_logits: Tensor
+    probabilities: Tensor
+    centered_logits_without: Tensor
+    probabilities_without: Tensor
+    predicted_without: Tensor
+
+    @property
+    def effects(self) -> Tensor:
+        """``(B, K)`` by how much each removal lowers the centered logit, in logits; see ``removal_effects``."""
+        return self.centered_logits.unsqueeze(1) - self.centered_logits_without
+
+    @property
+    def measured(self) -> Tensor:
+        """``(B, K)`` bool, where the model without the client gives finite logits."""
+        return self.predicted_without != NO_CLASS
+
+    @property
+    def changed(self) -> Tensor:
+        """``(B, K)`` bool, where another class is predicted without the client."""
+        return self.measured & (self.predicted_without != self.predicted.unsqueeze(1))
+
+    @property
+    def first(self) -> Tensor:
+        """``(B,)`` int64 column of the client whose removal lowers the centered logit most, -1 where none is known."""
+        order = self.effects.nan_to_num(nan=-torch.inf)
+        return torch.where(self.measured.any(dim=1), order.argmax(dim=1), -1)
+
+
+@torch.no_grad()
+def counterfactuals(
+    global_model: nn.Module,
+    record: RoundRecord,
+    inputs: Inputs,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+) -> Counterfactuals:
+    """Return the predictions with all clients, and without each of them.
+
+    Args:
+        global_model: The architecture; its own weights are not used and not changed.
+        record: The round, of at least two clients; two readings of each, one client is held at a time.
+        inputs: ``(B, ...)`` or a mapping of such tensors.
+        batch_size: Inputs in one forward.
+        device: Where to compute; None for where the model is.
+
+    Returns:
+        All on the CPU. K + 1 forward passes.
+
+    Raises:
+        ValueError: A client is the whole average.
+        ModelMismatchError: The model with all clients gives logits that are not finite.
+    """
+    with undisturbed(global_model, device) as place:
+        logits = logits_under(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
+        if not logits.isfinite().all():
+            raise ModelMismatchError(f"the model of round {record.server_round} gives logits that are not finite")
+        predicted = logits.argmax(dim=1)
+        columns = []
+        for _, without in without_each(global_model, record, inputs, None, batch_size, place):
+            lost = ~without.isfinite().all(dim=1)
+            columns.append(
+                (
+                    centered_logit(without, predicted).masked_fill(lost, torch.nan).cpu(),
+                    class_probability(without, predicted).masked_fill(lost, torch.nan).cpu(),
+                    without.argmax(dim=1).masked_fill(lost, NO_CLASS).cpu(),
+                )
+            )
+    centered, probabilities, classes = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
+    return Counterfactuals(
+        tuple(record.clients),
+        predicted.cpu(),
+        centered_logit(logits, predicted).cpu(),
+        class_probability(logits, predicted).cpu(),
+        centered,
+        probabilities,
+        classes,
+    )

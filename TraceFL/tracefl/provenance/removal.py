@@ -1,0 +1,227 @@
+"""What the prediction would be without a client: its exact removal from the average, without training.
+
+With FedAvg, W = sum_k p_k W_k, so the average of the other clients is W_-k = (W - p_k W_k) / (1 - p_k). A client is
+responsible, tested so, in the measure in which its removal lowers the predicted class's centered logit (its logit less
+the mean of all logits).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from tracefl.errors import ModelMismatchError
+from tracefl.provenance.capture import undisturbed
+from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.record import RoundRecord
+
+_BLOCK = 2**17  # weights converted to float64 at once: their 1 MiB stays in the processor's cache
+
+
+def weights_without(
+    record: RoundRecord,
+    client_id: str,
+    average: Mapping[str, Tensor] | None = None,
+    out: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return the average of the round's other clients, buffers included; integer buffers stay the average's.
+
+    Noise that was added to the average for privacy is added to this one too: it is no client's.
+
+    Args:
+        record: The round.
+        client_id: The client that is left out.
+        average: ``float64_average(record)`` where it is at hand; computed otherwise.
+        out: An earlier result, to be overwritten.
+
+    Raises:
+        ValueError: The client is the round's only one.
+    """
+    p = record.client_weights[client_id]
+    if not p < 1:
+        raise ValueError(f"client {client_id!r} is the whole average (weight {p}): there is no model without it")
+    average = float64_average(record) if average is None else average
+    own = record.clients[client_id]  # once: stored ones are read from their file each time
+    without = dict(record.global_weights)
+    for name, total in average.items():
+        like = record.global_weights[name]
+        rest = torch.empty(like.shape, dtype=like.dtype, device=like.device) if out is None else out[name]
+        for others, everyone, left in blocks(rest, total, own[name]):
+            others.copy_(left.double().mul(-p).add_(everyone).div_(1 - p))
+        if record.before_noise is not None:
+            rest.add_(like - record.before_noise[name])
+        without[name] = rest
+    return without
+
+
+def float64_average(record: RoundRecord) -> dict[str, Tensor]:
+    """Return sum_k p_k W_k of the floating-point weights and buffers.
+
+    In float64: where a client with most of the weight is taken out of a float32 average, little of the others is left
+    but rounding, and a running variance can turn negative.
+
+    Raises:
+        ModelMismatchError: A client lacks one of them, or has it in another shape.
+    """
+    floating = {name: w for name, w in record.global_weights.items() if w.is_floating_point()}
+    total = {name: torch.zeros(w.shape, dtype=torch.float64, device=w.device) for name, w in floating.items()}
+    for client_id, weights in record.clients.items():
+        for name, like in floating.items():
+            _check(client_id, weights, name, tuple(like.shape))
+            for sums, part in blocks(total[name], weights[name]):
+                sums.add_(part.double().mul(record.client_weights[client_id]))
+    return total
+
+
+def _check(client_id: str, weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> None:
+    if name not in weights:
+        raise ModelMismatchError(f"client {client_id!r} lacks {name!r} of the global model, shape {shape}")
+    if tuple(weights[name].shape) != shape:
+        raise ModelMismatchError(
+            f"client {client_id!r} has {name!r} in shape {tuple(weights[name].shape)}, the global model in {shape}"
+        )
+
+
+def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the same few entries of each tensor; those of contiguous ones can be written to."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    for begin in range(0, flat[0].numel(), _BLOCK):
+        yield tuple(part[begin : begin + _BLOCK] for part in flat)
+
+
+@torch.no_grad()
+def logits_without(
+    global_model: nn.Module,
+    record: RoundRecord,
+    inputs: Inputs,
+    client_ids: Sequence[str] | None = None,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the logits with all clients, and with each of some clients left out.
+
+    Args:
+        global_model: The architecture; its own weights are not used and not changed.
+        record: The round.
+        inputs: ``(B, ...)`` or a mapping of such tensors.
+        client_ids: The R clients to leave out, one at a time; None for all.
+        batch_size: Inputs in one forward.
+        device: Where to compute; None for where the model is.
+
+    Returns:
+        ``(B, C)`` and ``(R, B, C)``, float64 on the CPU. R + 1 forward passes.
+
+    Raises:
+        ValueError: A client that is the whole average is to be left out.
+        ModelMismatchError: A model without a client gives logits that are not finite.
+    """
+    with undisturbed(global_model, device) as place:
+        with_all = logits_under(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
+        found = []
+        for client_id, without in without_each(global_model, record, inputs, client_ids, batch_size, place):
+            if not without.isfinite().all():
+                raise ModelMismatchError(f"the model without client {client_id!r} gives logits that are not finite")
+            found.append(without.cpu())
+    return with_all.cpu(), torch.stack(found) if found else torch.empty(0, *with_all.shape)
+
+
+def without_each(
+    model: nn.Module,
+    record: RoundRecord,
+    inputs: Inputs,
+    client_ids: Sequence[str] | None,
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield each client and the ``(B, C)`` float64 logits of the model without it, on ``device``.
+
+    Reads every client once for the average, then those that are left out once more; one is held at a time.
+
+    Args:
+        model: The architecture, on ``device`` and in evaluation mode, see ``undisturbed``.
+        record: The round.
+        inputs: ``(B, ...)`` or a mapping of such tensors.
+        client_ids: The clients to leave out; None for all.
+        batch_size: Inputs in one forward.
+        device: Where to compute.
+
+    Raises:
+        ValueError: A client that is the whole average is to be left out.
+    """
+    wanted = tuple(record.clients) if client_ids is None else tuple(client_ids)
+    average = float64_average(record) if wanted else {}
+    weights = None
+    for client_id in wanted:
+        weights = weights_without(record, client_id, average, out=weights)
+        yield client_id, logits_under(model, weights, inputs, batch_size, device)
+
+
+def removal_effects(
+    global_model: nn.Module,
+    record: RoundRecord,
+    inputs: Inputs,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Return by how much each client's removal lowers the centered logit of the predicted class.
+
+    Args:
+        global_model: The architecture; its own weights are not used and not changed.
+        record: The round, of at least two clients.
+        inputs: ``(B, ...)`` or a mapping of such tensors.
+        batch_size: Inputs in one forward.
+        device: Where to compute; None for where the model is.
+
+    Returns:
+        ``(B, K)`` in logits, float64 on the CPU, columns in the order of ``record.clients``; positive where the
+        client supports the prediction. K + 1 forward passes.
+
+    Raises:
+        ValueError: As ``logits_without``.
+        ModelMismatchError: As ``logits_without``.
+    """
+    logits, without = logits_without(global_model, record, inputs, batch_size=batch_size, device=device)
+    return effects_of(logits, without, logits.argmax(dim=1)).t()
+
+
+def effects_of(logits: Tensor, without: Tensor, classes: Tensor) -> Tensor:
+    """Return by how much each removal lowers the centered logit of the inputs' classes, ``(R, B)``.
+
+    Args:
+        logits: ``(B, C)`` with all clients.
+        without: ``(R, B, C)`` with one left out each.
+        classes: ``(B,)`` int64.
+    """
+    with_all = centered_logit(logits, classes)
+    return torch.stack([with_all - centered_logit(left, classes) for left in without])
+
+
+def centered_logit(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return each input's logit of its class less the mean of all its logits, ``(B,)`` of ``(B, C)`` and ``(B,)``."""
+    return logits.gather(1, classes.unsqueeze(1)).squeeze(1) - logits.mean(dim=1)
+
+
+def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return each input's probability of its class, ``(B,)`` of ``(B, C)`` and ``(B,)``."""
+    return logits.softmax(dim=1).gather(1, classes.unsqueeze(1)).squeeze(1)
+
+
+def logits_under(
+    model: nn.Module, weights: Mapping[str, Tensor], inputs: Inputs, batch_size: int, device: torch.device
+) -> Tensor:
+    """Return ``(B, C)`` float64 logits of the model with other weights, on ``device``, where the model must be."""
+    # Names without the doubles of tied weights, which functional_call refuses.
+    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers()) if name in weights]
+    state = {name: weights[name].to(device) for name in names}
+    tensors = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    parts = []
+    for start in range(0, len(next(iter(tensors.values()))), batch_size):
+        batch = {name: tensor[start : start + batch_size].to(device) for name, tensor in tensors.items()}
+        output = (
+            functional_call(model, state, (), batch) if "" not in batch else functional_call(model, state, batch[""])
+        )
+        parts.append(getattr(output, "logits", output).double())
+    return torch.cat(parts)

@@ -1,0 +1,66 @@
+"""Rules that any method must beat: own logit, last bias, most examples, chance."""
+
+import torch
+from torch import Tensor, nn
+
+from tracefl.common.seeds import derive_seed
+from tracefl.provenance.capture import undisturbed
+from tracefl.questions.baselines.evidence import Evidence, NotApplicableError
+from tracefl.questions.baselines.logits import finite_logits
+
+
+@torch.no_grad()
+def own_logit(evidence: Evidence) -> Tensor:
+    """Suspect the client whose own model, before averaging, is most for the predicted class.
+
+    Its logit of the predicted class, as it comes. Cost: a forward pass a client.
+
+    Returns:
+        ``(M, K)`` in logits.
+
+    Raises:
+        NotApplicableError: A client's own model gives logits that are not finite.
+    """
+    logits = []
+    with undisturbed(evidence.model, evidence.device) as place:
+        classes = evidence.predicted.to(place).unsqueeze(1)  # (M, 1)
+        for client_id, weights in evidence.record.clients.items():
+            own = finite_logits(evidence, weights, place, f"the model of client {client_id!r}")  # (M, C)
+            logits.append(own.gather(1, classes))
+    return torch.cat(logits, dim=1).cpu()
+
+
+def last_bias(evidence: Evidence) -> Tensor:
+    """Suspect the client with the largest bias of the last layer for the predicted class.
+
+    Cost: nothing; no input is looked at.
+
+    Returns:
+        ``(M, K)`` in logits.
+
+    Raises:
+        NotApplicableError: The model's last linear layer has no bias, or there is none.
+    """
+    linear = [(name, module) for name, module in evidence.model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise NotApplicableError("last_bias reads the last linear layer's bias; this model has no linear layer")
+    name, layer = linear[-1]
+    if layer.bias is None:
+        raise NotApplicableError(f"last_bias reads the last linear layer's bias; this model's {name!r} has none")
+    if layer.out_features <= int(evidence.predicted.max()):
+        raise NotApplicableError(f"last_bias: the last linear layer, {name!r}, gives fewer numbers than classes")
+    parameter = f"{name}.bias" if name else "bias"
+    biases = torch.stack([weights[parameter] for weights in evidence.record.clients.values()], dim=1)  # (C, K)
+    return biases.detach().cpu().double()[evidence.predicted.cpu()]
+
+
+def most_examples(evidence: Evidence) -> Tensor:
+    """Suspect the client with the most training examples: p_k = n_k / sum(n), its weight in the average, ``(K,)``."""
+    record = evidence.record
+    return torch.tensor([record.client_weights[client_id] for client_id in record.clients], dtype=torch.float64)
+
+
+def random_client(evidence: Evidence) -> Tensor:
+    """Suspect a client drawn at random from the round's: ``(K,)`` uniform in [0, 1), by the seed and the round."""
+    generator = torch.Generator().manual_seed(derive_seed(evidence.seed, "suspect", evidence.record.server_round))
+    return torch.rand(len(evidence.record.clients), generator=generator, dtype=torch.float64)

@@ -1,0 +1,205 @@
+"""The account of a run: what each client contributed to correct and to wrong predictions, over all its rounds.
+
+A traced prediction of round t has a contribution T_k of every client k that took part in round t (see provenance/),
+in the units of ``provenance.target``: logits. The account of client k adds them up over the rounds that it took part
+in, apart for correct and for wrong predictions, and for each predicted class: T_k is its part in the predicted class's
+logit. So a positive contribution to a wrong prediction speaks against the client. It stands on the predictions that
+were traced (``provenance.inputs``, ``inputs_per_label``, ``max_inputs``), not on all that the model made, and an input
+of the server counts once in each round in which it was traced.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracefl.errors import RecordError
+from tracefl.provenance import Method
+from tracefl.questions.overrides import read_tracer
+from tracefl.records.result import RoundResult
+from tracefl.records.run import StoredRun
+from tracefl.records.store import RoundStore
+
+WRONG_WEIGHT = 0.5
+"""How much contributions to wrong predictions count in a client's usefulness, unless a run says otherwise."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """A client's contributions to some predictions.
+
+    Attributes:
+        predictions: How many.
+        total: Sum of the contributions, in logits.
+    """
+
+    predictions: int = 0
+    total: float = 0.0
+
+    @property
+    def mean(self) -> float | None:
+        """Mean contribution to one prediction, in logits; None to none."""
+        return self.total / self.predictions if self.predictions else None
+
+    def plus(self, contribution: float) -> "Tally":
+        """Return the tally with one prediction more."""
+        return Tally(self.predictions + 1, self.total + contribution)
+
+
+class ContributionLedger:
+    """The account of all clients, added up round by round.
+
+    The same rounds in the same order give the same numbers to the last bit, whether they come from a run or from the
+    records that it left: a run that goes on draws the clients that it would have drawn.
+
+    Args:
+        results: Rounds to begin with.
+
+    Attributes:
+        participation: Client id to the rounds that it took part in, ascending.
+        left_out: Client id to the rounds that it was sampled for and did not count in, ascending.
+        rounds: Rounds in all.
+        traced_rounds: Those with a traced prediction, ascending.
+        correct_predictions: Traced correct predictions.
+        wrong_predictions: Traced wrong ones.
+    """
+
+    def __init__(self, results: Iterable[RoundResult] = ()) -> None:
+        self.participation: dict[str, list[int]] = {}
+        self.left_out: dict[str, list[int]] = {}
+        self.rounds = 0
+        self.traced_rounds: list[int] = []
+        self.correct_predictions = 0
+        self.wrong_predictions = 0
+        self._tallies: dict[tuple[str, bool], dict[int, Tally]] = {}  # (client, correct) to predicted class to tally
+        self._sums: dict[tuple[str, bool], Tally] = {}
+        for result in results:
+            self.add_round(result)
+
+    def add_round(self, result: RoundResult) -> None:
+        """Add a finished round.
+
+        Raises:
+            RecordError: It was recorded before contributions were kept.
+        """
+        number = result.server_round
+        self.rounds += 1
+        for client_id in result.client_weights:
+            self.participation.setdefault(client_id, []).append(number)
+        for client_id in result.left_out:
+            self.left_out.setdefault(client_id, []).append(number)
+        if result.traced:
+            self.traced_rounds.append(number)
+        for traced in result.traced:
+            if not traced.contributions:
+                raise RecordError(f"round {number} was recorded before contributions were kept; run it again")
+            correct = traced.predicted == traced.label
+            self.correct_predictions += correct
+            self.wrong_predictions += not correct
+            for client_id, contribution in traced.contributions:
+                of_class = self._tallies.setdefault((client_id, correct), {})
+                of_class[traced.predicted] = of_class.get(traced.predicted, Tally()).plus(contribution)
+                self._sums[client_id, correct] = self.tally(client_id, correct).plus(contribution)
+
+    def tally(self, client_id: str, correct: bool) -> Tally:
+        """Return a client's contributions to all correct, or to all wrong, predictions."""
+        return self._sums.get((client_id, correct), Tally())
+
+    def by_class(self, client_id: str, correct: bool) -> Mapping[int, Tally]:
+        """Return the same by predicted class; classes that were not traced are not in it."""
+        return self._tallies.get((client_id, correct), {})
+
+    def usefulness(self, client_id: str, wrong_weight: float = WRONG_WEIGHT) -> float | None:
+        """Return how much a client speaks for correct predictions and against wrong ones, in logits.
+
+        u_k = C_k - wrong_weight * W_k, with C_k client k's mean contribution to the correct predictions of its rounds
+        and W_k that to the wrong ones; a mean over no prediction counts as 0. With ``provenance=removal``, whose T_k
+        is to first order what the logit loses without the client, C_k is what a correct prediction would lose on
+        average, and W_k what a wrong one would. A client is measured against the others of its rounds, and holding
+        much data counts.
+
+        Args:
+            client_id: The client.
+            wrong_weight: At least 0. 1 would be in favour of clients that only unteach: one with random labels lowers
+                whatever the others agree on, wrong predictions too.
+
+        Returns:
+            None for a client without a traced prediction.
+        """
+        right, wrong = self.tally(client_id, True), self.tally(client_id, False)
+        if not right.predictions and not wrong.predictions:
+            return None
+        return (right.mean or 0.0) - wrong_weight * (wrong.mean or 0.0)
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """A run's account, and what is needed to read it.
+
+    Attributes:
+        ledger: The account.
+        client_ids: All clients of the run, those that never took part too.
+        label_names: Name of each class.
+        faulty: The clients that are known to be faulty; None where nothing is known to be wrong.
+        method: How the predictions were traced.
+        wrong_weight: How much contributions to wrong predictions count in the usefulness.
+    """
+
+    ledger: ContributionLedger
+    client_ids: Sequence[str]
+    label_names: Sequence[str]
+    faulty: frozenset[str] | None
+    method: Method
+    wrong_weight: float = WRONG_WEIGHT
+
+    def usefulness(self, client_id: str) -> float | None:
+        """Return a client's usefulness in logits, None without a traced prediction."""
+        return self.ledger.usefulness(client_id, self.wrong_weight)
+
+    @property
+    def ranked(self) -> list[str]:
+        """The clients with a traced prediction, the most useful first."""
+        useful = {k: u for k in self.client_ids if (u := self.usefulness(k)) is not None}
+        return sorted(useful, key=lambda k: -useful[k])
+
+    @property
+    def without(self) -> list[str]:
+        """The clients of which no prediction was traced."""
+        return [k for k in self.client_ids if self.usefulness(k) is None]
+
+    def predictions(self, correct: bool) -> int:
+        """Return how many correct, or wrong, predictions were traced."""
+        return self.ledger.correct_predictions if correct else self.ledger.wrong_predictions
+
+    def traced_rounds(self, client_id: str) -> list[int]:
+        """Return the rounds of a client with a traced prediction."""
+        traced = set(self.ledger.traced_rounds)
+        return [n for n in self.ledger.participation.get(client_id, ()) if n in traced]
+
+
+def read_accounts(folder: Path) -> Accounts:
+    """Return the account of a run, from its folder.
+
+    Raises:
+        RecordError: The folder is no run's, a round is damaged or missing, or no prediction was traced.
+    """
+    run = StoredRun(folder)
+    store = RoundStore(folder / "rounds")
+    ledger = ContributionLedger(store.results(check=True))
+    if ledger.rounds < store.last_round:
+        raise RecordError(
+            f"{folder} has {ledger.rounds} of its first {store.last_round} rounds; the others are missing"
+        )
+    if not ledger.traced_rounds:
+        raise RecordError(
+            f"{folder} has no traced prediction in its {ledger.rounds} rounds, so nothing to account for; run with "
+            "provenance=removal provenance.inputs=all"
+        )
+    tracer, weight = read_tracer(run), run.config["strategy"].get("wrong_weight")
+    return Accounts(
+        ledger=ledger,
+        client_ids=tuple(map(str, range(len(run.label_counts)))),
+        label_names=run.label_names,
+        faulty=None if tracer.fault is None else frozenset(tracer.fault.clients),
+        method=tracer.provenance.method,
+        wrong_weight=WRONG_WEIGHT if weight is None else weight,
+    )

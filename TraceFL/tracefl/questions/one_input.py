@@ -1,0 +1,125 @@
+"""The one input that is asked about, prepared as the run's data: an image, a text or one of the server's examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from tracefl.common.names import did_you_mean
+from tracefl.errors import ConfigError, DataError
+from tracefl.learning.datasets import images_to_tensor
+from tracefl.learning.examples import PIXELS, Examples
+from tracefl.learning.models import TextEncoder
+from tracefl.provenance.inputs import Inputs
+from tracefl.questions.trace import Tracer
+from tracefl.records.run import StoredRun
+
+WAYS = ("image", "text", "input")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One input, and how to show it.
+
+    Attributes:
+        way: A member of ``WAYS``.
+        given: What was given: the file, the text or the index.
+        words: The same in words, such as ``server's example 3``.
+        inputs: ``(1, ...)`` what the model takes.
+        label: True class, where it is known.
+        pixels: ``(3, H, W)`` uint8 as the model sees them; None for text.
+        text: As the model sees it, without what is cut off; None for images.
+    """
+
+    way: str
+    given: str
+    words: str
+    inputs: Inputs
+    label: int | None = None
+    pixels: Tensor | None = None
+    text: str | None = None
+
+
+def read_question(run: StoredRun, tracer: Tracer, way: str, given: str) -> Question:
+    """Prepare what is asked about as the run's data were prepared.
+
+    Args:
+        run: The run.
+        tracer: What is traced of it: of a backdoor the examples with the trigger in them.
+        way: A member of ``WAYS``.
+        given: The file, the text, or the position in the server's examples.
+
+    Raises:
+        ConfigError: The model does not take it, or there is no such thing.
+        DataError: The file is no image that can be read.
+    """
+    kind = run.config["dataset"]["kind"]
+    if way != "input" and way != kind:
+        name = run.config["model"]["name"]
+        raise ConfigError(f"{way}={given!r}: model.name={name} of {run.folder} takes {kind}; give {kind}= or input=")
+    return {"image": _image, "text": _text, "input": _example}[way](run, tracer, given)
+
+
+def find_class(given: str, names: Sequence[str]) -> int:
+    """Return a class by its number, or else by its name, in small or capital letters.
+
+    Raises:
+        ConfigError: There is none, or several.
+    """
+    if given.isdecimal() and int(given) < len(names):
+        return int(given)
+    exact = [number for number, name in enumerate(names) if name == given]
+    found = exact or [number for number, name in enumerate(names) if name.casefold() == given.casefold()]
+    if len(found) != 1:
+        problem = f"means {len(found)} classes" if found else "is no class"
+        raise ConfigError(
+            f"against={given!r} {problem} of the run: give a number from 0 to {len(names) - 1} or a name"
+            f"{did_you_mean(given, names)}"
+        )
+    return found[0]
+
+
+def _image(run: StoredRun, tracer: Tracer, given: str) -> Question:
+    del tracer
+    path, dataset = Path(given).expanduser(), run.config["dataset"]
+    try:
+        with Image.open(path) as image:
+            pixels = images_to_tensor([image], dataset["image_size"])  # (1, 3, H, W)
+    except UnidentifiedImageError as error:
+        raise DataError(f"image={given!r} is no image that can be read; give a PNG or JPEG file") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"image={given!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except DataError as error:
+        raise DataError(f"image={given!r}: {error}") from error
+    none = torch.zeros(1, dtype=torch.int64)
+    examples = Examples({PIXELS: pixels}, none, none, tuple(dataset["mean"]), tuple(dataset["std"]))
+    return Question("image", given, f"image {path.name}", examples.batch(none)[0], pixels=pixels[0])
+
+
+def _text(run: StoredRun, tracer: Tracer, given: str) -> Question:
+    del tracer
+    if given.encode(errors="ignore").decode() != given:  # bytes of a terminal that are no characters
+        raise ConfigError(f"text={given!r} is not UTF-8; give a text of whole characters")
+    encoder = TextEncoder.load(run.folder / "tokenizer")
+    encoded = encoder.encode([given], run.config["dataset"]["max_tokens"])
+    return Question(
+        "text", given, "the text given", {k: t.long() for k, t in encoded.items()}, text=encoder.decode(encoded)[0]
+    )
+
+
+def _example(run: StoredRun, tracer: Tracer, given: str) -> Question:
+    server = run.server
+    if not given.isdecimal() or int(given) >= len(server):
+        raise ConfigError(f"input={given!r}: the server has examples 0 to {len(server) - 1}")
+    index = torch.tensor([int(given)])
+    asked = tracer.asked(server)
+    inputs, labels = asked.batch(index)
+    words = f"server's example {int(given)}" + (", with the trigger in it" if asked is not server else "")
+    features = {name: tensor[index] for name, tensor in asked.features.items()}
+    if PIXELS in features:
+        return Question("input", given, words, inputs, int(labels), pixels=features[PIXELS][0])
+    (text,) = TextEncoder.load(run.folder / "tokenizer").decode(features)
+    return Question("input", given, words, inputs, int(labels), text=text)

@@ -1,0 +1,110 @@
+"""A stored run's settings with some of them changed, as on the command line."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from tracefl.conf.cli import explain_config_error
+from tracefl.errors import ConfigError
+from tracefl.learning.privacy import PRIVACY_TRACES
+from tracefl.learning.privacy.settings import read_privacy
+from tracefl.questions.settings import NO_MISPREDICTIONS, read_baselines, read_provenance
+from tracefl.questions.trace import RoundTrace, Tracer
+from tracefl.records.run import StoredRun
+
+GROUPS = ("provenance", "baselines")
+
+
+def read_round(given: str) -> int:
+    """Return a round's number.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not given.isdecimal() or not int(given):
+        raise ConfigError(f"round must be a whole number from 1, got {given!r}")
+    return int(given)
+
+
+def read_tracer(run: StoredRun, overrides: Sequence[str] = ()) -> Tracer:
+    """Return what a run traces, and how.
+
+    Args:
+        run: The run.
+        overrides: Of the groups provenance and baselines, as on the command line.
+
+    Raises:
+        ConfigError: An override is illegal, or nothing is to be traced.
+    """
+    groups = _groups(run.config, overrides)
+    settings = read_provenance(groups["provenance"])
+    if settings is None:
+        raise ConfigError("provenance.enabled=false traces nothing; give provenance=removal")
+    baselines = read_baselines(groups["baselines"])
+    return Tracer(settings, run.label_counts, run.fault, baselines, run.config["seed"], run.device)
+
+
+def asks_before_noise(run: StoredRun, overrides: Sequence[str] = ()) -> bool:
+    """Return whether the average before the noise is asked about: the run's choice, unless an override says otherwise.
+
+    Args:
+        run: The run.
+        overrides: Of privacy.trace, as on the command line; others are passed over.
+
+    Raises:
+        ConfigError: privacy.trace is illegal.
+    """
+    asked = [o.partition("=")[2] for o in overrides if o.startswith("privacy.trace=")]
+    if asked and asked[-1] not in PRIVACY_TRACES:
+        raise ConfigError(f"privacy.trace must be one of {', '.join(PRIVACY_TRACES)}, got {asked[-1]!r}")
+    return (asked[-1] if asked else read_privacy(run.config["privacy"]).trace) == "before_noise"
+
+
+def _groups(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the run's groups provenance and baselines, or the choices asked for, with single keys changed."""
+    asked = dict(o.split("=", 1) for o in overrides if o.partition("=")[0] in GROUPS)
+    keys = [o for o in overrides if o.startswith(tuple(f"{group}." for group in GROUPS))]
+    try:
+        with initialize_config_module("tracefl.conf", version_base="1.3"):
+            cfg = compose("base", [f"{group}={choice}" for group, choice in asked.items()])
+            for group in set(GROUPS) - set(asked):
+                if group in config:  # else the run is older than the group
+                    cfg[group] = OmegaConf.create(dict(config[group]))
+            changed = OmegaConf.merge(cfg, OmegaConf.from_dotlist(keys))
+            resolved = OmegaConf.to_container(changed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain_config_error(error)) from error
+    except YAMLError as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"{' '.join(keys)} cannot be read: {said}; quote the value") from error
+    assert isinstance(resolved, dict)
+    return {group: resolved[group] for group in GROUPS}
+
+
+def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[str] = ()) -> tuple[int, RoundTrace]:
+    """Trace a stored round from a run's folder alone.
+
+    Args:
+        folder: The run's folder.
+        server_round: The round; None for the last one that is stored.
+        overrides: Of the groups provenance and baselines, and of privacy.trace, as on the command line.
+
+    Returns:
+        The round and its trace.
+
+    Raises:
+        RecordError: The folder is no run's, or the round is not stored.
+        ConfigError: An override is illegal.
+    """
+    run = StoredRun(folder)
+    tracer = read_tracer(run, overrides)
+    model, record = run.round(server_round, asks_before_noise(run, overrides))
+    if tracer.baselines and not tracer.mispredictions and any(o.startswith("baselines") for o in overrides):
+        raise ConfigError(f"baselines.rules={list(tracer.baselines)} {NO_MISPREDICTIONS}")
+    return record.server_round, tracer.trace(model, record, run.server)

@@ -1,0 +1,282 @@
+"""A run from a round on without some of its clients, by its folder: averaged again, or trained again."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tracefl.common.words import percent
+from tracefl.errors import ConfigError, RecordError
+from tracefl.learning.faults.words import describe_fault
+from tracefl.learning.measures import Measures, measure, read_measures
+from tracefl.learning.models import ModelSpec, build_model
+from tracefl.questions.reaggregation import CARRY, ReaggregatedRound, reaggregate
+from tracefl.records.result import RoundResult
+from tracefl.records.run import StoredRun
+from tracefl.records.store import RoundStore
+
+Retrain = Callable[[StoredRun, str, int, Sequence[str]], tuple[Path, str | None]]
+
+_NAMED = 8  # clients in a file's name
+_ROUNDING = 1e-3  # of how far a round moved the weights: averages in float32 are off by less
+
+
+How = Literal["reaggregate", "train"]
+
+HOWS: tuple[How, ...] = ("reaggregate", "train")
+
+
+@dataclass(frozen=True)
+class ReplayedRound:
+    """A round with and without some clients.
+
+    Attributes:
+        server_round: The round, from 1.
+        clients: Those that it has without them.
+        left_out: Those of the run's round that it has not.
+        is_exact: The model without them is what the server would have deployed.
+        before: The run's global model.
+        after: The one without them.
+    """
+
+    server_round: int
+    clients: tuple[str, ...]
+    left_out: tuple[str, ...]
+    is_exact: bool
+    before: Measures
+    after: Measures
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A run from a round on, with and without some clients.
+
+    Attributes:
+        name: Of the run.
+        how: How the rounds were had.
+        from_round: The first round without them.
+        without: Their ids.
+        rounds: One or more, ascending.
+        label_names: Name of each class.
+        fault: The run's fault in words, ``none`` without one.
+        notes: What a reader has to know, a line each.
+        folder: That of the run without them, where it was trained.
+    """
+
+    name: str
+    how: How
+    from_round: int
+    without: tuple[str, ...]
+    rounds: tuple[ReplayedRound, ...]
+    label_names: Sequence[str]
+    fault: str
+    notes: tuple[str, ...]
+    folder: str | None = None
+
+    @property
+    def clients_words(self) -> str:
+        """Return the clients as text, such as ``clients 3 and 7``."""
+        *others, last = self.without
+        return f"clients {', '.join(others)} and {last}" if others else f"client {last}"
+
+    @property
+    def how_words(self) -> str:
+        """Return how the rounds were had, in words."""
+        return "averaged again" if self.how == "reaggregate" else "trained again"
+
+    @property
+    def has_attack(self) -> bool:
+        """Attack success was measured."""
+        return any(r.before.attack_success is not None or r.after.attack_success is not None for r in self.rounds)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        folder: The run's.
+        from_round: The first round without the clients.
+        without: Their ids, ascending, one or more.
+        how: None for averaging again where all that it takes is stored, else training.
+        carry: Of averaging again, see ``tracefl.questions.reaggregation``.
+    """
+
+    folder: Path
+    from_round: int
+    without: tuple[str, ...]
+    how: How | None = None
+    carry: float = CARRY
+
+    @property
+    def name(self) -> str:
+        """Return what its files, and the folder of the run without the clients, are called."""
+        named = "-".join(self.without)
+        if len(self.without) > _NAMED:
+            named = f"{len(self.without)}-clients-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
+        return f"without-{named}-from-{self.from_round}"
+
+
+def replay(request: Request, retrain: Retrain) -> Replay:
+    """Replay a run from its folder.
+
+    Args:
+        request: What is asked for.
+        retrain: Called where the run is made again: with the run, what its folder is called after the run's own name,
+            the first round without the clients, and their ids. Returns the new run's folder, and a note or None.
+
+    Raises:
+        RecordError: The folder is no run's, or a round is missing or damaged.
+        ConfigError: There is no such client or round, or nobody is left.
+        TraceFLError: The run without the clients cannot be trained, failed or was stopped.
+    """
+    run, store = StoredRun(request.folder), RoundStore(request.folder / "rounds")
+    results = _results(run, store, request)
+    stored = store.stored_rounds()
+    missing = [number for number in results if number not in stored]
+    notes = list(_notes(run, request, results))
+    if request.how == "train" or (missing and request.how is None):
+        if request.how is None:
+            notes.append(f"trained again, as the weights of round {missing[0]} are not stored (store=all stores them)")
+        return _trained(run, request, results, notes, retrain)
+    if missing:
+        raise RecordError(
+            f"{request.folder} has no weights of round {missing[0]}, and how=reaggregate needs those of rounds "
+            f"{request.from_round} to {max(results)}; run with store=all, or give how=train"
+        )
+    if _participants(results) <= set(request.without):
+        raise ConfigError(
+            f"without={','.join(request.without)} names every client that took part from round {request.from_round} "
+            "on, and nobody is left; name fewer"
+        )
+    return _reaggregated(run, store, request, notes)
+
+
+def _results(run: StoredRun, store: RoundStore, request: Request) -> dict[int, RoundResult]:
+    """Return the results of the rounds to replay, by round; refuses what cannot be replayed."""
+    last = store.last_round
+    if request.from_round > last:
+        there = f"rounds 1 to {last}" if last else "no round yet"
+        raise ConfigError(f"from={request.from_round}, and {request.folder} has {there}; name one of those")
+    known = len(run.label_counts)
+    unknown = [client_id for client_id in request.without if int(client_id) >= known]
+    if unknown:
+        raise ConfigError(f"without names client {unknown[0]}, and the run's clients are 0 to {known - 1}")
+    results = {r.server_round: r for r in store.results(check=True, first=request.from_round)}
+    gone = [number for number in range(request.from_round, last + 1) if number not in results]
+    if gone:
+        raise RecordError(f"round {gone[0]} is missing in {request.folder}; give a later round as from")
+    return results
+
+
+def _participants(results: Mapping[int, RoundResult]) -> set[str]:
+    return {client_id for result in results.values() for client_id in result.client_weights}
+
+
+def _notes(run: StoredRun, request: Request, results: Mapping[int, RoundResult]) -> Iterator[str]:
+    """Yield what there is to know before any model is looked at."""
+    absent = [client_id for client_id in request.without if client_id not in _participants(results)]
+    if absent:
+        yield (
+            f"warning: client {', '.join(absent)} took part in no round from {request.from_round} on: without it alone "
+            "nothing changes"
+        )
+    if run.fault is not None and not run.fault.flips and run.fault.target is None:
+        yield f"no attack success: {run.fault.name} aims at no class, and what it does shows in the accuracy"
+
+
+def _reaggregated(run: StoredRun, store: RoundStore, request: Request, notes: list[str]) -> Replay:
+    model = build_model(ModelSpec.from_json(run.read_text("model.json")))
+    server, fault, classes = run.server, run.fault, len(run.label_names)
+    rounds = []
+    numbers = range(request.from_round, store.last_round + 1)
+    buffers = {name for name, _ in model.named_buffers()}
+    for again in reaggregate((store.read(number) for number in numbers), request.without, buffers, request.carry):
+        model.load_state_dict(dict(again.record.global_weights))
+        before = after = measure(model, server, classes, fault, run.device)
+        if not again.is_unchanged:
+            model.load_state_dict(again.weights)
+            after = measure(model, server, classes, fault, run.device)
+        number = again.record.server_round
+        rounds.append(ReplayedRound(number, again.kept, again.left_out, again.is_exact, before, after))
+        notes += _round_notes(again)
+    first = next((r.server_round for r in rounds if not r.is_exact), None)
+    if first is not None:
+        notes.append(
+            f"an estimate from round {first} on, carry={request.carry:g}: the others did not train again; how=train "
+            "has them train"
+        )
+    return _made(run, request, "reaggregate", rounds, notes)
+
+
+def _round_notes(again: ReaggregatedRound) -> Iterator[str]:
+    number = again.record.server_round
+    if not again.kept:
+        yield f"round {number} has no other client, and changes nothing"
+    if again.average_error is not None and again.average_error > _ROUNDING:
+        yield (
+            f"round {number}: what the server made is not the average of the clients' stored weights, off by "
+            f"{percent(again.average_error)} of how far it moved; the replay averages them all the same"
+        )
+    if again.record.before_noise is not None and again.left_out and again.kept:
+        yield f"round {number} keeps the noise that was drawn for {len(again.record.client_weights)} clients"
+
+
+def _trained(
+    run: StoredRun, request: Request, results: Mapping[int, RoundResult], notes: list[str], retrain: Retrain
+) -> Replay:
+    folder, note = retrain(run, request.name, request.from_round, request.without)
+    notes += [note] if note else []
+    new, rounds = StoredRun(folder), []
+    for after in RoundStore(folder / "rounds").results():
+        before = results.get(after.server_round)
+        if before is not None:
+            left_out = tuple(client_id for client_id in before.client_weights if client_id in request.without)
+            measures = _measured(run, before), _measured(new, after)
+            rounds.append(ReplayedRound(after.server_round, tuple(after.client_weights), left_out, True, *measures))
+    unknown = sum(r.before.class_accuracy is None for r in rounds)
+    if unknown:
+        notes.append(
+            f"with all clients, the classes of {unknown} of {len(rounds)} rounds are not known: the run is older than "
+            "they are recorded, and keeps no weights of those rounds"
+        )
+    return _made(run, request, "train", rounds, notes, str(folder))
+
+
+def _measured(run: StoredRun, result: RoundResult) -> Measures:
+    """Return what a run recorded of a round's model, or measure it where only the model is stored."""
+    try:
+        recorded = read_measures(result.row, len(run.label_names))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"round {result.server_round} of {run.folder} is damaged ({error!r})") from error
+    if recorded is not None:
+        return recorded
+    try:
+        weights = RoundStore(run.folder / "rounds").read_global(result.server_round)
+    except RecordError:
+        return Measures(result.row["global_accuracy"], None, None)
+    model = build_model(ModelSpec.from_json(run.read_text("model.json")))
+    model.load_state_dict(weights)
+    return measure(model, run.server, len(run.label_names), run.fault, run.device)
+
+
+def _made(
+    run: StoredRun,
+    request: Request,
+    how: How,
+    rounds: Sequence[ReplayedRound],
+    notes: Sequence[str],
+    folder: str | None = None,
+) -> Replay:
+    return Replay(
+        name=request.folder.resolve().name,
+        how=how,
+        from_round=request.from_round,
+        without=request.without,
+        rounds=tuple(rounds),
+        label_names=run.label_names,
+        fault=describe_fault(run.config),
+        notes=tuple(notes),
+        folder=folder,
+    )

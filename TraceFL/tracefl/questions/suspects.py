@@ -1,0 +1,124 @@
+"""Provenance beside every simpler rule, on the same mispredicted inputs of a round: the rows of suspects.csv."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracefl.provenance import score_suspicions
+from tracefl.provenance.scoring import mean_measured
+from tracefl.questions.baselines import RULES, Evidence, NotApplicableError
+from tracefl.records.tables import _OF_INPUTS, _OF_ROUND, MEASURES, SUSPECT_COLUMNS
+
+PROVENANCE = "provenance"
+NOBODY_FAULTY = "no participant is faulty in this round"
+
+
+Row = dict[str, Any]
+
+
+def compare_rules(
+    contributions: Tensor,
+    provenance_seconds: float,
+    evidence: Evidence,
+    faulty: Tensor | None,
+    rules: Sequence[str],
+) -> tuple[Row, ...]:
+    """Score provenance and every rule that is asked for.
+
+    Args:
+        contributions: ``(M, K)`` of provenance, at least one row.
+        provenance_seconds: What they took.
+        evidence: The round and its M inputs.
+        faulty: ``(K,)`` bool, or None where it is not known who is faulty; then nothing is scored.
+        rules: Names of ``RULES``.
+
+    Returns:
+        A row of suspects.csv a rule; fractions 0 to 1, None where nothing was measured.
+    """
+    rows = [_row(PROVENANCE, evidence, faulty, contributions.double(), provenance_seconds)]
+    for name in rules:
+        began = time.perf_counter()
+        try:
+            suspicions = RULES[name](evidence)
+        except NotApplicableError as error:
+            rows.append(_row(name, evidence, faulty, note=str(error)))
+            continue
+        rows.append(_row(name, evidence, faulty, suspicions, time.perf_counter() - began))
+    return tuple(rows)
+
+
+def row_without_inputs(server_round: int, client_ids: Sequence[str], faulty: Tensor | None) -> Row:
+    """Return what stands for a round that has no such input, or nobody to find: neither right nor wrong."""
+    nobody = faulty is not None and not faulty.any()
+    return _empty_row(server_round, client_ids, faulty) | {
+        "rule": PROVENANCE,
+        "inputs": 0,
+        "note": NOBODY_FAULTY if nobody else "no input is mispredicted so",
+    }
+
+
+def mean_suspects(rows: Iterable[Mapping[str, Any]]) -> dict[str, Row]:
+    """Return each rule's means over the rounds that have inputs, for results.json; empty where nothing was compared.
+
+    ``rounds`` counts those rounds, ``rounds_without_inputs`` those without, ``rounds_without_faulty`` those in which no
+    participant was faulty. ``seconds_per_input`` is over all inputs. A rule that does not apply says so in ``note``.
+    """
+    of_rule: dict[str, list[Mapping[str, Any]]] = {}
+    without = {"rounds_without_inputs": 0, "rounds_without_faulty": 0}
+    for row in rows:
+        found = of_rule.setdefault(row["rule"], [])
+        if row["inputs"]:
+            found.append(row)
+        else:
+            without["rounds_without_faulty" if row["note"] == NOBODY_FAULTY else "rounds_without_inputs"] += 1
+    return {rule: _means(found) | without for rule, found in of_rule.items()}
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> Row:
+    measured = [row for row in rows if row["seconds"] is not None]
+    inputs = sum(row["inputs"] for row in measured)
+    seconds = sum(row["seconds"] for row in measured)
+    return {name: mean_measured([row[name] for row in measured]) for name in MEASURES} | {
+        "seconds_per_input": seconds / inputs if inputs else None,
+        "seconds_per_round": seconds / len(measured) if measured else None,
+        "inputs": inputs,
+        "rounds": len(measured),
+        "note": next((row["note"] for row in rows if row["note"]), ""),  # such as why it does not apply
+    }
+
+
+def _row(
+    rule: str,
+    evidence: Evidence,
+    faulty: Tensor | None,
+    suspicions: Tensor | None = None,
+    seconds: float | None = None,
+    note: str = "",
+) -> Row:
+    """Return a rule's row; ``suspicions`` are ``(M, K)``, or ``(K,)`` of a rule that says the same of every input."""
+    ids, num_inputs = tuple(evidence.record.clients), len(evidence.predicted)
+    row = _empty_row(evidence.record.server_round, ids, faulty) | {"rule": rule, "inputs": num_inputs, "note": note}
+    if suspicions is None:
+        return row
+    suspicions = suspicions.expand(num_inputs, len(ids))
+    whole = suspicions.sum(dim=0)  # (K,)
+    order = torch.argsort(whole, descending=True, stable=True).tolist()
+    row |= {"seconds": seconds, "ranking": " ".join(f"{ids[k]}:{float(whole[k]):.6g}" for k in order)}
+    if faulty is not None and faulty.any():
+        row |= {"chance_accuracy": float(faulty.double().mean())}
+        row |= dict(zip(_OF_INPUTS, astuple(score_suspicions(suspicions, faulty)), strict=True))
+        row |= dict(zip(_OF_ROUND, astuple(score_suspicions(whole, faulty)), strict=True))
+    return row
+
+
+def _empty_row(server_round: int, client_ids: Sequence[str], faulty: Tensor | None) -> Row:
+    named = [] if faulty is None else [client_ids[k] for k in torch.nonzero(faulty).flatten().tolist()]
+    return dict.fromkeys(SUSPECT_COLUMNS) | {
+        "round": server_round,
+        "faulty_clients": " ".join(named),
+        "clients": len(client_ids),
+    }

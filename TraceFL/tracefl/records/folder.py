@@ -1,0 +1,230 @@
+"""What a run leaves in its folder: config.yaml, results.json, rounds.csv and tables of what it found and did."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.filesize import decimal
+
+from tracefl.common.text_files import append_atomically, write_atomically
+from tracefl.errors import RecordError
+from tracefl.provenance import RoundRecord
+from tracefl.records.claim import CLAIM, Claim, refuse_if_claimed
+from tracefl.records.naming import CIRCUMSTANCES, fingerprint
+from tracefl.records.result import RoundResult
+from tracefl.records.run import read_config
+from tracefl.records.store import KEEPS, RoundStore
+from tracefl.records.tables import (
+    MITIGATION_COLUMNS,
+    PROVENANCE_COLUMNS,
+    ROUND_COLUMNS,
+    SUSPECT_COLUMNS,
+    csv_parts,
+    provenance_rows,
+    to_csv,
+)
+from tracefl.records.weights import cannot_write
+
+log = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """A run's folder, ``log_dir/exp_key/run_name``.
+
+    Args:
+        path: The folder.
+        config: The resolved configuration.
+
+    Raises:
+        RecordError: The folder holds a run of another configuration, is being written, or cannot be written.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path = path
+        self.config = config
+        self.rounds = RoundStore(path / "rounds", **config["store"])
+        if path.exists() and not path.is_dir():
+            raise RecordError(f"{path} is a file; set run_name or exp_key to another")
+        self._claim: Claim | None = None
+        if path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+            self._refuse_another_run()
+        ancestor = self._nearest_folder
+        if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+            raise RecordError(f"cannot write below {ancestor}; set log_dir to a folder that can be written")
+
+    @property
+    def is_complete(self) -> bool:
+        """A run of this configuration has finished here."""
+        return (self.path / "results.json").exists()
+
+    @property
+    def _nearest_folder(self) -> Path:
+        """The run's folder, or where it is not there yet the nearest that is."""
+        return next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
+
+    @property
+    def is_ours(self) -> bool:
+        """This process holds the folder."""
+        return self._claim is not None and self._claim.is_ours
+
+    @property
+    def work(self) -> Path:
+        """Files that live no longer than the run: the clients' prepared examples."""
+        return self.path / ".work"
+
+    def refuse_if_claimed(self) -> None:
+        """Raise a RecordError where another process is writing this run."""
+        refuse_if_claimed(self.path)
+
+    def check_space(self, needed: int) -> None:
+        """Say how much of the disk the run will take at most.
+
+        Args:
+            needed: Bytes of all that the run keeps at once.
+
+        Raises:
+            RecordError: The disk has less.
+        """
+        there = self._nearest_folder
+        kept = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        free, missing = shutil.disk_usage(there).free, needed - kept
+        log.info("disk: the run needs %s at most, %s are free", decimal(needed), decimal(free))
+        if missing > free:
+            raise RecordError(
+                f"the run needs {decimal(missing)} of disk and {there} has {decimal(free)}; free some space, set "
+                "log_dir to another disk, or keep less: store=last, store=none, store.dtype=bfloat16"
+            )
+
+    def begin(self, resume: bool) -> int:
+        """Hold the folder and write the configuration.
+
+        Args:
+            resume: Go on with the run that is there; else what an unfinished or overwritten run left is cleared.
+
+        Returns:
+            The last round that is recorded whole, 0 for none.
+
+        Raises:
+            RecordError: Another process is writing there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._claim = Claim(self.path)
+        if self.is_complete and not self.config["overwrite"]:
+            raise RecordError(f"{self.path} was completed by another process meanwhile; nothing was run", 1)
+        if resume:
+            self._warn_if_less_is_kept()
+            rounds_done = self.rounds.rewind()
+            if not rounds_done:
+                self._clear()
+        else:
+            rounds_done = 0
+            self._clear()
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(self.config))))
+        if rounds_done:
+            self._write_tables()
+        return rounds_done
+
+    def commit(self, result: RoundResult, record: RoundRecord) -> None:
+        """Record a round: its folder first, then its rows of the tables.
+
+        Raises:
+            RecordError: It cannot be written, or another process took over.
+        """
+        assert self._claim is not None
+        self._claim.check()
+        self.rounds.commit(result, record)
+        try:
+            rows = provenance_rows(result.server_round, result.traced)
+            append_atomically(self.path / "rounds.csv", *csv_parts(ROUND_COLUMNS, [result.row]))
+            append_atomically(self.path / "provenance.csv", *csv_parts(PROVENANCE_COLUMNS, rows))
+            if result.suspects:
+                append_atomically(self.path / "suspects.csv", *csv_parts(SUSPECT_COLUMNS, result.suspects))
+            if result.mitigation:
+                append_atomically(self.path / "mitigation.csv", *csv_parts(MITIGATION_COLUMNS, result.mitigation))
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def close(self) -> None:
+        """Delete what lives no longer than the run, and let go of the folder."""
+        if self._claim is not None:
+            if self.is_ours:
+                shutil.rmtree(self.work, ignore_errors=True)
+            self._claim.release()
+            self._claim = None
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Write results.json, which marks the run complete."""
+        write_atomically(self.path / "results.json", json.dumps(results, indent=1) + "\n")
+        self.rounds.finish()  # only now: until the run is complete, a kill must leave what it goes on from
+
+    def rows(self) -> list[Mapping[str, Any]]:
+        """Return the rows of the recorded rounds."""
+        return [result.row for result in self.rounds.results()]
+
+    def suspects(self) -> list[Mapping[str, Any]]:
+        """Return the rows of suspects.csv of the recorded rounds."""
+        return [row for result in self.rounds.results() for row in result.suspects]
+
+    def mitigation(self) -> list[Mapping[str, Any]]:
+        """Return the rows of mitigation.csv of the recorded rounds."""
+        return [row for result in self.rounds.results() for row in result.mitigation]
+
+    def _write_tables(self) -> None:
+        """Write the tables of the recorded rounds anew."""
+        rows = (row for r in self.rounds.results() for row in provenance_rows(r.server_round, r.traced))
+        write_atomically(self.path / "rounds.csv", to_csv(ROUND_COLUMNS, self.rows()))
+        write_atomically(self.path / "provenance.csv", to_csv(PROVENANCE_COLUMNS, rows))
+        for name, columns, found in (
+            ("suspects.csv", SUSPECT_COLUMNS, self.suspects()),
+            ("mitigation.csv", MITIGATION_COLUMNS, self.mitigation()),
+        ):
+            if found:
+                write_atomically(self.path / name, to_csv(columns, found))
+            else:
+                (self.path / name).unlink(missing_ok=True)
+
+    def _warn_if_less_is_kept(self) -> None:
+        """Say that rounds which the run has kept until now will go."""
+        if (self.path / "config.yaml").exists():
+            before = read_config(self.path / "config.yaml").get("store", {}).get("keep", self.rounds.keep)
+            if KEEPS.index(before) > KEEPS.index(self.rounds.keep):
+                log.warning("store.keep=%s now, and the run kept %s: older weights go", self.rounds.keep, before)
+
+    def _clear(self) -> None:
+        """Delete a run; its results first, so that a kill leaves it unfinished, and its configuration not at all."""
+        (self.path / "results.json").unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name in (CLAIM, "config.yaml"):
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    def _refuse_another_run(self) -> None:
+        if not (self.path / "config.yaml").exists():
+            raise RecordError(f"{self.path} exists and is no run's folder; set run_name or exp_key to another")
+        there = read_config(self.path / "config.yaml")
+        here = self.config
+        if fingerprint(there) != fingerprint(here):
+            before, now = _flat(there), _flat(here)
+            differing = [k for k in now if before.get(k) != now[k] and k.split(".")[0] not in CIRCUMSTANCES]
+            raise RecordError(
+                f"{self.path} holds a run of another configuration (differs in {', '.join(differing[:5])}); "
+                "set run_name or exp_key to another, or delete it"
+            )
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

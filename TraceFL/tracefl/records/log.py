@@ -1,0 +1,52 @@
+"""What a run says: every record in run.log, TraceFL's own lines on the terminal."""
+
+import contextlib
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+class RunLog:
+    """All log records of a run in run.log, those from before its folder exists too."""
+
+    def __init__(self) -> None:
+        self._buffer = logging.handlers.MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
+        self._handlers: list[logging.Handler] = [self._buffer]
+
+    def __enter__(self) -> "RunLog":
+        logging.getLogger().addHandler(self._buffer)
+        return self
+
+    def open(self, path: Path) -> None:
+        """Write what came so far, and everything to come, to ``path``."""
+        file = _LogFile(path)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._buffer.setTarget(file)
+        self._buffer.flush()
+        logging.getLogger().removeHandler(self._buffer)
+        logging.getLogger().addHandler(file)
+        self._handlers.append(file)
+
+    def __exit__(self, *error: object) -> None:
+        for handler in self._handlers:
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log file whose disk may be full: it then says so once, and never stands in the way of the run's own error."""
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        del record
+        if not self._failed:
+            self._failed = True
+            log.warning("%s cannot be written any more: %s", self.baseFilename, sys.exc_info()[1])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()

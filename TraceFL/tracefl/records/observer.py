@@ -1,0 +1,23 @@
+"""Who follows a run while it happens: the terminal, W&B."""
+
+from tracefl.records.progress import Progress
+from tracefl.records.result import RoundResult
+
+
+class Observer:
+    """Told of a run's events, in the server's thread; each does nothing unless a subclass cares."""
+
+    def run_started(self, progress: Progress) -> None:
+        """The federation starts, or goes on; ``progress`` stays true of the run."""
+
+    def round_started(self, server_round: int, clients: tuple[str, ...]) -> None:
+        """A round's clients are sampled."""
+
+    def client_replied(self) -> None:
+        """One more of them has answered."""
+
+    def round_finished(self, result: RoundResult) -> None:
+        """A round is traced and stored."""
+
+    def close(self) -> None:
+        """The run is over, also after an error."""

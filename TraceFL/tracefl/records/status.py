@@ -1,0 +1,129 @@
+"""How far a run is, written by the run and read by whoever asks: ``status.json`` in its folder."""
+
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from tracefl.common.text_files import write_atomically
+from tracefl.errors import RunStopped, one_line
+from tracefl.records.claim import is_claimed
+from tracefl.records.observer import Observer
+from tracefl.records.progress import Progress
+from tracefl.records.result import RoundResult
+
+log = logging.getLogger(__name__)
+
+State = Literal["done", "running", "failed", "stopped", "to do"]
+_STATUS = "status.json"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run as its folder tells it.
+
+    Attributes:
+        state: ``stopped`` is a run that was interrupted or killed: ``resume=true`` goes on with it.
+        rounds_done: Rounds that are recorded.
+        num_rounds: Rounds that were asked for.
+        seconds: Wall time so far, of all sessions; None where nothing has run.
+        seconds_left: Estimate; None where none can be made.
+        error: Why it failed, one line; None otherwise.
+    """
+
+    state: State
+    rounds_done: int
+    num_rounds: int
+    seconds: float | None = None
+    seconds_left: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Status:
+    """What is written; ``updated`` is in seconds since 1970."""
+
+    state: State
+    rounds_done: int
+    num_rounds: int
+    seconds: float
+    seconds_a_round: float | None
+    updated: float
+    error: str | None = None
+
+
+def read_run_state(folder: Path, num_rounds: int) -> RunState:
+    """Return how far the run in a folder is; a folder that is not there is a run still to do."""
+    if not (folder / "config.yaml").exists():
+        return RunState("to do", 0, num_rounds)
+    status = _read(folder)
+    if (folder / "results.json").exists():
+        return RunState("done", num_rounds, num_rounds, status.seconds if status else None, 0.0)
+    if status is None:  # killed before its first round began
+        return RunState("running" if is_claimed(folder) else "stopped", 0, num_rounds)
+    a_round = status.seconds_a_round
+    left = None if a_round is None else a_round * (status.num_rounds - status.rounds_done)
+    if is_claimed(folder):
+        waited = time.time() - status.updated
+        left = None if left is None else max(left - waited, 0.0)
+        return RunState("running", status.rounds_done, status.num_rounds, status.seconds + waited, left)
+    state: State = "failed" if status.state == "failed" else "stopped"
+    return RunState(state, status.rounds_done, status.num_rounds, status.seconds, left, status.error)
+
+
+def read_ended_state(folder: Path) -> RunState | None:
+    """Return how a run ended that this process has just ended, and whose folder it still holds; None where unknown."""
+    status = _read(folder)
+    if status is None:
+        return None
+    return RunState(status.state, status.rounds_done, status.num_rounds, status.seconds, None, status.error)
+
+
+class StatusFile(Observer):
+    """Keeps ``status.json`` in a run's folder up to date."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._progress = Progress(0)
+
+    def run_started(self, progress: Progress) -> None:
+        """Say that it runs."""
+        self._progress = progress
+        self._write("running")
+
+    def round_finished(self, result: RoundResult) -> None:
+        """Say how far it is."""
+        del result
+        self._write("running")
+
+    def ended(self, error: BaseException | None) -> None:
+        """Say how it ended."""
+        if error is None:
+            self._write("done")
+        elif isinstance(error, RunStopped):
+            self._write("stopped")
+        else:
+            self._write("failed", one_line(error) or type(error).__name__)
+
+    def _write(self, state: State, error: str | None = None) -> None:
+        p = self._progress
+        status = _Status(state, p.rounds_done, p.num_rounds, p.seconds, p.seconds_a_round, time.time(), error)
+        try:
+            write_atomically(self._folder / _STATUS, json.dumps(asdict(status), indent=1) + "\n")
+        except OSError as failure:  # the rounds count, this only tells of them
+            log.warning("%s could not be written: %s", _STATUS, failure)
+
+
+def read_progress(folder: Path, rounds_done: int, num_rounds: int) -> Progress:
+    """Return the progress that a run goes on from."""
+    before = _read(folder) if rounds_done else None
+    return Progress(num_rounds, rounds_done, before.seconds if before else 0.0)
+
+
+def _read(folder: Path) -> _Status | None:
+    try:
+        return _Status(**json.loads((folder / _STATUS).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None  # as unknown as a run that was killed before it wrote one

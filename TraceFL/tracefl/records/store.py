@@ -1,0 +1,263 @@
+"""What is kept of a round, and how it is read back: whole rounds or none.
+
+``rounds/0001/round.json`` holds the round's row and its traced inputs; ``global.safetensors`` the new global model, of
+which an unfinished run keeps at least the last two, to go on from; ``weights/``, where they are kept, the clients':
+``previous_global.safetensors``, ``before_noise.safetensors`` where privacy added noise, and one
+``client-ID.safetensors`` a participant, or ``update-ID.safetensors`` where its difference to ``previous_global`` is
+kept instead; ``SHA256SUMS`` the checksums of them all. A round is written beside its place and then renamed into it, so
+a kill at any moment leaves it whole or absent.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tracefl.errors import RecordError
+from tracefl.provenance import RoundRecord
+from tracefl.records.result import RoundResult, read_result
+from tracefl.records.weights import (
+    StoredClients,
+    cannot_write,
+    check_file,
+    load_weights,
+    save_weights,
+    sync,
+    sync_folder,
+    write_checksums,
+)
+
+log = logging.getLogger(__name__)
+
+Keep = Literal["none", "last", "all"]
+KEEPS = ("none", "last", "all")
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # None: as the clients sent them
+KINDS = ("weights", "updates")
+
+
+class RoundStore:
+    """The ``rounds/`` folder of a run.
+
+    Args:
+        folder: Where the rounds are.
+        keep: Rounds whose weights are kept.
+        dtype: Numbers of the clients' floating-point tensors, a key of ``DTYPES``. The global model is kept as it is.
+        kind: The clients' weights, or their updates: differences to the weights that they started from, which lose far
+            less to bfloat16.
+    """
+
+    def __init__(self, folder: Path, keep: Keep = "none", dtype: str = "float32", kind: str = "weights") -> None:
+        self.folder = folder
+        self.keep = keep
+        self.dtype = dtype
+        self.kind = kind
+
+    def commit(self, result: RoundResult, record: RoundRecord) -> None:
+        """Write a round, then let go of what is not kept of the rounds before it.
+
+        Raises:
+            RecordError: The disk is full or fails; earlier rounds are left as they were.
+        """
+        place = self._place(result.server_round)
+        draft = place.with_name(f".{place.name}.partial")
+        try:
+            self._write(draft, result, record)
+            draft.rename(place)
+            sync_folder(self.folder)
+        except (OSError, RecordError) as error:
+            shutil.rmtree(draft, ignore_errors=True)  # gives back the space that it took
+            raise error if isinstance(error, RecordError) else cannot_write(place, error) from error
+        if self.keep == "last":
+            self._drop_clients(before=result.server_round)
+        if self.keep != "all":
+            self._drop_global_models(before=result.server_round - 1)
+
+    def bytes_needed(self, model: Mapping[str, Tensor], clients: int, num_rounds: int, with_noise: bool = False) -> int:
+        """Return what the weights of a run take at most at once, as rounds are written before older ones go.
+
+        Args:
+            model: A state dict of the global model.
+            clients: Participants of a round.
+            num_rounds: Rounds of the run.
+            with_noise: Whether the average before the noise is kept too.
+        """
+        whole = sum(tensor.nbytes for tensor in model.values())
+        dtype = DTYPES[self.dtype]
+        client = whole if dtype is None else sum(_as_kept(tensor, dtype).nbytes for tensor in model.values())
+        a_round = (1 + with_noise) * whole + clients * client
+        if self.keep == "all":
+            return num_rounds * (whole + a_round)
+        return min(num_rounds, 3) * whole + (min(num_rounds, 2) * a_round if self.keep == "last" else 0)
+
+    def finish(self) -> None:
+        """Let go of the global models that only an unfinished run needs."""
+        if self.keep != "all":
+            rounds = self._numbers("global.safetensors")
+            self._drop_global_models(before=rounds[-1] + (self.keep == "none") if rounds else 0)
+
+    def rewind(self) -> int:
+        """Delete what is damaged and every round after it; returns the last round to go on from, 0 for none.
+
+        What is damaged is named in the log.
+        """
+        last = 0
+        for number in self._numbers("round.json"):
+            if number != last + 1:
+                log.warning("round %d is missing in %s", last + 1, self.folder)
+                break
+            if not self._is_whole(number, "round.json"):
+                break
+            last = number
+        kept = (number for number in reversed(self._numbers("global.safetensors")) if number <= last)
+        usable = next((number for number in kept if self._is_whole(number, "global.safetensors")), 0)
+        for leftover in (*self.folder.glob(".*"), *self.folder.glob("[0-9]*/.*"), *self.folder.glob("[0-9]*")):
+            if leftover.name.startswith(".") or (leftover.name.isdigit() and int(leftover.name) > usable):
+                self._delete(leftover)
+        return usable
+
+    @property
+    def last_round(self) -> int:
+        """The last recorded round, 0 for none."""
+        return max(self._numbers("round.json"), default=0)
+
+    def results(self, check: bool = False, first: int = 1) -> Iterator[RoundResult]:
+        """Yield every whole round's result, in order.
+
+        Args:
+            check: Compare each with its checksum.
+            first: The round to begin with.
+
+        Raises:
+            RecordError: One is damaged.
+        """
+        for number in self._numbers("round.json"):
+            if number < first:
+                continue
+            if check:
+                self._check(number, "round.json")
+            yield read_result(self._place(number) / "round.json")
+
+    def stored_rounds(self) -> list[int]:
+        """Return the rounds whose clients' weights are kept, ascending."""
+        return self._numbers("weights")
+
+    def read_global(self, server_round: int) -> dict[str, Tensor]:
+        """Return a round's global model.
+
+        Raises:
+            RecordError: It is not kept, or damaged.
+        """
+        self._check(server_round, "global.safetensors")
+        return load_weights(self._place(server_round) / "global.safetensors")
+
+    def read(self, server_round: int) -> RoundRecord:
+        """Return a kept round, its weights in the global model's types whatever they were kept in.
+
+        Every file is compared with its checksum; then the clients are read when they are asked for, see
+        ``StoredClients``.
+
+        Raises:
+            RecordError: The round's weights are not kept, or a file is damaged.
+        """
+        kept = self.stored_rounds()
+        if server_round not in kept:
+            have = f"kept are {', '.join(map(str, kept))}" if kept else "none are kept"
+            raise RecordError(f"round {server_round} has no weights in {self.folder}: {have}; run with store=all")
+        place = self._place(server_round)
+        for path in ("round.json", *(f"weights/{path.name}" for path in sorted((place / "weights").iterdir()))):
+            self._check(server_round, path)
+        weights = place / "weights"
+        p = read_result(place / "round.json").client_weights
+        previous = load_weights(weights / "previous_global.safetensors")
+        before_noise = weights / "before_noise.safetensors"
+        return RoundRecord(
+            server_round=server_round,
+            clients=StoredClients(weights, tuple(p), previous),
+            client_weights=p,
+            previous_global=previous,
+            global_weights=self.read_global(server_round),
+            before_noise=load_weights(before_noise) if before_noise.exists() else None,
+        )
+
+    def _write(self, draft: Path, result: RoundResult, record: RoundRecord) -> None:
+        if draft.exists():
+            shutil.rmtree(draft)
+        draft.mkdir(parents=True)
+        save_weights(draft / "global.safetensors", record.global_weights)
+        if self.keep != "none":
+            weights = draft / "weights"
+            weights.mkdir()
+            save_weights(weights / "previous_global.safetensors", record.previous_global)
+            if record.before_noise is not None:
+                save_weights(weights / "before_noise.safetensors", record.before_noise)
+            for client_id, state in record.clients.items():
+                self._save_client(weights, client_id, state, record.previous_global)
+        (draft / "round.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+        write_checksums(draft)
+        sync(draft)
+
+    def _check(self, server_round: int, name: str) -> None:
+        check_file(self._place(server_round), name)
+
+    def _is_whole(self, server_round: int, name: str) -> bool:
+        """Return whether a file is as it was written; one that is not is named in the log."""
+        try:
+            self._check(server_round, name)
+        except RecordError as error:
+            log.warning("%s", error)
+            return False
+        return True
+
+    def _numbers(self, name: str) -> list[int]:
+        """Return the rounds that hold a file or folder of that name, ascending."""
+        found = (place.parent.name for place in self.folder.glob(f"[0-9]*/{name}"))
+        return sorted(int(number) for number in found if number.isdigit())  # not a user's copy, 0003.bak
+
+    def _place(self, server_round: int) -> Path:
+        return self.folder / f"{server_round:04d}"
+
+    def _save_client(
+        self, folder: Path, client_id: str, state: Mapping[str, Tensor], previous: Mapping[str, Tensor]
+    ) -> None:
+        updates = self.kind == "updates"
+        dtype = DTYPES[self.dtype]
+        kept = {}
+        for name, tensor in state.items():
+            if tensor.is_floating_point():
+                tensor = tensor - previous[name].to(tensor) if updates else tensor
+                tensor = tensor if dtype is None else _as_kept(tensor, dtype)
+            kept[name] = tensor
+        save_weights(folder / f"{'update' if updates else 'client'}-{client_id}.safetensors", kept)
+
+    def _drop_clients(self, before: int) -> None:
+        for number in self._numbers("weights"):
+            if number < before:
+                self._delete(self._place(number) / "weights")
+
+    def _drop_global_models(self, before: int) -> None:
+        for number in self._numbers("global.safetensors"):
+            if number < before and not (self._place(number) / "weights").exists():
+                (self._place(number) / "global.safetensors").unlink()
+
+    @staticmethod
+    def _delete(folder: Path) -> None:
+        """Delete a folder; renamed first, so that a kill leaves no half of it in sight."""
+        if not folder.is_dir():  # such as .nfs0000, which the file server deletes by itself once it is closed
+            folder.unlink(missing_ok=True)
+            return
+        if not folder.name.startswith("."):
+            gone = folder.with_name(f".{folder.name}.gone")
+            if gone.exists():
+                shutil.rmtree(gone)
+            folder = folder.rename(gone)
+        shutil.rmtree(folder)
+
+
+def _as_kept(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -1,0 +1,128 @@
+"""The tables of a run's folder: their columns, and their rows as CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tracefl.provenance import TracedInput
+
+ROUND_COLUMNS = (
+    "round",
+    "global_loss",
+    "global_accuracy",
+    "class_accuracy",
+    "attack_success",
+    "localization_accuracy",
+    "chance_accuracy",
+    "top_holder_accuracy",
+    "counterfactual_agreement",
+    "counterfactual_correlation",
+    "inputs_traced",
+    "clients",
+    "clients_left_out",
+    "train_loss",
+    "clipping_norm",
+    "next_clipping_norm",
+    "epsilon",
+    "epsilon_by_client",
+    "train_seconds",
+    "evaluate_seconds",
+    "provenance_seconds",
+    "counterfactual_seconds",
+)
+
+PROVENANCE_COLUMNS = (
+    "round",
+    "input_index",
+    "label",
+    "predicted",
+    "traced_client",
+    "responsible_clients",
+    "correct",
+    "score",
+    "ranking",
+    "chance",
+    "top_holder",
+    "removal_client",
+    "removal_correlation",
+    "contributions",
+    "verified",
+)
+
+
+def provenance_rows(server_round: int, traced: Iterable[TracedInput]) -> Iterable[dict[str, Any]]:
+    """Yield the rows of provenance.csv of one round."""
+    for t in traced:
+        yield {
+            **{column: getattr(t, column) for column in PROVENANCE_COLUMNS if column != "round"},
+            "round": server_round,
+            "responsible_clients": " ".join(t.responsible_clients),
+            "ranking": _of_clients(t.ranking),
+            "contributions": _of_clients(t.contributions),
+            "verified": " ".join(t.verified),
+        }
+
+
+def _of_clients(values: Iterable[tuple[str, float]]) -> str:
+    """Return clients and their numbers as text such as ``3:0.75 4:0.25``."""
+    return " ".join(f"{client}:{value:.6g}" for client, value in values)
+
+
+def csv_parts(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the heading and the lines of rows as CSV text."""
+    heading, _, lines = to_csv(columns, rows).partition("\n")
+    return f"{heading}\n", lines
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows as CSV text; what is None stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="raise")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+_OF_INPUTS = ("localization_accuracy", "mean_rank", "precision", "auroc")
+
+_OF_ROUND = ("whole_localization", "whole_rank", "whole_precision", "whole_auroc")
+
+MEASURES = ("localization_accuracy", "chance_accuracy", "mean_rank", "precision", "auroc", *_OF_ROUND)
+"""Of a rule: for its inputs one by one, then ``whole_``: for a round as a whole, suspicions summed over its inputs."""
+
+SUSPECT_COLUMNS = (
+    "round",
+    "rule",
+    *MEASURES,
+    "inputs",
+    "faulty_clients",
+    "clients",
+    "seconds",
+    "ranking",
+    "note",
+)
+"""``seconds``: the rule's, for all inputs. ``ranking``: client and its summed suspicion, most suspicious first.
+``note``: why a rule does not apply."""
+
+
+MITIGATION_COLUMNS = (
+    "round",
+    "client",
+    "mispredictions",
+    "named",
+    "gain",
+    "window_rounds",
+    "window_mispredictions",
+    "window_named",
+    "window_gain",
+    "decision",
+    "from_round",
+    "factor",
+)
+"""A row is a participant of a round that is evidence. ``mispredictions`` that were traced, and ``named``: those of them
+that name the client. ``gain``: accuracy on the server's examples, a fraction, of the round's average without the client
+less that with it; empty where the client is not named often enough to ask. ``window_``: over the client's last rounds,
+this one included; the gain is their median, of an even number the lower one, with 0 where it was not asked.
+``decision``: exclude, downweight, restore, or too few left; empty where nothing changes. ``from_round``: first round in
+which it holds. ``factor``: of the client's weight, 1 restores it."""

@@ -1,0 +1,153 @@
+"""Files of a round's folder: weights in safetensors, their checksums, and bringing both to the disk.
+
+Checksums are kept as ``SHA256SUMS`` in the layout of ``sha256sum``: ``sha256sum -c --ignore-missing SHA256SUMS`` says
+the same as this module. Nothing that is read here is ever unpickled.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tracefl.errors import RecordError
+
+CHECKSUMS = "SHA256SUMS"
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state dict; tied and transposed tensors are written as copies.
+
+    Raises:
+        RecordError: The file cannot be written, for example because the disk is full.
+    """
+    # safetensors refuses tensors that share memory (tied weights) or are not contiguous
+    tensors: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in state.items():
+        kept = tensor.detach().cpu().contiguous()
+        storage = kept.untyped_storage().data_ptr()
+        tensors[name] = kept.clone() if storage in storages else kept
+        storages.add(storage)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise cannot_write(path, error) from error
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read what ``save_weights`` wrote.
+
+    Raises:
+        RecordError: The file is missing or is no safetensors file.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RecordError(f"{path} cannot be read ({error}); the round is damaged, use another") from error
+
+
+def cannot_write(path: Path, error: Exception) -> RecordError:
+    """Return what to say when a round cannot be written; the round is lost, those before it are not."""
+    full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left" in str(error)
+    remedy = "free some space" if full else "check the disk"
+    return RecordError(
+        f"{path} cannot be written ({error}); earlier rounds stay recorded: {remedy} and go on with resume=true",
+        exit_status=1,
+    )
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the SHA-256 of every file below a folder into its ``SHA256SUMS``."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / CHECKSUMS).write_text("".join(lines))
+
+
+def check_file(folder: Path, name: str) -> None:
+    """Compare a file with its checksum.
+
+    Raises:
+        RecordError: It is missing, was changed since it was written, or has no checksum.
+    """
+    path = folder / name
+    try:
+        lines = (folder / CHECKSUMS).read_text().splitlines()
+        kept = {line[66:]: line[:64] for line in lines}.get(name)
+        found = _sha256(path)
+    except (FileNotFoundError, UnicodeDecodeError) as error:  # not a disk that fails for a moment
+        raise RecordError(f"{path} cannot be checked ({error}); the round is damaged, use another") from error
+    if found != kept:
+        raise RecordError(f"{path} is damaged: its checksum is not the one in {CHECKSUMS}; use another round")
+
+
+def sync(folder: Path) -> None:
+    """Bring every file below a folder to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's list of files to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class StoredClients(Mapping[str, Mapping[str, Tensor]]):
+    """Client id to its state dict, which is read anew each time that it is asked for.
+
+    So whoever goes through the clients holds one of them at a time, however many took part. Weights that are kept as
+    the clients sent them are mapped from their file, which the system reads as they are used; those that are kept in
+    another form are computed.
+
+    Args:
+        folder: Of ``client-ID.safetensors``, or of ``update-ID.safetensors`` where a client's difference to
+            ``previous`` is kept.
+        client_ids: The clients.
+        previous: State dict that the clients started from; floating-point tensors are given in its types.
+    """
+
+    def __init__(self, folder: Path, client_ids: Sequence[str], previous: Mapping[str, Tensor]) -> None:
+        self._folder = folder
+        self._ids = dict.fromkeys(client_ids)
+        self._previous = previous
+
+    def __getitem__(self, client_id: str) -> dict[str, Tensor]:
+        """Read a client.
+
+        Raises:
+            RecordError: Its file is gone.
+        """
+        if client_id not in self._ids:
+            raise KeyError(client_id)
+        update = self._folder / f"update-{client_id}.safetensors"
+        is_update = update.exists()
+        kept = load_weights(update if is_update else self._folder / f"client-{client_id}.safetensors")
+        return {name: self._restored(name, tensor, is_update) for name, tensor in kept.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def _restored(self, name: str, kept: Tensor, is_update: bool) -> Tensor:
+        previous = self._previous.get(name)
+        if previous is None or not kept.is_floating_point():
+            return kept
+        return kept.to(previous) + previous if is_update else kept.to(previous)

@@ -1,0 +1,160 @@
+"""A run on Weights & Biases: its configuration, a step a round with a table of its traced inputs. Only where asked for.
+
+At its end also what report.html shows beside the curves: clients and classes as a picture, and one table of the traced
+inputs of all rounds, with pictures or texts, names of classes and ranked clients, suspicious rounds first.
+
+W&B never stops a run, nor holds it up for long: a thread of its own speaks to it, and what fails is a warning.
+"""
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from queue import Full, Queue
+from typing import Any
+
+from tracefl.common.signals import children_deaf_to_warnings
+from tracefl.errors import TraceFLError, one_line
+from tracefl.records.observer import Observer
+from tracefl.records.result import RoundResult
+from tracefl.records.store import RoundStore
+from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows
+
+log = logging.getLogger(__name__)
+
+_INIT_SECONDS = 30.0  # longest wait for the server to take the run
+_CLOSE_SECONDS = 60.0  # longest wait at the run's end for what is not sent yet
+_WAITING = 50  # rounds kept while W&B is slow; further ones are lost to it, not to rounds.csv
+
+
+class WandbTracker(Observer):
+    """Follows a run on W&B; ``offline`` writes below the run's folder, to be sent later with ``wandb sync``.
+
+    A run that is resumed goes on in the same run of W&B: its id is kept in the run's folder.
+
+    Args:
+        config: The resolved configuration, whose ``wandb`` says mode, project and entity.
+        folder: The run's folder.
+        close_seconds: Longest wait in ``close``.
+    """
+
+    def __init__(self, config: Mapping[str, Any], folder: Path, close_seconds: float = _CLOSE_SECONDS) -> None:
+        self._config = config
+        self._folder = folder
+        self._close_seconds = close_seconds
+        self._wandb: Any = None
+        self._run: Any = None
+        self._failed = False
+        self._given = self._sent = 0
+        self._calls: Queue[Callable[[], None] | None] = Queue(_WAITING)
+        self._calls.put(self._begin)
+        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+        with children_deaf_to_warnings():
+            self._thread.start()
+
+    def round_finished(self, result: RoundResult) -> None:
+        """Send a round's measured values and its traced inputs as one step, when W&B is ready for it."""
+        self._given += 1
+        try:
+            self._calls.put_nowait(lambda: self._send(result))
+        except Full:
+            log.debug("W&B is behind by %d rounds; round=%d is not sent", _WAITING, result.server_round)
+
+    def close(self) -> None:
+        """End the run on W&B; says what W&B did not get."""
+        until = time.monotonic() + self._close_seconds
+        try:
+            for call in (self._send_report, self._end, None):
+                self._calls.put(call, timeout=max(0.0, until - time.monotonic()))
+        except Full:
+            log.debug("W&B is still busy with what it was given before")
+        self._thread.join(max(0.0, until - time.monotonic()))
+        if self._thread.is_alive():
+            self._warn(f"it did not end within {self._close_seconds:g}s")
+        if self._sent < self._given:
+            log.warning("W&B holds %d of %d rounds; rounds.csv and provenance.csv hold all", self._sent, self._given)
+
+    def _work(self) -> None:
+        """Make the calls one by one; after the first that fails, none."""
+        while (call := self._calls.get()) is not None:
+            if self._failed:
+                continue
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 - W&B raises kinds that it does not document; none may stop a run
+                self._warn(f"{type(error).__name__}: {one_line(error)}")
+
+    def _warn(self, reason: str) -> None:
+        if not self._failed:
+            self._failed = True
+            log.warning(
+                "W&B failed (%s); the run goes on without it. What it has written is sent by: wandb sync %s",
+                reason,
+                self._folder / "wandb" / "*run-*",
+            )
+
+    def _begin(self) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # telemetry is opt-in here
+        os.environ.setdefault("WANDB_SILENT", "true")  # some of its lines come before its settings are read
+        import wandb  # heavy, and not needed by runs that do not ask for it
+
+        options = self._config["wandb"]
+        self._wandb = wandb
+        self._run = wandb.init(
+            project=options["project"],
+            entity=options["entity"],
+            mode=options["mode"],
+            group=self._config["exp_key"],
+            name=self._folder.name,
+            id=_kept_id(self._folder / "wandb" / "run-id"),
+            resume="allow",
+            allow_val_change=True,
+            dir=self._folder,
+            config=dict(self._config),
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True, console="off", init_timeout=_INIT_SECONDS, finish_timeout=self._close_seconds
+            ),
+        )
+
+    def _send(self, result: RoundResult) -> None:
+        measured = {name: value for name, value in result.row.items() if value is not None and name != "round"}
+        rows = provenance_rows(result.server_round, result.traced)
+        table = self._wandb.Table(
+            columns=list(PROVENANCE_COLUMNS), data=[[row[column] for column in PROVENANCE_COLUMNS] for row in rows]
+        )
+        suspects = {
+            f"suspects/{row['rule']}": row["localization_accuracy"]
+            for row in result.suspects
+            if row["localization_accuracy"] is not None
+        }
+        self._run.log({**measured, **suspects, "traced_inputs": table}, step=result.server_round)
+        self._sent += 1
+
+    def _send_report(self) -> None:
+        """Send what the run's folder tells of all rounds, in the step of the last one."""
+        if not RoundStore(self._folder / "rounds").last_round:
+            return
+        from tracefl.report.page.media import report_media  # brings matplotlib, which most runs need later
+
+        try:
+            media = report_media(self._folder, self._wandb)
+        except (TraceFLError, OSError) as error:
+            log.warning("W&B got no figures of the whole run: %s", one_line(error))
+            return
+        self._run.log(media)
+
+    def _end(self) -> None:
+        self._run.finish()
+        self._wandb.teardown()  # waits until W&B's own process has closed its file
+
+
+def _kept_id(path: Path) -> str:
+    """Return the id kept in a file, made anew where there is none."""
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(uuid.uuid4().hex[:8])
+    return path.read_text()
