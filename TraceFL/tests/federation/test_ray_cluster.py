@@ -156,7 +156,7 @@ def test_nothing_is_left_of_a_killed_run(tmp_path):
 ENDS_AT_ONCE = """
 import time
 import ray
-from tracefl.ray_cluster import Resources, ray_cluster
+from tracefl.federation.ray_cluster import Resources, ray_cluster
 
 class Worker:  # as Flower's ends
     def ready(self):

@@ -15,7 +15,7 @@ from tracefl.records.claim import CLAIM, Claim, is_claimed, refuse_if_claimed
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tracefl.claim import Claim
+from tracefl.records.claim import Claim
 Claim(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(3600)

@@ -124,8 +124,8 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from tests.test_rounds import record, result
-from tracefl.rounds import RoundStore
+from tests.records.test_store import record, result
+from tracefl.records.store import RoundStore
 store = RoundStore(Path(sys.argv[1]), sys.argv[3])
 print("ready", flush=True)
 for n in range(1, 1000):
@@ -209,9 +209,9 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from tests.test_rounds import record, result
+from tests.records.test_store import record, result
 from tracefl.errors import RecordError
-from tracefl.rounds import RoundStore
+from tracefl.records.store import RoundStore
 store = RoundStore(Path(sys.argv[1]), "last")
 store.commit(result(1), record(1, size=10))
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))  # as a disk with no room for more

@@ -62,7 +62,8 @@ import sys, torch
 from pathlib import Path
 from torch import nn
 from tracefl.provenance import RoundRecord, counterfactuals, sampled_shapley
-from tracefl.rounds import RoundResult, RoundStore
+from tracefl.records.result import RoundResult
+from tracefl.records.store import RoundStore
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

@@ -13,7 +13,7 @@ from tracefl.learning.models.byte_pairs import train_tokenizer
 
 TRAIN = """
 import hashlib, random, sys
-from tracefl.models.byte_pairs import train_tokenizer
+from tracefl.learning.models.byte_pairs import train_tokenizer
 draw = random.Random(0)
 syllables = ["ka", "lo", "mi", "ze", "tra", "ben", "é", "ß", "q9", "日", "本"]
 words = ["".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(500)]

@@ -12,7 +12,7 @@ import sys
 for name in {ABSENT!r}:
     sys.modules[name] = None  # any import of it raises
 import torch
-from tracefl.baselines import RULES, Evidence
+from tracefl.questions.baselines import RULES, Evidence
 from tracefl.provenance import RoundRecord
 model = torch.nn.Sequential(torch.nn.Linear(2, 2))
 state = model.state_dict()
