@@ -3,9 +3,9 @@
     python TraceFL/benchmarks/checksums.py DATA [FOLDER] > before.txt
 
 Runs digits, MNIST (DATA/mnist), a GPT on DBpedia (DATA/dbpedia_14), a run with a faulty client and one with
-differential privacy, below FOLDER (a temporary one by default). Prints the SHA-256 of each run's provenance.csv,
-suspects.csv, rounds.csv without its columns of seconds, and of all the weights it stores. The same lines before and
-after a change, on one machine: no number has changed. Another machine rounds differently.
+differential privacy, below FOLDER (a temporary one by default). Prints the SHA-256 of each run's rounds.csv,
+provenance.csv and suspects.csv, without their columns of seconds, and of all the weights it stores. The same lines
+before and after a change, on one machine: no number has changed. Another machine rounds differently.
 """
 
 import argparse
@@ -57,10 +57,9 @@ def main() -> None:
 
 def checksums(run: Path) -> Iterator[tuple[str, str]]:
     """Yield what a run's folder holds, in words, and its SHA-256."""
-    yield "rounds.csv", hashlib.sha256(_untimed(run / "rounds.csv").encode()).hexdigest()
-    for table in ("provenance.csv", "suspects.csv"):
+    for table in ("rounds.csv", "provenance.csv", "suspects.csv"):
         if (run / table).exists():
-            yield table, hashlib.sha256((run / table).read_bytes()).hexdigest()
+            yield table, hashlib.sha256(_untimed(run / table).encode()).hexdigest()
     weights = sorted((run / "rounds").rglob("*.safetensors"))
     digest = hashlib.sha256()
     for file in weights:
@@ -71,7 +70,7 @@ def checksums(run: Path) -> Iterator[tuple[str, str]]:
 def _untimed(table: Path) -> str:
     with table.open() as file:
         rows = list(csv.DictReader(file))
-    return "\n".join(str({key: value for key, value in row.items() if not key.endswith("_seconds")}) for row in rows)
+    return "\n".join(str({key: value for key, value in row.items() if not key.endswith("seconds")}) for row in rows)
 
 
 if __name__ == "__main__":
