@@ -1,4 +1,4 @@
-"""Certificates for TLS on this machine: ``python tests/helpers/certificates.py FOLDER`` writes ca.crt, server.pem, server.key.
+"""Certificates for TLS on this machine: ``python tests/helpers/certificates.py FOLDER`` writes them and their keys.
 
 For tests and a first try. Those of a real deployment come from an authority that its SuperNodes trust, and name the
 SuperLink's host instead of localhost.

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.records.test_store import result
+from tests.helpers.random_rounds import result
 from tracefl.errors import RunStopped, TraceFLError
 from tracefl.records.claim import Claim
 from tracefl.records.progress import Progress

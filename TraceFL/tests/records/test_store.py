@@ -12,34 +12,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from tests.helpers.random_rounds import record, result
 from tracefl.errors import RecordError
-from tracefl.provenance import RoundRecord, TracedInput
+from tracefl.provenance import RoundRecord
 from tracefl.records import weights as round_files
-from tracefl.records.result import RoundResult
 from tracefl.records.store import RoundStore
-
-RANKING = (("7", 0.75), ("3", 0.25))
-TRACED = TracedInput(
-    4, 1, 1, "7", ("3", "7"), True, 0.75, RANKING, 1.0, True, "7", 1.0, (("7", 0.4), ("3", -0.7)), ("7",)
-)
-
-
-def record(server_round=1, size=3):
-    generator = torch.Generator().manual_seed(server_round)
-
-    def state():
-        return {"w": torch.randn(size, size, generator=generator), "n": torch.tensor(5)}
-
-    return RoundRecord(server_round, {"3": state(), "7": state()}, {"3": 0.25, "7": 0.75}, state(), state())
-
-
-SUSPECTS = ({"round": 1, "rule": "provenance", "inputs": 3, "auroc": 0.75, "note": ""},)
-
-
-def result(server_round=1):
-    return RoundResult(
-        {"round": server_round, "global_accuracy": 0.5}, (TRACED,), SUSPECTS, {"3": 0.25, "7": 0.75}, {"9": "died"}
-    )
 
 
 def test_a_round_reads_back_as_it_was(tmp_path):
@@ -124,7 +101,7 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from tests.records.test_store import record, result
+from tests.helpers.random_rounds import record, result
 from tracefl.records.store import RoundStore
 store = RoundStore(Path(sys.argv[1]), sys.argv[3])
 print("ready", flush=True)
@@ -209,7 +186,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from tests.records.test_store import record, result
+from tests.helpers.random_rounds import record, result
 from tracefl.errors import RecordError
 from tracefl.records.store import RoundStore
 store = RoundStore(Path(sys.argv[1]), "last")

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from tests.end_to_end.slurm.conftest import Slurm
 from tests.helpers.configuration import REPOSITORY, TINY
 from tests.helpers.processes import PATIENCE, wait_until
+from tests.helpers.slurm import Slurm
 from tests.helpers.tables import read_untimed
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]

@@ -1,4 +1,4 @@
-"""What is looked at in a round, on the linear model of test_tracing: client 1 was taught that pixel 1 means class 0."""
+"""What is looked at in a round, on a linear model: client 1 was taught that pixel 1 means class 0."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.questions.test_trace import FLIP, model, record, server, trace, tracer  # noqa: F401 - fixtures
+from tests.helpers.linear_round import FLIP, linear_examples, linear_model, record, tracer
 from tracefl.experiment.mitigation.decision import Mitigation
 from tracefl.experiment.mitigation.evidence import at_whole_weight, mitigate_round
 from tracefl.experiment.mitigation.settings import MitigationSettings
@@ -16,12 +16,22 @@ from tracefl.questions.trace import Tracer
 HONEST = replace(FLIP, clients=("2",))
 
 
+@pytest.fixture
+def server():
+    return linear_examples()
+
+
+@pytest.fixture
+def model():
+    return linear_model()
+
+
 def mitigation(name="exclude", **participation):
     settings = MitigationSettings(name, 0.7, 0.01, 1, 1, 1, None if name == "exclude" else 0.1)
     return Mitigation(settings, Participation(**participation), least_clients=2)
 
 
-def look(rule, found, model, server, round_record=None, able=("0", "1", "2")):  # noqa: F811
+def look(rule, found, model, server, round_record=None, able=("0", "1", "2")):
     round_record = round_record or record()
     model.load_state_dict(dict(round_record.global_weights))
     own = found.trace(model, round_record, server)
@@ -29,7 +39,7 @@ def look(rule, found, model, server, round_record=None, able=("0", "1", "2")):  
     return {row["client"]: row for row in rows}, seconds
 
 
-def test_whoever_misleads_is_found_and_the_average_is_better_without_it(model, server):  # noqa: F811
+def test_whoever_misleads_is_found_and_the_average_is_better_without_it(model, server):
     # Four of six examples are mispredicted; without client 1 the model is the identity, and example 5 alone is wrong.
     rule = mitigation()
     rows, _ = look(rule, tracer(None, "provenance.inputs=mispredicted"), model, server)
@@ -42,14 +52,14 @@ def test_whoever_misleads_is_found_and_the_average_is_better_without_it(model, s
 
 @pytest.mark.parametrize("inputs", ["null", "mispredicted", "all", "correct"])
 @pytest.mark.parametrize("fault", [None, FLIP, HONEST, replace(FLIP, from_round=3)])
-def test_the_truth_changes_nothing(model, server, inputs, fault):  # noqa: F811
+def test_the_truth_changes_nothing(model, server, inputs, fault):
     """Whoever is known to be faulty, if any, and whatever the run itself traces."""
     expected, _ = look(mitigation(), tracer(None, "provenance.inputs=mispredicted"), model, server)
     found, _ = look(mitigation(), tracer(fault, f"provenance.inputs={inputs}"), model, server)
     assert found == expected
 
 
-def test_what_the_run_has_traced_is_not_traced_again(model, server, monkeypatch):  # noqa: F811
+def test_what_the_run_has_traced_is_not_traced_again(model, server, monkeypatch):
     calls = []
     original = Tracer.trace
     monkeypatch.setattr(Tracer, "trace", lambda *a, **k: calls.append(1) or original(*a, **k))
@@ -93,7 +103,7 @@ def test_a_round_at_whole_weight_keeps_its_noise():
         assert_close(again.global_weights[name], weights + 0.5)
 
 
-def test_a_light_client_is_judged_as_if_it_weighed_its_whole_part(model, server):  # noqa: F811
+def test_a_light_client_is_judged_as_if_it_weighed_its_whole_part(model, server):
     rule = mitigation("downweight")
     blind = tracer(None, "provenance.inputs=mispredicted")
     rows, _ = look(rule, blind, model, server)

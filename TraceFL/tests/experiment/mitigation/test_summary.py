@@ -1,4 +1,4 @@
-from tests.questions.test_trace import FLIP
+from tests.helpers.linear_round import FLIP
 from tracefl.experiment.mitigation.summary import mitigation_words, summarize_mitigation
 
 
