@@ -83,6 +83,7 @@ def test_the_example_of_one_prediction(federation, capsys):
 def test_a_strategy_as_extending_says_is_between_flower_and_provenance():
     from flwr.serverapp.strategy import FedAvg, FedMedian
 
+    from tests.helpers.plans import make_hooks, make_plan
     from tracefl.federation.strategy import TracedFedAvg, TracedFedProx
 
     (block,) = (block for block in python_blocks("extending.md") if "FedMedian" in block)
@@ -91,7 +92,8 @@ def test_a_strategy_as_extending_says_is_between_flower_and_provenance():
     made = names["STRATEGIES"]["fedmedian"]
     order = made.__mro__
     assert order.index(TracedFedAvg) < order.index(FedMedian) < order.index(FedAvg)
-    assert super(TracedFedAvg, made(fraction_evaluate=0.0)).aggregate_train.__func__ is FedMedian.aggregate_train
+    strategy = made(make_plan(), make_hooks(), dict)
+    assert super(TracedFedAvg, strategy).aggregate_train.__func__ is FedMedian.aggregate_train
 
 
 def commands():

@@ -13,7 +13,7 @@ from tracefl.errors import ConfigError, DataError, RoundFailedError
 from tracefl.experiment.preparation import prepare_deployed
 from tracefl.experiment.runner import run_settings
 from tracefl.federation.own_data import check_label_names, client_job, load_split, own_examples, with_client
-from tracefl.federation.strategy import RoundOutcome
+from tracefl.federation.plan import RoundOutcome
 from tracefl.learning.datasets import load_source
 from tracefl.learning.models import build_text_encoder
 from tracefl.provenance import RoundRecord
@@ -159,7 +159,7 @@ def test_a_clients_counts_go_to_its_row():
         with_client(counts, "1", [1, 2])
 
 
-class Session:
+class ScriptedFederation:
     """A deployment's rounds without its network: its clients send back what they were sent."""
 
     def __init__(self, clients, rounds):
@@ -191,7 +191,7 @@ def test_a_run_that_goes_on_knows_the_clients_of_earlier_sessions(server, tmp_pa
             *overrides,
         )
         counts = {client: held[client] for client in clients}
-        run_settings(settings, Session(clients, rounds), lambda s: prepare_deployed(s, lambda *_: counts))
+        run_settings(settings, ScriptedFederation(clients, rounds), lambda s: prepare_deployed(s, lambda *_: counts))
 
     with pytest.raises(RoundFailedError, match="everybody is gone"):
         session(("0", "2"), 1)

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tracefl.federation.replies import read_identity, why_not
+from tracefl.federation.replies import read_identity, rejection_reason
 
 
 def records(client=None, metrics=None, arrays=None):
@@ -54,8 +54,8 @@ BACK = {"n": array(dtype="int64"), "w": array(2, 3)}  # the average of a counter
 
 
 def test_a_sound_reply_counts():
-    assert why_not(records(WHO, GOOD, BACK), "4", SENT, 10) is None
-    assert why_not(records(WHO, GOOD, BACK), "4", SENT, None) is None
+    assert rejection_reason(records(WHO, GOOD, BACK), "4", SENT, 10) is None
+    assert rejection_reason(records(WHO, GOOD, BACK), "4", SENT, None) is None
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_a_sound_reply_counts():
     ],
 )
 def test_what_cannot_be_averaged_is_left_out_with_a_reason(client, metrics, arrays, reason):
-    assert why_not(records(client, metrics, arrays), "4", SENT, 10) == reason
+    assert rejection_reason(records(client, metrics, arrays), "4", SENT, 10) == reason
 
 
 def test_a_reply_of_nothing_never_counts():
     reply = records(WHO, GOOD | {"num-examples": 0}, BACK)
-    assert why_not(reply, "4", SENT, None) == "weights of 0 examples, and it has at least 1"
+    assert rejection_reason(reply, "4", SENT, None) == "weights of 0 examples, and it has at least 1"

@@ -26,7 +26,7 @@ from tracefl.federation.participation import Participation
 from tracefl.federation.plan import FederationHooks, FederationPlan
 from tracefl.federation.selection import read_selection
 from tracefl.federation.server import Federation
-from tracefl.federation.strategy import RoundOutcome
+from tracefl.federation.plan import RoundOutcome
 from tracefl.learning.datasets import save_examples
 from tracefl.learning.measures import measure, measure_columns
 from tracefl.learning.models import initial_model

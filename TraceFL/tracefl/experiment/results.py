@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from tracefl.federation.strategy import RoundOutcome
+from tracefl.federation.plan import RoundOutcome
 from tracefl.learning.training import Evaluation
 from tracefl.provenance import summarize
 from tracefl.questions.trace import RoundTrace

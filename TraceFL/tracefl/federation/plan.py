@@ -1,4 +1,4 @@
-"""What a federation is to do, and who is told of it while it happens."""
+"""What a federation has to do, what each of its rounds yields, and who is told while it runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,32 +7,33 @@ from torch import Tensor
 
 from tracefl.federation.participation import Participation
 from tracefl.federation.selection import Selection
-from tracefl.federation.strategy import RoundOutcome
 from tracefl.learning.privacy import PrivacySettings
+from tracefl.provenance import RoundRecord
 
 
 @dataclass(frozen=True)
 class FederationPlan:
-    """What a federation does.
+    """What a federation has to do.
 
     Attributes:
         client_ids: Clients that can take part.
         num_rounds: Rounds of the whole run.
-        clients_per_round: Clients sampled a round.
+        clients_per_round: Clients sampled in each round, fewer where fewer are connected.
         min_clients: Replies that a round needs.
         timeout_seconds: Longest wait for a round's replies.
-        strategy: A name of ``strategy.STRATEGIES``.
+        strategy: A key of ``strategy.STRATEGIES``.
         proximal_mu: FedProx's mu.
         seed: Root seed.
-        initial_weights: State dict that the first round to run starts from.
-        client_job: What every client is told, as JSON: model, training, privacy, num_rounds, where its data are,
+        initial_weights: State dict from which the first round of this session starts.
+        client_job: Instructions for every client, as JSON: model, training, privacy, num_rounds, location of the data,
             device, threads, seed.
-        num_examples: Client id to training examples, where the server knows them: long jobs then start first.
-        privacy: What the server clips and how much noise it adds, where it does.
+        num_examples: Client id to number of training examples, where the server knows it. The longest jobs are sent
+            first, and a reply that states another number is rejected.
+        rounds_done: Rounds completed in earlier sessions of the run.
+        privacy: Whether and how the server clips updates and adds noise.
         trainable: Names of the model's trainable parameters.
-        rounds_done: Rounds that earlier sessions have done.
-        selection: Draws the clients of ``provenance_selection``, from what ``on_round`` has added to its ledger.
-        participation: Who is never sampled, and who weighs less; ``on_round`` may change it.
+        selection: Draws the clients for ``provenance_selection``; ``on_round`` adds each round to its ledger.
+        participation: Which clients are never sampled and which weigh less; ``on_round`` may change it.
     """
 
     client_ids: Sequence[str]
@@ -54,14 +55,34 @@ class FederationPlan:
 
 
 @dataclass(frozen=True)
+class RoundOutcome:
+    """A round as the server saw it.
+
+    Attributes:
+        record: Weights of the clients that were averaged, and of the global model before and after.
+        train_loss: Mean of the clients' training losses, with the weights of the average, in nats.
+        left_out: Client id to the reason why it was not averaged: an error, no reply, or a rejected reply.
+        clipping_norm: L2 norm to which the clients' updates were clipped; None without central privacy.
+        next_clipping_norm: L2 norm for the next round; differs where it adapts.
+    """
+
+    record: RoundRecord
+    train_loss: float
+    left_out: Mapping[str, str]
+    clipping_norm: float | None = None
+    next_clipping_norm: float | None = None
+
+
+@dataclass(frozen=True)
 class FederationHooks:
-    """Who is told what, while it happens. Each is called in the server's thread.
+    """Functions called while the federation runs, all in the server's thread.
 
     Attributes:
         on_sampled: A round begins: its number and its clients.
-        on_reply: One more client of the round has answered.
-        on_round: The round is aggregated.
-        on_joined: Another client can take part from now on, or one came back: its id and its examples of each class.
+        on_reply: Another client of the round has replied.
+        on_round: The round is aggregated. The outcome's weights are not to be kept.
+        on_joined: A client can take part from now on, for the first time or again: its id and its number of examples
+            of each class.
     """
 
     on_sampled: Callable[[int, tuple[str, ...]], None]

@@ -1,13 +1,11 @@
-"""What clients answer, checked before anything is made of it: in a deployment they are anybody's programs.
-
-The records are Flower's, known here by what can be asked of them; this file imports no Flower.
-"""
+"""Checks of what clients send, before anything is computed from it: in a deployment they are other people's programs."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
+from torch import Tensor
 
 _ID = re.compile(r"0|[1-9][0-9]{0,4}")  # 0 to 99999, each written in one way
 _NUMBERS = re.compile(r"(b?float|u?int)\d+|bool")
@@ -15,17 +13,17 @@ HIGHEST_ID = 99_999
 
 
 def read_identity(records: Any, num_classes: int) -> tuple[str, list[int]]:
-    """Return who a deployed client says it is, and its examples of each class.
+    """Return the id that a deployed client gives itself, and its number of examples of each class.
 
     Args:
-        records: Of its answer, Flower's ``RecordDict``.
-        num_classes: Classes of the server's data.
+        records: The answer's content, Flower's ``RecordDict``.
+        num_classes: Number of classes of the server's data.
 
     Returns:
-        The client's id, empty where its SuperNode has none, and as many numbers as there are classes.
+        The client's id, empty where its SuperNode has none, and ``num_classes`` numbers.
 
     Raises:
-        ValueError: The answer is not of that kind; in words.
+        ValueError: The answer is malformed; the message is the reason.
     """
     who = records.config_records.get("client", {})
     client_id, counts = who.get("client-id"), who.get("label-counts")
@@ -38,14 +36,43 @@ def read_identity(records: Any, num_classes: int) -> tuple[str, list[int]]:
     return client_id, list(counts)
 
 
-def why_not(records: Any, client_id: str, previous: Mapping[str, Any], num_examples: int | None) -> str | None:
-    """Return why what a client sent after its training cannot be averaged, None where it can.
+def read_weights(
+    reply: Message, client_id: str, previous: Mapping[str, Any], num_examples: int | None
+) -> dict[str, Tensor]:
+    """Return the state dict that a client sent after its training.
 
     Args:
-        records: Of its reply, Flower's ``RecordDict``.
+        reply: The client's reply.
         client_id: The client that was asked.
         previous: The global weights that it was sent, Flower's arrays by name.
-        num_examples: Examples that it trains on, None where it is not known.
+        num_examples: Number of examples it trains on; None where unknown.
+
+    Raises:
+        ValueError: The reply cannot be averaged; the message is the reason.
+    """
+    if reply.has_error():
+        raise ValueError(error_cause(reply.error.reason))
+    reason = rejection_reason(reply.content, client_id, previous, num_examples)
+    if reason is not None:
+        raise ValueError(reason)
+    try:
+        state = arrays_of(reply).to_torch_state_dict()
+    except (ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"weights that cannot be read: {error}") from error
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"weights that are not finite, first in {name}")
+    return dict(state)
+
+
+def rejection_reason(records: Any, client_id: str, previous: Mapping[str, Any], num_examples: int | None) -> str | None:
+    """Return why a reply to a training message cannot be averaged, None where it can; see ``read_weights``.
+
+    Args:
+        records: The reply's content, Flower's ``RecordDict``.
+        client_id: The client that was asked.
+        previous: The global weights that it was sent.
+        num_examples: Number of examples it trains on; None where unknown.
     """
     arrays = records.array_records.get("arrays")
     metrics = records.metric_records.get("metrics", {})
@@ -72,17 +99,17 @@ def arrays_of(reply: Message) -> ArrayRecord:
 
 
 def num_examples_of(reply: Message) -> float:
-    """Return what a client counts for in the average: its examples, where nothing has made it lighter."""
+    """Return a client's weight in the average before normalizing: its number of examples, unless scaled."""
     return float(str(reply.content.metric_records["metrics"]["num-examples"]))
 
 
-def weigh(reply: Message, factor: float) -> None:
-    """Let a client count in the average for so many times its examples."""
+def scale_weight(reply: Message, factor: float) -> None:
+    """Multiply a client's weight in the average by a factor."""
     reply.content.metric_records["metrics"]["num-examples"] = factor * num_examples_of(reply)
 
 
 def error_cause(reason: str | None) -> str:
-    """Return what went wrong, out of a traceback that Ray and Flower wrapped: its last line, without their marks."""
+    """Return the last line of a traceback that Ray and Flower wrapped, without their markup."""
     lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
     if not lines:
         return "no reason given"

@@ -8,10 +8,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from tracefl.errors import RoundFailedError
-from tracefl.federation.central_privacy import CentralPrivacy
 from tracefl.federation.grid import POLL_SECONDS, ReportingGrid
 from tracefl.federation.plan import FederationHooks, FederationPlan
-from tracefl.federation.strategy import Session, make_strategy
+from tracefl.federation.strategy import STRATEGIES
 
 CONNECT_SECONDS = 600.0  # longest wait for clients to connect and to say who they are
 
@@ -45,22 +44,8 @@ class Federation:
         Raises:
             RoundFailedError: Clients are missing, or too few answered in a round.
         """
-        session = Session(
-            find_clients=lambda: self._find_clients(plan, hooks),
-            clients_per_round=plan.clients_per_round,
-            min_clients=plan.min_clients,
-            seed=plan.seed,
-            on_sampled=hooks.on_sampled,
-            on_round=hooks.on_round,
-            num_examples=plan.num_examples,
-            rounds_done=plan.rounds_done,
-            central=CentralPrivacy(plan.privacy, plan.clients_per_round, plan.trainable, plan.seed)
-            if plan.privacy.is_central
-            else None,
-            selection=plan.selection,
-            participation=plan.participation,
-        )
-        make_strategy(plan.strategy, session, plan.proximal_mu).start(
+        strategy = STRATEGIES[plan.strategy](plan, hooks, lambda: self._find_clients(plan, hooks))
+        strategy.start(
             grid=ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._over),
             initial_arrays=ArrayRecord(plan.initial_weights),
             num_rounds=plan.num_rounds - plan.rounds_done,

@@ -1,197 +1,178 @@
-"""Flower's strategies, made repeatable and observable: seeded sampling by client id, and a record of every round."""
+"""Flower's strategies with reproducible sampling by client id, and an outcome for every round."""
 
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import (
-    FedAvg,
-    FedProx,
-)
+from flwr.serverapp.strategy import FedAvg, FedProx
 from torch import Tensor
 
 from tracefl.common.seeds import derive_seed
 from tracefl.errors import RoundFailedError
 from tracefl.federation.central_privacy import CentralPrivacy
-from tracefl.federation.participation import Participation
-from tracefl.federation.replies import arrays_of, error_cause, num_examples_of, weigh, why_not
-from tracefl.federation.selection import Selection
+from tracefl.federation.plan import FederationHooks, FederationPlan, RoundOutcome
+from tracefl.federation.replies import arrays_of, num_examples_of, read_weights, scale_weight
 from tracefl.provenance import RoundRecord
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RoundOutcome:
-    """A round as the server saw it.
-
-    Attributes:
-        record: Weights of the clients that count, and of the global model before and after.
-        train_loss: Mean of the clients' training losses, weighted as they are averaged, in nats.
-        left_out: Client id to the reason why it does not count: failed, silent, or a reply that cannot be averaged.
-        clipping_norm: L2 norm that the clients' updates were clipped to; None without central privacy.
-        next_clipping_norm: That of the next round; another where it adapts.
-    """
-
-    record: RoundRecord
-    train_loss: float
-    left_out: Mapping[str, str]
-    clipping_norm: float | None = None
-    next_clipping_norm: float | None = None
-
-
-@dataclass
-class Session:
-    """What a strategy needs to know of a run.
-
-    Attributes:
-        find_clients: Called when a round begins: client id to Flower's node id, of all clients that can take part.
-            Several clients may share a node of a simulation.
-        clients_per_round: Clients sampled a round, fewer where fewer are there.
-        min_clients: Replies that a round needs.
-        seed: Root seed.
-        on_sampled: Called with the round and its sampled client ids.
-        on_round: Called with each round's outcome. It may not keep the record's weights.
-        num_examples: Client id to training examples, where they are known: the longest jobs are sent first, and a reply
-            that says otherwise does not count.
-        rounds_done: Rounds that earlier sessions of the run have done: Flower counts those of this session, from 1.
-        central: Clips the clients and adds noise to their average; None without central privacy.
-        selection: Draws the clients of ``provenance_selection``; None for other strategies.
-        participation: Who is never sampled, and who weighs less than its examples.
-    """
-
-    find_clients: Callable[[], Mapping[str, int]]
-    clients_per_round: int
-    min_clients: int
-    seed: int
-    on_sampled: Callable[[int, tuple[str, ...]], None]
-    on_round: Callable[[RoundOutcome], None]
-    num_examples: Mapping[str, int] = field(default_factory=dict)
-    rounds_done: int = 0
-    central: "CentralPrivacy | None" = None
-    selection: Selection | None = None
-    participation: Participation = field(default_factory=Participation)
-    sampled: tuple[str, ...] = field(default=(), init=False)
-    messages: dict[str, Message] = field(default_factory=dict, init=False)
-    previous: ArrayRecord | None = field(default=None, init=False)
-
-
 class TracedFedAvg(FedAvg):
-    """FedAvg (McMahan et al. 2017) with seeded sampling, whose rounds are handed to ``session.on_round``."""
+    """FedAvg (McMahan et al. 2017) with seeded sampling, which passes every round to ``hooks.on_round``.
 
-    session: Session
+    The clients are not asked to evaluate: their data are not the server's.
+
+    Args:
+        plan: What the federation has to do.
+        hooks: Who is told of it.
+        find_clients: Called when a round begins; returns client id to Flower's node id, for all clients that can take
+            part. In a simulation several clients may share a node.
+        **options: Options of the Flower strategy.
+    """
+
+    def __init__(
+        self,
+        plan: FederationPlan,
+        hooks: FederationHooks,
+        find_clients: Callable[[], Mapping[str, int]],
+        **options: Any,
+    ) -> None:
+        super().__init__(fraction_evaluate=0.0, **options)
+        self.plan = plan
+        self._hooks = hooks
+        self._find_clients = find_clients
+        self._central = (
+            CentralPrivacy(plan.privacy, plan.clients_per_round, plan.trainable, plan.seed)
+            if plan.privacy.is_central
+            else None
+        )
+        self._sent: dict[str, Message] = {}  # by client, in the order of their ids
+        self._previous = ArrayRecord()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Sample the round's clients from a seed of their own: Flower's node ids differ from run to run."""
+        """Sample the round's clients by id with a seed of the round: Flower's node ids differ from run to run."""
         del grid
-        session = self.session
-        server_round += session.rounds_done
-        nodes = session.find_clients()
-        seed = derive_seed(session.seed, "sample", server_round)
-        drawn = session.participation.sample(self.draw_clients, sorted(nodes, key=int), session.clients_per_round, seed)
-        session.sampled = tuple(sorted(drawn, key=int))
-        session.previous = arrays
-        session.on_sampled(server_round, session.sampled)
+        plan = self.plan
+        server_round += plan.rounds_done  # Flower counts the rounds of this session, from 1
+        nodes = self._find_clients()
+        seed = derive_seed(plan.seed, "sample", server_round)
+        drawn = plan.participation.sample(self.draw_clients, sorted(nodes, key=int), plan.clients_per_round, seed)
+        sampled = tuple(sorted(drawn, key=int))
+        self._hooks.on_sampled(server_round, sampled)
+        self._previous = arrays
         config["server-round"] = server_round
-        session.messages = {}
-        for client_id in sorted(session.sampled, key=lambda k: -session.num_examples.get(k, 0)):  # longest first
+        self._sent = {}
+        for client_id in sampled:
             own = ConfigRecord({**config, "client-id": client_id})
             content = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: own})
-            session.messages[client_id] = Message(content, nodes[client_id], MessageType.TRAIN)
-        return list(session.messages.values())
+            self._sent[client_id] = Message(content, nodes[client_id], MessageType.TRAIN)
+        longest_first = sorted(sampled, key=lambda client_id: -plan.num_examples.get(client_id, 0))
+        return [self._sent[client_id] for client_id in longest_first]
 
     def draw_clients(self, client_ids: Sequence[str], count: int, seed: int) -> Sequence[str]:
-        """Return the clients of the next round, all equally likely, out of those that can take part."""
+        """Draw ``count`` of the clients that can take part, all with the same probability."""
         return random.Random(seed).sample(client_ids, count)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Average the clients that count, in the order of their ids, and hand the round over.
+        """Average the accepted replies in the order of the clients' ids, and pass the round on.
 
         Raises:
-            RoundFailedError: Fewer than ``session.min_clients`` count.
+            RoundFailedError: Fewer than ``plan.min_clients`` replies are accepted.
         """
-        session = self.session
-        server_round += session.rounds_done
-        answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
-        counted: dict[str, Message] = {}
-        weights: dict[str, dict[str, Tensor]] = {}
-        left_out: dict[str, str] = {}
-        for client_id in session.sampled:
-            reply = answers.get(session.messages[client_id].metadata.message_id)
-            if reply is None:
-                left_out[client_id] = "no reply before the time limit (strategy.timeout_seconds)"
-            elif reply.has_error():
-                left_out[client_id] = error_cause(reply.error.reason)
-            else:
-                sent = {} if session.previous is None else session.previous
-                refused = why_not(reply.content, client_id, sent, session.num_examples.get(client_id))
-                state = {}
-                try:
-                    state = {} if refused else arrays_of(reply).to_torch_state_dict()
-                except (ValueError, TypeError, EOFError) as error:
-                    refused = f"weights that cannot be read: {error}"
-                bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-                if refused or bad:
-                    left_out[client_id] = refused or f"weights that are not finite, first in {bad[0]}"
-                else:
-                    counted[client_id], weights[client_id] = reply, state
+        server_round += self.plan.rounds_done
+        accepted, weights, left_out = self._judge(replies)
         for client_id, reason in left_out.items():
             log.warning("round=%d client %s is left out: %s", server_round, client_id, reason)
-        if len(counted) < session.min_clients:
+        if len(accepted) < self.plan.min_clients:
             raise RoundFailedError(
-                f"round {server_round}: {len(counted)} of {len(session.sampled)} clients answered, "
-                f"strategy.min_clients is {session.min_clients}; left out: "
-                + "; ".join(f"client {k}: {why}" for k, why in left_out.items())
+                f"round {server_round}: {len(accepted)} of {len(self._sent)} clients answered, "
+                f"strategy.min_clients is {self.plan.min_clients}; left out: "
+                + "; ".join(f"client {client_id}: {reason}" for client_id, reason in left_out.items())
             )
-        for client_id in counted.keys() & session.participation.factors.keys():
-            weigh(counted[client_id], session.participation.factors[client_id])
-        num_examples = {k: num_examples_of(reply) for k, reply in counted.items()}
+        factors = self.plan.participation.factors
+        for client_id in accepted.keys() & factors.keys():
+            scale_weight(accepted[client_id], factors[client_id])
+        num_examples = {client_id: num_examples_of(reply) for client_id, reply in accepted.items()}
         total = sum(num_examples.values())
         like = next(iter(weights.values()))
-        previous, central, replies = session.previous, session.central, list(counted.values())
+        central, before_noise = self._central, None
         clipping_norm = None if central is None else central.clipping_norm
-        before_noise = None
-        if central is None or previous is None:
-            arrays, metrics = super().aggregate_train(server_round, replies)
+        if central is None:
+            arrays, metrics = super().aggregate_train(server_round, list(accepted.values()))
         else:
-            arrays, metrics, before_noise = central.aggregate_train(server_round, previous, replies)
-            weights = {k: arrays_of(reply).to_torch_state_dict() for k, reply in counted.items()}  # now clipped
-        if arrays is None or metrics is None or previous is None:
+            arrays, metrics, before_noise = central.aggregate_train(
+                server_round, self._previous, list(accepted.values())
+            )
+            weights = {k: arrays_of(reply).to_torch_state_dict() for k, reply in accepted.items()}  # now clipped
+        if arrays is None or metrics is None:
             raise RoundFailedError(f"round {server_round}: the strategy returned no average")
         record = RoundRecord(
             server_round=server_round,
             clients=weights,
-            client_weights={k: n / total for k, n in num_examples.items()},
-            previous_global=_as(previous, like),
+            client_weights={client_id: n / total for client_id, n in num_examples.items()},
+            previous_global=_as(self._previous, like),
             global_weights=_as(arrays, like),
             before_noise=None if before_noise is None else _as(before_noise, like),
         )
         next_clipping_norm = None if central is None else central.clipping_norm
         loss = float(str(metrics["train-loss"]))
-        session.on_round(RoundOutcome(record, loss, left_out, clipping_norm, next_clipping_norm))
+        self._hooks.on_round(RoundOutcome(record, loss, left_out, clipping_norm, next_clipping_norm))
         return arrays, metrics
 
+    def _judge(
+        self, replies: Iterable[Message]
+    ) -> tuple[dict[str, Message], dict[str, dict[str, Tensor]], dict[str, str]]:
+        """Return the accepted replies, their weights, and the other clients' reasons, each by client id."""
+        by_message = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        accepted: dict[str, Message] = {}
+        weights: dict[str, dict[str, Tensor]] = {}
+        left_out: dict[str, str] = {}
+        for client_id, message in self._sent.items():
+            reply = by_message.get(message.metadata.message_id)
+            if reply is None:
+                left_out[client_id] = "no reply before the time limit (strategy.timeout_seconds)"
+                continue
+            try:
+                weights[client_id] = read_weights(
+                    reply, client_id, self._previous, self.plan.num_examples.get(client_id)
+                )
+                accepted[client_id] = reply
+            except ValueError as error:
+                left_out[client_id] = str(error)
+        return accepted, weights, left_out
 
-class TracedFedProx(FedProx, TracedFedAvg):
+
+class TracedFedProx(TracedFedAvg, FedProx):
     """FedProx (Li et al. 2020): as FedAvg, with a proximal term in the clients' loss."""
+
+    def __init__(
+        self, plan: FederationPlan, hooks: FederationHooks, find_clients: Callable[[], Mapping[str, int]]
+    ) -> None:
+        super().__init__(plan, hooks, find_clients, proximal_mu=plan.proximal_mu)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the proximal term's weight too."""
+        config["proximal-mu"] = self.proximal_mu
+        return super().configure_train(server_round, arrays, config, grid)
 
 
 class ProvenanceSelection(TracedFedAvg):
-    """FedAvg that favours the clients whose contributions to the rounds before were of use, see selection.py."""
+    """FedAvg that prefers the clients whose contributions to earlier rounds were useful, see selection.py."""
 
     def draw_clients(self, client_ids: Sequence[str], count: int, seed: int) -> Sequence[str]:
-        """Return the clients of the next round by their usefulness."""
-        assert self.session.selection is not None
-        return self.session.selection.draw(client_ids, count, seed)
+        """Draw clients by their usefulness."""
+        assert self.plan.selection is not None
+        return self.plan.selection.draw(client_ids, count, seed)
 
 
 STRATEGIES: dict[str, type[TracedFedAvg]] = {
@@ -199,14 +180,6 @@ STRATEGIES: dict[str, type[TracedFedAvg]] = {
     "fedprox": TracedFedProx,
     "provenance_selection": ProvenanceSelection,
 }
-
-
-def make_strategy(name: str, session: Session, proximal_mu: float = 0.0) -> TracedFedAvg:
-    """Return a strategy of the given name, without evaluation on the clients: their data is not the server's."""
-    options: dict[str, Any] = {"proximal_mu": proximal_mu} if issubclass(STRATEGIES[name], FedProx) else {}
-    strategy = STRATEGIES[name](fraction_evaluate=0.0, **options)
-    strategy.session = session
-    return strategy
 
 
 def _as(arrays: ArrayRecord, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

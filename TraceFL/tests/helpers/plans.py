@@ -1,0 +1,47 @@
+"""A plan of two rounds for a federation of four clients, and hooks that keep what they are told."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from tracefl.federation.plan import FederationHooks, FederationPlan, RoundOutcome
+
+
+def make_plan(**changes):
+    defaults = {
+        "client_ids": ("0", "1", "2", "3"),
+        "num_rounds": 2,
+        "clients_per_round": 2,
+        "min_clients": 1,
+        "timeout_seconds": 60.0,
+        "strategy": "fedavg",
+        "proximal_mu": 0.0,
+        "seed": 42,
+        "initial_weights": {"w": torch.zeros(2)},
+        "client_job": "{}",
+    }
+    return FederationPlan(**(defaults | changes))
+
+
+@dataclass
+class Told:
+    """What a federation has told its hooks."""
+
+    sampled: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    replies: int = 0
+    outcomes: list[RoundOutcome] = field(default_factory=list)
+    joined: list[tuple[str, list[int]]] = field(default_factory=list)
+
+
+def make_hooks(told=None):
+    told = Told() if told is None else told
+
+    def replied():
+        told.replies += 1
+
+    return FederationHooks(
+        on_sampled=lambda server_round, clients: told.sampled.append((server_round, clients)),
+        on_reply=replied,
+        on_round=told.outcomes.append,
+        on_joined=lambda client_id, counts: told.joined.append((client_id, list(counts))),
+    )
