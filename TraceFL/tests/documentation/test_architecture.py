@@ -1,0 +1,83 @@
+"""The pages name files, classes and functions that exist, and the page on the architecture names every room."""
+
+import ast
+import re
+
+import pytest
+
+from tests.helpers.configuration import REPOSITORY
+
+PROJECT = REPOSITORY / "TraceFL"
+PAGES = [*sorted((REPOSITORY / "docs").rglob("*.md")), REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "README.md"]
+ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
+FOLDERS = "tracefl|tests|benchmarks|documentation|hydra_plugins"
+PLACEHOLDER = re.compile(r"[A-Z]{3,}")  # NAME in what a reader is to write
+
+
+def ids(path):
+    return str(path.relative_to(REPOSITORY))
+
+
+def named_paths(page):
+    """Every path in the page: ``tracefl/main.py``, ``tests/paper/``."""
+    return re.findall(rf"(?<![\w./-])(?:TraceFL/)?((?:{FOLDERS})/[\w./*-]*[\w/])", page)
+
+
+def defined(path):
+    """What a file defines, methods and fields as ``Class.name``."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.ClassDef):
+            for member in node.body:
+                if isinstance(member, ast.FunctionDef):
+                    names.add(f"{node.name}.{member.name}")
+                if isinstance(member, ast.AnnAssign):
+                    names.add(f"{node.name}.{member.target.id}")
+    return names
+
+
+def named_objects(page):
+    """Every ```name` in `tracefl/file.py```, also ``name` and `name` in ...``, as (name, file)."""
+    found = re.findall(r"((?:`[\w.]+`(?:, | and ))*`[\w.]+`)\s+in\s+`(tracefl/[\w/]+\.py)`", page)
+    return [(name, path) for names, path in found for name in re.findall(r"`([\w.]+)`", names)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_path_exists(page):
+    for path in named_paths(page.read_text()):
+        if PLACEHOLDER.search(path):
+            path = path[: PLACEHOLDER.search(path).start()].rpartition("/")[0]  # the folder that it goes into
+        assert list(PROJECT.glob(path.rstrip("/"))), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_class_and_function_is_in_the_file_that_is_named_with_it(page):
+    for name, path in named_objects(page.read_text()):
+        assert name in defined(PROJECT / path), f"{name} in {path}"
+
+
+def test_the_architecture_names_what_it_explains():
+    assert len(named_objects(ARCHITECTURE.read_text())) >= 40
+
+
+def test_every_name_on_top_of_the_package_is_explained():
+    page = ARCHITECTURE.read_text()
+    top = (PROJECT / "tracefl").iterdir()
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in top if not path.name.startswith(("__", "why"))]
+    assert [name for name in names if f"`tracefl/{name}`" not in page] == []
+
+
+def test_every_class_of_a_round_is_explained():
+    page = ARCHITECTURE.read_text()
+    classes = {
+        name
+        for path in (PROJECT / "tracefl").rglob("*.py")
+        for name in defined(path)
+        if re.fullmatch(r"(\w+ed)?Round(Record|Outcome|Trace|Result)?", name) and not name.startswith("_")
+    }
+    assert classes == set(re.findall(r"^\| `(\w*Round\w*)` in ", page, re.MULTILINE))
