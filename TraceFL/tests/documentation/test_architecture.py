@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from documentation.rooms import FLOORS
 from tests.helpers.configuration import REPOSITORY
 
 PROJECT = REPOSITORY / "TraceFL"
@@ -70,6 +71,11 @@ def test_every_name_on_top_of_the_package_is_explained():
     top = (PROJECT / "tracefl").iterdir()
     names = [f"{path.name}/" if path.is_dir() else path.name for path in top if not path.name.startswith(("__", "why"))]
     assert [name for name in names if f"`tracefl/{name}`" not in page] == []
+
+
+def test_the_drawing_is_the_order_that_is_tested():
+    drawn = re.search(r"(?:^    \S.*\n)*^    jobs\n(?:^    \S.*\n)*", ARCHITECTURE.read_text(), re.MULTILINE).group()
+    assert [set(line.split()) for line in drawn.splitlines()] == [set(floor) for floor in FLOORS if floor != ("why",)]
 
 
 def test_every_class_of_a_round_is_explained():
