@@ -5,13 +5,25 @@ import re
 
 import pytest
 
-from documentation.rooms import FLOORS
+from documentation.rooms import FLOORS, library_users
 from tests.helpers.configuration import REPOSITORY
 
 PROJECT = REPOSITORY / "TraceFL"
 PAGES = [*sorted((REPOSITORY / "docs").rglob("*.md")), REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "README.md"]
 ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 FOLDERS = "tracefl|tests|benchmarks|documentation|hydra_plugins"
+NAMES_OF_LIBRARIES = {
+    "flwr": "Flower",
+    "ray": "Ray",
+    "hydra": "Hydra",
+    "omegaconf": "OmegaConf",
+    "rich": "rich",
+    "matplotlib": "matplotlib",
+    "jinja2": "Jinja",
+    "PIL": "Pillow",
+    "wandb": "W&B",
+    "safetensors": "safetensors",
+}
 PLACEHOLDER = re.compile(r"[A-Z]{3,}")  # NAME in what a reader is to write
 
 
@@ -76,6 +88,26 @@ def test_every_name_on_top_of_the_package_is_explained():
 def test_the_drawing_is_the_order_that_is_tested():
     drawn = re.search(r"(?:^    \S.*\n)*^    jobs\n(?:^    \S.*\n)*", ARCHITECTURE.read_text(), re.MULTILINE).group()
     assert [set(line.split()) for line in drawn.splitlines()] == [set(floor) for floor in FLOORS if floor != ("why",)]
+
+
+def test_each_room_imports_the_libraries_that_are_named_for_it():
+    rows = re.findall(r"^\| `tracefl/(\w+)/` \|.*\| (.*) \|$", ARCHITECTURE.read_text(), re.MULTILINE)
+    assert len(rows) == 11
+    users = library_users(PROJECT / "tracefl")
+    for room, cell in rows:
+        named = {library for library, name in NAMES_OF_LIBRARIES.items() if name in cell}
+        used = {library for library in NAMES_OF_LIBRARIES if room in users[library]}
+        assert named <= used if cell.endswith("...") else named == used, room
+
+
+@pytest.mark.parametrize("page", [ARCHITECTURE, REPOSITORY / "docs" / "extending.md"], ids=ids)
+def test_every_class_method_and_constant_is_in_the_package(page):
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    known = {name for path in (PROJECT / "tracefl").rglob("*.py") for name in defined(path)}
+    known |= {name for path in (PROJECT / "tests/provenance").glob("*.py") for name in defined(path)}
+    named = set(re.findall(r"`([A-Z]\w+(?:\.\w+)?|[a-z]+(?:_[a-z]+)+)(?:\(\w*\))?`", text))
+    columns = {"responsible_clients", "chance_accuracy", "log_dir", "NAME"}
+    assert named - known - columns == set()
 
 
 def test_every_class_of_a_round_is_explained():
