@@ -23,10 +23,9 @@ from tracefl.experiment.preparation import Prepared, save_inputs, save_label_cou
 from tracefl.experiment.results import _NO_MEAN, _row
 from tracefl.experiment.settings import Settings
 from tracefl.federation.participation import Participation
-from tracefl.federation.plan import FederationHooks, FederationPlan
+from tracefl.federation.plan import FederationHooks, FederationPlan, RoundOutcome
 from tracefl.federation.selection import read_selection
 from tracefl.federation.server import Federation
-from tracefl.federation.plan import RoundOutcome
 from tracefl.learning.datasets import save_examples
 from tracefl.learning.measures import measure, measure_columns
 from tracefl.learning.models import initial_model

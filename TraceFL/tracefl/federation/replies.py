@@ -1,4 +1,4 @@
-"""Checks of what clients send, before anything is computed from it: in a deployment they are other people's programs."""
+"""Checks of what clients send, before anything is computed from it: a deployed client is somebody else's program."""
 
 import re
 from collections.abc import Mapping, Sequence
