@@ -54,6 +54,20 @@ def defined(path):
     return names
 
 
+def is_there(dotted):
+    """Whether a dotted name is a module, what one defines, or what a package takes over in its ``__init__.py``."""
+    place, names = PROJECT, dotted.split(".")
+    while names and (place / names[0]).is_dir():
+        place /= names.pop(0)
+    if names and (place / f"{names[0]}.py").is_file():
+        file = place / f"{names.pop(0)}.py"
+        return not names or ".".join(names) in defined(file)
+    imports = [node for node in ast.parse((place / "__init__.py").read_text()).body if isinstance(node, ast.ImportFrom)]
+    return not names or names[0] in {alias.name for node in imports for alias in node.names} | defined(
+        place / "__init__.py"
+    )
+
+
 def named_objects(page):
     """Every ```name` in `tracefl/file.py```, also ``name` and `name` in ...``, as (name, file)."""
     found = re.findall(r"((?:`[\w.]+`(?:, | and ))*`[\w.]+`)\s+in\s+`(tracefl/[\w/]+\.py)`", page)
@@ -72,6 +86,15 @@ def test_every_path_exists(page):
 def test_every_class_and_function_is_in_the_file_that_is_named_with_it(page):
     for name, path in named_objects(page.read_text()):
         assert name in defined(PROJECT / path), f"{name} in {path}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted((REPOSITORY / "docs" / "notebooks").glob("*.ipynb"))], ids=ids)
+def test_every_dotted_name_is_there(page):
+    text = page.read_text()
+    imported = re.findall(r"from (tracefl[\w.]*) import (\w+(?:, \w+)*)", text)
+    names = {f"{module}.{name}" for module, found in imported for name in found.split(", ")}
+    names |= set(re.findall(r"(?<![\w/.-])tracefl(?:\.\w+)+", text))
+    assert {name for name in names if not is_there(name)} == set()
 
 
 def test_the_architecture_names_what_it_explains():
