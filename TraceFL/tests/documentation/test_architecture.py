@@ -97,6 +97,12 @@ def test_every_dotted_name_is_there(page):
     assert {name for name in names if not is_there(name)} == set()
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])  # mkdocs checks the others
+def test_every_link_leads_to_a_file(name):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (REPOSITORY / name).read_text())
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
 def test_the_architecture_names_what_it_explains():
     assert len(named_objects(ARCHITECTURE.read_text())) >= 40
 
