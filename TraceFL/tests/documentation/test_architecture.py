@@ -70,7 +70,7 @@ def is_there(dotted):
 
 def named_objects(page):
     """Every ```name` in `tracefl/file.py```, also ``name` and `name` in ...``, as (name, file)."""
-    found = re.findall(r"((?:`[\w.]+`(?:, | and ))*`[\w.]+`)\s+in\s+`(tracefl/[\w/]+\.py)`", page)
+    found = re.findall(rf"((?:`[\w.]+`(?:, | and ))*`[\w.]+`)\s+in\s+`((?:{FOLDERS})/[\w/]+\.py)`", page)
     return [(name, path) for names, path in found for name in re.findall(r"`([\w.]+)`", names)]
 
 
@@ -132,8 +132,8 @@ def test_each_room_imports_the_libraries_that_are_named_for_it():
 @pytest.mark.parametrize("page", [ARCHITECTURE, REPOSITORY / "docs" / "extending.md"], ids=ids)
 def test_every_class_method_and_constant_is_in_the_package(page):
     text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    known = {name for path in (PROJECT / "tracefl").rglob("*.py") for name in defined(path)}
-    known |= {name for path in (PROJECT / "tests/provenance").glob("*.py") for name in defined(path)}
+    folders = ("tracefl", "documentation", "tests/provenance")
+    known = {name for folder in folders for path in (PROJECT / folder).rglob("*.py") for name in defined(path)}
     named = set(re.findall(r"`([A-Z]\w+(?:\.\w+)?|[a-z]+(?:_[a-z]+)+)(?:\(\w*\))?`", text))
     columns = {"responsible_clients", "chance_accuracy", "log_dir", "NAME"}
     assert named - known - columns == set()
