@@ -283,7 +283,7 @@ def test_one_client_cannot_be_left_out(run, ask):
         (["round=0"], "round must be a whole number from 1, got '0'"),
         (["round=1", "round=2"], "round is given twice: '1' and '2'"),
         (["rounds=1"], "unknown argument 'rounds=1'"),
-        (["csv="], "unknown argument 'csv='"),
+        (["csv="], "'csv=' has no value"),
         (["csv=nowhere/a.csv"], "csv='nowhere/a.csv': give a file in a folder that exists"),
         (["csv=."], "csv='.': give a file in a folder that exists"),
         (["inputs=some"], "inputs must be traced, all, correct, mispredicted or numbers such as 3,17, got 'some'"),

@@ -194,9 +194,9 @@ def test_a_run_without_provenance(monkeypatch, capsys, run):
         (["nowhere"], "'nowhere' is no run's folder"),
         (["--json"], "no run's folder is given"),
         ([".", "round=3"], "unknown argument 'round=3'"),
-        ([".", "csv="], "unknown argument 'csv='"),
+        ([".", "csv="], "'csv=' has no value"),
         ([".", "png=a.txt"], "png='a.txt': give a file that ends in .png"),
-        ([".", "png=no/a.png"], "there is no folder 'no'"),
+        ([".", "png=no/a.png"], "png='no/a.png': give a file in a folder that exists"),
         (["."], "is no run's folder: it has no config.yaml"),
     ],
 )

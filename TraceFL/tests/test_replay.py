@@ -227,29 +227,29 @@ def damage(run):
         (None, ["from=1", "without=4"], "without names client 4, and the run's clients are 0 to 3"),
         (None, ["from=5", "without=2"], "from=5, and RUN has rounds 1 to 4; name one of those"),
         (None, ["from=1", "without=0,2,3"], "names every client that took part from round 1 on, and nobody is left"),
-        (None, ["from=0", "without=2"], "from must be a round, a whole number from 1, got '0'"),
-        (None, ["from=last", "without=2"], "from must be a round"),
+        (None, ["from=0", "without=2"], "from must be a whole number from 1, got '0'"),
+        (None, ["from=last", "without=2"], "from must be a whole number from 1, got 'last'"),
         (None, ["from=1", "without=two"], "without must be the clients' numbers such as 3 or 3,7, got 'two'"),
         (None, ["from=1", "without=,"], "without must be the clients' numbers"),
-        (None, ["from=1"], "no without= is given; usage: python -m tracefl.replay"),
-        (None, ["without=2"], "no from= is given"),
+        (None, ["from=1"], "without= is missing; usage: python -m tracefl.replay"),
+        (None, ["without=2"], "from= is missing"),
         (None, ["from=1", "without=2", "how=guess"], "how must be one of reaggregate, train, got 'guess'"),
         (None, ["from=1", "without=2", "carry=2"], "carry must be a number in [0, 1], got '2'"),
         (None, ["from=1", "without=2", "carry=nan"], "carry must be a number in [0, 1], got 'nan'"),
         (None, ["from=1", "without=2", "round=1"], "unknown argument 'round=1'"),
-        (None, ["from=1", "without=2", "csv=no/a.csv"], "csv='no/a.csv' is no file in a folder that exists"),
+        (None, ["from=1", "without=2", "csv=no/a.csv"], "csv='no/a.csv': give a file in a folder that exists"),
         (
             None,
             ["from=1", "without=2", "csv=a.png"],
-            "csv='a.png': give a file that ends in .csv, and none of the run's",
+            "csv='a.png': give a file that ends in .csv",
         ),
         (
             None,
             ["from=1", "without=2", "csv=RUN/rounds.csv"],
-            "give a file that ends in .csv, and none of the run's own",
+            "give a file that is none of the run's own, such as replay.csv",
         ),
         (None, ["from=1", "without=2", "png=a.txt"], "png='a.txt': give a file that ends in .png"),
-        (None, ["from=1", "without=2", "png=a.pdf"], "png='a.pdf': give a file that ends in .png; a PDF is written"),
+        (None, ["from=1", "without=2", "png=a.pdf"], "png='a.pdf': give a file that ends in .png"),
         (None, ["from=1", "without=2", "how=train", "carry=0"], "carry=0 is for averaging again, and how=train trains"),
         (
             lambda run: (run / "model.json").write_bytes(b"\xff\xfe"),
@@ -278,7 +278,8 @@ def test_what_cannot_be_replayed(monkeypatch, capsys, run, spoil, arguments, wor
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [(["nowhere", "from=1", "without=2"], "'nowhere' is no run's folder"), (["--json"], "no")]
+    ("arguments", "words"),
+    [(["nowhere", "from=1", "without=2"], "'nowhere' is no run's folder"), (["--json"], "from= is missing")],
 )
 def test_no_run(monkeypatch, capsys, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)

@@ -9,10 +9,12 @@ from tracefl.trace import main
     ("arguments", "words"),
     [
         (["nowhere"], "is no run's folder"),
-        (["nowhere", "rounds=3"], "unknown argument 'rounds=3'"),
+        (["nowhere", "rounds=3"], "unknown argument 'rounds=3'; did you mean 'round'?"),
         (["nowhere", "privacy.noise_multiplier=1"], "unknown argument 'privacy.noise_multiplier=1'"),
         (["nowhere", "baselines"], "unknown argument 'baselines'"),
-        (["nowhere", "provenance="], "unknown argument 'provenance='"),
+        (["nowhere", "provenance="], "'provenance=' has no value"),
+        (["nowhere", "provenance=paper", "provenance=paper"], "provenance is given twice"),
+        (["nowhere", "csv=no/a.csv"], "csv='no/a.csv': give a file in a folder that exists"),
         (["nowhere", "round=last"], "round must be a whole number from 1, got 'last'"),
     ],
 )

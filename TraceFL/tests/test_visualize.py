@@ -30,7 +30,7 @@ def files(folder):
 def test_an_experiment_of_the_app(visualize, tmp_path):
     make_exhibit_run(tmp_path / "results", ROUNDS, "model=resnet18", exp_key="exp_1", seed=1)
     make_exhibit_run(tmp_path / "results", [(0.5, 0.7, 0.3)] * 2, "model=resnet18", exp_key="exp_1", seed=2)
-    status, out, err = visualize("--exp", "exp_1", "--figure", "2")
+    status, out, err = visualize("exp=exp_1", "figure=2")
     assert (status, err) == (0, "")
     made = ["figure2.csv", "figure2.pdf", "figure2.png"]
     assert files(tmp_path / "results" / "figures") == made
@@ -43,7 +43,7 @@ def test_an_experiment_of_the_app(visualize, tmp_path):
         ("2", pytest.approx(0.8)),
     ]
     (tmp_path / "results" / "figures" / "figure2.png").unlink()
-    assert visualize("--exp", "exp_1")[0] == 0  # an experiment's own figure needs no number
+    assert visualize("exp=exp_1")[0] == 0  # an experiment's own figure needs no number
     assert files(tmp_path / "results" / "figures") == made
 
 
@@ -54,7 +54,7 @@ def test_all_of_a_job_script_s_runs(visualize, tmp_path):
     make_exhibit_run(logs, ROUNDS, *TABLE3, num_clients=200)
     make_faulty_run(logs, [found(1, "provenance", 0.9), found(1, "feddebug", 0.1)], "exp_key=table1")
     make_exhibit_run(logs, ROUNDS, "model=resnet18", exp_key="own")  # of no figure
-    status, out, err = visualize("--all", "--runs", logs)
+    status, out, err = visualize("--all", f"runs={logs}")
     assert (status, err) == (0, "")
     pages = [f"figure2-alpha{alpha}.{kind}" for alpha in (0.1, 0.3) for kind in ("pdf", "png")]
     seconds = [f"figure6.{kind}" for kind in ("csv", "pdf", "png")]
@@ -70,9 +70,9 @@ def test_all_of_a_job_script_s_runs(visualize, tmp_path):
 
 def test_runs_of_any_experiment_by_its_name(visualize, tmp_path):
     make_exhibit_run(tmp_path / "logs", ROUNDS, *TABLE3, exp_key="mine", num_clients=200)
-    status, _, err = visualize("--runs", "logs", "--figure", "3")
+    status, _, err = visualize("runs=logs", "figure=3")
     assert (status, "of figure3 or exp_2" in err) == (2, True)
-    assert visualize("--runs", "logs", "--exp", "mine", "--figure", "3", "--table", "3", "--out", "here")[0] == 0
+    assert visualize("runs=logs", "exp=mine", "figure=3", "table=3", "out=here")[0] == 0
     assert {"figure3.png", "table3.tex"} < set(files(tmp_path / "here"))
 
 
@@ -85,7 +85,7 @@ def test_what_is_not_complete_is_named_and_not_drawn(visualize, tmp_path):
         damaged[text] = make_exhibit_run(logs, [(0.5, 0.1, 0.3)] * 2, *FIGURE2, seed=seed)
         (damaged[text] / "results.json").write_text(text)
     faulty = make_exhibit_run(logs, ROUNDS, *FIGURE2, seed=6, fault=FLIP)
-    status, out, _ = visualize("--figure", "2", "--runs", logs)
+    status, out, _ = visualize("figure=2", f"runs={logs}")
     assert status == 0
     left_out = [line for line in out.splitlines() if line.startswith("left out")]
     assert len(left_out) == 5
@@ -123,24 +123,24 @@ def make_without_mispredictions(folder):
     ("make", "arguments", "words"),
     [
         (make_nothing, ["--all"], "holds no run"),
-        (make_other_files, ["--figure", "2"], "holds no run"),
-        (make_damaged, ["--figure", "2"], "holds only damaged runs"),
-        (make_unfinished, ["--figure", "2"], "figure 2: {tmp}/runs holds no complete run of figure2 or exp_1"),
+        (make_other_files, ["figure=2"], "holds no run"),
+        (make_damaged, ["figure=2"], "holds only damaged runs"),
+        (make_unfinished, ["figure=2"], "figure 2: {tmp}/runs holds no complete run of figure2 or exp_1"),
         (make_unfinished, ["--all"], "holds no complete run of any figure"),
-        (make_without_mispredictions, ["--figure", "6"], "holds no complete run of table1"),
-        (make_unfinished, ["--figure", "7"], "argument --figure: invalid choice: 7"),
-        (make_unfinished, ["--figure", "two"], "argument --figure: invalid int value: 'two'"),
-        (make_unfinished, ["--table", "4"], "argument --table: invalid choice: 4"),
-        (make_unfinished, ["--figur", "2"], "unrecognized arguments: --figur 2"),
-        (make_unfinished, ["--exp", "exp_1"], "'{tmp}/runs/exp_1' is not a folder"),
-        (make_unfinished, ["--exp", "mine"], "nothing to make is named"),
-        (make_unfinished, ["--all", "--figure", "2"], "--all makes every figure"),
+        (make_without_mispredictions, ["figure=6"], "holds no complete run of table1"),
+        (make_unfinished, ["figure=7"], "figure must be among 2, 3, 4, 5, 6, got '7'"),
+        (make_unfinished, ["figure=two"], "figure must be among 2, 3, 4, 5, 6, got 'two'"),
+        (make_unfinished, ["table=4"], "table must be among 1, 2, 3, got '4'"),
+        (make_unfinished, ["figur=2"], "unknown argument 'figur=2'; did you mean 'figure'?"),
+        (make_unfinished, ["exp=exp_1"], "exp='{tmp}/runs/exp_1' is not a folder"),
+        (make_unfinished, ["exp=mine"], "nothing to make is named"),
+        (make_unfinished, ["--all", "figure=2"], "--all makes every figure"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(visualize, tmp_path, make, arguments, words):
     make(tmp_path / "runs")
     before = sorted(tmp_path.rglob("*"))
-    status, _, err = visualize(*arguments, "--runs", tmp_path / "runs")
+    status, _, err = visualize(*arguments, f"runs={tmp_path / 'runs'}")
     assert status == 2
     assert len(err.strip().splitlines()) == 1
     assert err.startswith("tracefl: ")

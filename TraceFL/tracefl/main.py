@@ -3,17 +3,13 @@
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING, NoReturn
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
-from tracefl.common.imports import heavy_imports
-from tracefl.conf.cli import explain_config_error, help_text, prepare_overrides
+from tracefl.common.imports import heavy_imports, missing_library
 from tracefl.errors import ConfigError, Failure, RunStopped, SweepError, TraceFLError, one_line
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +18,21 @@ _BAD_INPUT = 2  # exit status
 
 def main() -> None:
     """Run one experiment, or several with ``--multirun``; bad input is one line and exit status 2."""
+    try:
+        import hydra
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        from tracefl.conf.cli import explain_config_error, help_text, prepare_overrides
+    except ModuleNotFoundError as error:
+        _refuse(missing_library(error))
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra then raises instead of printing and exiting with 1
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
     try:
         sys.argv[1:] = prepare_overrides(sys.argv[1:])
-        _run()
+        hydra.main(version_base="1.3", config_path="conf", config_name="base")(_run)()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _refuse(explain_config_error(error))
     except SweepError as error:
@@ -39,9 +43,11 @@ def main() -> None:
         os._exit(130)  # Flower's server thread may still wait for its clients, for up to strategy.timeout_seconds
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="base")
-def _run(cfg: DictConfig) -> Failure | None:
-    """Run one composed configuration; the sweep that it is a part of says what stopped it, and goes on."""
+def _run(cfg: "DictConfig") -> Failure | None:
+    """Run one composed configuration; in a sweep return what stopped it, so that the other runs go on."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
     hydra_cfg = HydraConfig.get()
     in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
     try:
@@ -53,23 +59,27 @@ def _run(cfg: DictConfig) -> Failure | None:
     except Exception as error:
         if not in_sweep:
             raise
-        log.exception("an error that is not the input's")  # in the run's own process, the only one that has the trace
+        log.exception("an error that the input did not cause")  # here: only the run's own process has the traceback
         failure = Failure(f"{type(error).__name__}: {one_line(error)}", 1)
     if failure is not None and not in_sweep:
         _refuse(failure.message, failure.exit_status)
     return failure
 
 
-def _attempt(cfg: DictConfig, number: int) -> Failure | None:
-    """Run one composed configuration, by its number in its sweep, and return what stopped it."""
-    with heavy_imports():  # these bring torch: --help does not wait for it
-        from tracefl.common.environment import keep_own_gpus
-        from tracefl.experiment.runner import run_settings
-        from tracefl.experiment.settings import read_settings
+def _attempt(cfg: "DictConfig", number: int) -> Failure | None:
+    """Run one composed configuration, given its number in the sweep, and return what stopped it."""
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
+        with heavy_imports():  # these bring torch: --help does not wait for it
+            from tracefl.common.environment import keep_own_gpus
+            from tracefl.experiment.runner import run_settings
+            from tracefl.experiment.settings import read_settings
+
         keep_own_gpus(number, cfg.runs_at_once)
         run_settings(read_settings(cfg))
+    except ModuleNotFoundError as error:
+        return Failure(missing_library(error), _BAD_INPUT)
     except OSError as error:
         return Failure(f"{error.strerror or one_line(error)}: {error.filename or 'no file named'}", 1)
     except RunStopped:
@@ -79,7 +89,7 @@ def _attempt(cfg: DictConfig, number: int) -> Failure | None:
     return None
 
 
-def _refuse(message: str, status: int = _BAD_INPUT) -> None:
+def _refuse(message: str, status: int = _BAD_INPUT) -> NoReturn:
     sys.stderr.write(f"tracefl: {message}\n")
     sys.exit(status)
 
@@ -88,4 +98,4 @@ if __name__ == "__main__":
     main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # all is closed; the interpreter would free millions of objects one by one, for more than a second
+    os._exit(0)  # everything is closed, and freeing millions of objects one by one would take more than a second

@@ -1,63 +1,89 @@
 """Trace a stored round again: ``python -m tracefl.trace RUN_FOLDER [round=N] [provenance=PRESET] [baselines=CHOICE]``.
 
-Or ask who is responsible for one prediction: ``python -m tracefl.trace RUN_FOLDER [round=N] image=FILE | text=WORDS |
-input=INDEX [against=CLASS] [--json] [png=FILE]``. See why.py.
+Prints the clients responsible for each traced input; csv=FILE writes them. With the run's own settings these are the
+rows of the run's provenance.csv; with others the same question is answered differently on the same weights.
 
-Reads only what the run left in its folder and needs neither Flower nor Ray. With the run's own settings it gives the
-rows of the run's provenance.csv; with others it answers the same question differently on the same weights.
+Or ask who is responsible for one prediction, with image=FILE, text=WORDS or input=INDEX. An image is prepared as the
+run's images were, a text by the run's own tokenizer; an input is one of the server's examples, counted as in
+provenance.csv. against=CLASS, a number or a name, compares the prediction with another class; --json prints everything,
+png=FILE draws it.
+
+Reads the run's folder alone and needs neither Flower nor Ray.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from rich.console import Console
-
-from tracefl.common.text_files import write_atomically
-from tracefl.conf.tool import run_tool
+from tracefl.conf.tool import JSON, PICTURES, Given, file, read_run_arguments, run_tool, text, whole_number
 from tracefl.errors import ConfigError
-from tracefl.questions.overrides import GROUPS, read_round, retrace
-from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows, to_csv
-from tracefl.report.terminal import terminal_lines
-from tracefl.report.trace import show
-from tracefl.why import JSON, asks_why, explain_stored
 
 USAGE = (
-    "python -m tracefl.trace RUN_FOLDER [round=N] [csv=FILE] [provenance=PRESET] [provenance.KEY=VALUE ...] "
-    "[baselines=CHOICE] [privacy.trace=deployed|before_noise]"
+    "python -m tracefl.trace RUN_FOLDER [round=N] [csv=FILE | image=FILE|text=WORDS|input=INDEX [against=CLASS] "
+    "[--json] [png=FILE]] [provenance=PRESET] [provenance.KEY=VALUE ...] [baselines=CHOICE] "
+    "[privacy.trace=deployed|before_noise]"
 )
+_WAYS = ("image", "text", "input")
+_KEYS = {
+    **{"round": whole_number, "csv": file(), "png": file(*PICTURES)},
+    **dict.fromkeys((*_WAYS, "against"), text),
+}
 
 
 def main() -> None:
-    """Trace one stored round and print it; bad input is one line and exit status 2."""
+    """Trace one stored round, or explain one prediction, and print it; bad input is one line and exit status 2."""
     run_tool(__doc__, USAGE, _main)
 
 
 def _main(arguments: Sequence[str]) -> None:
-    folders = [a for a in arguments if a != JSON]
-    if not folders:
-        raise ConfigError(f"no run's folder is given; usage: {USAGE}")
-    folder = Path(folders[0])
-    arguments = [a for a in arguments if a is not folders[0]]
-    if asks_why(arguments):
-        explain_stored(folder, arguments)
-        return
-    server_round, csv, overrides = None, None, []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key == "round":
-            server_round = read_round(value)
-        elif key == "csv" and value:
-            csv = Path(value)
-        elif value and (key in (*GROUPS, "privacy.trace") or key.partition(".")[0] in GROUPS):
-            overrides.append(argument)
-        else:
-            raise ConfigError(f"unknown argument {argument!r}; usage: {USAGE}")
+    given = read_run_arguments(arguments, USAGE, _KEYS, groups=("provenance", "baselines", "privacy.trace"))
+    if given.picked(*_WAYS, "against", "png", JSON):
+        _explain(given)
+    else:
+        _trace(given)
+
+
+def _trace(given: Given) -> None:
+    from rich.console import Console
+
+    from tracefl.common.text_files import write_atomically
+    from tracefl.questions.overrides import retrace
+    from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows, to_csv
+    from tracefl.report.terminal import terminal_lines
+    from tracefl.report.trace import show
+
     console = Console()
     with terminal_lines(console):
-        server_round, trace = retrace(folder, server_round, overrides)
-    if csv is not None:
-        write_atomically(csv, to_csv(PROVENANCE_COLUMNS, provenance_rows(server_round, trace.traced)))
+        server_round, trace = retrace(given.folder, given.get("round"), given.overrides)
+    if "csv" in given.values:
+        write_atomically(given.values["csv"], to_csv(PROVENANCE_COLUMNS, provenance_rows(server_round, trace.traced)))
     show(console, server_round, trace)
+
+
+def _explain(given: Given) -> None:
+    from rich.console import Console
+
+    from tracefl.questions.one_input import explain_stored
+    from tracefl.report.explanation import as_json, show
+    from tracefl.report.terminal import TerminalConsole, say_json, terminal_lines
+
+    ways = given.picked(*_WAYS)
+    if len(ways) != 1:
+        problem = f"{' and '.join(f'{way}=' for way in ways)} are given" if ways else "none is given"
+        raise ConfigError(f"one input is asked about: {problem}; give one of image=FILE, text=WORDS or input=INDEX")
+    of_rounds = [*given.picked("csv"), *(o for o in given.overrides if o.startswith("baselines"))]
+    if of_rounds:
+        raise ConfigError(f"{of_rounds[0]} does not go with {ways[0]}=; leave one of them out")
+    with terminal_lines(Console(stderr=True)):
+        answer = explain_stored(
+            given.folder, ways[0], given.values[ways[0]], given.get("round"), given.get("against"), given.overrides
+        )
+    if "png" in given.values:
+        from tracefl.report.explanation_figure import draw_explanation  # matplotlib, only where it is needed
+
+        draw_explanation(answer, given.values["png"])
+    if JSON in given.flags:
+        say_json(as_json(answer))
+    else:
+        show(TerminalConsole(), answer)
 
 
 if __name__ == "__main__":

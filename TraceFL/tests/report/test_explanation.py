@@ -8,11 +8,10 @@ import torchvision
 from matplotlib import pyplot as plt
 from rich.console import Console
 
-from tracefl.errors import ConfigError
 from tracefl.provenance import ClientPart, Explanation, Method, Removal
-from tracefl.questions.one_input import Question
+from tracefl.questions.one_input import Answer, Question
 from tracefl.report.explanation import as_json, group_layers, show
-from tracefl.report.explanation_figure import check_figure_path, draw_explanation
+from tracefl.report.explanation_figure import draw_explanation
 
 NAMES = ("[red]cats[/red]", "d$o$gs", "2")
 TEXT = Question("text", "so $a$ it is", "the text given", torch.zeros(1, 2), text="so $a$ it is " * 60)
@@ -37,7 +36,7 @@ def draw(tmp_path, monkeypatch):
     monkeypatch.setattr(plt, "close", lambda figure: None)
 
     def call(question, found):
-        draw_explanation(question, found, NAMES, tmp_path / "why.png")
+        draw_explanation(Answer(question, found, Method(), NAMES), tmp_path / "why.png")
         assert (tmp_path / "why.png").stat().st_size > 10_000
         figure = plt.gcf()
         axes = list(figure.axes)
@@ -78,7 +77,7 @@ def test_the_picture_of_a_text_and_many_clients(draw):
 
 def test_the_tables():
     out = io.StringIO()
-    show(Console(file=out, width=100), TEXT, explained(14), Method(), NAMES)
+    show(Console(file=out, width=100), Answer(TEXT, explained(14), Method(), NAMES))
     text = out.getvalue()
     assert "predicted 1 (d$o$gs) with probability 70.0%; next is 0 ([red]cats[/red]) with 20.0%" in text
     assert "7 of the round's 14 clients hold that class (50.0%)" in text
@@ -92,7 +91,7 @@ def test_the_tables():
 
 
 def test_json_holds_everything():
-    found = as_json(IMAGE, explained(14), Method(), NAMES)
+    found = as_json(Answer(IMAGE, explained(14), Method(), NAMES))
     assert found["against"] == {"class": 2, "name": "2", "probability": 0.1, "lead": 2.5}
     assert found["layers"] == ["body.0", "body.1", "head"]
     assert [client["rank"] for client in found["clients"]] == list(range(1, 15))
@@ -115,9 +114,3 @@ def test_parts_of_networks():
     assert group_layers([""]) == {"the model": [0]}
     assert list(group_layers(["a.0", "a.1", "b"], most=2)) == ["a", "b"]
     assert len(group_layers([str(i) for i in range(30)])) == 30  # no coarser division than the first part of the name
-
-
-@pytest.mark.parametrize("name", ["why", "why.txt", "nowhere/why.png"])
-def test_where_no_picture_can_be_written(tmp_path, name):
-    with pytest.raises(ConfigError, match="png="):
-        check_figure_path(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Imports that take seconds, without what makes them slower."""
+"""Imports that take seconds, and libraries that are not installed."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def heavy_imports() -> Iterator[None]:
-    """Keep the garbage collector still: imports make millions of objects that stay, and it would look at each again."""
+    """Pause the garbage collector: imports make millions of objects that stay, and it would visit each again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -15,3 +15,11 @@ def heavy_imports() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def missing_library(error: ModuleNotFoundError) -> str:
+    """Return in one line which library is missing and what installs it; raises the error again where it is our own."""
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "tracefl"):
+        raise error
+    return f"{name} is not installed; pip install 'tracefl[run]'"

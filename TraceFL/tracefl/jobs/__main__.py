@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tracefl.common.imports import missing_library
+from tracefl.conf.tool import read_arguments
 from tracefl.errors import ConfigError, TraceFLError, one_line
 from tracefl.jobs.plan import Job, plan_jobs
 from tracefl.paper.runs import EXTENDED, JOBS
@@ -24,12 +26,13 @@ USAGE = """usage: bash job_NAME.sh [INDEX] [--list | --count | --status | --smok
 What follows is passed on to every run: device=cuda client_resources.gpus=0.1 'dataset.path=/data/${dataset.name}'
 Give the same to --status. Runs go on where they stopped; begin again with resume=false overwrite=true.
 """
+_USAGE = "bash job_NAME.sh [INDEX] [--list | --count | --status | --smoke] [--extended] [key=value ...]"
 ACTIONS = ("--list", "--count", "--status", "--smoke")
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asks for; ``action`` is one of ``ACTIONS``, or None to run."""
+class JobRequest:
+    """A command line that has been read; ``action`` is one of ``ACTIONS``, or None to run."""
 
     name: str
     jobs: tuple[Job, ...]
@@ -38,13 +41,16 @@ class Request:
 
 
 def main() -> None:
-    """Do what is asked; bad input is one line and exit status 2."""
+    """Run, list or show a script's runs; bad input is one line and exit status 2."""
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         sys.stdout.write(USAGE)
         return
     try:
         status = carry_out(read_request(arguments, os.environ.get("SLURM_ARRAY_TASK_ID")))
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"tracefl: {missing_library(error)}\n")
+        status = 2
     except (TraceFLError, OSError) as error:
         sys.stderr.write(f"tracefl: {one_line(error)}\n")
         status = 2
@@ -54,7 +60,7 @@ def main() -> None:
     sys.exit(status)
 
 
-def read_request(arguments: Sequence[str], array_index: str | None = None) -> Request:
+def read_request(arguments: Sequence[str], array_index: str | None = None) -> JobRequest:
     """Read the command line.
 
     Args:
@@ -64,35 +70,25 @@ def read_request(arguments: Sequence[str], array_index: str | None = None) -> Re
     Raises:
         ConfigError: An argument is unknown, or an index is out of range.
     """
-    name, *given = arguments or [""]
+    name, *rest = arguments or [""]
     if name not in JOBS:
         raise ConfigError(f"unknown job {name!r}; choose one of {', '.join(JOBS)}")
-    runs = JOBS[name]
-    action, index, extra = None, None, []
-    for argument in given:
-        if argument == "--extended":
-            if name not in EXTENDED:
-                raise ConfigError(f"--extended: job {name!r} has no more runs; only {', '.join(EXTENDED)} has")
-            runs = JOBS[name] + EXTENDED[name]
-        elif argument in ACTIONS and action in (None, argument):
-            action = argument
-        elif re.fullmatch(r"[\d,-]+", argument) and index is None:
-            index = argument
-        elif "=" in argument and not argument.startswith("-"):
-            extra.append(argument)
-        else:
-            raise ConfigError(
-                f"unknown argument {argument!r}; give one index, one of {', '.join(ACTIONS)}, and overrides key=value"
-            )
-    if index is None and action is None:
-        index = array_index
+    given = read_arguments(rest, _USAGE, {}, flags=(*ACTIONS, "--extended"), groups=None)
+    if "--extended" in given.flags and name not in EXTENDED:
+        raise ConfigError(f"--extended: job {name!r} has no more runs; only {', '.join(EXTENDED)} has")
+    actions = given.picked(*ACTIONS)
+    if len(actions) > 1:
+        raise ConfigError(f"{' and '.join(actions)} are given; give one of them")
+    action = actions[0] if actions else None
+    index = given.words[0] if given.words else None if action else array_index
+    runs = JOBS[name] + EXTENDED[name] if "--extended" in given.flags else JOBS[name]
     jobs = [Job(number, overrides) for number, overrides in enumerate(runs)]
     chosen = jobs if index is None else [jobs[number] for number in _numbers(index, len(jobs))]
-    return Request(name, tuple(chosen), action, tuple(extra))
+    return JobRequest(name, tuple(chosen), action, tuple(given.overrides))
 
 
-def carry_out(request: Request) -> int:
-    """Do what was asked; returns the exit status."""
+def carry_out(request: JobRequest) -> int:
+    """Carry out a request; returns the exit status."""
     if request.action == "--list":
         sys.stdout.writelines(f"{job.command(request.extra)}\n" for job in request.jobs)
         return 0

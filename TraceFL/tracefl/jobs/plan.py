@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracefl.conf.composing import compose_configs
 from tracefl.paper.runs import Overrides
 
 
@@ -70,7 +69,8 @@ def plan_jobs(jobs: Sequence[Job], extra: Sequence[str]) -> list[Plan]:
     Raises:
         ConfigError: An override does not compose; one line.
     """
-    from tracefl.records.naming import run_folder  # brings torch: --list and --count do not wait for it
+    from tracefl.conf.composing import compose_configs  # --list and --count do not wait for Hydra and torch
+    from tracefl.records.naming import run_folder
 
     configs = compose_configs(job.all_overrides(extra) for job in jobs)
     return [Plan(job, config, run_folder(config)) for job, config in zip(jobs, configs, strict=True)]

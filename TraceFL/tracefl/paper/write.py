@@ -1,4 +1,4 @@
-"""Writes a figure or a table of the paper, and what is in it as CSV."""
+"""Writes the paper's figures and tables, and what is in them as CSV."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +10,9 @@ from tracefl.errors import RecordError
 from tracefl.paper.classes import CLASS_COLUMNS, class_rows, draw_classes, read_classes
 from tracefl.paper.collected import CollectedRun
 from tracefl.paper.curves import CURVE_COLUMNS, curve_rows, figure_pages
-from tracefl.paper.exhibits import Exhibit, missing_lines
+from tracefl.paper.exhibits import Exhibit, missing_lines, usable_runs
 from tracefl.paper.figures import draw_page
+from tracefl.paper.gathered import gather_runs
 from tracefl.paper.grid_points import GridPoint
 from tracefl.paper.published import published_seconds
 from tracefl.paper.suspects_figures import draw_seconds
@@ -20,6 +21,60 @@ from tracefl.paper.suspects_table import seconds_per_input
 from tracefl.paper.tables import RULES, make_table
 from tracefl.records.tables import to_csv
 from tracefl.report.terminal import say
+
+
+def write_exhibits(
+    exhibits: Sequence[Exhibit], root: Path, own: bool, needed: bool, out: Path, console: Console
+) -> None:
+    """Write figures and tables of the runs below a folder, and print what is missing.
+
+    Args:
+        exhibits: What to make.
+        root: Folder of the runs.
+        own: Use only the runs of a figure's own experiments, by their ``exp_key``.
+        needed: Every exhibit must have a run; else one of them must.
+        out: Folder to write to.
+        console: Where to print.
+
+    Raises:
+        RecordError: A needed run is missing, and nothing is written; or an exhibit's runs are damaged, and the others
+            are made.
+    """
+    gathered = gather_runs(root)
+    for problem in gathered.damaged:
+        say(console, f"left out: {problem}")
+    for line in gathered.unfinished_lines():
+        say(console, f"left out: {line}")
+    chosen: list[tuple[Exhibit, list[CollectedRun]]] = []
+    for exhibit in exhibits:
+        runs, left_out = usable_runs(exhibit, [run for run in gathered.done if not own or exhibit.has(run)])
+        for line in left_out:
+            say(console, f"left out of {exhibit.kind} {exhibit.number}: {line}")
+        if runs:
+            chosen.append((exhibit, runs))
+        elif needed:
+            raise RecordError(_no_run(exhibit, root, own))
+        else:
+            say(console, _no_run(exhibit, root, own))
+    if not chosen:
+        raise RecordError(f"{root} holds no complete run of any figure or table; name its experiment with exp=NAME")
+    out.mkdir(parents=True, exist_ok=True)
+    problems = []
+    for exhibit, runs in chosen:
+        try:
+            missing = exhibit.missing(runs)
+            files = write_exhibit(exhibit, runs, missing, out, console)
+        except RecordError as error:  # the others are made all the same
+            problems.append(f"{exhibit.kind} {exhibit.number}: {error}")
+            continue
+        say(console, f"{exhibit.kind} {exhibit.number}: {len(runs)} runs; {', '.join(map(str, files))}")
+        if missing:
+            of_paper = f"no run for {len(missing)} of the paper's {len(exhibit.grid)}:"
+            say(console, f"{exhibit.kind} {exhibit.number}: {of_paper}")
+            for line in missing_lines(exhibit, missing):
+                say(console, f"    {line}")
+    if problems:
+        raise RecordError("; ".join(problems))
 
 
 def write_exhibit(
@@ -57,6 +112,14 @@ def write_exhibit(
         written += [*draw_classes(classes, csv.with_suffix("")), csv]
         write_atomically(csv, to_csv(CLASS_COLUMNS, class_rows(classes)))
     return written
+
+
+def _no_run(exhibit: Exhibit, root: Path, own: bool) -> str:
+    which = f" of {' or '.join(exhibit.keys)}" if own else ""
+    return (
+        f"{exhibit.kind} {exhibit.number}: {root} holds no complete run{which} for it, and it is not made; "
+        "give the runs' folder with runs=FOLDER, their experiment with exp=NAME"
+    )
 
 
 def _write_table(

@@ -23,7 +23,6 @@ from tracefl.questions.trace import Tracer
 from tracefl.records.run import StoredRun
 
 INPUTS = ("traced", "all", "correct", "mispredicted")
-SHAPLEY = ("true", "exact", "sampled")
 PERMUTATIONS = 50
 """Orders of the clients that an estimate stands on, unless it is asked for otherwise."""
 
@@ -101,7 +100,7 @@ def leave_each_out(
         folder: The run's folder.
         server_round: The round; None for the last one that is stored.
         inputs: A member of ``INPUTS``, or positions in the server's examples with commas between them.
-        shapley: A member of ``SHAPLEY``; None for no Shapley values.
+        shapley: ``exact``, ``sampled`` or ``true``, which picks one by the number of clients; None for no values.
         permutations: Orders of the clients for an estimate of them, even and at least 4; None for ``PERMUTATIONS``.
         overrides: Of the group provenance, and of privacy.trace, as on the command line.
 
@@ -110,6 +109,14 @@ def leave_each_out(
         ConfigError: An argument is illegal, or asks for what is not there.
         ModelMismatchError: The round's model, or for Shapley values a subset's, gives logits that are not finite.
     """
+    if permutations is not None and shapley not in ("true", "sampled"):
+        raise ConfigError(
+            f"permutations={permutations} is for an estimate of Shapley values; give shapley=sampled with it"
+        )
+    if permutations is not None and (permutations < 4 or permutations % 2):
+        raise ConfigError(
+            f"permutations must be an even number from 4, each order with its reverse, got {permutations}"
+        )
     run = StoredRun(folder)
     tracer = read_tracer(run, overrides)
     model, record = run.round(server_round, asks_before_noise(run, overrides))

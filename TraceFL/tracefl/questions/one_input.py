@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -13,7 +14,9 @@ from tracefl.errors import ConfigError, DataError
 from tracefl.learning.datasets import images_to_tensor
 from tracefl.learning.examples import PIXELS, Examples
 from tracefl.learning.models import TextEncoder
+from tracefl.provenance import Explanation, Method, explain
 from tracefl.provenance.inputs import Inputs
+from tracefl.questions.overrides import asks_before_noise, read_tracer
 from tracefl.questions.trace import Tracer
 from tracefl.records.run import StoredRun
 
@@ -41,6 +44,69 @@ class Question:
     label: int | None = None
     pixels: Tensor | None = None
     text: str | None = None
+
+
+class Answer(NamedTuple):
+    """Who is responsible for the prediction of one input.
+
+    Attributes:
+        question: The input.
+        found: The explanation.
+        method: How the clients were attributed.
+        names: Names of the C classes.
+    """
+
+    question: Question
+    found: Explanation
+    method: Method
+    names: Sequence[str]
+
+
+def explain_stored(
+    folder: Path,
+    way: str,
+    given: str,
+    server_round: int | None = None,
+    against: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Answer:
+    """Explain one prediction of a stored run, from the run's folder alone.
+
+    Args:
+        folder: The run's folder.
+        way: A member of ``WAYS``.
+        given: The file, the text, or the position in the server's examples.
+        server_round: The round; None for the last one that is stored.
+        against: Another class, by number or name, to compare the prediction with.
+        overrides: For the group provenance and for privacy.trace, as on the command line.
+
+    Raises:
+        ConfigError: An argument is illegal, or asks for what is not there.
+        DataError: The image cannot be read.
+        RecordError: The folder is no run's, or the round is not stored.
+    """
+    run = StoredRun(folder)
+    other = None if against is None else find_class(against, run.label_names)
+    tracer = read_tracer(run, overrides)
+    question = read_question(run, tracer, way, given)
+    settings = tracer.provenance
+    model, record = run.round(server_round, asks_before_noise(run, overrides))
+    try:
+        found = explain(
+            model,
+            record,
+            question.inputs,
+            settings.method,
+            label=question.label,
+            against=other,
+            label_counts=run.label_counts[[int(client_id) for client_id in record.clients]],  # (K, C)
+            memory_budget=settings.memory_budget,
+            precision=settings.precision,
+            device=run.device,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return Answer(question, found, settings.method, run.label_names)
 
 
 def read_question(run: StoredRun, tracer: Tracer, way: str, given: str) -> Question:

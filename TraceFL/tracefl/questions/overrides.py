@@ -21,17 +21,6 @@ from tracefl.records.run import StoredRun
 GROUPS = ("provenance", "baselines")
 
 
-def read_round(given: str) -> int:
-    """Return a round's number.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    if not given.isdecimal() or not int(given):
-        raise ConfigError(f"round must be a whole number from 1, got {given!r}")
-    return int(given)
-
-
 def read_tracer(run: StoredRun, overrides: Sequence[str] = ()) -> Tracer:
     """Return what a run traces, and how.
 

@@ -100,14 +100,14 @@ class Request:
         from_round: The first round without the clients.
         without: Their ids, ascending, one or more.
         how: None for averaging again where all that it takes is stored, else training.
-        carry: Of averaging again, see ``tracefl.questions.reaggregation``.
+        carry: For averaging again, see ``tracefl.questions.reaggregation``; None for ``CARRY``.
     """
 
     folder: Path
     from_round: int
     without: tuple[str, ...]
     how: How | None = None
-    carry: float = CARRY
+    carry: float | None = None
 
     @property
     def name(self) -> str:
@@ -131,6 +131,8 @@ def replay(request: Request, retrain: Retrain) -> Replay:
         ConfigError: There is no such client or round, or nobody is left.
         TraceFLError: The run without the clients cannot be trained, failed or was stopped.
     """
+    if request.how == "train" and request.carry is not None:
+        raise ConfigError(f"carry={request.carry:g} is for averaging again, and how=train trains; give one of them")
     run, store = StoredRun(request.folder), RoundStore(request.folder / "rounds")
     results = _results(run, store, request)
     stored = store.stored_rounds()
@@ -192,7 +194,8 @@ def _reaggregated(run: StoredRun, store: RoundStore, request: Request, notes: li
     rounds = []
     numbers = range(request.from_round, store.last_round + 1)
     buffers = {name for name, _ in model.named_buffers()}
-    for again in reaggregate((store.read(number) for number in numbers), request.without, buffers, request.carry):
+    carry = CARRY if request.carry is None else request.carry
+    for again in reaggregate((store.read(number) for number in numbers), request.without, buffers, carry):
         model.load_state_dict(dict(again.record.global_weights))
         before = after = measure(model, server, classes, fault, run.device)
         if not again.is_unchanged:
@@ -204,7 +207,7 @@ def _reaggregated(run: StoredRun, store: RoundStore, request: Request, notes: li
     first = next((r.server_round for r in rounds if not r.is_exact), None)
     if first is not None:
         notes.append(
-            f"an estimate from round {first} on, carry={request.carry:g}: the others did not train again; how=train "
+            f"an estimate from round {first} on, carry={carry:g}: the others did not train again; how=train "
             "has them train"
         )
     return _made(run, request, "reaggregate", rounds, notes)

@@ -1,19 +1,13 @@
 """Write the report of a run again: ``python -m tracefl.report RUN_FOLDER [html=FILE]``.
 
 The report is one page for a browser that needs nothing else, no network either: ``report.html`` in the run's folder
-unless another file is given. Each run writes it at its end; this command writes it for a run that is still going, that
-was killed, or that an older version left. It reads only the run's folder and needs neither Flower nor Ray.
+unless another file is given. Every run writes it at its end; this command writes it for a run that is still going or
+was killed. Reads the run's folder alone and needs neither Flower nor Ray.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from rich.console import Console
-
-from tracefl.conf.tool import run_tool
-from tracefl.errors import ConfigError
-from tracefl.report.page import write_page
-from tracefl.report.terminal import say
+from tracefl.conf.tool import file, read_run_arguments, run_tool
 
 USAGE = "python -m tracefl.report RUN_FOLDER [html=FILE]"
 
@@ -24,16 +18,14 @@ def main() -> None:
 
 
 def _main(arguments: Sequence[str]) -> None:
-    folder, *options = arguments
-    path = None
-    for option in options:
-        key, _, value = option.partition("=")
-        if key != "html" or not value:
-            raise ConfigError(f"unknown argument {option!r}; usage: {USAGE}")
-        path = Path(value).expanduser()
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise ConfigError(f"html={str(path)!r} is no file in a folder that exists; give a file such as report.html")
-    say(Console(), f"report: {write_page(Path(folder).expanduser(), path)}")
+    given = read_run_arguments(arguments, USAGE, {"html": file()}, flags=())
+
+    from rich.console import Console
+
+    from tracefl.report.page import write_page
+    from tracefl.report.terminal import say
+
+    say(Console(), f"report: {write_page(given.folder, given.get('html'))}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from tracefl.common.words import percent
-from tracefl.provenance import ClientPart, Explanation, Method
-from tracefl.questions.one_input import Question
+from tracefl.provenance import ClientPart, Explanation
+from tracefl.questions.one_input import Answer, Question
 
 CLIENTS_SHOWN = 12
 LAYERS_SHOWN = 16
@@ -46,8 +46,9 @@ def class_words(number: int, names: Sequence[str]) -> str:
     return str(number) if name == str(number) else f"{number} ({name})"
 
 
-def show(console: Console, question: Question, found: Explanation, method: Method, names: Sequence[str]) -> None:
+def show(console: Console, answer: Answer) -> None:
     """Print the explanation."""
+    question, found, method, names = answer
 
     def say(text: str = "") -> None:
         console.print(text, soft_wrap=True, highlight=False, markup=False)
@@ -75,8 +76,9 @@ def show(console: Console, question: Question, found: Explanation, method: Metho
     )
 
 
-def as_json(question: Question, found: Explanation, method: Method, names: Sequence[str]) -> dict[str, Any]:
+def as_json(answer: Answer) -> dict[str, Any]:
     """Return all of an explanation in JSON's types; fractions 0 to 1, contributions in logits."""
+    question, found, method, names = answer
 
     def named(number: int) -> dict[str, Any]:
         return {"class": number, "name": names[number], "probability": found.probabilities[number]}

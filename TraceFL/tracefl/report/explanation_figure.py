@@ -13,40 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from tracefl.common.words import percent
-from tracefl.errors import ConfigError
 from tracefl.provenance import ClientPart, Explanation
-from tracefl.questions.one_input import Question
+from tracefl.questions.one_input import Answer, Question
 from tracefl.report.explanation import by_part, class_words, group_layers
 
 CLIENTS_DRAWN = 15
 _CLASSES_DRAWN = 5
-_SUFFIXES = (".png", ".pdf", ".svg")
 # Okabe and Ito's colours, told apart by colour-blind readers too: blue, vermillion, orange, grey.
 _BLUE, _VERMILLION, _ORANGE, _GREY = "#0072B2", "#D55E00", "#E69F00", "#999999"
 _DIVERGING = LinearSegmentedColormap.from_list("against_for", [_VERMILLION, "#FFFFFF", _BLUE])
 
 
-def check_figure_path(path: Path) -> None:
-    """Refuse a file that no picture can be written to.
-
-    Raises:
-        ConfigError: Its name ends otherwise, or its folder does not exist.
-    """
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ConfigError(f"png={str(path)!r}: give a file that ends in {', '.join(_SUFFIXES)}")
-    if not path.parent.is_dir() or path.is_dir():
-        raise ConfigError(f"png={str(path)!r}: there is no folder {str(path.parent)!r} to write a file into")
-
-
-def draw_explanation(question: Question, found: Explanation, names: Sequence[str], path: Path) -> None:
-    """Draw an explanation.
-
-    Args:
-        question: The input.
-        found: The explanation.
-        names: Of the C classes.
-        path: The picture, its kind by its suffix.
-    """
+def draw_explanation(answer: Answer, path: Path) -> None:
+    """Draw an explanation; the file's suffix says in which format."""
+    question, found, _, names = answer
     clients = found.clients[:CLIENTS_DRAWN]
     parts = group_layers(found.layers)
     height = 0.9 + 0.36 * len(clients) + 0.05 * max(map(len, parts))

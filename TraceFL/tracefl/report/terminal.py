@@ -1,6 +1,7 @@
 """A run in the terminal: bars for rounds and clients, one line a round, a table at the end."""
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -202,6 +203,11 @@ def two_ends(ranked: Sequence[str], most: int) -> tuple[list[str], int]:
     if len(ranked) <= most:
         return list(ranked), 0
     return [*ranked[: most // 2], *ranked[-(most // 2) :]], len(ranked) - most
+
+
+def say_json(found: Mapping[str, Any]) -> None:
+    """Print an answer as one line of JSON."""
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 def say(console: Console, text: str) -> None:
