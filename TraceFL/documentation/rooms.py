@@ -13,7 +13,6 @@ from pathlib import Path
 FLOORS = (
     ("jobs",),
     ("main", "trace", "counterfactual", "replay", "ledger", "collect", "visualize", "client_app", "server_app"),
-    ("why",),
     ("experiment", "paper"),
     ("report", "federation"),
     ("questions",),
