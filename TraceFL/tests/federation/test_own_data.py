@@ -8,15 +8,14 @@ from PIL import Image as Picture
 from torch.testing import assert_close
 
 from tests.helpers.configuration import compose_settings
+from tests.helpers.plans import ScriptedFederation
 from tests.helpers.tables import read_csv
 from tracefl.errors import ConfigError, DataError, RoundFailedError
 from tracefl.experiment.preparation import prepare_deployed
 from tracefl.experiment.runner import run_settings
 from tracefl.federation.own_data import check_label_names, client_job, load_split, own_examples, with_client
-from tracefl.federation.plan import RoundOutcome
 from tracefl.learning.datasets import load_source
 from tracefl.learning.models import build_text_encoder
-from tracefl.provenance import RoundRecord
 from tracefl.questions.overrides import retrace
 from tracefl.records.run import StoredRun
 
@@ -157,23 +156,6 @@ def test_a_clients_counts_go_to_its_row():
     assert with_client(counts, "2", [0, 0, 9]).tolist()[2] == [0, 0, 9]
     with pytest.raises(ConfigError, match="client 1 counts 2 classes and the server 3"):
         with_client(counts, "1", [1, 2])
-
-
-class ScriptedFederation:
-    """A deployment's rounds without its network: its clients send back what they were sent."""
-
-    def __init__(self, clients, rounds):
-        self.clients, self.rounds = clients, rounds
-
-    def run(self, plan, hooks):
-        weights, share = plan.initial_weights, 1 / len(self.clients)
-        for n in range(plan.rounds_done + 1, min(plan.rounds_done + self.rounds, plan.num_rounds) + 1):
-            hooks.on_sampled(n, self.clients)
-            clients = dict.fromkeys(self.clients, weights)
-            record = RoundRecord(n, clients, dict.fromkeys(self.clients, share), weights, weights)
-            hooks.on_round(RoundOutcome(record, 1.0, {}))
-        if plan.rounds_done + self.rounds < plan.num_rounds:
-            raise RoundFailedError("everybody is gone")
 
 
 def test_a_run_that_goes_on_knows_the_clients_of_earlier_sessions(server, tmp_path):

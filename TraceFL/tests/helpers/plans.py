@@ -1,10 +1,12 @@
-"""A plan of two rounds for a federation of four clients, and hooks that keep what they are told."""
+"""Federations without Flower's network: a plan, hooks that keep what they are told, and clients that do not train."""
 
 from dataclasses import dataclass, field
 
 import torch
 
+from tracefl.errors import RoundFailedError
 from tracefl.federation.plan import FederationHooks, FederationPlan, RoundOutcome
+from tracefl.provenance import RoundRecord
 
 
 def make_plan(**changes):
@@ -45,3 +47,20 @@ def make_hooks(told=None):
         on_round=told.outcomes.append,
         on_joined=lambda client_id, counts: told.joined.append((client_id, list(counts))),
     )
+
+
+class ScriptedFederation:
+    """A session's rounds without training: the clients send back what they were sent."""
+
+    def __init__(self, clients, rounds):
+        self.clients, self.rounds = clients, rounds
+
+    def run(self, plan, hooks):
+        weights, share = plan.initial_weights, 1 / len(self.clients)
+        for n in range(plan.rounds_done + 1, min(plan.rounds_done + self.rounds, plan.num_rounds) + 1):
+            hooks.on_sampled(n, self.clients)
+            clients = dict.fromkeys(self.clients, weights)
+            record = RoundRecord(n, clients, dict.fromkeys(self.clients, share), weights, weights)
+            hooks.on_round(RoundOutcome(record, 1.0, {}))
+        if plan.rounds_done + self.rounds < plan.num_rounds:
+            raise RoundFailedError("everybody is gone")

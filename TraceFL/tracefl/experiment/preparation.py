@@ -1,6 +1,7 @@
 """Everything that a run needs before its first round, and what of it is kept for later questions."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from tracefl.learning.datasets import (
     save_examples,
     training_texts,
 )
-from tracefl.learning.faults import InjectedFault, Vocabulary, inject
+from tracefl.learning.faults import Fault, InjectedFault, Vocabulary, inject
 from tracefl.learning.models import ModelSpec, TextEncoder, build_text_encoder, check_max_tokens, model_spec
 
 _TOKENIZER_TEXTS = 20_000  # documents that a tokenizer is trained on, at most
@@ -47,6 +48,11 @@ class Prepared:
     encoder: TextEncoder | None
     fault: InjectedFault | None
     client_job: Mapping[str, Any] | None = None
+
+    @property
+    def truth(self) -> Fault | None:
+        """What some clients do wrong, None without a fault."""
+        return None if self.fault is None else self.fault.truth
 
     def with_client(self, client_id: str, counts: Sequence[int]) -> "Prepared":
         """Return the same with another client, or with other examples of one, by their number of each class."""
@@ -109,6 +115,24 @@ def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[st
     for client_id, counts in gather(config["num_clients"], json.dumps(job)).items():
         prepared = prepared.with_client(client_id, counts)
     return prepared
+
+
+def save_clients(folder: Path, prepared: Prepared) -> Prepared:
+    """Write the clients' examples where simulated clients read them, into a folder made anew.
+
+    Returns:
+        The same without those examples, which take most of the memory.
+    """
+    shutil.rmtree(folder, ignore_errors=True)  # left by a session that was killed
+    folder.mkdir()
+    for client_id, examples in prepared.data.clients.items():
+        save_examples(folder / f"client-{client_id}.safetensors", examples)
+    data, fault = replace(prepared.data, clients={}), prepared.fault
+    if fault is None:
+        return replace(prepared, data=data)
+    for client_id, examples in fault.examples.items():  # used from the fault's first round on
+        save_examples(folder / f"client-{client_id}-faulty.safetensors", examples)
+    return replace(prepared, data=data, fault=replace(fault, examples={}))
 
 
 def save_inputs(folder: Path, prepared: Prepared) -> None:

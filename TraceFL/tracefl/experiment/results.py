@@ -1,20 +1,28 @@
-"""A run's results: a round's row, and what results.json sums up."""
+"""A run's results: a round's row of rounds.csv, and the summary in results.json."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
+from tracefl.common.environment import describe_environment, peak_memory
+from tracefl.experiment.mitigation.summary import summarize_mitigation
+from tracefl.experiment.preparation import Prepared
+from tracefl.experiment.settings import Settings
 from tracefl.federation.plan import RoundOutcome
 from tracefl.learning.training import Evaluation
 from tracefl.provenance import summarize
+from tracefl.provenance.scoring import mean_measured
+from tracefl.questions.suspects import mean_suspects
 from tracefl.questions.trace import RoundTrace
+from tracefl.records.result import RoundResult
 
 _NO_MEAN = ("round", "epsilon_by_client", "class_accuracy")
 
 
-def _row(
+def round_row(
     outcome: RoundOutcome, evaluation: Evaluation, trace: RoundTrace, train_seconds: float, evaluate_seconds: float
 ) -> dict[str, Any]:
-    """Return a round's row of rounds.csv."""
+    """Return a round's row of rounds.csv, without the columns of privacy and of the measures."""
     return {
         "round": outcome.record.server_round,
         "global_loss": evaluation.loss,
@@ -27,4 +35,42 @@ def _row(
         "evaluate_seconds": round(evaluate_seconds, 3),
         "provenance_seconds": round(trace.provenance_seconds, 4),
         "counterfactual_seconds": round(trace.counterfactual_seconds, 4),
+    }
+
+
+def run_results(
+    name: str, settings: Settings, prepared: Prepared, rounds: Sequence[RoundResult], seconds: float
+) -> dict[str, Any]:
+    """Return the content of results.json.
+
+    Args:
+        name: The run's name.
+        settings: The run's configuration.
+        prepared: What it started from. Only here is mitigation compared with the truth about a fault.
+        rounds: All rounds, in order.
+        seconds: Wall time of all sessions.
+    """
+    rows = [result.row for result in rounds]
+    mitigation = None
+    if settings.mitigation is not None:
+        mitigation = summarize_mitigation(
+            settings.mitigation.name,
+            [row for result in rounds for row in result.mitigation],
+            prepared.truth,
+            everyone_is_known=prepared.client_job is None,
+        )
+    return {
+        "run": name,
+        "seed": settings.config["seed"],
+        "rounds": len(rows),
+        "final": rows[-1],
+        "mean": {name: mean_measured([row[name] for row in rows]) for name in rows[-1] if name not in _NO_MEAN},
+        "suspects": mean_suspects(row for result in rounds for row in result.suspects),
+        "mitigation": mitigation,
+        "clients_left_out": sum(row["clients_left_out"] for row in rows),
+        "classes": list(prepared.data.label_names),
+        "fault": None if prepared.fault is None else prepared.fault.describe(),
+        "seconds": round(seconds, 3),
+        "server_peak_memory_bytes": peak_memory(),
+        **describe_environment(settings.device),
     }

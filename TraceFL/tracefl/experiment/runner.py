@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
@@ -13,10 +14,10 @@ from tracefl.common.imports import heavy_imports
 from tracefl.common.signals import StopRequest
 from tracefl.experiment.settings import Settings
 from tracefl.federation.ray_cluster import Resources, check_shared, ray_cluster
-from tracefl.questions.suspects import mean_suspects
 from tracefl.records.folder import RunFolder
 from tracefl.records.log import RunLog
 from tracefl.records.observer import Observer
+from tracefl.records.result import RoundResult
 from tracefl.records.status import StatusFile, read_progress
 from tracefl.report.terminal import Terminal, TerminalConsole, show_run, terminal_lines
 from tracefl.report.wandb_tracker import WandbTracker
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tracefl.experiment.experiment import Experiment
     from tracefl.experiment.preparation import Prepared
     from tracefl.federation.server import Federation
+
+    Serve = Callable[[Experiment, Federation], tuple[RoundResult, ...]]
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +41,8 @@ def run_settings(
 
     Args:
         settings: The configuration.
-        federation: The clients, where Flower has started them and listens to signals; None for a simulation of the
-            run's own.
-        prepare: Returns what the run starts from, where ``prepare_run`` does not.
+        federation: The clients, where Flower has started them and handles signals; None to simulate them here.
+        prepare: Returns what the run starts from; None for ``prepare_run``.
 
     Raises:
         TraceFLError: Bad input, or a run that failed or was stopped; run.log then says the same.
@@ -54,7 +56,7 @@ def run_settings(
         return
     folder = RunFolder(path, config)
     if folder.is_complete and not config["overwrite"]:
-        show_run(console, folder.rows(), mean_suspects(folder.suspects()), path)
+        show_run(console, tuple(folder.rounds.results()), path)
         console.print("already complete, nothing was run; overwrite=true runs it again")
         return
     folder.refuse_if_claimed()
@@ -66,19 +68,20 @@ def run_settings(
         Terminal(console) as terminal,
     ):
         log.info("preparing %s", path.name)
-        session = _Session(settings, folder, run_log, terminal, stop)
+
+        def serve(experiment: "Experiment", federation: "Federation") -> tuple[RoundResult, ...]:
+            return _serve(experiment, federation, run_log, terminal, stop)
+
         if federation is None:
-            _simulate(session)
+            rounds = _simulate(settings, folder, stop, serve)
         else:
             with closing(folder):
-                session.prepare(prepare)
-                session.serve(federation)
-    show_run(console, folder.rows(), mean_suspects(folder.suspects()), path)
+                rounds = serve(_prepare(settings, folder, prepare), federation)
+    show_run(console, rounds, path)
 
 
-def _simulate(session: "_Session") -> None:
-    """Prepare while Ray and its workers start, then run: whatever can be refused is, before anything is written."""
-    settings = session.settings
+def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "Serve") -> tuple[RoundResult, ...]:
+    """Prepare while Ray and its workers start, then run; bad input is refused before anything is written."""
     config = settings.config
     resources = Resources(
         total_cpus=settings.total_cpus,
@@ -89,72 +92,67 @@ def _simulate(session: "_Session") -> None:
     )
     with (
         ray_cluster(resources) as ray_is_up,
-        closing(session.folder),
+        closing(folder),
         ThreadPoolExecutor(1) as background,
     ):
         with heavy_imports():  # before the thread: Flower's modules import each other, and fail if two threads do so
             from tracefl.federation.simulation import simulate
-        preparing = background.submit(session.prepare)
+        preparing = background.submit(_prepare, settings, folder)
         wait([ray_is_up])
-        session.stop.listen()
-        preparing.result()
+        stop.listen()
+        experiment = preparing.result()
         ray_is_up.result()
-        simulate(session.serve, config["num_clients"], resources)
+        return simulate(partial(serve, experiment), config["num_clients"], resources)
 
 
-class _Session:
-    """One session of a run: what is there before its clients are, and what its server does once they are."""
+def _prepare(
+    settings: Settings, folder: RunFolder, prepare: "Callable[[Settings], Prepared] | None" = None
+) -> "Experiment":
+    """Load the data and build the model; nothing is written."""
+    with heavy_imports():
+        from tracefl.experiment.experiment import Experiment
+        from tracefl.experiment.preparation import prepare_run
 
-    def __init__(
-        self, settings: Settings, folder: RunFolder, run_log: RunLog, terminal: Terminal, stop: StopRequest
-    ) -> None:
-        self.settings = settings
-        self.folder = folder
-        self.stop = stop
-        self._run_log = run_log
-        self._terminal = terminal
-        self._experiment: Experiment
+    began = time.perf_counter()
+    experiment = Experiment(settings, (prepare or prepare_run)(settings), folder)
+    seconds = time.perf_counter() - began
+    able = experiment.num_examples.keys() - experiment.participation.excluded
+    log.info("%d clients can take part; data prepared in %.1fs", len(able), seconds)
+    folder.check_space(experiment.bytes_needed)
+    return experiment
 
-    def prepare(self, prepare: "Callable[[Settings], Prepared] | None" = None) -> None:
-        """Load the data and build the model; nothing is written."""
-        with heavy_imports():
-            from tracefl.experiment.experiment import Experiment
-            from tracefl.experiment.preparation import prepare_run
 
-        began = time.perf_counter()
-        prepared = (prepare or prepare_run)(self.settings)
-        self._experiment = Experiment(self.settings, prepared, self.folder)
-        seconds = time.perf_counter() - began
-        able = self._experiment.num_examples.keys() - self._experiment.participation.excluded
-        log.info("%d clients can take part; data prepared in %.1fs", len(able), seconds)
-        self.folder.check_space(self._experiment.bytes_needed)
+def _serve(
+    experiment: "Experiment", federation: "Federation", run_log: RunLog, terminal: Terminal, stop: StopRequest
+) -> tuple[RoundResult, ...]:
+    """Run one session with the clients, record it, and return all rounds of the run."""
+    from tracefl.experiment.session import run_session
+    from tracefl.report.page import write_at_end
 
-    def serve(self, federation: "Federation") -> None:
-        """Run with the clients, and record."""
-        from tracefl.report.page import write_at_end
-
-        config, folder = self.settings.config, self.folder
-        rounds_done = folder.begin(config["resume"])
-        self._run_log.open(folder.path / "run.log")
-        if config["ray"]["address"] is not None:
-            check_shared(folder.path / "config.yaml")
-        progress = read_progress(folder.path, rounds_done, config["num_rounds"])
-        status = StatusFile(folder.path)
-        with ExitStack() as observers_end:
-            observers: list[Observer] = [status, self._terminal]
-            if config["wandb"]["mode"] != "disabled":
-                observers.append(WandbTracker(config, folder.path))
-            for observer in observers:
-                observers_end.callback(observer.close)
-            try:
-                self._experiment.run(federation, progress, tuple(observers), self.stop)
-            except BaseException as error:
-                log.error("stopped: %s", error, extra={"said_by_main": True})
-                if folder.is_ours:
-                    progress.round_finished(folder.rounds.last_round)  # not one whose writing failed
-                    status.ended(error)
-                    if progress.rounds_done:
-                        write_at_end(folder.path, self.settings.device)
-                raise
-            status.ended(None)
-            write_at_end(folder.path, self.settings.device)
+    settings, folder = experiment.settings, experiment.folder
+    config = settings.config
+    recorded = folder.begin(config["resume"])
+    run_log.open(folder.path / "run.log")
+    if config["ray"]["address"] is not None:
+        check_shared(folder.path / "config.yaml")
+    progress = read_progress(folder.path, len(recorded), config["num_rounds"])
+    status = StatusFile(folder.path)
+    with ExitStack() as observers_end:
+        observers: list[Observer] = [status, terminal]
+        if config["wandb"]["mode"] != "disabled":
+            observers.append(WandbTracker(config, folder.path))
+        for observer in observers:
+            observers_end.callback(observer.close)
+        try:
+            rounds = run_session(experiment, federation, recorded, progress, observers, stop)
+        except BaseException as error:
+            log.error("stopped: %s", error, extra={"said_by_main": True})
+            if folder.is_ours:
+                progress.round_finished(folder.rounds.last_round)  # not one whose writing failed
+                status.ended(error)
+                if progress.rounds_done:
+                    write_at_end(folder.path, settings.device)
+            raise
+        status.ended(None)
+        write_at_end(folder.path, settings.device, rounds)
+    return rounds

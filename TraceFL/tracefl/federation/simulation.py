@@ -5,7 +5,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 from flwr.clientapp import ClientApp
 from flwr.simulation import run_simulation
@@ -15,20 +15,26 @@ from tracefl.federation import client
 from tracefl.federation.ray_cluster import Resources, clients_at_once
 from tracefl.federation.server import Federation, make_server_app
 
+Served = TypeVar("Served")
+
 
 def simulate(
-    serve: Callable[[Federation], None], num_clients: int, resources: Resources, app: ClientApp = client.app
-) -> None:
-    """Run a federation with simulated clients, as many at once as the resources hold.
+    serve: Callable[[Federation], Served], num_clients: int, resources: Resources, app: ClientApp = client.app
+) -> Served:
+    """Run a federation with simulated clients, as many at a time as the resources allow.
 
     Args:
-        serve: What the server does with its federation; it runs in a thread of its own while Ray starts.
+        serve: What the server does with its federation, in a thread of its own.
         num_clients: Clients of the federation.
         resources: CPUs and GPUs; they never change a result.
         app: The clients' app.
 
+    Returns:
+        What ``serve`` returned.
+
     Raises:
         Exception: Whatever ``serve`` raised.
+        RoundFailedError: The simulation ended before ``serve`` did.
     """
     client_resources: dict[str, Any] = {
         "num_cpus": resources.client_cpus,
@@ -41,22 +47,23 @@ def simulate(
     flower.handlers.clear()  # its own terminal lines; the records still reach whoever listens at the root
     flower.propagate = True
     flower.setLevel(logging.INFO)
-    over, served = threading.Event(), threading.Event()
+    over = threading.Event()
+    served: list[Served] = []
 
-    def serve_to_the_end(federation: Federation) -> None:
-        serve(federation)
-        served.set()
+    def keep_result(federation: Federation) -> None:
+        served.append(serve(federation))
 
     with warnings.catch_warnings(), ExitStack() as ending:
         ending.callback(over.set)  # Flower's server thread must not wait for clients that are gone
         warnings.filterwarnings("ignore", module="ray|flwr")  # notes to their own developers
         run_simulation(
             server_app=make_server_app(
-                serve_to_the_end, lambda grid: Federation(grid, num_clients, clients_at_once(resources), over)
+                keep_result, lambda grid: Federation(grid, num_clients, clients_at_once(resources), over)
             ),
             client_app=app,
             num_supernodes=num_clients,
             backend_config={"client_resources": client_resources},  # Ray runs already, see ray_cluster.py
         )
-    if not served.is_set():  # Flower's thread lets what is no Exception pass in silence
+    if not served:  # Flower's thread swallows what is not an Exception, such as SystemExit
         raise RoundFailedError("the simulation ended before the run did; see run.log")
+    return served[0]

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,14 +100,14 @@ class RunFolder:
                 "log_dir to another disk, or keep less: store=last, store=none, store.dtype=bfloat16"
             )
 
-    def begin(self, resume: bool) -> int:
+    def begin(self, resume: bool) -> tuple[RoundResult, ...]:
         """Hold the folder and write the configuration.
 
         Args:
             resume: Go on with the run that is there; else what an unfinished or overwritten run left is cleared.
 
         Returns:
-            The last round that is recorded whole, 0 for none.
+            The rounds that are recorded whole, from the first on.
 
         Raises:
             RecordError: Another process is writing there.
@@ -116,18 +116,17 @@ class RunFolder:
         self._claim = Claim(self.path)
         if self.is_complete and not self.config["overwrite"]:
             raise RecordError(f"{self.path} was completed by another process meanwhile; nothing was run", 1)
+        recorded: tuple[RoundResult, ...] = ()
         if resume:
             self._warn_if_less_is_kept()
-            rounds_done = self.rounds.rewind()
-            if not rounds_done:
-                self._clear()
-        else:
-            rounds_done = 0
+            if self.rounds.rewind():
+                recorded = tuple(self.rounds.results())
+        if not recorded:
             self._clear()
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(self.config))))
-        if rounds_done:
-            self._write_tables()
-        return rounds_done
+        if recorded:
+            self._write_tables(recorded)
+        return recorded
 
     def commit(self, result: RoundResult, record: RoundRecord) -> None:
         """Record a round: its folder first, then its rows of the tables.
@@ -162,26 +161,14 @@ class RunFolder:
         write_atomically(self.path / "results.json", json.dumps(results, indent=1) + "\n")
         self.rounds.finish()  # only now: until the run is complete, a kill must leave what it goes on from
 
-    def rows(self) -> list[Mapping[str, Any]]:
-        """Return the rows of the recorded rounds."""
-        return [result.row for result in self.rounds.results()]
-
-    def suspects(self) -> list[Mapping[str, Any]]:
-        """Return the rows of suspects.csv of the recorded rounds."""
-        return [row for result in self.rounds.results() for row in result.suspects]
-
-    def mitigation(self) -> list[Mapping[str, Any]]:
-        """Return the rows of mitigation.csv of the recorded rounds."""
-        return [row for result in self.rounds.results() for row in result.mitigation]
-
-    def _write_tables(self) -> None:
+    def _write_tables(self, rounds: Sequence[RoundResult]) -> None:
         """Write the tables of the recorded rounds anew."""
-        rows = (row for r in self.rounds.results() for row in provenance_rows(r.server_round, r.traced))
-        write_atomically(self.path / "rounds.csv", to_csv(ROUND_COLUMNS, self.rows()))
+        rows = (row for result in rounds for row in provenance_rows(result.server_round, result.traced))
+        write_atomically(self.path / "rounds.csv", to_csv(ROUND_COLUMNS, [result.row for result in rounds]))
         write_atomically(self.path / "provenance.csv", to_csv(PROVENANCE_COLUMNS, rows))
         for name, columns, found in (
-            ("suspects.csv", SUSPECT_COLUMNS, self.suspects()),
-            ("mitigation.csv", MITIGATION_COLUMNS, self.mitigation()),
+            ("suspects.csv", SUSPECT_COLUMNS, [row for result in rounds for row in result.suspects]),
+            ("mitigation.csv", MITIGATION_COLUMNS, [row for result in rounds for row in result.mitigation]),
         ):
             if found:
                 write_atomically(self.path / name, to_csv(columns, found))

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from tracefl.common.environment import peak_memory
 from tracefl.common.words import duration, percent
+from tracefl.questions.suspects import mean_suspects
 from tracefl.records.observer import Observer
 from tracefl.records.progress import Progress as RunProgress
 from tracefl.records.result import RoundResult
@@ -183,14 +184,10 @@ def suspects_table(means: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def show_run(
-    console: Console,
-    rows: Sequence[Mapping[str, Any]],
-    suspects: Mapping[str, Mapping[str, Any]],
-    folder: Path,
-) -> None:
-    """Print a run's table, who was suspected where mispredictions were traced, and where its report and folder are."""
-    console.print(rounds_table(rows, folder.name))
+def show_run(console: Console, rounds: Sequence[RoundResult], folder: Path) -> None:
+    """Print a run's rounds, its suspects where mispredictions were traced, and the places of its report and folder."""
+    console.print(rounds_table([result.row for result in rounds], folder.name))
+    suspects = mean_suspects(row for result in rounds for row in result.suspects)
     if suspects:
         console.print(suspects_table(suspects))
     if (folder / REPORT).exists():

@@ -6,7 +6,7 @@ from opacus.accountants import RDPAccountant
 from tests.helpers.configuration import compose_settings
 from tracefl.errors import ConfigError
 from tracefl.learning.privacy import PrivacySettings
-from tracefl.learning.privacy.accounting import PrivacyLedger, client_dp_sgd, epsilon
+from tracefl.learning.privacy.accounting import PrivacyAccountant, client_dp_sgd, epsilon
 from tracefl.learning.training import TrainingSettings
 
 DELTA = 1e-5
@@ -39,19 +39,19 @@ def test_a_clients_round():
     assert client_dp_sgd(dp_sgd(1.1), TRAINING, 32, 3).sample_rate == 1
 
 
-def test_the_ledger_counts_the_rounds_that_each_client_took_part_in():
+def test_the_accountant_counts_the_rounds_that_each_client_took_part_in():
     sizes = {"3": 100, "7": 320, "8": 64}
     clients = {k: client_dp_sgd(dp_sgd(1.2), TRAINING, n, 4) for k, n in sizes.items()}
-    ledger = PrivacyLedger(clients, DELTA)
+    ours = PrivacyAccountant(clients, DELTA)
     rounds = [("3", "7"), ("7",), ("3", "7", "8"), ("7", "8")]
     taken = dict.fromkeys(sizes, 0)
     for sampled in rounds:
-        spent = ledger.add_round(sampled)
+        spent = ours.add_round(sampled)
         for client_id in sampled:
             taken[client_id] += 1
         assert spent == pytest.approx({k: stepped(clients[k], taken[k]) for k in sampled}, rel=1e-12)
-    assert ledger.spent("7") == pytest.approx(stepped(clients["7"], 4), rel=1e-12)
-    resumed = PrivacyLedger(clients, DELTA)
+    assert ours.spent("7") == pytest.approx(stepped(clients["7"], 4), rel=1e-12)
+    resumed = PrivacyAccountant(clients, DELTA)
     for sampled in rounds[:2]:
         resumed.add_round(sampled)
     assert resumed.add_round(rounds[2])["3"] == pytest.approx(stepped(clients["3"], 2), rel=1e-12)
@@ -63,17 +63,17 @@ def test_epsilon_of_nothing_is_nothing():
 
 def test_rounds_keep_what_they_were_when_a_clients_data_change():
     small, large = (client_dp_sgd(dp_sgd(1.2), TRAINING, n, 6) for n in (40, 4000))
-    ledger = PrivacyLedger({"0": small}, DELTA)
+    ours = PrivacyAccountant({"0": small}, DELTA)
     for _ in range(3):
-        before = ledger.add_round(["0"])["0"]
-    ledger.clients["0"] = large
-    assert ledger.spent("0") == before == pytest.approx(stepped(small, 3), rel=1e-12)
+        before = ours.add_round(["0"])["0"]
+    ours.clients["0"] = large
+    assert ours.spent("0") == before == pytest.approx(stepped(small, 3), rel=1e-12)
     accountant = RDPAccountant()
     for dp, rounds in ((small, 3), (large, 2)):
         for _ in range(rounds * dp.steps):
             accountant.step(noise_multiplier=dp.noise_multiplier, sample_rate=dp.sample_rate)
-    ledger.add_round(["0"])
-    assert ledger.add_round(["0"])["0"] == pytest.approx(accountant.get_epsilon(DELTA), rel=1e-12)
+    ours.add_round(["0"])
+    assert ours.add_round(["0"])["0"] == pytest.approx(accountant.get_epsilon(DELTA), rel=1e-12)
 
 
 @pytest.mark.parametrize("num_rounds", [1, 15])
@@ -81,8 +81,8 @@ def test_rounds_keep_what_they_were_when_a_clients_data_change():
 @pytest.mark.parametrize("num_examples", [32, 100, 1000])
 def test_the_target_is_never_exceeded_and_nearly_used(target, num_examples, num_rounds):
     dp = client_dp_sgd(dp_sgd(target_epsilon=target), TRAINING, num_examples, num_rounds)
-    ledger = PrivacyLedger({"0": dp}, DELTA)
-    spent = [ledger.add_round(["0"])["0"] for _ in range(num_rounds)]
+    ours = PrivacyAccountant({"0": dp}, DELTA)
+    spent = [ours.add_round(["0"])["0"] for _ in range(num_rounds)]
     assert spent == sorted(spent)
     assert target - 0.02 < spent[-1] <= target
     assert spent[-1] == pytest.approx(stepped(dp, num_rounds), rel=1e-12)

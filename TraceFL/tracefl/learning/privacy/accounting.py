@@ -75,12 +75,12 @@ def epsilon(history: tuple[tuple[float, float, int], ...], delta: float) -> floa
     return float(accountant.get_epsilon(delta))
 
 
-class PrivacyLedger:
-    """What each client has spent.
+class PrivacyAccountant:
+    """Counts what each client has spent.
 
     Args:
-        clients: Client id to its DP-SGD; in ``ledger.clients`` others may be added, and one may have another from the
-            next round on.
+        clients: Client id to its DP-SGD. ``accountant.clients`` may be changed between two rounds: clients added, or
+            the DP-SGD of one replaced.
         target_delta: Delta of every epsilon.
     """
 

@@ -1,7 +1,7 @@
 """What the page tells of a run, read from the run's folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -72,20 +72,27 @@ class RunRecord:
         return None if settings is None else Tracer(settings, self.run.label_counts, self.run.fault)
 
 
-def read_record(folder: Path, state: RunState | None = None, environment: Mapping[str, Any] | None = None) -> RunRecord:
+def read_record(
+    folder: Path,
+    state: RunState | None = None,
+    environment: Mapping[str, Any] | None = None,
+    rounds: Iterable[RoundResult] | None = None,
+) -> RunRecord:
     """Read a run's folder.
 
     Args:
         folder: The run's folder.
         state: How far the run is, where the caller knows better than a glance at the folder does.
         environment: Versions and hardware, for a run that has no results.json yet.
+        rounds: All its rounds, where the caller has read them already.
 
     Raises:
         RecordError: It is no run's, is damaged, or has no recorded round.
     """
     run = StoredRun(folder)
     none = dict.fromkeys(ROUND_COLUMNS)  # a round that an older version recorded may have fewer
-    rounds = tuple(replace(result, row=none | dict(result.row)) for result in RoundStore(folder / "rounds").results())
+    found = RoundStore(folder / "rounds").results() if rounds is None else rounds
+    rounds = tuple(replace(result, row=none | dict(result.row)) for result in found)
     if not rounds:
         raise RecordError(f"{folder} has no recorded round: there is nothing to report yet")
     try:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import logging
 import math
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tracefl.errors import one_line
 from tracefl.learning.faults.words import describe_fault
 from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.suspects import mean_suspects
+from tracefl.records.result import RoundResult
 from tracefl.records.status import read_ended_state
 from tracefl.report import REPORT
 from tracefl.report.page import words
@@ -51,15 +53,16 @@ def write_page(folder: Path, path: Path | None = None, record: RunRecord | None 
     return path
 
 
-def write_at_end(folder: Path, device: str) -> None:
+def write_at_end(folder: Path, device: str, rounds: Sequence[RoundResult] | None = None) -> None:
     """Write the report of a run that ends in this process; what goes wrong is a warning, as the run's results count.
 
     Args:
         folder: The run's folder, with at least one recorded round.
         device: What the run computed on.
+        rounds: All its rounds; None to read them.
     """
     try:
-        record = read_record(folder, read_ended_state(folder), describe_environment(device))
+        record = read_record(folder, read_ended_state(folder), describe_environment(device), rounds)
         write_page(folder, record=record)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run's results are there and must not be lost
         reason = f"{type(error).__name__}: {one_line(error)}"

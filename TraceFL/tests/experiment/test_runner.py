@@ -1,0 +1,65 @@
+"""A run from its configuration to what it leaves, with clients that do not train."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.configuration import TINY, compose_settings
+from tests.helpers.plans import ScriptedFederation
+from tests.helpers.tables import read_csv
+from tracefl.errors import RoundFailedError
+from tracefl.experiment.runner import run_settings
+
+
+def settings(tmp_path, *overrides):
+    return compose_settings(*TINY, f"log_dir={tmp_path}", "run_name=run", "provenance.max_inputs=3", *overrides)
+
+
+@pytest.fixture
+def readings(monkeypatch):
+    """Count the readings of each round.json by its round."""
+    counted, read_text = Counter(), Path.read_text
+
+    def counting(path, *args, **kwargs):
+        if path.name == "round.json":
+            counted[int(path.parent.name)] += 1
+        return read_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", counting)
+    return counted
+
+
+def test_each_round_is_read_once_for_results_figures_page_and_terminal(tmp_path, readings, capsys):
+    run_settings(settings(tmp_path), ScriptedFederation(("0", "1"), 2))
+    folder = tmp_path / "default" / "run"
+    assert readings == {1: 1, 2: 1}
+    assert {"results.json", "rounds.png", "report.html"} <= {path.name for path in folder.iterdir()}
+    assert "report: " in capsys.readouterr().out
+
+
+def test_a_resumed_session_reads_each_round_once(tmp_path, readings):
+    with pytest.raises(RoundFailedError, match="everybody is gone"):
+        run_settings(settings(tmp_path), ScriptedFederation(("0", "1"), 1))
+    assert readings == {1: 1}  # for the page
+    readings.clear()
+    run_settings(settings(tmp_path, "resume=true"), ScriptedFederation(("0", "1"), 1))
+    assert readings == {1: 1, 2: 1}
+    assert [row["round"] for row in read_csv(tmp_path / "default" / "run" / "rounds.csv")] == ["1", "2"]
+
+
+def test_a_complete_run_is_shown_again_and_not_run(tmp_path, capsys):
+    run_settings(settings(tmp_path), ScriptedFederation(("0", "1"), 2))
+    first = capsys.readouterr().out
+    run_settings(settings(tmp_path), None)
+    again = capsys.readouterr().out
+    assert "already complete, nothing was run; overwrite=true runs it again" in again
+    shown = [line for line in first.splitlines() if line.startswith("run folder: ")]
+    assert shown
+    assert shown[0] in again
+
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys):
+    run_settings(settings(tmp_path, "dry_run=true"), None)
+    assert f"would run in {tmp_path / 'default' / 'run'}" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,161 @@
+"""One session of a run: the rounds from its start, or from where an earlier session ended, to its end or next stop."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from tracefl.common.signals import StopRequest
+from tracefl.errors import RunStopped
+from tracefl.experiment.experiment import Experiment
+from tracefl.experiment.mitigation.summary import mitigation_words
+from tracefl.experiment.preparation import save_label_counts
+from tracefl.experiment.results import run_results
+from tracefl.federation.plan import FederationHooks, RoundOutcome
+from tracefl.federation.server import Federation
+from tracefl.provenance import RoundRecord
+from tracefl.records.observer import Observer
+from tracefl.records.progress import Progress
+from tracefl.records.result import RoundResult
+from tracefl.report.fault_figure import draw_label_counts
+from tracefl.report.run_figure import draw_run
+
+log = logging.getLogger(__name__)
+
+
+def run_session(
+    experiment: Experiment,
+    federation: Federation,
+    recorded: Sequence[RoundResult],
+    progress: Progress,
+    observers: Sequence[Observer],
+    stop: StopRequest,
+) -> tuple[RoundResult, ...]:
+    """Run the remaining rounds, record each, and write the results.
+
+    Args:
+        experiment: The run.
+        federation: The clients, with the ids of the prepared data.
+        recorded: The rounds of earlier sessions.
+        progress: How far the run is; kept up to date.
+        observers: Who follows the run.
+        stop: Checked between two rounds.
+
+    Returns:
+        All rounds of the run, each read from its record once.
+
+    Raises:
+        RoundFailedError: Too few clients replied; earlier rounds stay recorded.
+        RunStopped: A signal asked for it; the run can be resumed.
+        RecordError: A round cannot be written; earlier rounds stay recorded.
+    """
+    experiment.resume(recorded)
+    experiment.write_inputs()
+    prepared, folder = experiment.prepared, experiment.folder
+    for note in prepared.data.notes:
+        log.info("data: %s", note)
+    for observer in observers:
+        observer.run_started(progress)
+    if progress.rounds_done < progress.num_rounds:
+        with _writing(folder.commit) as writer:
+            session = _Session(experiment, progress, observers, stop, writer)
+            federation.run(experiment.plan(progress.rounds_done), session.hooks)
+    prepared = experiment.prepared  # with the clients that have joined
+    rounds = (*recorded, *folder.rounds.results(first=len(recorded) + 1))
+    results = run_results(folder.path.name, experiment.settings, prepared, rounds, progress.seconds)
+    if results["mitigation"] is not None:
+        log.info("%s", mitigation_words(results["mitigation"]))
+    draw_run([result.row for result in rounds], prepared.data, folder.path / "rounds.png")
+    if prepared.fault is not None:
+        draw_label_counts(prepared.fault, prepared.data, folder.path / "label_counts.png")
+    folder.finish(results)
+    return rounds
+
+
+class _Writer:
+    """Writes each round in a thread while the next round's clients train."""
+
+    def __init__(self, executor: ThreadPoolExecutor, commit: Callable[[RoundResult, RoundRecord], None]) -> None:
+        self._executor = executor
+        self._commit = commit
+        self._writing: Future[None] | None = None
+
+    def write(self, result: RoundResult, record: RoundRecord) -> None:
+        """Start writing a round, once the round before is on the disk."""
+        self.wait()
+        self._writing = self._executor.submit(self._commit, result, record)
+
+    def wait(self) -> None:
+        """Wait until the last round is on the disk; raises what its writing raised."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+
+@contextmanager
+def _writing(commit: Callable[[RoundResult, RoundRecord], None]) -> Iterator[_Writer]:
+    with ThreadPoolExecutor(1) as executor:
+        writer = _Writer(executor, commit)
+        try:
+            yield writer
+        finally:
+            writer.wait()
+
+
+class _Session:
+    """The federation's hooks: each round is assessed, handed to the writer and announced to the observers."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        progress: Progress,
+        observers: Sequence[Observer],
+        stop: StopRequest,
+        writer: _Writer,
+    ) -> None:
+        self._experiment = experiment
+        self._progress = progress
+        self._observers = observers
+        self._stop = stop
+        self._writer = writer
+        self._round_began = time.perf_counter()
+
+    @property
+    def hooks(self) -> FederationHooks:
+        return FederationHooks(self._on_sampled, self._on_reply, self._on_round, self._on_joined)
+
+    def _on_sampled(self, server_round: int, clients: tuple[str, ...]) -> None:
+        self._stop_if_asked()
+        self._round_began = time.perf_counter()
+        self._progress.round_started()
+        log.info("round=%d clients sampled: %s", server_round, " ".join(clients))
+        for observer in self._observers:
+            observer.round_started(server_round, clients)
+
+    def _on_reply(self) -> None:
+        for observer in self._observers:
+            observer.client_replied()
+
+    def _on_round(self, outcome: RoundOutcome) -> None:
+        """Assess and store a round; the server's thread waits for the former alone."""
+        result = self._experiment.assess(outcome, time.perf_counter() - self._round_began)
+        self._writer.write(result, outcome.record)
+        self._progress.round_finished(result.server_round)
+        for observer in self._observers:
+            observer.round_finished(result)
+        if self._progress.rounds_done < self._progress.num_rounds:
+            self._stop_if_asked()
+
+    def _on_joined(self, client_id: str, counts: Sequence[int]) -> None:
+        self._experiment.admit(client_id, counts)
+        save_label_counts(self._experiment.folder.path, self._experiment.prepared)
+
+    def _stop_if_asked(self) -> None:
+        """Stop after the current round, once it is on the disk."""
+        if self._stop.signal is not None:
+            self._writer.wait()
+            done, of = self._progress.rounds_done, self._progress.num_rounds
+            raise RunStopped(
+                f"stopped by {self._stop.signal} after round {done} of {of}; the same command with resume=true goes on"
+            )
