@@ -1,6 +1,7 @@
 """One prediction of a stored run, asked about on the command line."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -197,6 +198,8 @@ main()
     command = [sys.executable, "-c", code, str(tmp_path / "default" / "run"), "input=5", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    typed = shlex.split((tmp_path / "default" / "run" / "command.txt").read_text())
+    assert typed == ["python", "-m", "tracefl.main", *overrides]
     found = json.loads(done.stdout)
     kept = json.loads((tmp_path / "default" / "run" / "rounds" / "0002" / "round.json").read_text())
     assert {c["client_id"]: c["weight"] for c in found["clients"]} == kept["client_weights"]

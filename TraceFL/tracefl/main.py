@@ -72,12 +72,15 @@ def _attempt(cfg: "DictConfig", number: int) -> Failure | None:
 
     try:
         with heavy_imports():  # these bring torch: --help does not wait for it
+            from hydra.core.hydra_config import HydraConfig
+
             from tracefl.common.environment import keep_own_gpus
+            from tracefl.conf.cli import command_line
             from tracefl.experiment.runner import run_settings
             from tracefl.experiment.settings import read_settings
 
         keep_own_gpus(number, cfg.runs_at_once)
-        run_settings(read_settings(cfg))
+        run_settings(read_settings(cfg), command=command_line(HydraConfig.get().overrides.task))
     except ModuleNotFoundError as error:
         return Failure(missing_library(error), _BAD_INPUT)
     except OSError as error:

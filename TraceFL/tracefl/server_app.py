@@ -19,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import InMemoryGrid
 from omegaconf.errors import OmegaConfBaseException
 
+from tracefl.conf.cli import command_line
 from tracefl.conf.composing import compose_config
 from tracefl.conf.rules import value_at
 from tracefl.errors import ConfigError, TraceFLError, one_line
@@ -93,7 +94,8 @@ def _run(run_config: RunConfig, federation: Federation, prepare: Callable[[Setti
         _refuse_resources(settings)
         experiment = run_config.get("experiment") or "none, the main job (choose one: --run-config exp_1.toml)"
         sys.stdout.write(f"tracefl: experiment {experiment}; results in {settings.folder}\n")
-        run_settings(settings, federation, prepare)
+        command = command_line([*overrides, f"log_dir={_value(settings.config['log_dir'])}"])
+        run_settings(settings, federation, prepare, command)
     except (TraceFLError, OmegaConfBaseException) as error:
         sys.stdout.write(f"tracefl: {one_line(error)}\n")
         raise error.with_traceback(None) from None  # Flower prints it again, with its trace

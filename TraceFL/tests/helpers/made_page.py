@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
 from tests.helpers.stored_runs import TEXTS
+from tracefl.conf.cli import command_line
 from tracefl.experiment.settings import read_settings
 from tracefl.learning.datasets import save_examples
 from tracefl.learning.examples import Examples
@@ -124,6 +125,7 @@ def make_run(folder, results, *overrides, kind="image", size=8, examples=4, stat
     run = folder / 'a<b>&"run"'
     run.mkdir()
     (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))))
+    (run / "command.txt").write_text(command_line(overrides) + "\n")
     (run / "label_counts.json").write_text(json.dumps({"label_names": NAMES, "label_counts": COUNTS}))
     labels, numbers = torch.arange(examples) % 4, torch.arange(examples)
     if kind == "text":

@@ -1,7 +1,8 @@
 """Help, and errors of the command line that say what is near."""
 
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
         if (nothing or _NO_NAME.fullmatch(choice)) and group.isidentifier() and (CONF / group).is_dir():
             raise ConfigError(f"{argument!r} chooses nothing; choose one of {', '.join(choices(group))}")
     return [f"++{a}" if a.startswith("model.config.") else a for a in arguments]
+
+
+def command_line(overrides: Iterable[str]) -> str:
+    """Return the command that makes a run with these overrides, without those that decide over a run already there."""
+    kept = [o for o in overrides if o.partition("=")[0] not in ("overwrite", "resume", "dry_run")]
+    return shlex.join(["python", "-m", "tracefl.main", *kept])
 
 
 def explain_config_error(error: Exception) -> str:

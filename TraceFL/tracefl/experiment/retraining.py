@@ -5,6 +5,7 @@ Its first rounds are those of the run itself: they are copied where the run kept
 to train starts from, and trained again where it did not. It uses this machine, whichever the run was made on.
 """
 
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,8 +44,12 @@ def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) 
         return folder, f"{folder} was there already"
     is_new = not folder.exists()
     note = _take_over(run, settings, from_round) if is_new and from_round > 1 else None
+    clients = ",".join(without)
+    command = shlex.join(
+        ["python", "-m", "tracefl.replay", str(run.folder), f"from={from_round}", f"without={clients}", "how=train"]
+    )
     try:
-        run_settings(settings)
+        run_settings(settings, command=command)
     except RunStopped as error:
         raise RunStopped(f"{str(error).partition(';')[0]}; the same command goes on") from error
     except TraceFLError:

@@ -36,6 +36,7 @@ def run_settings(
     settings: Settings,
     federation: "Federation | None" = None,
     prepare: "Callable[[Settings], Prepared] | None" = None,
+    command: str | None = None,
 ) -> None:
     """Run one configuration and show it; a run that is already complete is shown again, not run again.
 
@@ -43,6 +44,7 @@ def run_settings(
         settings: The configuration.
         federation: The clients, where Flower has started them and handles signals; None to simulate them here.
         prepare: Returns what the run starts from; None for ``prepare_run``.
+        command: What was typed to make the run, kept in its folder; None for a run made from Python.
 
     Raises:
         TraceFLError: Bad input, or a run that failed or was stopped; run.log then says the same.
@@ -54,7 +56,7 @@ def run_settings(
         console.print(OmegaConf.to_yaml(OmegaConf.create(dict(config))), highlight=False, markup=False)
         console.print(f"would run in {path}", soft_wrap=True, highlight=False)
         return
-    folder = RunFolder(path, config)
+    folder = RunFolder(path, config, command)
     if folder.is_complete and not config["overwrite"]:
         show_run(console, tuple(folder.rounds.results()), path)
         console.print("already complete, nothing was run; overwrite=true runs it again")

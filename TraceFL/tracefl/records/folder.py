@@ -17,7 +17,7 @@ from tracefl.provenance import RoundRecord
 from tracefl.records.claim import CLAIM, Claim, refuse_if_claimed
 from tracefl.records.naming import CIRCUMSTANCES, fingerprint
 from tracefl.records.result import RoundResult
-from tracefl.records.run import read_config
+from tracefl.records.run import COMMAND, read_config
 from tracefl.records.store import KEEPS, RoundStore
 from tracefl.records.tables import (
     MITIGATION_COLUMNS,
@@ -39,14 +39,16 @@ class RunFolder:
     Args:
         path: The folder.
         config: The resolved configuration.
+        command: What was typed to make the run; None for a run made from Python.
 
     Raises:
         RecordError: The folder holds a run of another configuration, is being written, or cannot be written.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, config: Mapping[str, Any], command: str | None = None) -> None:
         self.path = path
         self.config = config
+        self.command = command
         self.rounds = RoundStore(path / "rounds", **config["store"])
         if path.exists() and not path.is_dir():
             raise RecordError(f"{path} is a file; set run_name or exp_key to another")
@@ -124,6 +126,8 @@ class RunFolder:
         if not recorded:
             self._clear()
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(self.config))))
+        if self.command is not None:
+            write_atomically(self.path / COMMAND, f"{self.command}\n")
         if recorded:
             self._write_tables(recorded)
         return recorded

@@ -18,6 +18,8 @@ from tracefl.learning.models import ModelSpec, build_model
 from tracefl.provenance import RoundRecord
 from tracefl.records.store import RoundStore
 
+COMMAND = "command.txt"
+
 
 class StoredRun:
     """The folder of a run.
@@ -32,6 +34,11 @@ class StoredRun:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = read_config(folder / "config.yaml")
+
+    @property
+    def command(self) -> str | None:
+        """The command that made the run; None where it was made from Python."""
+        return self.read_text(COMMAND).strip() if (self.folder / COMMAND).exists() else None
 
     def read_text(self, name: str) -> str:
         """Return one of the run's files.

@@ -92,7 +92,15 @@ def test_a_fault_and_its_rules(tmp_path):
     assert "label_flip 100 %, 1 of 5: client 2." in words
     assert "krum too few clients" in words
     assert "marks a client that is faulty, in the round" in words
-    assert "python -m tracefl.main fault=label_flip baselines=fast" in words
+    assert "python -m tracefl.main fault=label_flip 'fault.clients=[2]' baselines=fast" in words
+
+
+def test_a_run_made_from_python_has_no_command(tmp_path):
+    run = make_run(tmp_path, ROUNDS)
+    (run / "command.txt").unlink()
+    words = " ".join(Page(write_page(run)).words.split())
+    assert "Made from Python, not by a command" in words
+    assert "python -m tracefl.main" not in words
 
 
 def test_where_the_time_went(tmp_path):
@@ -125,8 +133,8 @@ def test_bad_input(call, tmp_path):
         ((tmp_path / "empty",), "is no run's folder"),
         ((run,), "has no recorded round"),
         ((run, "round=3"), "unknown argument 'round=3'; usage: python -m tracefl.report"),
-        ((run, "html=/no/such/folder/x.html"), "is no file in a folder that exists"),
-        ((run, f"html={tmp_path}"), "is no file in a folder that exists"),
+        ((run, "html=/no/such/folder/x.html"), "give a file in a folder that exists"),
+        ((run, f"html={tmp_path}"), "give a file in a folder that exists"),
     ):
         status, out, err = call(*arguments)
         assert (status, out, len(err.splitlines())) == (2, "", 1)

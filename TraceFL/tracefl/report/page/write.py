@@ -27,7 +27,6 @@ from tracefl.report.page.chart import CURVES, HEIGHT, WIDTH, rounds_chart
 from tracefl.report.page.heat import heat_map
 from tracefl.report.page.inputs import page_inputs
 from tracefl.report.page.record import RunRecord, read_record
-from tracefl.report.page.repeat import repeat_command
 from tracefl.report.page.suspicious import MEANING, MEANING_OF_FAULT, reading_order, suspicious_rounds
 
 log = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ def render(record: RunRecord) -> str:
             data=data,
             timings=words.timings(record),
             seconds_an_input=words.seconds_an_input(record),
-            command=repeat_command(record.config),
+            command=record.run.command,
             is_deployed=record.run.is_deployed,
             left_out=(*inputs.left_out, *heat.left_out),
             style=(template / "style.css.md").read_text(),
