@@ -53,13 +53,13 @@ def _main(arguments: Sequence[str]) -> None:
         raise ConfigError(f"csv={str(csv)!r}: give a file that is none of the run's own, such as replay.csv")
 
     from tracefl.common.text_files import write_atomically
-    from tracefl.questions.replay import Request, replay
+    from tracefl.questions.replay import ReplayRequest, replay
     from tracefl.records.tables import to_csv
     from tracefl.report.replay import REPLAY_COLUMNS, as_json, replay_rows, show
     from tracefl.report.replay_figure import draw_replay
     from tracefl.report.terminal import TerminalConsole, say_json
 
-    request = Request(folder, given.values["from"], given.values["without"], given.get("how"), given.get("carry"))
+    request = ReplayRequest(folder, given.values["from"], given.values["without"], given.get("how"), given.get("carry"))
     with redirect_stdout(sys.stderr) if JSON in given.flags else nullcontext():  # training prints its rounds
         found = replay(request, _retrain)
     name = f"replay-{request.name}{'-trained' if found.how == 'train' else ''}"

@@ -7,10 +7,10 @@ from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
 from tracefl.records.naming import run_folder
-from tracefl.records.tables import MEASURES, ROUND_COLUMNS, to_csv
+from tracefl.records.tables import ROUND_COLUMNS, SUSPECT_MEASURES, to_csv
 
 COLUMNS = (
-    *("round", "rule", *MEASURES),
+    *("round", "rule", *SUSPECT_MEASURES),
     *("inputs", "faulty_clients", "clients", "seconds", "ranking", "note"),
 )
 SETTING = ("model=resnet18", "dataset=mnist", "num_rounds=2", "dirichlet_alpha=0.3", "clients_per_round=10")

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from tests.helpers.made_exhibits import made_run
 from tracefl.errors import RecordError
 from tracefl.paper.classes import CLASS_COLUMNS, class_rows, draw_classes, read_classes
-from tracefl.paper.findings import Measured
+from tracefl.paper.findings import SeedMean
 from tracefl.records.tables import PROVENANCE_COLUMNS, to_csv
 
 NAMES = ["ant", "bee", "cat"]
@@ -36,9 +36,9 @@ def test_means_of_each_class_over_seeds(runs):
     ant, bee, cat = read_classes(runs)
     # ant: 3 of 4 and 1 of 2; chance (0.2 + 0.4 + 0.6 + 0.8) / 4 = 0.5 and 0.5; at most three clients came first
     assert (ant.name, ant.inputs, ant.clients) == ("ant", 6, 3)
-    assert ant.localization == Measured(pytest.approx(0.625), pytest.approx(0.25 / math.sqrt(2)), 2)
-    assert ant.chance == Measured(pytest.approx(0.5), pytest.approx(0), 2)
-    assert (bee.inputs, bee.localization, bee.chance) == (1, Measured(1.0, None, 1), Measured(0.5, None, 1))
+    assert ant.localization == SeedMean(pytest.approx(0.625), pytest.approx(0.25 / math.sqrt(2)), 2)
+    assert ant.chance == SeedMean(pytest.approx(0.5), pytest.approx(0), 2)
+    assert (bee.inputs, bee.localization, bee.chance) == (1, SeedMean(1.0, None, 1), SeedMean(0.5, None, 1))
     assert (cat.inputs, cat.clients, cat.localization, cat.chance) == (0, 0, None, None)
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.made_exhibits import made_run
 from tracefl.paper.curves import CURVE_COLUMNS, Mark, curve_rows, figure_pages, size_words
 from tracefl.paper.exhibits import EXHIBITS
-from tracefl.paper.findings import Measured
+from tracefl.paper.findings import SeedMean
 
 DENSENET = ("experiment=figure3", "model=densenet121", "dataset=mnist")
 DIGITS = ("experiment=figure2", "model=resnet18", "dataset=digits")
@@ -21,9 +21,9 @@ def test_rounds_are_means_and_spreads_over_seeds(tmp_path):
     assert (words, panel.title, panel.marks, panel.same_size) == ("alpha 0.3", "ResNet-18\ndigits", [], False)
     localization = panel.curves["localization_accuracy"]
     # round 1: 0.9 and 0.7, deviation 0.2 / sqrt(2); round 2: nothing traced, which is not zero; round 3: one seed
-    assert localization[1] == Measured(pytest.approx(0.8), pytest.approx(0.2 / math.sqrt(2)), 2)
+    assert localization[1] == SeedMean(pytest.approx(0.8), pytest.approx(0.2 / math.sqrt(2)), 2)
     assert localization[2] is None
-    assert localization[3] == Measured(1.0, None, 1)
+    assert localization[3] == SeedMean(1.0, None, 1)
     assert panel.curves["chance_accuracy"][1].mean == pytest.approx(0.4)
     assert [value.mean for value in panel.curves["global_accuracy"].values()] == pytest.approx([0.3, 0.4, 0.4])
 

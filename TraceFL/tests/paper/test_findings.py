@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.made_runs import COLUMNS, does_not_apply, found, without_inputs
-from tracefl.paper.findings import measure, over_seeds, read_suspects, rule_names
+from tracefl.paper.findings import over_seeds, read_suspects, rule_names, rule_over_seeds
 from tracefl.records.tables import to_csv
 
 
@@ -88,6 +88,6 @@ def test_a_rule_over_runs_and_the_order_of_rules(tmp_path):
     one = read(tmp_path, found(1, "krum", 0.5), found(1, "feddebug", 0.1), found(1, "chance", 0.1))
     two = read(tmp_path, found(1, "cosine", 0.5), found(1, "provenance", 1.0), found(1, "krum", 0.7))
     assert rule_names([one, two]) == ["provenance", "feddebug", "krum", "cosine"]
-    assert measure([one, two], "krum").mean == pytest.approx(0.6)
-    assert measure([one, two], "provenance").seeds == 1
-    assert measure([one, two], "shapley") is None
+    assert rule_over_seeds([one, two], "krum").mean == pytest.approx(0.6)
+    assert rule_over_seeds([one, two], "provenance").seeds == 1
+    assert rule_over_seeds([one, two], "shapley") is None

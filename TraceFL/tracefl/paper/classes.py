@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from tracefl.errors import RecordError
 from tracefl.paper.collected import CollectedRun
-from tracefl.paper.findings import Measured, over_seeds
+from tracefl.paper.findings import SeedMean, over_seeds
 from tracefl.report.style import COLUMN, GREY, VERMILLION, paper_style, save_figure
 
 _LONGEST_NAME = 24  # characters
@@ -40,8 +40,8 @@ class ClassFindings:
     name: str
     inputs: int
     clients: int
-    localization: Measured | None
-    chance: Measured | None
+    localization: SeedMean | None
+    chance: SeedMean | None
 
 
 def read_classes(runs: Iterable[CollectedRun]) -> list[ClassFindings]:

@@ -6,20 +6,20 @@ from typing import Any
 
 from tracefl.paper.collected import CollectedRun
 from tracefl.paper.exhibits import Exhibit, words_of
-from tracefl.paper.findings import Measured, over_seeds
+from tracefl.paper.findings import SeedMean, over_seeds
 from tracefl.paper.grid_points import GridPoint, point_of, pretty
 from tracefl.paper.published import find_published
 from tracefl.paper.settings_words import tell_apart
 from tracefl.records.naming import fingerprint
 
-MEASURES = ("localization_accuracy", "chance_accuracy", "global_accuracy")
+SUSPECT_MEASURES = ("localization_accuracy", "chance_accuracy", "global_accuracy")
 """What is drawn; over anything but the rounds, means over the rounds, and the global accuracy of the best round."""
 _OF_RUNS = {"global_accuracy": "best_global_accuracy"}  # in a run's row
 _SIZE = ("num_clients", "clients_per_round", "num_rounds")
 CURVE_COLUMNS = (
     *("setting", "model", "dataset", "alpha", "num_clients", "clients_per_round", "num_rounds", "noise", "clip"),
     *("provenance", "round", "seeds"),
-    *(f"{measure}{end}" for measure in MEASURES for end in ("", "_spread")),
+    *(f"{measure}{end}" for measure in SUSPECT_MEASURES for end in ("", "_spread")),
     *("published_localization_accuracy", "published_worst_round_localization_accuracy"),
     "published_best_global_accuracy",
 )
@@ -28,7 +28,7 @@ CURVE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Mark:
-    """A published number: of which of ``MEASURES``, or ``worst_round``; where on the x axis, None for all rounds."""
+    """A published number: its ``SUSPECT_MEASURES`` name or ``worst_round``, and its x; None for all rounds."""
 
     measure: str
     x: float | None
@@ -42,7 +42,7 @@ class Panel:
     Attributes:
         title: Its setting.
         runs: What it is made of.
-        curves: Of each of ``MEASURES``: x to mean and spread over seeds; None where nothing was measured.
+        curves: Of each of ``SUSPECT_MEASURES``: x to mean and spread over seeds; None where nothing was measured.
         marks: Published numbers of the same model and data set.
         same_size: The runs are of the published setting, with the published model and pretrained weights.
         ticks: The x values of the paper's grid and of the runs; empty over rounds.
@@ -50,7 +50,7 @@ class Panel:
 
     title: str
     runs: Sequence[CollectedRun]
-    curves: Mapping[str, Mapping[float, Measured | None]]
+    curves: Mapping[str, Mapping[float, SeedMean | None]]
     marks: Sequence[Mark]
     same_size: bool
     ticks: Sequence[float]
@@ -102,7 +102,7 @@ def curve_rows(exhibit: Exhibit, panels: Iterable[Panel], missing: Iterable[Grid
             run = panel.runs[0] if exhibit.over == "round" else by_x.get(x)
             if run is None:  # a place of the grid without a run: below
                 continue
-            values = {measure: panel.curves[measure].get(x) for measure in MEASURES}
+            values = {measure: panel.curves[measure].get(x) for measure in SUSPECT_MEASURES}
             yield {
                 **_place(point_of(run.config)),
                 "setting": panel.words,
@@ -146,7 +146,9 @@ def _make_panel(exhibit: Exhibit, title: str, runs: Sequence[CollectedRun]) -> P
     return Panel(
         title=title,
         runs=runs,
-        curves={measure: (_over_rounds if over_rounds else _over)(exhibit, measure, runs) for measure in MEASURES},
+        curves={
+            measure: (_over_rounds if over_rounds else _over)(exhibit, measure, runs) for measure in SUSPECT_MEASURES
+        },
         marks=[mark for point in theirs for mark in _marks(exhibit, point)],
         same_size=set(points) <= set(exhibit.grid)
         and all(run.row["pretrained"] and not run.config["model"].get("config") for run in runs),
@@ -154,14 +156,14 @@ def _make_panel(exhibit: Exhibit, title: str, runs: Sequence[CollectedRun]) -> P
     )
 
 
-def _over_rounds(exhibit: Exhibit, measure: str, runs: Sequence[CollectedRun]) -> dict[float, Measured | None]:
+def _over_rounds(exhibit: Exhibit, measure: str, runs: Sequence[CollectedRun]) -> dict[float, SeedMean | None]:
     del exhibit
     curves = [run.curve(measure) for run in runs]
     rounds = sorted({number for curve in curves for number in curve})
     return {number: over_seeds(curve.get(number) for curve in curves) for number in rounds}
 
 
-def _over(exhibit: Exhibit, measure: str, runs: Sequence[CollectedRun]) -> dict[float, Measured | None]:
+def _over(exhibit: Exhibit, measure: str, runs: Sequence[CollectedRun]) -> dict[float, SeedMean | None]:
     """Return a measure over the x axis; None where the grid has a place between, so that no line leads across."""
     points = [point for point in exhibit.grid if _panel(exhibit, point) == _panel(exhibit, point_of(runs[0].config))]
     xs = {getattr(point, exhibit.over) for point in points} | {_x(exhibit, run) for run in runs}

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from tracefl.paper.curves import Mark, Panel, on_page, size_words
 from tracefl.paper.exhibits import Exhibit
-from tracefl.paper.findings import Measured
+from tracefl.paper.findings import SeedMean
 from tracefl.paper.grid_points import GridPoint
 from tracefl.report.style import BLUE, COLUMN, GREY, VERMILLION, paper_style, save_figure
 
@@ -93,7 +93,7 @@ def _draw_panel(ax: Axes, exhibit: Exhibit, panel: Panel) -> None:
         ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _draw_curve(ax: Axes, curve: Mapping[float, Measured | None], measure: str, over_rounds: bool) -> None:
+def _draw_curve(ax: Axes, curve: Mapping[float, SeedMean | None], measure: str, over_rounds: bool) -> None:
     """Draw means in percent, the spread over seeds as a band; where nothing was measured the line breaks."""
     colour, line, marker = _LOOKS[measure]
     xs = list(curve)

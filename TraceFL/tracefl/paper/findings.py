@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from tracefl.questions.suspects import NOBODY_FAULTY, mean_suspects
-from tracefl.records.tables import MEASURES
+from tracefl.records.tables import SUSPECT_MEASURES
 
 FIRST = ("provenance", "feddebug")  # of the rules, wherever they are listed; chance has a place of its own
 CHANCE = "chance"
@@ -19,7 +19,7 @@ class RuleFindings:
     """What one rule found in one run.
 
     Attributes:
-        means: ``MEASURES``, each the mean over the rounds where it was measured, None where it never was.
+        means: ``SUSPECT_MEASURES``, each the mean over the rounds where it was measured, None where it never was.
         rounds: Rounds with inputs that the rule applied to.
         seconds_per_input: Seconds of the rule over all rounds, divided by their inputs; None without.
         seconds_per_round: The same, divided by the rounds.
@@ -56,7 +56,7 @@ class RunSuspects:
 
 
 @dataclass(frozen=True)
-class Measured:
+class SeedMean:
     """A number over seeds: mean, standard deviation (None for one seed alone) and how many seeds have it."""
 
     mean: float
@@ -91,29 +91,29 @@ def rule_names(runs: Iterable[RunSuspects]) -> list[str]:
     return [*(rule for rule in FIRST if rule in names), *(r for r in names if r not in (*FIRST, CHANCE))]
 
 
-def over_seeds(values: Iterable[float | None]) -> Measured | None:
+def over_seeds(values: Iterable[float | None]) -> SeedMean | None:
     """Return mean and standard deviation (n - 1) of what was measured, None where nothing was."""
     measured = [value for value in values if value is not None]
     if not measured:
         return None
-    return Measured(fmean(measured), stdev(measured) if len(measured) > 1 else None, len(measured))
+    return SeedMean(fmean(measured), stdev(measured) if len(measured) > 1 else None, len(measured))
 
 
-def measure(runs: Iterable[RunSuspects], rule: str, measured: str = "localization_accuracy") -> Measured | None:
-    """Return one of a rule's ``MEASURES`` over the runs of one setting, None where it was never measured."""
+def rule_over_seeds(runs: Iterable[RunSuspects], rule: str, measured: str = "localization_accuracy") -> SeedMean | None:
+    """Return one of a rule's ``SUSPECT_MEASURES`` over the runs of one setting, None where it was never measured."""
     return over_seeds(run.rules[rule].means[measured] for run in runs if rule in run.rules)
 
 
 def _typed(row: Mapping[str, str]) -> dict[str, Any]:
     """Return a row with its numbers as numbers, and None where nothing was measured."""
     inputs = int(row["inputs"])
-    numbers = {name: None if row[name] == "" else float(row[name]) for name in (*MEASURES, "seconds")}
+    numbers = {name: None if row[name] == "" else float(row[name]) for name in (*SUSPECT_MEASURES, "seconds")}
     return {**row, **numbers, "inputs": inputs}
 
 
 def _findings(means: Mapping[str, Any]) -> RuleFindings:
     return RuleFindings(
-        means={name: means[name] for name in MEASURES},
+        means={name: means[name] for name in SUSPECT_MEASURES},
         rounds=means["rounds"],
         seconds_per_input=means["seconds_per_input"],
         seconds_per_round=means["seconds_per_round"],

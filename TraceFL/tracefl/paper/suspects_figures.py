@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from tracefl.learning.faults.words import fault_name, fault_share, faulty_clients
-from tracefl.paper.findings import CHANCE, Measured, measure, over_seeds, rule_names
+from tracefl.paper.findings import CHANCE, SeedMean, over_seeds, rule_names, rule_over_seeds
 from tracefl.paper.grid_points import pretty_words
 from tracefl.paper.published import published_seconds
 from tracefl.paper.suspects_settings import Setting, data_words
@@ -137,12 +137,12 @@ def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> Non
     ax.set_xlabel(f"{'labels flipped' if name == 'label_flip' else 'examples changed'}, percent")
     chance = {_percent(s): over_seeds(found.chance for found in s.found) for s in panel}
     _draw_curve(ax, chance, CHANCE, _CHANCE, ":", "", 2.0)
-    provenance = {_percent(setting): measure(setting.found, "provenance") for setting in panel}
+    provenance = {_percent(setting): rule_over_seeds(setting.found, "provenance") for setting in panel}
     # The thin lines lie above the thick one: a rule that does as well can be seen.
     _draw_curve(ax, provenance, "provenance", _PROVENANCE, "-", "o", 3.2)
     for number, rule in reversed(list(enumerate(rule for rule in rules if rule != "provenance"))):
         line, marker = _STYLES[number // len(_COLOURS) % len(_STYLES)]
-        values = {_percent(setting): measure(setting.found, rule) for setting in panel}
+        values = {_percent(setting): rule_over_seeds(setting.found, rule) for setting in panel}
         width = _THICK if rule == "feddebug" else 1.2
         _draw_curve(ax, values, rule, _COLOURS[number % len(_COLOURS)], line, marker, width)
     ax.set(ylim=(-3, 103), xticks=sorted(chance))
@@ -151,7 +151,7 @@ def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> Non
 
 
 def _draw_curve(
-    ax: Axes, values: Mapping[float, Measured | None], name: str, colour: str, line: str, marker: str, width: float
+    ax: Axes, values: Mapping[float, SeedMean | None], name: str, colour: str, line: str, marker: str, width: float
 ) -> None:
     """Draw means over the shares, in percent; of thick lines the spread as a band: a dozen would hide each other."""
     known = [(share, value) for share, value in sorted(values.items()) if value is not None]

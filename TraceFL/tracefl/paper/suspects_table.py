@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tracefl.learning.faults.words import fault_share, faulty_clients
-from tracefl.paper.findings import Measured, measure, over_seeds, rule_names
+from tracefl.paper.findings import SeedMean, over_seeds, rule_names, rule_over_seeds
 from tracefl.paper.grid import Grid
 from tracefl.paper.grid_points import GridPoint, point_of
 from tracefl.paper.published import find_published_suspects
 from tracefl.paper.suspects_settings import Setting
-from tracefl.records.tables import MEASURES
+from tracefl.records.tables import SUSPECT_MEASURES
 
 _ACCURACIES = (
     "Localization accuracy in percent: how often the highest suspicion is a faulty client's. Mean over the rounds with "
@@ -27,7 +27,7 @@ _OF_SETTING = (
 )
 SUSPECTS_COLUMNS = (
     *("setting", *_OF_SETTING, "fault_share", "faulty_clients", "seeds", "rounds_without_inputs"),
-    *("rule", "applies", "rounds", "seeds_measured", *MEASURES),
+    *("rule", "applies", "rounds", "seeds_measured", *SUSPECT_MEASURES),
     *("localization_accuracy_spread", "whole_localization_spread"),
     *("seconds_per_input", "seconds_per_round", "published_localization_accuracy", "note"),
 )
@@ -138,7 +138,7 @@ def suspects_rows(settings: Sequence[Setting]) -> Iterator[dict[str, Any]]:
 
 def _of_rule(setting: Setting, rule: str) -> dict[str, Any]:
     runs = [found.rules[rule] for found in setting.found if rule in found.rules]
-    values = {name: measure(setting.found, rule, name) for name in MEASURES}
+    values = {name: rule_over_seeds(setting.found, rule, name) for name in SUSPECT_MEASURES}
     accuracy, whole = values["localization_accuracy"], values["whole_localization"]
     return {
         **{name: value and value.mean for name, value in values.items()},
@@ -172,10 +172,10 @@ def _seconds(seconds: float | None, settings: Sequence[Setting], rule: str) -> s
 
 
 def _accuracy(setting: Setting, rule: str) -> str:
-    return _percents(measure(setting.found, rule)) if setting.is_applicable(rule) else "NA"
+    return _percents(rule_over_seeds(setting.found, rule)) if setting.is_applicable(rule) else "NA"
 
 
-def _percents(value: Measured | None) -> str:
+def _percents(value: SeedMean | None) -> str:
     if value is None:
         return "-"
     return f"{100 * value.mean:.1f}" + ("" if value.spread is None else f" ± {100 * value.spread:.1f}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from tracefl.paper.collected import CollectedRun
 from tracefl.paper.exhibits import Exhibit, data_words, words_of
-from tracefl.paper.findings import Measured, over_seeds
+from tracefl.paper.findings import SeedMean, over_seeds
 from tracefl.paper.grid import Grid
 from tracefl.paper.grid_points import GridPoint, point_of, pretty_words
 from tracefl.paper.published import find_published
@@ -115,7 +115,7 @@ def _texts(row: Mapping[str, Any]) -> list[str]:
     return [row["setting"], str(row["seeds"]), *(_measured(row["values"][name]) for name in _MEASURES), *published]
 
 
-def _measured(value: Measured | None) -> str:
+def _measured(value: SeedMean | None) -> str:
     if value is None:
         return "-"
     return _percent(value.mean) + ("" if value.spread is None else f" ± {100 * value.spread:.1f}")

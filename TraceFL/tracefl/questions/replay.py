@@ -92,7 +92,7 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Request:
+class ReplayRequest:
     """What is asked for.
 
     Attributes:
@@ -118,7 +118,7 @@ class Request:
         return f"without-{named}-from-{self.from_round}"
 
 
-def replay(request: Request, retrain: Retrain) -> Replay:
+def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
     """Replay a run from its folder.
 
     Args:
@@ -155,7 +155,7 @@ def replay(request: Request, retrain: Retrain) -> Replay:
     return _reaggregated(run, store, request, notes)
 
 
-def _results(run: StoredRun, store: RoundStore, request: Request) -> dict[int, RoundResult]:
+def _results(run: StoredRun, store: RoundStore, request: ReplayRequest) -> dict[int, RoundResult]:
     """Return the results of the rounds to replay, by round; refuses what cannot be replayed."""
     last = store.last_round
     if request.from_round > last:
@@ -176,7 +176,7 @@ def _participants(results: Mapping[int, RoundResult]) -> set[str]:
     return {client_id for result in results.values() for client_id in result.client_weights}
 
 
-def _notes(run: StoredRun, request: Request, results: Mapping[int, RoundResult]) -> Iterator[str]:
+def _notes(run: StoredRun, request: ReplayRequest, results: Mapping[int, RoundResult]) -> Iterator[str]:
     """Yield what there is to know before any model is looked at."""
     absent = [client_id for client_id in request.without if client_id not in _participants(results)]
     if absent:
@@ -188,7 +188,7 @@ def _notes(run: StoredRun, request: Request, results: Mapping[int, RoundResult])
         yield f"no attack success: {run.fault.name} aims at no class, and what it does shows in the accuracy"
 
 
-def _reaggregated(run: StoredRun, store: RoundStore, request: Request, notes: list[str]) -> Replay:
+def _reaggregated(run: StoredRun, store: RoundStore, request: ReplayRequest, notes: list[str]) -> Replay:
     model = build_model(ModelSpec.from_json(run.read_text("model.json")))
     server, fault, classes = run.server, run.fault, len(run.label_names)
     rounds = []
@@ -227,7 +227,7 @@ def _round_notes(again: ReaggregatedRound) -> Iterator[str]:
 
 
 def _trained(
-    run: StoredRun, request: Request, results: Mapping[int, RoundResult], notes: list[str], retrain: Retrain
+    run: StoredRun, request: ReplayRequest, results: Mapping[int, RoundResult], notes: list[str], retrain: Retrain
 ) -> Replay:
     folder, note = retrain(run, request.name, request.from_round, request.without)
     notes += [note] if note else []
@@ -266,7 +266,7 @@ def _measured(run: StoredRun, result: RoundResult) -> Measures:
 
 def _made(
     run: StoredRun,
-    request: Request,
+    request: ReplayRequest,
     how: How,
     rounds: Sequence[ReplayedRound],
     notes: Sequence[str],

@@ -11,7 +11,7 @@ from torch import Tensor
 from tracefl.provenance import score_suspicions
 from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.baselines import RULES, Evidence, NotApplicableError
-from tracefl.records.tables import _OF_INPUTS, _OF_ROUND, MEASURES, SUSPECT_COLUMNS
+from tracefl.records.tables import _OF_INPUTS, _OF_ROUND, SUSPECT_COLUMNS, SUSPECT_MEASURES
 
 PROVENANCE = "provenance"
 NOBODY_FAULTY = "no participant is faulty in this round"
@@ -82,7 +82,7 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> Row:
     measured = [row for row in rows if row["seconds"] is not None]
     inputs = sum(row["inputs"] for row in measured)
     seconds = sum(row["seconds"] for row in measured)
-    return {name: mean_measured([row[name] for row in measured]) for name in MEASURES} | {
+    return {name: mean_measured([row[name] for row in measured]) for name in SUSPECT_MEASURES} | {
         "seconds_per_input": seconds / inputs if inputs else None,
         "seconds_per_round": seconds / len(measured) if measured else None,
         "inputs": inputs,

@@ -88,13 +88,13 @@ _OF_INPUTS = ("localization_accuracy", "mean_rank", "precision", "auroc")
 
 _OF_ROUND = ("whole_localization", "whole_rank", "whole_precision", "whole_auroc")
 
-MEASURES = ("localization_accuracy", "chance_accuracy", "mean_rank", "precision", "auroc", *_OF_ROUND)
+SUSPECT_MEASURES = ("localization_accuracy", "chance_accuracy", "mean_rank", "precision", "auroc", *_OF_ROUND)
 """Of a rule: for its inputs one by one, then ``whole_``: for a round as a whole, suspicions summed over its inputs."""
 
 SUSPECT_COLUMNS = (
     "round",
     "rule",
-    *MEASURES,
+    *SUSPECT_MEASURES,
     "inputs",
     "faulty_clients",
     "clients",

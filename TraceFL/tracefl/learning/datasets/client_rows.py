@@ -18,7 +18,7 @@ _NAMED = 20  # clients that a note names, at most
 
 
 @dataclass(frozen=True)
-class Selection:
+class ClientRows:
     """Rows that clients train on.
 
     Attributes:
@@ -32,7 +32,7 @@ class Selection:
 
 def select_rows(
     labels: Rows, parts: Sequence[Rows], settings: DatasetSettings, batch_size: int, seed: int
-) -> Selection:
+) -> ClientRows:
     """Select each client's training rows.
 
     Args:
@@ -78,7 +78,7 @@ def select_rows(
             f"clients without a full batch of {batch_size} examples, which do not take part: {len(without_batch)} of "
             f"{len(parts)} ({named})"
         )
-    return Selection(rows, tuple(notes))
+    return ClientRows(rows, tuple(notes))
 
 
 def sample_rows(rows: Rows, most: int, seed: int) -> Rows:
