@@ -12,7 +12,7 @@ from tracefl.paper.gathered import run_folders
 from tracefl.paper.grid_points import point_of
 from tracefl.paper.published import Published, find_published
 from tracefl.records.claim import Claim
-from tracefl.records.naming import run_folder
+from tracefl.records.settings import read_keys
 from tracefl.records.tables import ROUND_COLUMNS, to_csv
 
 SETTING = ("experiment=figure2", "model=resnet18", "dataset=mnist", "num_rounds=2", "dirichlet_alpha=0.1")
@@ -25,7 +25,7 @@ def config_of(*overrides):
 def make_run(logs, rounds, *overrides, state="done", seconds=100.0, error=None):
     """Write a run's folder; ``rounds`` holds (global, localization, chance, holder, agreement) of each round."""
     config = config_of(*SETTING, f"log_dir={logs}", *overrides)
-    folder = run_folder(config)
+    folder = read_keys(config).folder
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     columns = (
@@ -112,7 +112,8 @@ def test_unfinished_runs_are_named_and_not_in_the_table(collect, tmp_path):
     ("file", "text", "words"),
     [
         ("config.yaml", "a: [", "config.yaml is damaged"),
-        ("config.yaml", "a: 1", "is no run's configuration"),
+        ("config.yaml", "a: 1", "config.yaml is damaged: exp_key is missing"),
+        ("config.yaml", "3", "is no run's configuration"),
         ("rounds.csv", "round,global_accuracy\n1,0.5\n2,0.6\n", "no 'localization_accuracy'"),
         ("rounds.csv", ",".join(ROUND_COLUMNS) + "\n" + ",".join(["x"] * len(ROUND_COLUMNS)) + "\n", "1 of 2 rounds"),
         ("rounds.csv", ",".join(ROUND_COLUMNS) + ("\n" + ",".join(["x"] * len(ROUND_COLUMNS))) * 2, "float: 'x'"),
@@ -186,24 +187,11 @@ def test_published_numbers_stand_beside_the_same_setting(collect, tmp_path):
 
 
 def test_published_runs_with_noise():
-    config = config_of("experiment=table3", "num_clients=100")
-    assert find_published(point_of(config)) == Published(1.0, 1.0, 0.9849)  # Figure 3 at alpha 0.3
-    config["privacy"] = {"name": "central", "noise_multiplier": 0.003, "clipping_norm": 15}
-    assert find_published(point_of(config)) == Published(1.0, 1.0, 0.9736)  # Table II
-    config["privacy"]["noise_multiplier"] = 0.5
-    assert find_published(point_of(config)) is None
-    config["privacy"] = {"name": "dp_sgd", "noise_multiplier": 0.003, "clipping_norm": 15}
-    assert find_published(point_of(config)) is None
+    def published(*overrides):
+        return find_published(point_of(read_keys(config_of("experiment=table3", "num_clients=100", *overrides))))
 
-
-def test_a_run_from_before_there_were_faults_is_no_damage(collect, tmp_path):
-    folder = make_run(tmp_path, [(0.5, 0.9, 0.3, 0.4, 0.5)] * 2)
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    for key in ("fault", "baselines"):
-        del config[key]
-    for key in ("inputs", "max_inputs"):
-        del config["provenance"][key]
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-    status, out, _ = collect(tmp_path)
-    assert status == 0
-    assert "1 runs done, 0 unfinished, 0 damaged" in out
+    assert published("privacy=none") == Published(1.0, 1.0, 0.9849)  # Figure 3 at alpha 0.3
+    central = ("privacy=central", "privacy.clipping_norm=15")
+    assert published(*central, "privacy.noise_multiplier=0.003") == Published(1.0, 1.0, 0.9736)  # Table II
+    assert published(*central, "privacy.noise_multiplier=0.5") is None
+    assert published("privacy=dp_sgd", "privacy.noise_multiplier=0.003") is None

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from tests.helpers.commands import ask_main, call_main
+from tests.helpers.made_runs import FLIP
 from tests.helpers.stored_runs import P, make_stored_run
 from tests.helpers.tables import read_csv
 from tracefl.common.seeds import derive_seed
@@ -172,7 +173,7 @@ def test_the_inputs_that_the_run_traces(image_run, ask):
 
 def test_faulty_clients_are_marked(run, ask):
     config = OmegaConf.load(run / "config.yaml")
-    config.fault.name = "label_flip"
+    config.fault = FLIP
     OmegaConf.save(config, run / "config.yaml")
     (run / "fault.json").write_text(Fault("label_flip", ("2",), from_round=2, flips={1: 0}, share=1.0).to_json())
     shown = ask(run, "inputs=all")
@@ -190,7 +191,7 @@ def test_a_trigger_is_put_on_the_traced_inputs_alone(run, ask):
 
     clean = logits("all")
     config = OmegaConf.load(run / "config.yaml")
-    config.fault.name = "backdoor"
+    config.fault = FLIP | {"name": "backdoor", "target": 0}
     OmegaConf.save(config, run / "config.yaml")
     fault = Fault("backdoor", ("2",), from_round=1, target=3, trigger=Trigger(token=7), share=0.5)
     (run / "fault.json").write_text(fault.to_json())

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.helpers.commands import call_main
 from tests.helpers.ledger_runs import made_results
+from tests.helpers.made_runs import FLIP
 from tests.helpers.stored_runs import make_stored_run
 from tests.helpers.tables import read_csv
 from tracefl.learning.faults import Fault
@@ -38,7 +39,7 @@ def made(tmp_path_factory):
     labels = json.loads((run / "label_counts.json").read_text())
     (run / "label_counts.json").write_text(json.dumps({**labels, "label_counts": [[1, 1, 1, 1]] * 6}))
     config = OmegaConf.load(run / "config.yaml")
-    config.fault.name = "label_flip"
+    config.fault = FLIP
     OmegaConf.save(config, run / "config.yaml")
     (run / "fault.json").write_text(Fault("label_flip", ("1", "5"), from_round=1, flips={1: 0}, share=1.0).to_json())
     commit(run, RESULTS)
@@ -157,7 +158,7 @@ def damage(run, number=2):
         (lambda run: (run / "config.yaml").write_bytes(b"\xff\xfe"), "config.yaml is damaged"),
         (
             lambda run: (run / "config.yaml").write_text("client_resources: {}\n"),
-            "config.yaml is damaged: it lacks seed",
+            "config.yaml is damaged: exp_key is missing",
         ),
         *(
             (lambda run, text=text: (run / "label_counts.json").write_bytes(text), "label_counts.json is damaged")

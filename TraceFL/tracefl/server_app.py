@@ -21,18 +21,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tracefl.conf.cli import command_line
 from tracefl.conf.composing import compose_config
-from tracefl.conf.rules import value_at
 from tracefl.errors import ConfigError, TraceFLError, one_line
 from tracefl.experiment.preparation import Prepared, prepare_deployed
 from tracefl.experiment.runner import run_settings
-from tracefl.experiment.settings import Settings, read_settings
+from tracefl.experiment.settings import read_settings
 from tracefl.federation.server import Federation
 from tracefl.federation.supernodes import Deployment
+from tracefl.records.settings import Settings
 
 RunConfig = Mapping[str, bool | int | float | str]
 
 _PLAIN = re.compile(r"[\w./:+@-]+")  # what Hydra takes without quotes
-_FLOWERS = ("total_cpus", "total_gpus", "ray.address", "client_resources.gpus")  # keys of what Flower starts here
 
 
 app = ServerApp()
@@ -94,7 +93,7 @@ def _run(run_config: RunConfig, federation: Federation, prepare: Callable[[Setti
         _refuse_resources(settings)
         experiment = run_config.get("experiment") or "none, the main job (choose one: --run-config exp_1.toml)"
         sys.stdout.write(f"tracefl: experiment {experiment}; results in {settings.folder}\n")
-        command = command_line([*overrides, f"log_dir={_value(settings.config['log_dir'])}"])
+        command = command_line([*overrides, f"log_dir={_value(settings.log_dir)}"])
         run_settings(settings, federation, prepare, command)
     except (TraceFLError, OmegaConfBaseException) as error:
         sys.stdout.write(f"tracefl: {one_line(error)}\n")
@@ -103,8 +102,12 @@ def _run(run_config: RunConfig, federation: Federation, prepare: Callable[[Setti
 
 def _refuse_resources(settings: Settings) -> None:
     """Refuse keys that have no effect, because Flower has started the clients already."""
-    for key in _FLOWERS:
-        value = value_at(settings.config, key)
+    for key, value in (
+        ("total_cpus", settings.total_cpus),
+        ("total_gpus", settings.total_gpus),
+        ("ray.address", settings.ray.address),
+        ("client_resources.gpus", settings.client_resources.gpus),
+    ):
         if value is not None:
             raise ConfigError(
                 f"{key}={value} has no effect in flwr run, where Flower starts the clients; leave it, and see "

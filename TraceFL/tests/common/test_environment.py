@@ -58,7 +58,7 @@ def test_runs_at_once_share_the_gpus(monkeypatch, visible, runs, shares):
 
 def test_a_cluster_has_what_it_has():
     address = "ray.address=10.0.0.1:6379"
-    assert compose_settings(address, "client_resources.cpus=64").config["ray"]["address"] == "10.0.0.1:6379"
+    assert compose_settings(address, "client_resources.cpus=64").ray.address == "10.0.0.1:6379"
     with pytest.raises(ConfigError, match="total_cpus=2 and ray.address"):
         compose_settings(address, "total_cpus=2")
     for wrong in ("auto", "host", "host:port", ":6379", "host:99999"):

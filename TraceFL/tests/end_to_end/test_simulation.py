@@ -279,7 +279,7 @@ def test_an_unfinished_run_of_the_same_configuration_is_run_again(tmp_path):
     place = tmp_path / "default" / "run"
     place.mkdir(parents=True)
     settings = compose_settings(*TINY, f"log_dir={tmp_path}", "run_name=run", "num_rounds=1", "provenance=off")
-    unfinished = RunFolder(place, settings.config)
+    unfinished = RunFolder(place, settings)
     unfinished.begin(resume=False)
     unfinished.close()
     (place / "rounds.csv").write_text("left by a kill")

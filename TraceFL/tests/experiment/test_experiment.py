@@ -22,7 +22,7 @@ def logs(tmp_path_factory):
 
 def make_experiment(logs, *overrides, prepared=None):
     settings = compose_settings(*TINY, f"log_dir={logs}", "provenance.max_inputs=3", *overrides)
-    return Experiment(settings, prepared or prepare_run(settings), RunFolder(settings.folder, settings.config))
+    return Experiment(settings, prepared or prepare_run(settings), RunFolder(settings.folder, settings))
 
 
 @pytest.fixture(scope="module")

@@ -132,28 +132,19 @@ def test_rounds_that_are_not_stored_are_trained_again(monkeypatch, capfd, tmp_pa
     assert all(r["with"]["class_accuracy"] for r in found["rounds"])  # from the run's own rows
 
 
-def older(folder):
-    """Make a run's folder look as if it was written before rows had classes and configurations ``without``."""
-    config = OmegaConf.load(folder / "config.yaml")
-    for key in ("without", "without_from", "mitigate"):
-        config.pop(key, None)
-    OmegaConf.save(config, folder / "config.yaml")
-
-
-def test_settings_of_an_older_run_are_completed_and_use_this_machine(tmp_path, monkeypatch):
+def test_settings_are_those_of_the_run_on_this_machine(tmp_path, monkeypatch):
     folder, _ = make_replayed_run(tmp_path, fault=None)
     config = OmegaConf.load(folder / "config.yaml")
     config.total_cpus, config.ray.address = 512, "10.0.0.1:6379"
     OmegaConf.save(config, folder / "config.yaml")
-    older(folder)
     asked = []
     monkeypatch.setattr("tracefl.experiment.retraining.run_settings", asked.append)
     new, note = retrain(StoredRun(folder), "without-2-from-2", 2, ["2"])
     (settings,) = asked
-    assert settings.config["without"] == [2]
-    assert (settings.config["without_from"], settings.config["resume"]) == (2, True)
-    assert settings.total_cpus < 512
-    assert settings.config["ray"]["address"] is None
+    assert settings.without == (2,)
+    assert (settings.without_from, settings.resume) == (2, True)
+    assert settings.total_cpus is None
+    assert settings.ray.address is None
     assert new == settings.folder == tmp_path / "image-without-2-from-2"
     assert note == f"rounds 1 to 1 of the new run are those of {folder}"
     assert sorted(path.name for path in (new / "rounds" / "0001").iterdir()) == [

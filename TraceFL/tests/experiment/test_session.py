@@ -38,7 +38,7 @@ def session(tmp_path):
 
     def run(stop_after=None, resume=False):
         settings = compose_settings(*TINY, f"log_dir={tmp_path}", "run_name=run", "provenance=off")
-        folder = RunFolder(settings.folder, settings.config)
+        folder = RunFolder(settings.folder, settings)
         experiment = Experiment(settings, prepare_run(settings), folder)
         recorded, stop = folder.begin(resume), StopRequest()
         events = Events(stop, stop_after)
@@ -48,7 +48,7 @@ def session(tmp_path):
                     experiment,
                     ScriptedFederation(("0", "2"), 2),
                     recorded,
-                    Progress(settings.config["num_rounds"], len(recorded)),
+                    Progress(settings.num_rounds, len(recorded)),
                     (events,),
                     stop,
                 ),

@@ -12,7 +12,7 @@ from tests.helpers.plans import Told, make_hooks, make_plan
 from tracefl.errors import RoundFailedError
 from tracefl.federation.participation import Participation
 from tracefl.federation.strategy import STRATEGIES
-from tracefl.learning.privacy.settings import read_privacy
+from tracefl.learning.privacy.settings import CentralPrivacySettings
 
 NODES = {"0": 7, "1": 8, "2": 7, "10": 8}
 
@@ -154,10 +154,7 @@ def test_an_excluded_client_is_not_sampled_and_another_weighs_less():
 
 
 def test_central_privacy_clips_the_clients_and_keeps_the_average_before_the_noise():
-    names = ("noise_multiplier", "clipping_norm", "initial_clipping_norm", "target_clipped_quantile", "clip_norm_lr")
-    group = dict.fromkeys((*names, "clipped_count_stddev", "max_grad_norm", "target_epsilon", "target_delta"))
-    group |= {"name": "central", "trace": "deployed", "max_physical_batch_size": None}
-    privacy = read_privacy(group | {"noise_multiplier": 0.5, "clipping_norm": 1.0})
+    privacy = CentralPrivacySettings(noise_multiplier=0.5, clipping_norm=1.0, trace="deployed")
     server = Server(clients_per_round=4, privacy=privacy, trainable=("w",))
     average = server.round({"0": trained(0.6, 0.8), "1": trained(30.0, 40.0)})
     (outcome,) = server.told.outcomes

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
 from tracefl.paper.collected import read_run
-from tracefl.records.naming import run_folder
+from tracefl.records.settings import read_keys
 from tracefl.records.tables import ROUND_COLUMNS, to_csv
 
 _COLUMNS = ("global_accuracy", "localization_accuracy", "chance_accuracy")
@@ -27,7 +27,7 @@ def make_exhibit_run(logs, rounds, *overrides, state="done", **values):
     configuration's own keys, which need no composing.
     """
     config = copy.deepcopy(_composed(overrides)) | values | {"log_dir": str(logs), "num_rounds": len(rounds)}
-    folder = run_folder(config)
+    folder = read_keys(config).folder
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     rows = [

@@ -6,7 +6,7 @@ import time
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
-from tracefl.records.naming import run_folder
+from tracefl.records.settings import read_keys
 from tracefl.records.tables import ROUND_COLUMNS, SUSPECT_MEASURES, to_csv
 
 COLUMNS = (
@@ -23,7 +23,12 @@ FLIP = {
     "flip": None,
     "all_to": None,
     "min_examples": 50,
+    "target": None,
+    "trigger_size": None,
+    "trigger_token": None,
+    "scale": None,
 }
+NO_FAULT = dict.fromkeys(FLIP) | {"name": "none"}
 
 
 def make_faulty_run(logs, suspects, *overrides, fault=FLIP, rounds=2, state="done"):
@@ -31,7 +36,7 @@ def make_faulty_run(logs, suspects, *overrides, fault=FLIP, rounds=2, state="don
     config = OmegaConf.to_container(compose_config(*SETTING, f"log_dir={logs}", *overrides), resolve=True)
     if fault is not None:
         config["fault"] = dict(fault)
-    folder = run_folder(config)
+    folder = read_keys(config).folder
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     measured = {"global_accuracy": 0.5, "localization_accuracy": 0.9, "chance_accuracy": 0.1}

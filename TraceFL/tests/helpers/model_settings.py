@@ -1,5 +1,6 @@
 """Settings of small models."""
 
+from tracefl.conf.rules import read
 from tracefl.learning.models import ModelSettings
 
 TEXTS = [
@@ -40,8 +41,8 @@ def text_settings(kind="gpt", **changes) -> ModelSettings:
         "optimizer": "adamw",
         "lr": 5e-5,
     }
-    return ModelSettings(**{**values, **changes})
+    return read(ModelSettings, {**values, **changes}, "model")
 
 
 def image_settings(name="resnet18", **changes) -> ModelSettings:
-    return ModelSettings(**{"name": name, "family": "torchvision", "kind": "image", **changes})
+    return read(ModelSettings, {**vars(ModelSettings(name, "torchvision", "image")), **changes}, "model")

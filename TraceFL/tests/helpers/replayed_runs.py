@@ -3,6 +3,7 @@
 import torch
 from omegaconf import OmegaConf
 
+from tests.helpers.made_runs import FLIP as FAULT_KEYS
 from tests.helpers.models import clients_near
 from tests.helpers.stored_runs import make_stored_run
 from tracefl.learning.datasets import save_examples
@@ -25,7 +26,7 @@ def make_replayed_run(folder, rounds=ROUNDS, fault=FLIP, keep="all"):
     run = make_stored_run(folder, rounds=())
     if fault is not None:
         config = OmegaConf.load(run / "config.yaml")
-        config.fault.name, config.fault.from_round = fault.name, fault.from_round
+        config.fault = FAULT_KEYS | {"from_round": fault.from_round}
         OmegaConf.save(config, run / "config.yaml")
         (run / "fault.json").write_text(fault.to_json())
     server = _server(StoredRun(run).server)

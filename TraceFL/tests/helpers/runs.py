@@ -8,4 +8,4 @@ def run(tmp_path, *overrides):
     """Run a configuration and return its folder."""
     settings = compose_settings(*TINY, f"log_dir={tmp_path}", "run_name=run", *overrides)
     run_settings(settings)
-    return tmp_path / settings.config["exp_key"] / "run"
+    return tmp_path / settings.exp_key / "run"

@@ -23,6 +23,7 @@ from tracefl.jobs.miniature import miniature
 from tracefl.jobs.plan import Job, plan_jobs
 from tracefl.jobs.status import seconds_left, summary
 from tracefl.paper.runs import JOBS
+from tracefl.records.settings import read_keys
 from tracefl.records.status import RunState
 
 SCRIPTS = {
@@ -40,9 +41,9 @@ def test_local_data_is_used_where_there_is_some(tmp_path):
     (tmp_path / "mnist" / "train-0.parquet").write_bytes(b"")
     (tmp_path / "cifar10").mkdir()
     (tmp_path / "pathmnist.npz").write_bytes(b"")
-    mnist, cifar10, pathmnist, organamnist = compose_configs(
-        [f"dataset={name}"] for name in ("mnist", "cifar10", "pathmnist", "organamnist")
-    )
+    names = ("mnist", "cifar10", "pathmnist", "organamnist")
+    configs = compose_configs([f"dataset={name}"] for name in names)
+    mnist, cifar10, pathmnist, organamnist = map(read_keys, configs)
     assert f'dataset.path="{tmp_path / "mnist"}"' in miniature(mnist, tmp_path)[0]
     assert "dataset=digits" in miniature(cifar10, tmp_path)[0]
     assert f'dataset.root="{tmp_path}"' in miniature(pathmnist, tmp_path)[0]
@@ -113,7 +114,7 @@ def status_of(plan, state, rounds_done, seconds, a_round=None, error=None):
     content = {
         "state": state,
         "rounds_done": rounds_done,
-        "num_rounds": plan.config["num_rounds"],
+        "num_rounds": plan.settings.num_rounds,
         "seconds": seconds,
         "seconds_a_round": a_round,
         "updated": time.time(),
@@ -149,7 +150,8 @@ def test_status_of_made_folders(jobs, tmp_path):
 
 
 def test_time_left_by_hand():
-    a, b = {"model": {"name": "a"}, "num_rounds": 5}, {"model": {"name": "b"}, "num_rounds": 5}
+    commands = (["num_rounds=5", f"model={name}"] for name in ("resnet18", "resnet34"))
+    a, b = map(read_keys, compose_configs(commands))
     states = [
         RunState("done", 5, 5, 100.0, 0.0),
         RunState("running", 2, 5, 50.0, 70.0),
@@ -192,17 +194,19 @@ def test_a_failed_run_does_not_stop_the_rest_and_complete_ones_are_skipped(tmp_p
 
 PLAN = """
 import sys
-from pathlib import Path
 from rich.console import Console
 from tracefl.jobs import execute
+from tracefl.conf.composing import compose_configs
 from tracefl.jobs.plan import Job, Plan
+from tracefl.records.settings import read_keys
 
 class Stub(Job):
     def arguments(self, extra):
         return ["-c", *self.overrides]
 
-config = {"num_rounds": 1, "overwrite": False, "model": {"name": "stub"}}
-plans = [Plan(Stub(i, (code,)), config, Path("none") / str(i)) for i, code in enumerate(sys.argv[1:])]
+commands = [[f"exp_key={i}", "log_dir=none"] for i in range(len(sys.argv) - 1)]
+settings = map(read_keys, compose_configs(commands))
+plans = [Plan(Stub(i, (code,)), each) for i, (code, each) in enumerate(zip(sys.argv[1:], settings))]
 sys.exit(execute.run_jobs(plans, [], Console(width=150)))
 """
 WAIT = """

@@ -1,24 +1,27 @@
 """Places in the grids are those that the job scripts' commands compose to."""
 
 import pytest
-from omegaconf import OmegaConf
 
-from tests.helpers.configuration import compose_config
 from tracefl.conf.composing import compose_configs
 from tracefl.paper.grid_points import FLIPPED, GridPoint, point_of, point_of_job
 from tracefl.paper.runs import JOBS
+from tracefl.records.settings import read_keys
+
+
+def settings_of(*overrides):
+    return read_keys(*compose_configs([overrides]))
 
 
 def test_a_place_by_hand():
-    cfg = compose_config("experiment=table2", "privacy.noise_multiplier=0.012", "privacy.clipping_norm=15")
+    settings = settings_of("experiment=table2", "privacy.noise_multiplier=0.012", "privacy.clipping_norm=15")
     expected = GridPoint("dbpedia_14", "gpt", 0.3, 100, 10, 15, "central", 0.012, 15.0)
-    assert point_of(OmegaConf.to_container(cfg, resolve=True)) == expected
+    assert point_of(settings) == expected
     assert point_of_job(JOBS["dp"][-1]) == expected
     assert point_of_job(JOBS["faulty"][0]).fault == FLIPPED
 
 
 def test_another_partition_has_no_alpha():
-    assert point_of(OmegaConf.to_container(compose_config("dataset.partition=iid"), resolve=True)).alpha is None
+    assert point_of(settings_of("dataset.partition=iid")).alpha is None
 
 
 def test_what_no_place_has_is_refused():
@@ -29,4 +32,6 @@ def test_what_no_place_has_is_refused():
 @pytest.mark.parametrize("script", [pytest.param(name, marks=pytest.mark.slow) for name in JOBS])
 def test_every_job_s_place_is_that_of_its_configuration(script):
     configs = compose_configs(JOBS[script])
-    assert [point_of_job(overrides) for overrides in JOBS[script]] == [point_of(config) for config in configs]
+    assert [point_of_job(overrides) for overrides in JOBS[script]] == [
+        point_of(read_keys(config)) for config in configs
+    ]

@@ -4,16 +4,17 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
-from tests.helpers.made_runs import FLIP
+from tests.helpers.made_runs import FLIP, NO_FAULT
 from tracefl.paper.grid_points import point_of
 from tracefl.paper.published import find_published, find_published_suspects
+from tracefl.records.settings import read_keys
 
 TABLE1 = ("clients_per_round=10", "num_rounds=15")
 
 
 def config_of(*overrides, fault=FLIP):
     config = OmegaConf.to_container(compose_config(*overrides), resolve=True)
-    return config | {"fault": dict(fault)}
+    return read_keys(config | {"fault": dict(fault)})
 
 
 @pytest.mark.parametrize(
@@ -43,9 +44,9 @@ def test_table_1(model, dataset, alpha, feddebug, provenance):
         (("privacy=central",), {}),
         ((), {"share": 0.5}),
         ((), {"clients": [0, 1]}),
-        ((), {"num_clients": 2}),
-        ((), {"name": "backdoor"}),
-        ((), {"name": "none", "share": None}),
+        ((), {"num_clients": 2, "clients": None}),
+        ((), {"name": "backdoor", "target": 0}),
+        ((), NO_FAULT),
         ((), {"from_round": 3}),
         ((), {"all_to": None, "flip": {1: 0}}),
         ((), {"all_to": 1}),
@@ -59,5 +60,5 @@ def test_another_setting_is_not_in_table_1(overrides, fault):
 
 def test_a_run_with_a_fault_has_no_published_number_of_runs_without():
     setting = ("experiment=figure3", "model=gpt", "dataset=dbpedia_14", "dirichlet_alpha=0.3")
-    assert find_published(point_of(config_of(*setting, fault={"name": "none"}))) is not None
+    assert find_published(point_of(config_of(*setting, fault=NO_FAULT))) is not None
     assert find_published(point_of(config_of(*setting, fault=FLIP))) is None

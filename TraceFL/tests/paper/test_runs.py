@@ -11,6 +11,7 @@ from tracefl.jobs.miniature import TINY_MODELS, miniature
 from tracefl.learning.faults.words import describe_fault, faulty_clients
 from tracefl.paper.grid_points import point_of
 from tracefl.paper.published import find_published_suspects
+from tracefl.records.settings import read_keys
 
 COMMAND = ["python", "-m", "tracefl.main"]
 
@@ -25,9 +26,9 @@ def test_counts(jobs, name):
 def test_the_training_runs_are_those_of_figure_2(jobs):
     found = set()
     for command in listed(jobs, "training"):
-        c = compose_settings(*command[3:]).config
-        found.add((c["model"]["name"], c["dataset"]["name"], c["dirichlet_alpha"], c["num_rounds"]))
-        assert (c["num_clients"], c["clients_per_round"], c["client"]["epochs"], c["batch_size"]) == (100, 10, 2, 32)
+        c = compose_settings(*command[3:])
+        found.add((c.model.name, c.dataset.name, c.dirichlet_alpha, c.num_rounds))
+        assert (c.num_clients, c.clients_per_round, c.client.epochs, c.batch_size) == (100, 10, 2, 32)
     images = {(m, d, n) for m in ("resnet18", "densenet121") for d, n in _ROUNDS.items() if d not in _TEXTS}
     texts = {(m, d, 25) for m in ("gpt", "bert") for d in _TEXTS}
     assert found == {(m, d, alpha, n) for m, d, n in images | texts for alpha in (0.1, 0.2, 0.3)}
@@ -40,10 +41,10 @@ _ROUNDS = {"mnist": 50, "cifar10": 50, "pathmnist": 25, "organamnist": 25}
 def test_the_privacy_runs_are_those_of_figure_4_and_table_2(jobs):
     found = set()
     for command in listed(jobs, "dp"):
-        c = compose_settings(*command[3:]).config
-        assert (c["privacy"]["name"], c["num_rounds"], c["dirichlet_alpha"]) == ("central", 15, 0.3)
-        p = c["privacy"]
-        found.add((c["model"]["name"], c["dataset"]["name"], p["noise_multiplier"], p["clipping_norm"]))
+        c = compose_settings(*command[3:])
+        assert (c.privacy.name, c.num_rounds, c.dirichlet_alpha) == ("central", 15, 0.3)
+        p = c.privacy
+        found.add((c.model.name, c.dataset.name, p.noise_multiplier, p.clipping_norm))
     settings = (("densenet121", "mnist"), ("densenet121", "pathmnist"), ("gpt", "dbpedia_14"))
     noises = (0.0001, 0.0003, 0.0007, 0.0009, 0.001, 0.003)
     expected = {(m, d, noise, clip) for m, d in settings for noise in noises for clip in (15, 50)}
@@ -53,9 +54,9 @@ def test_the_privacy_runs_are_those_of_figure_4_and_table_2(jobs):
 def test_the_scalability_runs_are_those_of_table_3_and_figure_5(jobs):
     found = []
     for command in listed(jobs, "scalability"):
-        c = compose_settings(*command[3:]).config
-        assert (c["model"]["name"], c["dataset"]["name"], c["dirichlet_alpha"]) == ("gpt", "dbpedia_14", 0.3)
-        found.append((c["num_clients"], c["clients_per_round"], c["num_rounds"]))
+        c = compose_settings(*command[3:])
+        assert (c.model.name, c.dataset.name, c.dirichlet_alpha) == ("gpt", "dbpedia_14", 0.3)
+        found.append((c.num_clients, c.clients_per_round, c.num_rounds))
     clients = [(n, 10, 15) for n in (200, 400, 600, 800, 1000)]
     assert found == [*clients, *((400, n, 15) for n in (20, 30, 40, 50)), (400, 10, 100)]
 
@@ -63,9 +64,9 @@ def test_the_scalability_runs_are_those_of_table_3_and_figure_5(jobs):
 def test_the_dirichlet_runs_are_those_of_figure_3(jobs):
     found = set()
     for command in listed(jobs, "dirichlet"):
-        c = compose_settings(*command[3:]).config
-        assert (c["num_clients"], c["clients_per_round"], c["num_rounds"]) == (100, 10, 15)
-        found.add((c["model"]["name"], c["dataset"]["name"], c["dirichlet_alpha"]))
+        c = compose_settings(*command[3:])
+        assert (c.num_clients, c.clients_per_round, c.num_rounds) == (100, 10, 15)
+        found.add((c.model.name, c.dataset.name, c.dirichlet_alpha))
     settings = {("gpt", d) for d in _TEXTS} | {("densenet121", d) for d in _ROUNDS}
     assert found == {(m, d, n / 10) for m, d in settings for n in range(1, 11)}
 
@@ -73,14 +74,14 @@ def test_the_dirichlet_runs_are_those_of_figure_3(jobs):
 def test_the_faulty_runs_are_those_of_table_1(jobs):
     found = set()
     for command in listed(jobs, "faulty"):
-        c = compose_settings(*command[3:]).config
-        assert (c["num_clients"], c["clients_per_round"], c["num_rounds"]) == (10, 10, 15)
-        assert (c["fault"]["name"], c["fault"]["share"], c["fault"]["from_round"]) == ("label_flip", 1.0, 1)
-        assert (c["fault"]["flip"], c["fault"]["all_to"]) == (None, None)  # all to 0
-        assert "feddebug" in c["baselines"]["rules"]
-        assert faulty_clients(c) == 1
+        c = compose_settings(*command[3:])
+        assert (c.num_clients, c.clients_per_round, c.num_rounds) == (10, 10, 15)
+        assert (c.fault.name, c.fault.share, c.fault.from_round) == ("label_flip", 1.0, 1)
+        assert (c.fault.flip, c.fault.all_to) == (None, None)  # all to 0
+        assert "feddebug" in c.baselines.rules
+        assert faulty_clients(c.fault) == 1
         assert find_published_suspects(point_of(c))
-        found.add((c["model"]["name"], c["dataset"]["name"], c["dirichlet_alpha"]))
+        found.add((c.model.name, c.dataset.name, c.dirichlet_alpha))
     assert found == {(m, d, alpha) for m, d in _TABLE1 for alpha in (0.3, 0.7, 1.0)}
 
 
@@ -93,10 +94,17 @@ def test_extended_adds_other_faults_to_table_1_s_settings_and_moves_no_index(job
     assert commands[:18] == listed(jobs, "faulty")
     found = []
     for command in commands[18:]:
-        c = compose_settings(*command[3:]).config
-        assert (c["num_clients"], c["clients_per_round"], c["num_rounds"]) == (10, 10, 15)
-        assert (c["dirichlet_alpha"], c["exp_key"]) == (0.3, "table1")
-        found.append((c["model"]["name"], c["dataset"]["name"], describe_fault(c).split(",")[0], faulty_clients(c)))
+        c = compose_settings(*command[3:])
+        assert (c.num_clients, c.clients_per_round, c.num_rounds) == (10, 10, 15)
+        assert (c.dirichlet_alpha, c.exp_key) == (0.3, "table1")
+        found.append(
+            (
+                c.model.name,
+                c.dataset.name,
+                describe_fault(c.fault, c.num_clients).split(",")[0],
+                faulty_clients(c.fault),
+            )
+        )
     flips = {("label_flip 10 %", 1), ("label_flip 30 %", 1), ("label_flip 50 %", 1)}
     flips |= {("label_flip 100 %", 2), ("label_flip 100 %", 3)}
     others = {("backdoor 50 %", 1), ("random_labels 100 %", 1), ("free_rider scale=0.001", 1)}
@@ -119,9 +127,9 @@ def test_every_run_is_as_in_the_paper_and_has_a_folder_of_its_own(jobs, name):
         method = settings.provenance.method
         published = (0.9, "none", "none", "predicted")
         if (method.layer_decay, method.weighting, method.reference, method.target) != published:
-            assert "artifact" in settings.baselines  # then the published formula stands beside it
+            assert "artifact" in settings.baselines.rules  # then the published formula stands beside it
         assert (settings.provenance.inputs_per_label, settings.model.pretrained) == (2, True)
-        assert (settings.config["resume"], settings.config["store"]["keep"]) == (True, "last")
+        assert (settings.resume, settings.store.keep) == (True, "last")
         folders.add(settings.folder)
     assert len(folders) == COUNTS[name]
 
@@ -129,18 +137,18 @@ def test_every_run_is_as_in_the_paper_and_has_a_folder_of_its_own(jobs, name):
 @pytest.mark.parametrize("arguments", [*([name] for name in COUNTS), ["faulty", "--extended"]])
 def test_every_miniature_composes(jobs, arguments):
     commands = listed(jobs, *arguments)
-    configs = compose_configs(command[3:] for command in commands)
-    for command, config in zip(commands, configs, strict=True):
+    whole = [read_keys(config) for config in compose_configs(command[3:] for command in commands)]
+    for command, config in zip(commands, whole, strict=True):
         small, words = miniature(config, None)
         settings = compose_settings(*prepare_overrides([*command[3:], *small]))
-        assert words == f"{settings.dataset.name} in place of {config['dataset']['name']}"
-        assert settings.model.name == config["model"]["name"]
-        assert settings.config["num_clients"] >= settings.config["clients_per_round"]
+        assert words == f"{settings.dataset.name} in place of {config.dataset.name}"
+        assert settings.model.name == config.model.name
+        assert settings.num_clients >= settings.clients_per_round
         for key in ("dirichlet_alpha", "privacy", "provenance", "baselines", "store", "exp_key"):
-            assert settings.config[key] == config[key]
+            assert settings.resolved[key] == config.resolved[key]
         for key in ("name", "share", "from_round", "flip", "all_to"):
-            assert settings.config["fault"][key] == config["fault"][key]
-        assert faulty_clients(settings.config) >= faulty_clients(config)
-        all_take_part = config["clients_per_round"] == config["num_clients"]
-        assert all_take_part == (settings.config["clients_per_round"] == settings.config["num_clients"])
-    assert {config["model"]["name"] for config in configs} <= set(TINY_MODELS)
+            assert settings.resolved["fault"][key] == config.resolved["fault"][key]
+        assert faulty_clients(settings.fault) >= faulty_clients(config.fault)
+        all_take_part = config.clients_per_round == config.num_clients
+        assert all_take_part == (settings.clients_per_round == settings.num_clients)
+    assert {config.model.name for config in whole} <= set(TINY_MODELS)

@@ -51,9 +51,9 @@ def follow(tmp_path):
     """Follow some rounds of a run; returns the seconds that it took, and those that rounds took."""
 
     def call(rounds, mode="offline", close_seconds=60.0):
-        config = compose_settings(*TINY, f"wandb.mode={mode}", "exp_key=mine").config
+        settings = compose_settings(*TINY, f"wandb.mode={mode}", "exp_key=mine")
         began = time.monotonic()
-        tracker = WandbTracker(config, tmp_path, close_seconds)
+        tracker = WandbTracker(settings, tmp_path, close_seconds)
         for n in rounds:
             tracker.round_finished(round_result(n))
         in_rounds = time.monotonic() - began

@@ -1,52 +1,76 @@
-"""Rules of what a key of the configuration may hold."""
+"""Rules of what a key of the configuration may hold, and the one reader that turns a group into a typed dataclass.
+
+A rule stands at the field that it is for: ``lr: Annotated[float, above(0)]``. The rest follows from the field's type: a
+``Literal`` lists its choices, ``| None`` allows null, a dataclass is a group of keys. ``A | B | None`` of dataclasses
+with a ``name`` is a group whose choices read different keys: the YAML files have them all, null where the choice does
+not read them, and the choice ``none`` is None.
+"""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from tracefl.common.names import did_you_mean
 from tracefl.errors import ConfigError
+
+T = TypeVar("T")
+
+_NAMED = 3  # choices that a message names, at most
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a key may hold."""
+    """What a value may be, beyond its type.
 
-    kinds: tuple[type, ...]
+    Attributes:
+        allowed: Whether a value of the right type may be held.
+        limits: What a message says after the type's own words, such as ``of at least 1``.
+        wanted: What a message says in place of both; the rule then checks a list's or a mapping's members too.
+    """
+
     allowed: Callable[[Any], bool]
-    wanted: str
-    optional: bool = False
-
-    def check(self, key: str, value: Any) -> None:
-        """Raise a ConfigError where the key may not hold the value."""
-        if value is None and self.optional:
-            return
-        wrong_kind = not isinstance(value, self.kinds) or (isinstance(value, bool) and bool not in self.kinds)
-        if wrong_kind or not self.allowed(value):
-            raise ConfigError(f"{key} must be {self.wanted}{' or null' if self.optional else ''}, got {value!r}")
+    limits: str = ""
+    wanted: str = ""
 
 
-def whole(least: int, optional: bool = False) -> Rule:
-    """Return the rule of a whole number of at least ``least``."""
-    return Rule((int,), lambda v: v >= least, f"a whole number of at least {least}", optional)
+@dataclass(frozen=True)
+class Unused:
+    """What a key holds, in place of null, where the choice does not read it."""
+
+    value: object
 
 
-def one_of(choices: tuple[str, ...]) -> Rule:
-    """Return the rule of one of some words."""
-    return Rule((str,), lambda v: v in choices, f"one of {', '.join(choices)}")
+def at_least(least: float) -> Rule:
+    """Return the rule of a number of at least ``least``."""
+    return Rule(lambda v: v >= least, f"of at least {least}")
 
 
-ABOVE_0 = Rule((int, float), lambda v: 0 < v < float("inf"), "a number above 0")
+def above(bound: float) -> Rule:
+    """Return the rule of a number above ``bound``."""
+    return Rule(lambda v: v > bound, f"above {bound}")
 
-NOT_NEGATIVE = Rule((int, float), lambda v: 0 <= v < float("inf"), "a number of at least 0")
 
-OPTIONAL_ABOVE_0 = dataclasses.replace(ABOVE_0, optional=True)
+def between(limits: str) -> Rule:
+    """Return the rule of a number in an interval, such as ``(0, 1]``."""
+    low, high = (float(end) for end in limits[1:-1].split(","))
 
-OPTIONAL_NOT_NEGATIVE = dataclasses.replace(NOT_NEGATIVE, optional=True)
+    def inside(value: float) -> bool:
+        above_low = value >= low if limits[0] == "[" else value > low
+        return above_low and (value <= high if limits[-1] == "]" else value < high)
 
-FLAG = Rule((bool,), lambda _: True, "true or false")
+    return Rule(inside, f"in {limits}")
 
-NAME = Rule((str,), lambda v: bool(v) and "/" not in v and v not in (".", ".."), "a folder's name without '/'")
+
+def described(words: str, allowed: Callable[[Any], bool] = lambda _: True) -> Rule:
+    """Return a rule that a message states in these words alone, the type's included."""
+    return Rule(allowed, wanted=words)
+
+
+Count: TypeAlias = Annotated[int, at_least(1)]
+"""A number of things, at least one."""
 
 
 def is_index(value: Any) -> bool:
@@ -54,32 +78,174 @@ def is_index(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-TEXT = Rule((str,), bool, "text (in quotes where it looks like a number)")
-
-OPTIONAL_TEXT = Rule(TEXT.kinds, TEXT.allowed, TEXT.wanted, optional=True)
-
-
-def value_at(config: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a dotted key.
-
-    Raises:
-        ConfigError: It is missing.
-    """
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            raise ConfigError(f"{key} is missing; groups cannot be null and keys cannot be removed")
-        value = value[part]
-    return value
+def are_different(values: Sequence[Any]) -> bool:
+    """Return whether no value stands twice."""
+    return all(value not in values[:i] for i, value in enumerate(values))
 
 
-def check_group(rules: Mapping[str, Rule], name: str, group: Mapping[str, Any]) -> None:
-    """Check the keys that a group has; those that it lacks are not asked for.
+def choice_name(group: Any) -> str:
+    """Return the name of a group's choice, ``none`` for None."""
+    return "none" if group is None else str(group.name)
+
+
+def read(group: type[T], values: object, key: str = "") -> T:
+    """Build a dataclass from a group of the resolved configuration.
+
+    Args:
+        group: The dataclass; all its fields are keys.
+        values: The group: a mapping of its keys. Lists become tuples, other values stay as they are.
+        key: The group's own key, which messages put before each key's; "" for the whole configuration.
 
     Raises:
-        ConfigError: A value is illegal.
+        ConfigError: A key is missing, unknown or holds what its rule does not allow; one line.
     """
-    for key, value in group.items():
-        rule = rules.get(f"{name}.{key}")
-        if rule is not None:
-            rule.check(f"{name}.{key}", value)
+    hints, mapping = _hints(cast(Any, group)), values if isinstance(values, Mapping) else {}
+    _check_keys(mapping, hints, key)
+    return group(**{name: read_value(hint, mapping[name], _join(key, name)) for name, hint in hints.items()})
+
+
+def read_value(hint: Any, value: object, key: str) -> Any:
+    """Return the value of one key: a group read, a plain value checked against its type and rule.
+
+    Raises:
+        ConfigError: As ``read``.
+    """
+    groups = [member for member in _members(hint) if dataclasses.is_dataclass(member)]
+    if len(groups) > 1:
+        return _read_choice(groups, None in _members(hint), value, key)
+    if groups:
+        found = read(cast(type[Any], groups[0]), value, key)
+        return None if None in _members(hint) and not found.enabled else found
+    _check_value(hint, value, key)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def keys_of(group: Any, key: str = "") -> Iterator[str]:
+    """Yield every key that a dataclass reads, dotted, its groups' keys in place of the groups."""
+    for name, hint in _hints(group).items():
+        groups = [member for member in _members(hint) if dataclasses.is_dataclass(member)]
+        for member in groups:
+            yield from keys_of(member, _join(key, name))
+        if len(groups) > 1:
+            yield f"{_join(key, name)}.name"
+        if not groups:
+            yield _join(key, name)
+
+
+def _read_choice(groups: Sequence[Any], or_none: bool, values: object, key: str) -> Any:
+    """Return the group that ``name`` chooses; None for ``none``."""
+    mapping = values if isinstance(values, Mapping) else {}
+    fields = {name: hint for group in groups for name, hint in _hints(group).items()}
+    _check_keys(mapping, ("name", *fields), key)
+    chosen = mapping["name"]
+    names = [*(group.name for group in groups), *(["none"] if or_none else [])]
+    if chosen not in names:
+        raise ConfigError(f"{key}.name must be one of {', '.join(sorted(names))}, got {chosen!r}")
+    group = next((group for group in groups if group.name == chosen), None)
+    hints = {} if group is None else _hints(group)
+    for name, hint in fields.items():
+        value, full = mapping[name], f"{key}.{name}"
+        if name not in hints and value is not None and Unused(value) not in get_args(hint):
+            raise ConfigError(f"{full}={value} needs {_users(groups, key, name)}, got {key}={chosen}")
+        if name in hints and value is None and None not in _members(hints[name]):
+            raise ConfigError(f"{full} is null and {key}={chosen} needs it: give {full}=...")
+    if group is None:
+        return None
+    return group(**{name: read_value(hint, mapping[name], f"{key}.{name}") for name, hint in hints.items()})
+
+
+def _users(groups: Sequence[Any], key: str, name: str) -> str:
+    """Return which choices read a key."""
+    users = [f"{key}={group.name}" for group in groups if name in _hints(group)]
+    return " or ".join(users) if len(users) <= _NAMED else f"a {key}, such as {users[0]}"
+
+
+def _check_keys(values: Mapping[Any, Any], known: Sequence[str] | Mapping[str, Any], key: str) -> None:
+    missing = [name for name in known if name not in values]
+    if missing:
+        raise ConfigError(f"{_join(key, missing[0])} is missing; groups cannot be null and keys cannot be removed")
+    unknown = [str(name) for name in values if name not in known]
+    if unknown:
+        raise ConfigError(f"{_join(key, unknown[0])} is unknown; see --help{did_you_mean(unknown[0], list(known))}")
+
+
+def _check_value(hint: Any, value: object, key: str) -> None:
+    members = _members(hint)
+    if (value is None and None in members) or any(_fits(member, value) for member in members if member is not None):
+        return
+    needed = " or ".join("null" if member is None else _words(member) for member in members)
+    choices = [str(choice) for member in members for choice in get_args(_split(member)[0]) if _is_literal(member)]
+    raise ConfigError(f"{key} must be {needed}, got {value!r}{did_you_mean(str(value), choices)}")
+
+
+def _members(hint: Any) -> list[Any]:
+    """Return the types that a hint allows, each with its rule; None for null, at the end."""
+    if get_origin(hint) in (Union, types.UnionType):
+        members = [member for part in get_args(hint) for member in _members(part)]
+        return [member for member in members if member is not None] + [None] * (None in members)
+    return [None] if hint is type(None) else [hint]
+
+
+def _split(hint: Any) -> tuple[Any, list[Rule]]:
+    if get_origin(hint) is not Annotated:
+        return hint, []
+    inner, *rules = get_args(hint)
+    return inner, [rule for rule in rules if isinstance(rule, Rule)]
+
+
+def _is_literal(hint: Any) -> bool:
+    return get_origin(_split(hint)[0]) is Literal
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    kind, rules = _split(hint)
+    return any(_is(member, value, rules) for member in _members(kind)) and all(rule.allowed(value) for rule in rules)
+
+
+def _is(kind: Any, value: Any, rules: Sequence[Rule] = ()) -> bool:
+    """Return whether a value is of a type; the members of a list are the rule's to check where it is in full."""
+    origin = get_origin(kind) or kind
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in get_args(kind))
+    if origin is tuple:
+        member = get_args(kind)[0]
+        in_full = any(rule.wanted for rule in rules)
+        return isinstance(value, list | tuple) and (in_full or all(_is(member, v) for v in value))
+    if origin is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and -float("inf") < value < float("inf")
+    if origin is str:
+        return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, origin) and (origin is bool or not isinstance(value, bool))
+
+
+def _words(hint: Any) -> str:
+    """Return what a message says that a value must be."""
+    kind, rules = _split(hint)
+    for rule in rules:
+        if rule.wanted:
+            return rule.wanted
+    if _is_literal(kind):
+        choices = [str(choice) for choice in get_args(kind)]
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text (in quotes where it looks like a number)",
+    }
+    if get_origin(kind) is tuple:
+        member = get_args(kind)[0]
+        of = ", ".join(map(str, get_args(member))) if _is_literal(member) else words[member]
+        return " ".join((f"a list of {of}, or []", *(rule.limits for rule in rules)))
+    return " ".join((words.get(kind, "a mapping"), *(rule.limits for rule in rules)))
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+@cache
+def _hints(group: Any) -> dict[str, Any]:
+    """Return the type of each field, with its rules."""
+    hints = get_type_hints(group, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(group)}

@@ -11,14 +11,15 @@ from tracefl.common.seeds import derive_seed
 from tracefl.experiment.mitigation.decision import Mitigation
 from tracefl.experiment.mitigation.evidence import mitigate_round
 from tracefl.experiment.preparation import Prepared, save_clients, save_inputs
-from tracefl.experiment.privacy import client_dp_sgd_of, make_accountant, privacy_columns, resumed_privacy
+from tracefl.experiment.privacy import make_accountant, privacy_columns, resumed_privacy
 from tracefl.experiment.results import round_row
-from tracefl.experiment.settings import Settings
 from tracefl.federation.participation import Participation
 from tracefl.federation.plan import FederationPlan, RoundOutcome
 from tracefl.federation.selection import read_selection
 from tracefl.learning.measures import measure, measure_columns
 from tracefl.learning.models import initial_model
+from tracefl.learning.privacy.accounting import client_dp_sgd
+from tracefl.learning.privacy.settings import DpSgdSettings, ServerPrivacy
 from tracefl.learning.training import evaluate
 from tracefl.provenance import RoundRecord
 from tracefl.provenance.capture import traced_layers
@@ -27,6 +28,7 @@ from tracefl.questions.trace import RoundTrace, Tracer
 from tracefl.records.folder import RunFolder
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
+from tracefl.records.settings import ProximalSettings, Settings
 
 
 class Experiment:
@@ -46,31 +48,31 @@ class Experiment:
         self.settings = settings
         self.prepared = prepared
         self.folder = folder
-        self.model = initial_model(settings.model, prepared.spec, derive_seed(settings.config["seed"], "model"))
+        self.model = initial_model(settings.model, prepared.spec, derive_seed(settings.seed, "model"))
         if settings.provenance is not None and settings.provenance.method.layers is not None:
             traced_layers(self.model, settings.provenance.method.layers, settings.provenance.method.also)
         held = prepared.data.label_counts.sum(dim=1).tolist()
         self.num_examples = {str(client): examples for client, examples in enumerate(held) if examples}
         self.tracer = self._tracer()
-        self.privacy = settings.privacy
+        self.privacy = resumed_privacy(settings.privacy, ())
         self.accountant = make_accountant(settings, self.model, prepared.data.server, self.num_examples)
-        self.selection = read_selection(settings.config["strategy"])
+        self.selection = read_selection(settings.strategy)
         self.participation = Participation()
         self.leave_out(1)
         self.mitigation: Mitigation | None = None
-        if settings.mitigation is not None:
-            least = max(2, settings.config["strategy"]["min_clients"])
-            self.mitigation = Mitigation(settings.mitigation, self.participation, least)
+        if settings.mitigate is not None:
+            least = max(2, settings.strategy.min_clients)
+            self.mitigation = Mitigation(settings.mitigate, self.participation, least)
 
     @property
     def bytes_needed(self) -> int:
         """Disk space the run needs at most: for the weights it keeps, and the examples of clients and server."""
-        config, data = self.settings.config, self.prepared.data
+        settings, data = self.settings, self.prepared.data
         weights = self.folder.rounds.bytes_needed(
             self.model.state_dict(),
-            config["clients_per_round"],
-            config["num_rounds"],
-            with_noise=self.settings.privacy.is_central,
+            settings.clients_per_round,
+            settings.num_rounds,
+            with_noise=isinstance(settings.privacy, ServerPrivacy),
         )
         faulty = {} if self.prepared.fault is None else self.prepared.fault.examples
         everyone = (*data.clients.values(), data.server, *faulty.values())
@@ -97,18 +99,18 @@ class Experiment:
 
     def plan(self, rounds_done: int) -> FederationPlan:
         """Return the plan of the rounds after ``rounds_done``."""
-        config, prepared = self.settings.config, self.prepared
-        strategy = config["strategy"]
+        settings, prepared = self.settings, self.prepared
+        strategy, privacy = settings.strategy, settings.privacy
         named_parameters = self.model.named_parameters(remove_duplicate=False)
         return FederationPlan(
             client_ids=tuple(self.num_examples),
-            num_rounds=config["num_rounds"],
-            clients_per_round=config["clients_per_round"],
-            min_clients=strategy["min_clients"],
-            timeout_seconds=strategy["timeout_seconds"],
-            strategy=strategy["name"],
-            proximal_mu=strategy["proximal_mu"],
-            seed=config["seed"],
+            num_rounds=settings.num_rounds,
+            clients_per_round=settings.clients_per_round,
+            min_clients=strategy.min_clients,
+            timeout_seconds=strategy.timeout_seconds,
+            strategy=strategy.name,
+            proximal_mu=strategy.proximal_mu if isinstance(strategy, ProximalSettings) else 0.0,
+            seed=settings.seed,
             initial_weights=self.folder.rounds.read_global(rounds_done)
             if rounds_done
             else dict(self.model.state_dict()),
@@ -121,16 +123,16 @@ class Experiment:
             client_job=json.dumps(
                 {
                     "model": prepared.spec.to_json(),
-                    "training": dataclasses.asdict(self.settings.training),
-                    "privacy": dataclasses.asdict(self.settings.privacy),
+                    "training": dataclasses.asdict(settings.training),
+                    "dp_sgd": dataclasses.asdict(privacy) if isinstance(privacy, DpSgdSettings) else None,
                     "fault": None if prepared.truth is None else prepared.truth.to_json(),
-                    "num_rounds": config["num_rounds"],
+                    "num_rounds": settings.num_rounds,
                     # simulated clients read prepared examples, deployed ones prepare their own
                     "data_path": None if prepared.client_job else str(self.folder.work.resolve()),
                     "data": prepared.client_job,
-                    "device": self.settings.device,
-                    "threads": config["client_resources"]["cpus"],
-                    "seed": config["seed"],
+                    "device": settings.device,
+                    "threads": settings.client_resources.cpus,
+                    "seed": settings.seed,
                 }
             ),
         )
@@ -145,14 +147,15 @@ class Experiment:
         self.prepared = self.prepared.with_client(client_id, counts)
         self.num_examples[client_id] = sum(counts)
         self.tracer = self._tracer()
-        if self.accountant is not None:
-            self.accountant.clients[client_id] = client_dp_sgd_of(self.settings, sum(counts))
+        settings = self.settings
+        if self.accountant is not None and isinstance(settings.privacy, DpSgdSettings):
+            dp_sgd = client_dp_sgd(settings.privacy, settings.training, sum(counts), settings.num_rounds)
+            self.accountant.clients[client_id] = dp_sgd
 
     def leave_out(self, server_round: int) -> None:
         """Exclude the clients of ``without`` once ``server_round`` has reached ``without_from``."""
-        config = self.settings.config
-        if server_round >= config["without_from"]:
-            self.participation.excluded.update(map(str, config["without"]))
+        if server_round >= self.settings.without_from:
+            self.participation.excluded.update(map(str, self.settings.without))
 
     def assess(self, outcome: RoundOutcome, train_seconds: float) -> RoundResult:
         """Evaluate and trace a round, and decide about its clients; the next round then samples accordingly.
@@ -192,8 +195,8 @@ class Experiment:
             settings.provenance,
             prepared.data.label_counts,
             prepared.truth,
-            settings.baselines,
-            settings.config["seed"],
+            settings.baselines.rules,
+            settings.seed,
             settings.device,
         )
 
@@ -210,12 +213,12 @@ class Experiment:
         tracer, server = self.tracer, self.prepared.data.server
         if tracer is None or record.server_round % tracer.provenance.every:
             return RoundTrace(), ()
-        if self.settings.privacy.trace == "before_noise":
+        if self.settings.traces_before_noise:
             record, predicted = record.without_noise(), None
             self.model.load_state_dict(dict(record.global_weights))
         trace = tracer.trace(self.model, record, server, predicted)
         if self.mitigation is None:
             return trace, ()
-        able = self.num_examples.keys() - set(map(str, self.settings.config["without"]))
+        able = self.num_examples.keys() - set(map(str, self.settings.without))
         rows, seconds = mitigate_round(self.mitigation, tracer, trace, self.model, record, server, able)
         return dataclasses.replace(trace, provenance_seconds=trace.provenance_seconds + seconds), rows

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from tracefl.common.text_files import write_atomically
 from tracefl.errors import ConfigError, DataError
-from tracefl.experiment.settings import Settings
 from tracefl.federation.own_data import check_label_names, client_job, load_split, with_client
 from tracefl.federation.participation import check_left
 from tracefl.learning.datasets import (
@@ -27,6 +26,8 @@ from tracefl.learning.datasets import (
 )
 from tracefl.learning.faults import Fault, InjectedFault, Vocabulary, inject
 from tracefl.learning.models import ModelSpec, TextEncoder, build_text_encoder, check_max_tokens, model_spec
+from tracefl.learning.privacy.settings import DpSgdSettings
+from tracefl.records.settings import Settings
 
 _TOKENIZER_TEXTS = 20_000  # documents that a tokenizer is trained on, at most
 
@@ -68,25 +69,24 @@ def prepare_run(settings: Settings) -> Prepared:
         ConfigError: The model cannot be made as asked.
         DataError: The data cannot be read, too few clients can take part, or the fault does not fit the data.
     """
-    config = settings.config
-    raw = load_source(settings.dataset, config["seed"])
+    raw = load_source(settings.dataset, settings.seed)
     spec, encoder, encode = _architecture(settings, raw)
     data = prepare(
         raw,
         settings.dataset,
         settings.partition,
-        config["num_clients"],
+        settings.num_clients,
         settings.training.batch_size,
-        config["seed"],
+        settings.seed,
         encode,
     )
-    if config["clients_per_round"] > len(data.clients):
+    if settings.clients_per_round > len(data.clients):
         raise DataError(
-            f"clients_per_round={config['clients_per_round']}, and only {len(data.clients)} of "
-            f"{config['num_clients']} clients hold a full batch of {settings.training.batch_size}; lower "
+            f"clients_per_round={settings.clients_per_round}, and only {len(data.clients)} of "
+            f"{settings.num_clients} clients hold a full batch of {settings.training.batch_size}; lower "
             "clients_per_round, batch_size or num_clients, or raise dirichlet_alpha"
         )
-    check_left(config, [int(client) for client in data.clients])
+    check_left(settings, [int(client) for client in data.clients])
     return Prepared(data, spec, encoder, _fault(settings, data, encoder))
 
 
@@ -101,18 +101,18 @@ def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[st
         ConfigError: A fault is to be injected, or the model cannot be made as asked.
         DataError: The data cannot be read.
     """
-    config, dataset = settings.config, settings.dataset
-    if not settings.fault.is_none:
+    dataset = settings.dataset
+    if settings.fault is not None:
         raise ConfigError(f"fault={settings.fault.name}: faults are injected in simulations only; leave fault=none")
-    raw = load_split(dataset, "test", config["seed"])
+    raw = load_split(dataset, "test", settings.seed)
     check_label_names(dataset, raw.label_names)
     spec, encoder, encode = _architecture(settings, raw)
-    server, notes = prepare_server(raw, dataset, config["seed"], encode)
-    job = client_job(dataset, raw.label_names, config["batch_size"], config["seed"], encoder)
+    server, notes = prepare_server(raw, dataset, settings.seed, encode)
+    job = client_job(dataset, raw.label_names, settings.batch_size, settings.seed, encoder)
     nobody = torch.zeros(0, raw.num_classes, dtype=torch.int64)
     data = FederatedData({}, server, nobody, raw.label_names, raw.kind, notes)
     prepared = Prepared(data, spec, encoder, None, job)
-    for client_id, counts in gather(config["num_clients"], json.dumps(job)).items():
+    for client_id, counts in gather(settings.num_clients, json.dumps(job)).items():
         prepared = prepared.with_client(client_id, counts)
     return prepared
 
@@ -162,7 +162,7 @@ def _architecture(settings: Settings, raw: RawDataset) -> tuple[ModelSpec, TextE
     """Return the model's architecture, and for text its tokenizer and how texts go through it."""
     encoder = _encoder(settings, raw)
     spec = model_spec(settings.model, raw.num_classes, encoder)
-    if settings.privacy.is_dp_sgd:
+    if isinstance(settings.privacy, DpSgdSettings):
         spec = replace(spec, norm="group")
     if encoder is None:
         return spec, None, None
@@ -176,10 +176,10 @@ def _architecture(settings: Settings, raw: RawDataset) -> tuple[ModelSpec, TextE
 
 
 def _fault(settings: Settings, data: FederatedData, encoder: TextEncoder | None) -> InjectedFault | None:
-    if settings.fault.is_none:
+    if settings.fault is None:
         return None
     vocabulary = None if encoder is None else Vocabulary(encoder.vocab_size, encoder.special_ids)
-    return inject(settings.fault, data.clients, data.num_classes, vocabulary, settings.config["seed"])
+    return inject(settings.fault, data.clients, data.num_classes, vocabulary, settings.seed)
 
 
 def _encoder(settings: Settings, raw: RawDataset) -> TextEncoder | None:

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from tracefl.experiment.settings import Settings
 from tracefl.federation.plan import RoundOutcome
 from tracefl.learning.examples import Examples
-from tracefl.learning.privacy import PrivacySettings
-from tracefl.learning.privacy.accounting import DpSgd, PrivacyAccountant, client_dp_sgd
+from tracefl.learning.privacy.accounting import PrivacyAccountant, client_dp_sgd
+from tracefl.learning.privacy.settings import AdaptivePrivacySettings, DpSgdSettings, Privacy, ServerPrivacy
 from tracefl.records.result import RoundResult
+from tracefl.records.settings import Settings
 
 
 def make_accountant(
@@ -30,26 +30,24 @@ def make_accountant(
         ConfigError: A layer has no per-example gradients, or the target epsilon cannot be met.
     """
     privacy = settings.privacy
-    if not privacy.is_dp_sgd:
+    if not isinstance(privacy, DpSgdSettings):
         return None
     from tracefl.learning.privacy.per_sample import check_per_sample_gradients  # brings Opacus
 
     check_per_sample_gradients(model, *server.batch(torch.arange(min(2, len(server)))))
-    assert privacy.target_delta is not None
-    clients = {client_id: client_dp_sgd_of(settings, n) for client_id, n in num_examples.items()}
+    training, num_rounds = settings.training, settings.num_rounds
+    clients = {client_id: client_dp_sgd(privacy, training, n, num_rounds) for client_id, n in num_examples.items()}
     return PrivacyAccountant(clients, privacy.target_delta)
 
 
-def client_dp_sgd_of(settings: Settings, num_examples: int) -> DpSgd:
-    """Return the DP-SGD of a client with ``num_examples`` training examples."""
-    return client_dp_sgd(settings.privacy, settings.training, num_examples, settings.config["num_rounds"])
+def resumed_privacy(privacy: Privacy | None, rounds: Sequence[RoundResult]) -> ServerPrivacy | None:
+    """Return the server's settings for the rounds after the recorded ones; None where it neither clips nor adds noise.
 
-
-def resumed_privacy(privacy: PrivacySettings, rounds: Sequence[RoundResult]) -> PrivacySettings:
-    """Return the settings for the rounds after the recorded ones: an adaptive clipping norm continues from the last."""
-    if privacy.initial_clipping_norm is None or not rounds:
-        return privacy
-    return dataclasses.replace(privacy, initial_clipping_norm=rounds[-1].row["next_clipping_norm"])
+    An adaptive clipping norm continues from the last recorded round.
+    """
+    if isinstance(privacy, AdaptivePrivacySettings) and rounds:
+        return dataclasses.replace(privacy, initial_clipping_norm=rounds[-1].row["next_clipping_norm"])
+    return privacy if isinstance(privacy, ServerPrivacy) else None
 
 
 def privacy_columns(outcome: RoundOutcome, accountant: PrivacyAccountant | None) -> dict[str, Any]:

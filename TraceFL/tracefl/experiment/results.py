@@ -7,7 +7,6 @@ from typing import Any
 from tracefl.common.environment import describe_environment, peak_memory
 from tracefl.experiment.mitigation.summary import summarize_mitigation
 from tracefl.experiment.preparation import Prepared
-from tracefl.experiment.settings import Settings
 from tracefl.federation.plan import RoundOutcome
 from tracefl.learning.training import Evaluation
 from tracefl.provenance import summarize
@@ -15,6 +14,7 @@ from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.suspects import mean_suspects
 from tracefl.questions.trace import RoundTrace
 from tracefl.records.result import RoundResult
+from tracefl.records.settings import Settings
 
 _NO_MEAN = ("round", "epsilon_by_client", "class_accuracy")
 
@@ -52,16 +52,16 @@ def run_results(
     """
     rows = [result.row for result in rounds]
     mitigation = None
-    if settings.mitigation is not None:
+    if settings.mitigate is not None:
         mitigation = summarize_mitigation(
-            settings.mitigation.name,
+            settings.mitigate.name,
             [row for result in rounds for row in result.mitigation],
             prepared.truth,
             everyone_is_known=prepared.client_job is None,
         )
     return {
         "run": name,
-        "seed": settings.config["seed"],
+        "seed": settings.seed,
         "rounds": len(rows),
         "final": rows[-1],
         "mean": {name: mean_measured([row[name] for row in rows]) for name in rows[-1] if name not in _NO_MEAN},

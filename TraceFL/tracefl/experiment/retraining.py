@@ -12,13 +12,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from tracefl.conf.composing import compose_config
 from tracefl.errors import ConfigError, RecordError, RunStopped, TraceFLError
 from tracefl.experiment.runner import run_settings
-from tracefl.experiment.settings import Settings, read_settings
+from tracefl.experiment.settings import read_settings
 from tracefl.records.claim import is_claimed
 from tracefl.records.folder import RunFolder
 from tracefl.records.run import StoredRun
+from tracefl.records.settings import Settings
 from tracefl.records.store import RoundStore
 from tracefl.records.weights import CHECKSUMS, check_file, sync
 
@@ -40,7 +40,7 @@ def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) 
     """
     settings = _settings(run, name, from_round, without)
     folder = settings.folder
-    if RunFolder(folder, settings.config).is_complete:
+    if RunFolder(folder, settings).is_complete:
         return folder, f"{folder} was there already"
     is_new = not folder.exists()
     note = _take_over(run, settings, from_round) if is_new and from_round > 1 else None
@@ -68,15 +68,12 @@ def _settings(run: StoredRun, name: str, from_round: int, without: Sequence[str]
             "run with store=all"
         )
     folder = run.folder.resolve()
-    before, since = run.config.get("without", []), run.config.get("without_from", 1)
+    before, since = list(run.settings.without), run.settings.without_from
     if before and since != from_round:
         raise ConfigError(
             f"{run.folder} is itself without clients {before} from round {since} on, and a run leaves all out from one "
             f"round on; give from={since}, or how=reaggregate"
         )
-    cfg = compose_config([])
-    OmegaConf.set_struct(cfg, False)
-    cfg.merge_with(run.config)  # keys that the run is older than have their defaults
     changes = {
         **dict.fromkeys(("total_cpus", "total_gpus")),
         "runs_at_once": 1,
@@ -89,8 +86,7 @@ def _settings(run: StoredRun, name: str, from_round: int, without: Sequence[str]
         "resume": True,
         "overwrite": False,
     }
-    cfg.merge_with(changes)
-    return read_settings(cfg)
+    return read_settings(OmegaConf.create({**run.settings.resolved, **changes}))
 
 
 def _take_over(run: StoredRun, settings: Settings, from_round: int) -> str:
@@ -110,7 +106,7 @@ def _take_over(run: StoredRun, settings: Settings, from_round: int) -> str:
             place.mkdir(parents=True)
             for file in ("round.json", CHECKSUMS, *(["global.safetensors"] if number == last else [])):
                 shutil.copyfile(source / f"{number:04d}" / file, place / file)
-        OmegaConf.save(OmegaConf.create(dict(settings.config)), draft / "config.yaml")
+        OmegaConf.save(OmegaConf.create(dict(settings.resolved)), draft / "config.yaml")
         sync(draft)
         draft.rename(settings.folder)
     finally:

@@ -12,12 +12,13 @@ from omegaconf import OmegaConf
 
 from tracefl.common.imports import heavy_imports
 from tracefl.common.signals import StopRequest
-from tracefl.experiment.settings import Settings
+from tracefl.experiment.settings import client_gpus, total_cpus, total_gpus
 from tracefl.federation.ray_cluster import Resources, check_shared, ray_cluster
 from tracefl.records.folder import RunFolder
 from tracefl.records.log import RunLog
 from tracefl.records.observer import Observer
 from tracefl.records.result import RoundResult
+from tracefl.records.settings import Settings
 from tracefl.records.status import StatusFile, read_progress
 from tracefl.report.terminal import Terminal, TerminalConsole, show_run, terminal_lines
 from tracefl.report.wandb_tracker import WandbTracker
@@ -50,14 +51,13 @@ def run_settings(
         TraceFLError: Bad input, or a run that failed or was stopped; run.log then says the same.
     """
     console = TerminalConsole()
-    config = settings.config
     path = settings.folder
-    if config["dry_run"]:
-        console.print(OmegaConf.to_yaml(OmegaConf.create(dict(config))), highlight=False, markup=False)
+    if settings.dry_run:
+        console.print(OmegaConf.to_yaml(OmegaConf.create(dict(settings.resolved))), highlight=False, markup=False)
         console.print(f"would run in {path}", soft_wrap=True, highlight=False)
         return
-    folder = RunFolder(path, config, command)
-    if folder.is_complete and not config["overwrite"]:
+    folder = RunFolder(path, settings, command)
+    if folder.is_complete and not settings.overwrite:
         show_run(console, tuple(folder.rounds.results()), path)
         console.print("already complete, nothing was run; overwrite=true runs it again")
         return
@@ -84,13 +84,12 @@ def run_settings(
 
 def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "Serve") -> tuple[RoundResult, ...]:
     """Prepare while Ray and its workers start, then run; bad input is refused before anything is written."""
-    config = settings.config
     resources = Resources(
-        total_cpus=settings.total_cpus,
-        total_gpus=settings.total_gpus,
-        client_cpus=config["client_resources"]["cpus"],
-        client_gpus=settings.client_gpus,
-        address=config["ray"]["address"],
+        total_cpus=total_cpus(settings),
+        total_gpus=total_gpus(settings),
+        client_cpus=settings.client_resources.cpus,
+        client_gpus=client_gpus(settings),
+        address=settings.ray.address,
     )
     with (
         ray_cluster(resources) as ray_is_up,
@@ -104,7 +103,7 @@ def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "
         stop.listen()
         experiment = preparing.result()
         ray_is_up.result()
-        return simulate(partial(serve, experiment), config["num_clients"], resources)
+        return simulate(partial(serve, experiment), settings.num_clients, resources)
 
 
 def _prepare(
@@ -132,17 +131,16 @@ def _serve(
     from tracefl.report.page import write_at_end
 
     settings, folder = experiment.settings, experiment.folder
-    config = settings.config
-    recorded = folder.begin(config["resume"])
+    recorded = folder.begin(settings.resume)
     run_log.open(folder.path / "run.log")
-    if config["ray"]["address"] is not None:
+    if settings.ray.address is not None:
         check_shared(folder.path / "config.yaml")
-    progress = read_progress(folder.path, len(recorded), config["num_rounds"])
+    progress = read_progress(folder.path, len(recorded), settings.num_rounds)
     status = StatusFile(folder.path)
     with ExitStack() as observers_end:
         observers: list[Observer] = [status, terminal]
-        if config["wandb"]["mode"] != "disabled":
-            observers.append(WandbTracker(config, folder.path))
+        if settings.wandb.mode != "disabled":
+            observers.append(WandbTracker(settings, folder.path))
         for observer in observers:
             observers_end.callback(observer.close)
         try:

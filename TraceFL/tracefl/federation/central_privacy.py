@@ -13,8 +13,8 @@ from flwr.serverapp.strategy import (
 
 from tracefl.common.seeds import derive_seed
 from tracefl.federation.replies import arrays_of, num_examples_of
-from tracefl.learning.privacy import PrivacySettings
 from tracefl.learning.privacy.central import effective_noise_multiplier, next_clipping_norm, seeded_numpy
+from tracefl.learning.privacy.settings import CentralPrivacySettings, ServerPrivacy
 
 log = logging.getLogger(__name__)
 
@@ -32,26 +32,22 @@ class CentralPrivacy:
     is worth for the heaviest client.
 
     Args:
-        settings: ``central`` or ``central_adaptive``; there ``initial_clipping_norm`` is that of the first round run.
+        settings: How to clip and add noise; an ``initial_clipping_norm`` is that of the first round run.
         clients_per_round: Clients sampled a round.
         trainable: Names of the parameters that are trained.
         seed: Root seed.
     """
 
-    def __init__(self, settings: PrivacySettings, clients_per_round: int, trainable: Sequence[str], seed: int) -> None:
+    def __init__(self, settings: ServerPrivacy, clients_per_round: int, trainable: Sequence[str], seed: int) -> None:
         self._trainable = tuple(trainable)
         self._seed = seed
         self._mean = _Mean(fraction_evaluate=0.0)
         self._flower: DifferentialPrivacyServerSideFixedClipping | _AdaptiveClipping
-        assert settings.noise_multiplier is not None
-        if settings.clipping_norm is not None:
+        if isinstance(settings, CentralPrivacySettings):
             self._flower = DifferentialPrivacyServerSideFixedClipping(
                 self._mean, settings.noise_multiplier, settings.clipping_norm, clients_per_round
             )
         else:
-            assert settings.initial_clipping_norm is not None
-            assert settings.target_clipped_quantile is not None
-            assert settings.clip_norm_lr is not None
             self._flower = _AdaptiveClipping(
                 self._mean,
                 settings.noise_multiplier,

@@ -26,8 +26,8 @@ from tracefl.learning.examples import Examples
 from tracefl.learning.faults import Fault
 from tracefl.learning.faults.updates import add_update_noise, ride_free
 from tracefl.learning.models import ModelSpec, build_model
-from tracefl.learning.privacy import PrivacySettings
 from tracefl.learning.privacy.accounting import client_dp_sgd
+from tracefl.learning.privacy.settings import DpSgdSettings
 from tracefl.learning.training import TrainingSettings, train
 
 log = logging.getLogger(__name__)
@@ -75,9 +75,9 @@ def train_client(message: Message, context: Context) -> Message:
         examples = load_examples(Path(job["data_path"]) / f"{name}.safetensors")
     training = TrainingSettings(**job["training"])
     device = str(context.node_config.get("device", job["device"]))
-    privacy = PrivacySettings(**job["privacy"])
+    dp_sgd = None if job["dp_sgd"] is None else DpSgdSettings(**job["dp_sgd"])
     # The server knows the root seed, and must not know the noise that hides a client's examples from it.
-    private = deployed and privacy.is_dp_sgd
+    private = deployed and dp_sgd is not None
     options: dict[str, Any] = {
         "seed": secrets.randbits(63) if private else derive_seed(job["seed"], "train", server_round, client_id),
         "device": device,
@@ -87,11 +87,11 @@ def train_client(message: Message, context: Context) -> Message:
     if fault is not None and fault.name == "free_rider":
         assert fault.scale is not None
         loss = ride_free(model, examples, training.batch_size, fault.scale, fault_seed, device)
-    elif privacy.is_dp_sgd:
+    elif dp_sgd is not None:
         from tracefl.learning.privacy.dp_sgd import train_privately  # brings Opacus: other clients do not wait for it
 
-        dp_sgd = client_dp_sgd(privacy, training, len(examples), job["num_rounds"])
-        loss = train_privately(model, examples, training, dp_sgd, **options)
+        privacy = client_dp_sgd(dp_sgd, training, len(examples), job["num_rounds"])
+        loss = train_privately(model, examples, training, privacy, **options)
     else:
         loss = train(model, examples, training, **options)
     if fault is not None and fault.name == "weight_noise":

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tracefl.conf.rules import read
 from tracefl.errors import ConfigError
 from tracefl.learning.datasets import DatasetSettings, RawDataset, load_source, prepare_client
 from tracefl.learning.datasets.hub import hub_split
@@ -73,7 +74,7 @@ def own_examples(data_path: str, job: Mapping[str, Any]) -> Examples:
     Raises:
         DataError: The data cannot be read, are less than a batch, or hold classes that the server does not know.
     """
-    settings = replace(DatasetSettings(**job["dataset"]), path=data_path, root=data_path)
+    settings = replace(read(DatasetSettings, job["dataset"], "dataset"), path=data_path, root=data_path)
     raw = load_split(settings, "train", job["seed"])
     encoder = None if job["tokenizer"] is None else _unpack(job["tokenizer"])
 

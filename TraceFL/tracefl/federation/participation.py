@@ -1,11 +1,11 @@
 """Who takes part in the rounds to come, and how much each weighs: ``without``, and what ``mitigate`` decides."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from tracefl.common.seeds import derive_seed
 from tracefl.errors import ConfigError
+from tracefl.records.settings import Settings
 
 Draw = Callable[[Sequence[str], int, int], Sequence[str]]
 """Client ids, how many of them and a seed, to those that are drawn."""
@@ -48,48 +48,36 @@ def least_clients(clients_per_round: int, min_clients: int) -> int:
     return max(min_clients, -(-clients_per_round // 2))
 
 
-def check_without(config: Mapping[str, Any]) -> None:
+def check_without(settings: Settings) -> None:
     """Refuse to leave out clients that do not exist, or so many that too few are left for a round.
 
-    Args:
-        config: The resolved configuration, its values legal by themselves.
-
     Raises:
-        ConfigError: It is so.
+        ConfigError: ``without`` names such a client, or too many.
     """
-    num_clients = config["num_clients"]
-    unknown = sorted(client for client in config["without"] if client >= num_clients)
+    num_clients, without = settings.num_clients, list(settings.without)
+    unknown = sorted(client for client in without if client >= num_clients)
     if unknown:
         raise ConfigError(
-            f"without={config['without']} names client {unknown[0]}, and num_clients={num_clients} are 0 to "
-            f"{num_clients - 1}; name one of those"
+            f"without={without} names client {unknown[0]}, and num_clients={num_clients} are 0 to {num_clients - 1}; "
+            "name one of those"
         )
-    check_left(config, range(num_clients))
+    check_left(settings, range(num_clients))
+    if settings.without_from > 1 and not without:
+        raise ConfigError(f"without_from={settings.without_from}, and without=[] leaves nobody out; leave it 1")
+    if settings.without_from > settings.num_rounds:
+        raise ConfigError(f"without_from={settings.without_from} is above num_rounds={settings.num_rounds}; lower it")
 
 
-def check_left(config: Mapping[str, Any], clients: Collection[int]) -> None:
+def check_left(settings: Settings, clients: Collection[int]) -> None:
     """Refuse to leave out so many of the clients that could take part that too few are left for a round.
 
     Raises:
-        ConfigError: It is so.
+        ConfigError: ``without`` names too many.
     """
-    without, a_round, min_clients = config["without"], config["clients_per_round"], config["strategy"]["min_clients"]
+    without, a_round, min_clients = list(settings.without), settings.clients_per_round, settings.strategy.min_clients
     left, least = len(set(clients) - set(without)), least_clients(a_round, min_clients)
     if without and left < least:
         raise ConfigError(
             f"without={without} leaves {left} of the {len(clients)} clients that can take part, and {least} are needed "
             f"(half of clients_per_round={a_round}, strategy.min_clients={min_clients}); name fewer"
         )
-
-
-def check_without_from(config: Mapping[str, Any]) -> None:
-    """Refuse a first round without clients that does not exist, or that leaves out nobody.
-
-    Raises:
-        ConfigError: It is so.
-    """
-    first, num_rounds = config["without_from"], config["num_rounds"]
-    if first > 1 and not config["without"]:
-        raise ConfigError(f"without_from={first}, and without=[] leaves nobody out; leave without_from=1")
-    if first > num_rounds:
-        raise ConfigError(f"without_from={first} is above num_rounds={num_rounds}; lower it")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tracefl.federation.participation import Participation
 from tracefl.federation.selection import Selection
-from tracefl.learning.privacy import PrivacySettings
+from tracefl.learning.privacy.settings import ServerPrivacy
 from tracefl.provenance import RoundRecord
 
 
@@ -25,12 +25,12 @@ class FederationPlan:
         proximal_mu: FedProx's mu.
         seed: Root seed.
         initial_weights: State dict from which the first round of this session starts.
-        client_job: Instructions for every client, as JSON: model, training, privacy, num_rounds, location of the data,
+        client_job: Instructions for every client, as JSON: model, training, dp_sgd, num_rounds, location of the data,
             device, threads, seed.
         num_examples: Client id to number of training examples, where the server knows it. The longest jobs are sent
             first, and a reply that states another number is rejected.
         rounds_done: Rounds completed in earlier sessions of the run.
-        privacy: Whether and how the server clips updates and adds noise.
+        privacy: How the server clips updates and adds noise; None where it does neither.
         trainable: Names of the model's trainable parameters.
         selection: Draws the clients for ``provenance_selection``; ``on_round`` adds each round to its ledger.
         participation: Which clients are never sampled and which weigh less; ``on_round`` may change it.
@@ -48,7 +48,7 @@ class FederationPlan:
     client_job: str
     num_examples: Mapping[str, int] = field(default_factory=dict)
     rounds_done: int = 0
-    privacy: PrivacySettings = field(default_factory=PrivacySettings)
+    privacy: ServerPrivacy | None = None
     trainable: Sequence[str] = ()
     selection: Selection | None = None
     participation: Participation = field(default_factory=Participation)

@@ -15,15 +15,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
-from typing import Any
 
-from tracefl.conf.choice_keys import ChoiceKeys
 from tracefl.errors import ConfigError
 from tracefl.questions.ledger import WRONG_WEIGHT, ContributionLedger
-
-_NAME = "provenance_selection"
-_NUMBERS = ("temperature", "exploration", "wrong_weight")
-_KEYS = ChoiceKeys("strategy", {"fedavg": (), "fedprox": (), _NAME: _NUMBERS})
+from tracefl.records.settings import SelectionSettings, Settings, Strategy
 
 
 @dataclass(frozen=True)
@@ -97,47 +92,40 @@ def draw_clients(probabilities: Mapping[str, float], count: int, seed: int) -> t
     return tuple(sorted(waits, key=lambda client_id: waits[client_id])[:count])
 
 
-def read_selection(strategy: Mapping[str, Any]) -> Selection | None:
-    """Return what draws the clients, with an empty ledger; None for a strategy that draws them at random.
-
-    Args:
-        strategy: The group, checked.
-    """
-    if strategy["name"] != _NAME:
+def read_selection(strategy: Strategy) -> Selection | None:
+    """Return what draws the clients, with an empty ledger; None for a strategy that draws them at random."""
+    if not isinstance(strategy, SelectionSettings):
         return None
-    return Selection(ContributionLedger(), *(float(strategy[key]) for key in _NUMBERS))
+    numbers = (strategy.temperature, strategy.exploration, strategy.wrong_weight)
+    return Selection(ContributionLedger(), *map(float, numbers))
 
 
-def check_selection(strategy: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+def check_selection(settings: Settings) -> None:
     """Refuse a selection by contributions that are not traced, or that say nothing of a client's use.
 
-    Args:
-        strategy: The group.
-        provenance: The group.
-
     Raises:
-        ConfigError: The two do not go together, or a key of the selection is missing or not read.
+        ConfigError: The groups ``strategy`` and ``provenance`` do not go together.
     """
-    _KEYS.check(strategy["name"], {key: strategy[key] for key in _NUMBERS})
-    if strategy["name"] != _NAME:
+    if not isinstance(settings.strategy, SelectionSettings):
         return
-    if not provenance["enabled"]:
+    provenance, name = settings.provenance, settings.strategy.name
+    if provenance is None:
         raise ConfigError(
-            f"strategy={_NAME} draws clients by their traced contributions, and provenance=off traces none; "
+            f"strategy={name} draws clients by their traced contributions, and provenance=off traces none; "
             "give provenance=removal, or strategy=fedavg"
         )
-    if provenance["inputs"] != "all":
+    if provenance.inputs != "all":
         raise ConfigError(
-            f"strategy={_NAME} weighs correct against wrong predictions, got provenance.inputs={provenance['inputs']}; "
+            f"strategy={name} weighs correct against wrong predictions, got provenance.inputs={provenance.inputs}; "
             "give provenance.inputs=all"
         )
-    if provenance["target"] == "label":
+    if provenance.target == "label":
         raise ConfigError(
-            f"strategy={_NAME} needs contributions to what is predicted, got provenance.target=label; "
+            f"strategy={name} needs contributions to what is predicted, got provenance.target=label; "
             "give provenance.target=centered"
         )
-    if provenance["reference"] == "none":
+    if provenance.reference == "none":
         raise ConfigError(
-            f"strategy={_NAME} compares contributions of different rounds, and with provenance.reference=none most of "
+            f"strategy={name} compares contributions of different rounds, and with provenance.reference=none most of "
             "each is the same for all clients of a round; give provenance.reference=global"
         )

@@ -47,7 +47,7 @@ class TracedFedAvg(FedAvg):
         self._find_clients = find_clients
         self._central = (
             CentralPrivacy(plan.privacy, plan.clients_per_round, plan.trainable, plan.seed)
-            if plan.privacy.is_central
+            if plan.privacy is not None
             else None
         )
         self._sent: dict[str, Message] = {}  # by client, in the order of their ids

@@ -71,8 +71,8 @@ def run_jobs(plans: Sequence[Plan], extra: Sequence[str], console: Console) -> i
 
 
 def _reason_to_skip(plan: Plan) -> str | None:
-    state = read_run_state(plan.folder, plan.config["num_rounds"]).state
-    if state == "done" and not plan.config["overwrite"]:
+    state = read_run_state(plan.folder, plan.settings.num_rounds).state
+    if state == "done" and not plan.settings.overwrite:
         return "complete already"
     if state == "running":
         try:

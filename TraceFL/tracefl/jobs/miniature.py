@@ -5,13 +5,13 @@ of tracing, what is kept.
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tracefl.errors import ConfigError
+from tracefl.learning.datasets.settings import DatasetSettings
 from tracefl.learning.faults.words import faulty_clients
 from tracefl.paper.runs import Overrides
+from tracefl.records.settings import Settings
 
 TINY_MODELS: dict[str, Overrides] = {
     "resnet18": ("model.config.layers=[1,1,1,1]",),
@@ -59,25 +59,25 @@ def data_root() -> Path | None:
     return root
 
 
-def miniature(config: Mapping[str, Any], root: Path | None) -> tuple[Overrides, str]:
+def miniature(settings: Settings, root: Path | None) -> tuple[Overrides, str]:
     """Return the overrides that make a run small, and the data that it then uses in words.
 
     Args:
-        config: The run's configuration, at its real size.
+        settings: The run's, at its real size.
         root: Folder of local data: ``NAME/`` with parquet files, or MedMNIST's ``NAME.npz``.
     """
-    data, words = _data(config["dataset"], root)
+    data, words = _data(settings.dataset, root)
     # 200 to 1,000 clients, and 10 to 50 of them a round, stay different; where all take part, all still do.
-    num_clients = max(6, config["num_clients"] // 50)
-    all_take_part = config["clients_per_round"] == config["num_clients"]
-    a_round = num_clients if all_take_part else max(2, config["clients_per_round"] // 10)
+    num_clients = max(6, settings.num_clients // 50)
+    all_take_part = settings.clients_per_round == settings.num_clients
+    a_round = num_clients if all_take_part else max(2, settings.clients_per_round // 10)
     clients = (f"num_clients={num_clients}", f"clients_per_round={a_round}")
-    return (*_SMALL, *clients, *_fault(config), *TINY_MODELS[config["model"]["name"]], *data), words
+    return (*_SMALL, *clients, *_fault(settings), *TINY_MODELS[settings.model.name], *data), words
 
 
-def _fault(config: Mapping[str, Any]) -> Overrides:
+def _fault(settings: Settings) -> Overrides:
     """Let so small a model mispredict as the fault wants, else there is nothing to trace and no rule is tried."""
-    faulty = faulty_clients(config)
+    faulty = faulty_clients(settings.fault)
     if not faulty:
         return ()
     # Ten clients: of fewer, three faulty ones would be too many for Krum.
@@ -85,11 +85,11 @@ def _fault(config: Mapping[str, Any]) -> Overrides:
     return (*clients, "fault.min_examples=1", "client.lr=0.1")
 
 
-def _data(dataset: Mapping[str, Any], root: Path | None) -> tuple[Overrides, str]:
-    name = dataset["name"]
-    if root is not None and dataset["source"] == "hub" and any((root / name).rglob("*.parquet")):
+def _data(dataset: DatasetSettings, root: Path | None) -> tuple[Overrides, str]:
+    name = dataset.name
+    if root is not None and dataset.source == "hub" and any((root / name).rglob("*.parquet")):
         return (f'dataset.path="{root / name}"',), f"{name} of DATA_ROOT"
-    if root is not None and dataset["source"] == "medmnist" and (root / f"{name}.npz").is_file():
+    if root is not None and dataset.source == "medmnist" and (root / f"{name}.npz").is_file():
         return (f'dataset.root="{root}"',), f"{name} of DATA_ROOT"
-    stand_in = _STAND_INS[dataset["kind"]]
+    stand_in = _STAND_INS[dataset.kind]
     return (f"dataset={stand_in}", "dataset.path=null", "dataset.root=null"), f"{stand_in} in place of {name}"

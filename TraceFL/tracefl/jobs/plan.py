@@ -1,12 +1,15 @@
 """The runs that were asked for: their commands, their configurations and their folders."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tracefl.paper.runs import Overrides
+
+if TYPE_CHECKING:
+    from tracefl.records.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -54,23 +57,26 @@ class Plan:
 
     Attributes:
         job: The run.
-        config: Its resolved configuration; not checked, so that it can be looked at where it could not run.
-        folder: Where it leaves what it finds.
+        settings: Its configuration; this machine need not be able to run it.
     """
 
     job: Job
-    config: Mapping[str, Any]
-    folder: Path
+    settings: "Settings"
+
+    @property
+    def folder(self) -> Path:
+        """Where it leaves what it finds."""
+        return self.settings.folder
 
 
 def plan_jobs(jobs: Sequence[Job], extra: Sequence[str]) -> list[Plan]:
     """Compose the jobs' configurations.
 
     Raises:
-        ConfigError: An override does not compose; one line.
+        ConfigError: An override does not compose, or a value is illegal; one line.
     """
     from tracefl.conf.composing import compose_configs  # --list and --count do not wait for Hydra and torch
-    from tracefl.records.naming import run_folder
+    from tracefl.records.settings import read_keys
 
     configs = compose_configs(job.all_overrides(extra) for job in jobs)
-    return [Plan(job, config, run_folder(config)) for job, config in zip(jobs, configs, strict=True)]
+    return [Plan(job, read_keys(config)) for job, config in zip(jobs, configs, strict=True)]

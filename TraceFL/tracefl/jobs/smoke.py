@@ -55,7 +55,7 @@ def smoke(name: str, plans: Sequence[Plan], extra: Sequence[str], console: Conso
         How many failed, at most 100.
     """
     root = data_root()
-    logs = Path(plans[0].config["log_dir"]).expanduser() / "smoke" / name
+    logs = Path(plans[0].settings.log_dir).expanduser() / "smoke" / name
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
     say(console, f"{len(plans)} runs in miniature, data: {root or 'DATA_ROOT is not set, so stand-ins'}, logs: {logs}")
@@ -85,7 +85,7 @@ def smoke(name: str, plans: Sequence[Plan], extra: Sequence[str], console: Conso
 def _start(
     context: multiprocessing.context.ForkServerContext, plan: Plan, extra: Sequence[str], root: Path | None, logs: Path
 ) -> _Run:
-    small, words = miniature(plan.config, root)
+    small, words = miniature(plan.settings, root)
     own = logs / str(plan.job.index)  # two runs may be the same in miniature, where data stands in for other data
     own.mkdir()
     arguments = plan.job.all_overrides([*extra, *small, f'log_dir="{own}"'])

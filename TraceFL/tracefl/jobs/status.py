@@ -1,8 +1,7 @@
 """How far a script's runs are, and how long they may still take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.table import Table
 
 from tracefl.common.words import duration
 from tracefl.jobs.plan import Plan
+from tracefl.records.settings import Settings
 from tracefl.records.status import RunState, read_run_state
 
 STATES = ("done", "running", "failed", "stopped", "to do")
@@ -40,8 +40,8 @@ def show_status(plans: Sequence[Plan], console: Console) -> None:
 
 def look(plans: Sequence[Plan]) -> tuple[list[RunState], list[float | None]]:
     """Return every run's state, and its time left in seconds, None where nothing is known."""
-    states = [read_run_state(plan.folder, plan.config["num_rounds"]) for plan in plans]
-    return states, seconds_left([plan.config for plan in plans], states)
+    states = [read_run_state(plan.folder, plan.settings.num_rounds) for plan in plans]
+    return states, seconds_left([plan.settings for plan in plans], states)
 
 
 def summary(states: Sequence[RunState], left: Sequence[float | None]) -> str:
@@ -54,13 +54,13 @@ def summary(states: Sequence[RunState], left: Sequence[float | None]) -> str:
     return f"{len(states)} runs: {counts}; left, one after the other: {time_left}{more}"
 
 
-def seconds_left(configs: Sequence[Mapping[str, Any]], states: Sequence[RunState]) -> list[float | None]:
+def seconds_left(settings: Sequence[Settings], states: Sequence[RunState]) -> list[float | None]:
     """Estimate each run's time left: its own estimate, else what done runs of its model and rounds took on average.
 
     Returns:
         Seconds, 0 for a run that is done, None where nothing is known yet.
     """
-    kinds = [(config["model"]["name"], config["num_rounds"]) for config in configs]
+    kinds = [(each.model.name, each.num_rounds) for each in settings]
     took: dict[tuple[str, int], list[float]] = {}
     for kind, state in zip(kinds, states, strict=True):
         if state.state == "done" and state.seconds is not None:

@@ -1,41 +1,52 @@
 """Local training and evaluation of a classifier. Needs torch alone."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracefl.conf.rules import Count, above
 from tracefl.learning.examples import Examples
+from tracefl.provenance.engine import Precision
 from tracefl.provenance.inputs import forward
 
 OptimizerName = Literal["adam", "adamw"]
-Precision = Literal["float32", "bf16"]
 
-_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-OPTIMIZERS = tuple(_OPTIMIZERS)
-PRECISIONS = ("float32", "bf16")
+OPTIMIZERS: dict[OptimizerName, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """How a client trains.
+class ClientSettings:
+    """The configuration group ``client``.
 
     Attributes:
-        epochs: Passes over the client's examples in a round, at least 1.
-        batch_size: Examples in a step, at least 1.
-        optimizer: One of ``OPTIMIZERS``, without weight decay.
-        lr: Learning rate, above 0.
+        epochs: Passes over the client's examples in a round.
+        optimizer: Without weight decay.
+        lr: Learning rate.
         precision: ``"float32"``, or ``"bf16"`` for bfloat16 autocast on CUDA.
     """
 
-    epochs: int
-    batch_size: int
+    epochs: Count
     optimizer: OptimizerName
-    lr: float
+    lr: Annotated[float, above(0)]
     precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class TrainingSettings(ClientSettings):
+    """How a client trains.
+
+    Attributes:
+        batch_size: Examples in a step.
+    """
+
+    batch_size: Count = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ def train(
 
 def make_optimizer(settings: TrainingSettings, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """Return the settings' optimizer of the parameters, without weight decay."""
-    return _OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, weight_decay=0.0, fused=True)
+    return OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, weight_decay=0.0, fused=True)
 
 
 @torch.no_grad()

@@ -12,15 +12,15 @@ from rich import box
 from rich.table import Table
 
 from tracefl.common.words import duration, percent
+from tracefl.conf.rules import choice_name
 from tracefl.errors import RecordError, one_line
 from tracefl.learning.faults.words import NO_FAULT, describe_fault, fault_order
 from tracefl.paper.findings import RunSuspects, read_suspects
 from tracefl.paper.grid_points import noise_and_clip, point_of
 from tracefl.paper.published import find_published
 from tracefl.provenance import Method
-from tracefl.questions.settings import read_provenance
 from tracefl.records.naming import fingerprint
-from tracefl.records.run import read_config
+from tracefl.records.settings import Settings, read_config
 from tracefl.records.status import RunState, read_run_state
 
 _MEANS = (
@@ -37,7 +37,7 @@ class CollectedRun:
     """One run.
 
     Attributes:
-        config: Its resolved configuration.
+        config: Its configuration.
         state: How far it is.
         row: Its setting and what it found, accuracies as fractions, None where nothing was measured.
         suspects: How well each rule found the faulty clients; None where it was not asked.
@@ -45,7 +45,7 @@ class CollectedRun:
         path: Its folder.
     """
 
-    config: Mapping[str, Any]
+    config: Settings
     state: RunState
     row: Mapping[str, Any]
     suspects: RunSuspects | None = None
@@ -59,7 +59,7 @@ class CollectedRun:
     @property
     def setting(self) -> tuple[str, str]:
         """The same for runs that differ in their seed alone."""
-        return str(self.config["exp_key"]), fingerprint({**self.config, "seed": 0})
+        return self.config.exp_key, fingerprint({**self.config.resolved, "seed": 0})
 
 
 def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> CollectedRun:
@@ -75,10 +75,10 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
     """
     config = read_config(folder / "config.yaml")
     try:
-        state = read_run_state(folder, config["num_rounds"])
+        state = read_run_state(folder, config.num_rounds)
         rounds = _rounds(folder / "rounds.csv")
-        if state.state == "done" and len(rounds) != config["num_rounds"]:
-            raise RecordError(f"rounds.csv has {len(rounds)} of {config['num_rounds']} rounds")
+        if state.state == "done" and len(rounds) != config.num_rounds:
+            raise RecordError(f"rounds.csv has {len(rounds)} of {config.num_rounds} rounds")
         if state.state == "done":
             _check_results(folder / "results.json")
         row = {"folder": shown_as, "state": state.state, **_setting(config, presets), **_findings(rounds)}
@@ -124,7 +124,9 @@ def settings_table(runs: Sequence[CollectedRun]) -> Table:
         "published\nglobal",
     ):
         table.add_column(heading, justify="right")
-    for group in sorted(groups.values(), key=lambda group: (*_order(group[0].row), *fault_order(group[0].config))):
+    for group in sorted(
+        groups.values(), key=lambda group: (*_order(group[0].row), *fault_order(group[0].config.fault))
+    ):
         rows = [run.row for run in group]
         worst = min(rows, key=lambda row: _or(row["worst_round_localization_accuracy"], 2.0))
         table.add_row(
@@ -160,27 +162,27 @@ def _rounds(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _setting(config: Mapping[str, Any], presets: Mapping[str, Method]) -> dict[str, Any]:
-    noise, clip = noise_and_clip(config)
-    provenance = read_provenance(config["provenance"])
+def _setting(config: Settings, presets: Mapping[str, Method]) -> dict[str, Any]:
+    noise, clip = noise_and_clip(config.privacy)
+    provenance = config.provenance
     named = [name for name, method in presets.items() if provenance is not None and provenance.method == method]
     return {
-        "experiment": config["exp_key"],
-        "model": config["model"]["name"],
-        "pretrained": config["model"]["pretrained"] is not False,
-        "dataset": config["dataset"]["name"],
-        "partition": config["dataset"]["partition"],
-        "dirichlet_alpha": config["dirichlet_alpha"] if config["dataset"]["partition"] == "dirichlet" else None,
-        "num_clients": config["num_clients"],
-        "clients_per_round": config["clients_per_round"],
-        "num_rounds": config["num_rounds"],
-        "strategy": config["strategy"]["name"],
-        "privacy": config["privacy"]["name"],
+        "experiment": config.exp_key,
+        "model": config.model.name,
+        "pretrained": config.model.pretrained is not False,
+        "dataset": config.dataset.name,
+        "partition": config.dataset.partition,
+        "dirichlet_alpha": config.dirichlet_alpha if config.dataset.partition == "dirichlet" else None,
+        "num_clients": config.num_clients,
+        "clients_per_round": config.clients_per_round,
+        "num_rounds": config.num_rounds,
+        "strategy": config.strategy.name,
+        "privacy": choice_name(config.privacy),
         "noise_multiplier": noise,
         "clipping_norm": clip,
         "provenance": "off" if provenance is None else named[0] if named else "other",
-        "fault": describe_fault(config),
-        "seed": config["seed"],
+        "fault": describe_fault(config.fault, config.num_clients),
+        "seed": config.seed,
     }
 
 

@@ -90,7 +90,7 @@ def size_words(runs: Sequence[CollectedRun]) -> str:
         values = sorted({getattr(point, field) for point in points})
         words.append(f"{values[0]} {name}" if len(values) == 1 else f"{values[0]} to {values[-1]} {name}")
     weights = {bool(run.row["pretrained"]) for run in runs}
-    words += ["models of other sizes"] if any(run.config["model"].get("config") for run in runs) else []
+    words += ["models of other sizes"] if any(run.config.model.config for run in runs) else []
     return ", ".join([*words, "random weights"] if weights == {False} else words)
 
 
@@ -151,7 +151,7 @@ def _make_panel(exhibit: Exhibit, title: str, runs: Sequence[CollectedRun]) -> P
         },
         marks=[mark for point in theirs for mark in _marks(exhibit, point)],
         same_size=set(points) <= set(exhibit.grid)
-        and all(run.row["pretrained"] and not run.config["model"].get("config") for run in runs),
+        and all(run.row["pretrained"] and not run.config.model.config for run in runs),
         ticks=sorted(ticks),
     )
 
@@ -215,9 +215,9 @@ def _label(exhibit: Exhibit, run: CollectedRun) -> str:
 
 def _without_x(exhibit: Exhibit, run: CollectedRun) -> dict[str, Any]:
     """Return a run's configuration without what the x axis shows."""
-    config = {**run.config, "seed": 0}
+    config = {**run.config.resolved, "seed": 0}
     if exhibit.over == "alpha":
         config["dirichlet_alpha"] = 0
     if exhibit.over == "noise":
-        config["privacy"] = {**run.config["privacy"], "noise_multiplier": 0}
+        config["privacy"] = {**config["privacy"], "noise_multiplier": 0}
     return config

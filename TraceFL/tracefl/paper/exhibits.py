@@ -51,7 +51,7 @@ class Exhibit:
 
     def has(self, run: CollectedRun) -> bool:
         """Return whether a run is one of its own, by the run's ``exp_key``."""
-        key = str(run.config["exp_key"])
+        key = run.config.exp_key
         if key == self.borrowed:
             point = point_of(run.config)
             places = {(p.model, *_values(p, self.varied)) for p in self.grid}
@@ -70,7 +70,7 @@ def usable_runs(exhibit: Exhibit, runs: Iterable[CollectedRun]) -> tuple[list[Co
     left_out: list[str] = []
     seen: dict[tuple[str, int], str] = {}
     for run in runs:
-        name, key = str(run.row["folder"]), (fingerprint(run.config), int(run.config["seed"]))
+        name, key = str(run.row["folder"]), (fingerprint(run.config.resolved), run.config.seed)
         reason = f"is the same run as {seen[key]}" if key in seen else _why_not(exhibit, run)
         if reason:
             left_out.append(f"{name} {reason}")

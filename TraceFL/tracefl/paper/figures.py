@@ -164,7 +164,7 @@ def _legend(exhibit: Exhibit, panels: Sequence[Panel]) -> dict[str, Line2D]:
 def _notes(exhibit: Exhibit, words: str, panels: Sequence[Panel], missing: Sequence[GridPoint]) -> list[str]:
     """Return what has to be said below: what the runs are where they are not the paper's, seeds, and what misses."""
     notes = [f"Dirichlet {words}"] if words else []
-    seeds = {len({run.config["seed"] for run in panel.runs}) for panel in panels}
+    seeds = {len({run.config.seed for run in panel.runs}) for panel in panels}
     if max(seeds) > 1:
         notes.append(f"mean ± standard deviation over {'up to ' if len(seeds) > 1 else ''}{max(seeds)} seeds")
     if not all(panel.same_size for panel in panels):

@@ -11,7 +11,7 @@ from tracefl.errors import RecordError, one_line
 from tracefl.paper.collected import CollectedRun, read_run
 from tracefl.paper.runs import JOBS
 from tracefl.provenance import Method
-from tracefl.questions.settings import read_provenance
+from tracefl.records.settings import read_keys
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def run_folders(root: Path) -> Iterator[Path]:
 def _preset_methods() -> dict[str, Method]:
     """Return the ways of tracing that have a name."""
     names = choices("provenance")
-    read = [read_provenance(config["provenance"]) for config in compose_configs([f"provenance={n}"] for n in names)]
+    read = [read_keys(config).provenance for config in compose_configs([f"provenance={n}"] for n in names)]
     return {name: settings.method for name, settings in zip(names, read, strict=True) if settings is not None}
 
 

@@ -1,13 +1,16 @@
 """A place in the grids of the paper's experiments: what a run varies, without its seed and its circumstances."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from tracefl.conf.composing import compose_configs
+from tracefl.conf.rules import choice_name
 from tracefl.learning.faults.words import NO_FAULT, describe_fault
+from tracefl.learning.privacy.settings import CentralPrivacySettings, Privacy
+from tracefl.records.settings import Settings, read_keys
 
 FLIPPED = "label_flip 100 %, 1 of 10"
 """Table I's fault as ``describe_fault`` says it: all labels of one of ten clients flipped to 0."""
@@ -57,21 +60,20 @@ class GridPoint:
     fault: str = NO_FAULT
 
 
-def point_of(config: Mapping[str, Any]) -> GridPoint:
-    """Return the place of a run, from its resolved configuration."""
-    privacy = config["privacy"]
-    noise, clip = noise_and_clip(config)
+def point_of(config: Settings) -> GridPoint:
+    """Return the place of a run."""
+    noise, clip = noise_and_clip(config.privacy)
     return GridPoint(
-        dataset=config["dataset"]["name"],
-        model=config["model"]["name"],
-        alpha=float(config["dirichlet_alpha"]) if config["dataset"]["partition"] == "dirichlet" else None,
-        num_clients=int(config["num_clients"]),
-        clients_per_round=int(config["clients_per_round"]),
-        num_rounds=int(config["num_rounds"]),
-        privacy=str(privacy["name"]),
+        dataset=config.dataset.name,
+        model=config.model.name,
+        alpha=float(config.dirichlet_alpha) if config.dataset.partition == "dirichlet" else None,
+        num_clients=config.num_clients,
+        clients_per_round=config.clients_per_round,
+        num_rounds=config.num_rounds,
+        privacy=choice_name(config.privacy),
         noise=noise,
         clip=clip,
-        fault=describe_fault(config),
+        fault=describe_fault(config.fault, config.num_clients),
     )
 
 
@@ -90,12 +92,10 @@ def point_of_job(overrides: Iterable[str]) -> GridPoint:
     return replace(point, **{_FIELDS[key][0]: _FIELDS[key][1](value) for key, value in keys.items()})
 
 
-def noise_and_clip(config: Mapping[str, Any]) -> tuple[float | None, float | None]:
+def noise_and_clip(privacy: Privacy | None) -> tuple[float | None, float | None]:
     """Return the noise multiplier and the clipping norm, None each where the way of privacy has none."""
-    privacy = config["privacy"]
-    if privacy["name"] == "none":
-        return None, None
-    noise, clip = privacy.get("noise_multiplier"), privacy.get("clipping_norm")
+    noise = None if privacy is None else privacy.noise_multiplier
+    clip = privacy.clipping_norm if isinstance(privacy, CentralPrivacySettings) else None
     return None if noise is None else float(noise), None if clip is None else float(clip)
 
 
@@ -123,6 +123,6 @@ _FIELDS: dict[str, tuple[str, Any]] = {
 
 
 @cache
-def _experiment(name: str) -> Mapping[str, Any]:
+def _experiment(name: str) -> Settings:
     (config,) = compose_configs([[f"experiment={name}"]])
-    return config
+    return read_keys(config)

@@ -7,7 +7,8 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from tracefl.learning.faults.words import fault_name, fault_share, faulty_clients
+from tracefl.conf.rules import choice_name
+from tracefl.learning.faults.words import fault_share, faulty_clients
 from tracefl.paper.findings import CHANCE, SeedMean, over_seeds, rule_names, rule_over_seeds
 from tracefl.paper.grid_points import pretty_words
 from tracefl.paper.published import published_seconds
@@ -48,9 +49,9 @@ def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
     """
     panels: dict[str, list[Setting]] = {}
     for setting in settings:
-        if fault_share(setting.config) is not None:
+        if fault_share(setting.config.fault) is not None:
             panels.setdefault(_all_but_share(setting), []).append(setting)
-    curves = [panel for panel in panels.values() if len({fault_share(s.config) for s in panel}) > 1]
+    curves = [panel for panel in panels.values() if len({fault_share(s.config.fault) for s in panel}) > 1]
     if not curves:
         return False
     rules = rule_names(found for panel in curves for setting in panel for found in setting.found)
@@ -124,15 +125,17 @@ def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path, note: s
 
 
 def _all_but_share(setting: Setting) -> str:
-    config = {**setting.config, "seed": 0, "fault": {**setting.config["fault"], "share": 0}}
-    return f"{fingerprint(config)} {config['exp_key']}"
+    resolved = setting.config.resolved
+    return (
+        f"{fingerprint({**resolved, 'seed': 0, 'fault': {**resolved['fault'], 'share': 0}})} {setting.config.exp_key}"
+    )
 
 
 def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> None:
     config = panel[0].config
-    name = fault_name(config)
+    name = choice_name(config.fault)
     ax.set_title(
-        f"{data_words(panel[0].row)}\n{name}, {faulty_clients(config)} of {config['num_clients']}", fontsize=10
+        f"{data_words(panel[0].row)}\n{name}, {faulty_clients(config.fault)} of {config.num_clients}", fontsize=10
     )
     ax.set_xlabel(f"{'labels flipped' if name == 'label_flip' else 'examples changed'}, percent")
     chance = {_percent(s): over_seeds(found.chance for found in s.found) for s in panel}
@@ -168,4 +171,4 @@ def _draw_curve(
 
 
 def _percent(setting: Setting) -> float:
-    return 100 * (fault_share(setting.config) or 0.0)
+    return 100 * (fault_share(setting.config.fault) or 0.0)

@@ -8,6 +8,7 @@ from tracefl.learning.faults.words import describe_fault, fault_order
 from tracefl.paper.collected import CollectedRun
 from tracefl.paper.findings import RunSuspects
 from tracefl.paper.settings_words import tell_apart
+from tracefl.records.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Setting:
     """
 
     label: str
-    config: Mapping[str, Any]
+    config: Settings
     row: Mapping[str, Any]
     found: Sequence[RunSuspects]
     seeds: int
@@ -51,16 +52,15 @@ def suspects_settings(runs: Iterable[CollectedRun]) -> list[Setting]:
         if run.suspects is not None:
             groups.setdefault(run.setting, []).append(run)
     firsts = [group[0] for group in groups.values()]
-    labels = tell_apart(
-        [f"{data_words(run.row)}, {describe_fault(run.config)}" for run in firsts], [run.config for run in firsts]
-    )
+    words = [f"{data_words(run.row)}, {describe_fault(run.config.fault, run.config.num_clients)}" for run in firsts]
+    labels = tell_apart(words, [run.config.resolved for run in firsts])
     settings = [
         Setting(
             label,
             group[0].config,
             group[0].row,
             [run.suspects for run in group if run.suspects is not None],
-            len({run.config["seed"] for run in group}),
+            len({run.config.seed for run in group}),
         )
         for label, group in zip(labels, groups.values(), strict=True)
     ]
@@ -73,7 +73,7 @@ def data_words(row: Mapping[str, Any]) -> str:
     return f"{row['model']} {row['dataset']} {spread}"
 
 
-def _order(config: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _order(config: Settings, row: Mapping[str, Any]) -> tuple[Any, ...]:
     """By model, data, alpha and fault."""
     data = (row["model"], row["dataset"], row["partition"], row["dirichlet_alpha"] or 0.0)
-    return *data, *fault_order(config), row["experiment"]
+    return *data, *fault_order(config.fault), row["experiment"]

@@ -126,8 +126,8 @@ def suspects_rows(settings: Sequence[Setting]) -> Iterator[dict[str, Any]]:
         of_setting = {
             **{column: setting.row[column] for column in _OF_SETTING},
             "setting": setting.label,
-            "fault_share": fault_share(setting.config),
-            "faulty_clients": faulty_clients(setting.config),
+            "fault_share": fault_share(setting.config.fault),
+            "faulty_clients": faulty_clients(setting.config.fault),
             "seeds": setting.seeds,
             "rounds_without_inputs": setting.rounds_without_inputs,
         }
@@ -159,8 +159,8 @@ def _by_data(settings: Sequence[Setting]) -> dict[str, list[Setting]]:
     groups: dict[str, list[Setting]] = {}
     for setting in settings:
         row = setting.row
-        size = " ".join(f"{key}={value}" for key, value in setting.config["model"].get("config", {}).items())
-        label = f"{row['model']} {row['dataset']}, {row['clients_per_round']} clients, {setting.config['device']}"
+        size = " ".join(f"{key}={value}" for key, value in setting.config.model.config.items())
+        label = f"{row['model']} {row['dataset']}, {row['clients_per_round']} clients, {setting.config.device}"
         groups.setdefault(f"{label}, {size}" if size else label, []).append(setting)
     return groups
 

@@ -63,7 +63,7 @@ def _rows(exhibit: Exhibit, runs: Sequence[CollectedRun]) -> Iterator[dict[str, 
     for run in runs:
         groups.setdefault(run.setting, []).append(run)
     firsts = [group[0] for group in groups.values()]
-    labels = tell_apart([_label(exhibit, run) for run in firsts], [run.config for run in firsts])
+    labels = tell_apart([_label(exhibit, run) for run in firsts], [run.config.resolved for run in firsts])
     for label, group in zip(labels, groups.values(), strict=True):
         values = {measure: over_seeds(run.row[measure] for run in group) for measure in _MEASURES}
         yield {
@@ -71,7 +71,7 @@ def _rows(exhibit: Exhibit, runs: Sequence[CollectedRun]) -> Iterator[dict[str, 
             "setting": label,
             "provenance": group[0].row["provenance"],
             "pretrained": group[0].row["pretrained"],
-            "seeds": len({run.config["seed"] for run in group}),
+            "seeds": len({run.config.seed for run in group}),
             **{measure: value and value.mean for measure, value in values.items()},
             **{f"{measure}_spread": value and value.spread for measure, value in values.items()},
             "values": values,
@@ -102,7 +102,7 @@ def _label(exhibit: Exhibit, run: CollectedRun) -> str:
     point = point_of(run.config)
     preset = "" if run.row["provenance"] == "artifact" else f", {run.row['provenance']}"
     weights = "" if run.row["pretrained"] else ", random weights"
-    sizes = ", model of another size" if run.config["model"].get("config") else ""
+    sizes = ", model of another size" if run.config.model.config else ""
     words = words_of(point, exhibit.varied) + preset + weights + sizes
     if point in exhibit.grid:
         return words

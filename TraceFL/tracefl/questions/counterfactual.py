@@ -123,7 +123,7 @@ def leave_each_out(
     ids = tuple(record.clients)
     if len(ids) < 2:
         raise RecordError(f"round {record.server_round} of {folder} has one client: there is no model without it")
-    kept_in = run.config.get("store", {}).get("dtype", "float32")
+    kept_in = run.settings.store.dtype
     if kept_in != "float32":
         log.warning(
             "the clients' weights are kept in store.dtype=%s: removals are exact but for that rounding", kept_in
@@ -147,7 +147,7 @@ def leave_each_out(
         log.info(
             "Shapley values from %d orders: %d models, each of %d inputs", orders, orders * (len(ids) - 1), len(chosen)
         )
-        seed = derive_seed(run.config["seed"], "shapley", record.server_round)
+        seed = derive_seed(run.settings.seed, "shapley", record.server_round)
         values = sampled_shapley(model, record, batch, found.predicted, orders, seed, device=run.device)
     return GroundTruth(
         server_round=record.server_round,

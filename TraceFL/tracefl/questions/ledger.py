@@ -17,6 +17,7 @@ from tracefl.provenance import Method
 from tracefl.questions.overrides import read_tracer
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
+from tracefl.records.settings import SelectionSettings
 from tracefl.records.store import RoundStore
 
 WRONG_WEIGHT = 0.5
@@ -194,12 +195,12 @@ def read_accounts(folder: Path) -> Accounts:
             f"{folder} has no traced prediction in its {ledger.rounds} rounds, so nothing to account for; run with "
             "provenance=removal provenance.inputs=all"
         )
-    tracer, weight = read_tracer(run), run.config["strategy"].get("wrong_weight")
+    tracer, strategy = read_tracer(run), run.settings.strategy
     return Accounts(
         ledger=ledger,
         client_ids=tuple(map(str, range(len(run.label_counts)))),
         label_names=run.label_names,
         faulty=None if tracer.fault is None else frozenset(tracer.fault.clients),
         method=tracer.provenance.method,
-        wrong_weight=WRONG_WEIGHT if weight is None else weight,
+        wrong_weight=strategy.wrong_weight if isinstance(strategy, SelectionSettings) else WRONG_WEIGHT,
     )

@@ -100,7 +100,7 @@ def explain_stored(
             label=question.label,
             against=other,
             label_counts=run.label_counts[[int(client_id) for client_id in record.clients]],  # (K, C)
-            memory_budget=settings.memory_budget,
+            memory_budget=settings.memory_bytes,
             precision=settings.precision,
             device=run.device,
         )
@@ -122,9 +122,9 @@ def read_question(run: StoredRun, tracer: Tracer, way: str, given: str) -> Quest
         ConfigError: The model does not take it, or there is no such thing.
         DataError: The file is no image that can be read.
     """
-    kind = run.config["dataset"]["kind"]
+    kind = run.settings.dataset.kind
     if way != "input" and way != kind:
-        name = run.config["model"]["name"]
+        name = run.settings.model.name
         raise ConfigError(f"{way}={given!r}: model.name={name} of {run.folder} takes {kind}; give {kind}= or input=")
     return {"image": _image, "text": _text, "input": _example}[way](run, tracer, given)
 
@@ -150,10 +150,10 @@ def find_class(given: str, names: Sequence[str]) -> int:
 
 def _image(run: StoredRun, tracer: Tracer, given: str) -> Question:
     del tracer
-    path, dataset = Path(given).expanduser(), run.config["dataset"]
+    path, dataset = Path(given).expanduser(), run.settings.dataset
     try:
         with Image.open(path) as image:
-            pixels = images_to_tensor([image], dataset["image_size"])  # (1, 3, H, W)
+            pixels = images_to_tensor([image], dataset.image_size)  # (1, 3, H, W)
     except UnidentifiedImageError as error:
         raise DataError(f"image={given!r} is no image that can be read; give a PNG or JPEG file") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -161,7 +161,7 @@ def _image(run: StoredRun, tracer: Tracer, given: str) -> Question:
     except DataError as error:
         raise DataError(f"image={given!r}: {error}") from error
     none = torch.zeros(1, dtype=torch.int64)
-    examples = Examples({PIXELS: pixels}, none, none, tuple(dataset["mean"]), tuple(dataset["std"]))
+    examples = Examples({PIXELS: pixels}, none, none, dataset.mean, dataset.std)
     return Question("image", given, f"image {path.name}", examples.batch(none)[0], pixels=pixels[0])
 
 
@@ -170,7 +170,7 @@ def _text(run: StoredRun, tracer: Tracer, given: str) -> Question:
     if given.encode(errors="ignore").decode() != given:  # bytes of a terminal that are no characters
         raise ConfigError(f"text={given!r} is not UTF-8; give a text of whole characters")
     encoder = TextEncoder.load(run.folder / "tokenizer")
-    encoded = encoder.encode([given], run.config["dataset"]["max_tokens"])
+    encoded = encoder.encode([given], run.settings.dataset.max_tokens)
     return Question(
         "text", given, "the text given", {k: t.long() for k, t in encoded.items()}, text=encoder.decode(encoded)[0]
     )

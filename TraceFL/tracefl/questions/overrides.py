@@ -11,12 +11,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tracefl.conf.cli import explain_config_error
+from tracefl.conf.rules import read, read_value
 from tracefl.errors import ConfigError
-from tracefl.learning.privacy import PRIVACY_TRACES
-from tracefl.learning.privacy.settings import read_privacy
-from tracefl.questions.settings import NO_MISPREDICTIONS, read_baselines, read_provenance
+from tracefl.learning.privacy.settings import PrivacyTrace
+from tracefl.questions.suspects import NO_MISPREDICTIONS
 from tracefl.questions.trace import RoundTrace, Tracer
 from tracefl.records.run import StoredRun
+from tracefl.records.settings import BaselineSettings, ProvenanceSettings
 
 GROUPS = ("provenance", "baselines")
 
@@ -31,12 +32,12 @@ def read_tracer(run: StoredRun, overrides: Sequence[str] = ()) -> Tracer:
     Raises:
         ConfigError: An override is illegal, or nothing is to be traced.
     """
-    groups = _groups(run.config, overrides)
-    settings = read_provenance(groups["provenance"])
+    groups = _groups(run.settings.resolved, overrides)
+    settings: ProvenanceSettings | None = read_value(ProvenanceSettings | None, groups["provenance"], "provenance")
     if settings is None:
         raise ConfigError("provenance.enabled=false traces nothing; give provenance=removal")
-    baselines = read_baselines(groups["baselines"])
-    return Tracer(settings, run.label_counts, run.fault, baselines, run.config["seed"], run.device)
+    baselines = read(BaselineSettings, groups["baselines"], "baselines").rules
+    return Tracer(settings, run.label_counts, run.fault, baselines, run.settings.seed, run.device)
 
 
 def asks_before_noise(run: StoredRun, overrides: Sequence[str] = ()) -> bool:
@@ -50,9 +51,9 @@ def asks_before_noise(run: StoredRun, overrides: Sequence[str] = ()) -> bool:
         ConfigError: privacy.trace is illegal.
     """
     asked = [o.partition("=")[2] for o in overrides if o.startswith("privacy.trace=")]
-    if asked and asked[-1] not in PRIVACY_TRACES:
-        raise ConfigError(f"privacy.trace must be one of {', '.join(PRIVACY_TRACES)}, got {asked[-1]!r}")
-    return (asked[-1] if asked else read_privacy(run.config["privacy"]).trace) == "before_noise"
+    if not asked:
+        return run.settings.traces_before_noise
+    return bool(read_value(PrivacyTrace, asked[-1], "privacy.trace") == "before_noise")
 
 
 def _groups(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -63,8 +64,7 @@ def _groups(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, di
         with initialize_config_module("tracefl.conf", version_base="1.3"):
             cfg = compose("base", [f"{group}={choice}" for group, choice in asked.items()])
             for group in set(GROUPS) - set(asked):
-                if group in config:  # else the run is older than the group
-                    cfg[group] = OmegaConf.create(dict(config[group]))
+                cfg[group] = OmegaConf.create(dict(config[group]))
             changed = OmegaConf.merge(cfg, OmegaConf.from_dotlist(keys))
             resolved = OmegaConf.to_container(changed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:

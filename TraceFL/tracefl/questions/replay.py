@@ -279,7 +279,7 @@ def _made(
         without=request.without,
         rounds=tuple(rounds),
         label_names=run.label_names,
-        fault=describe_fault(run.config),
+        fault=describe_fault(run.settings.fault, run.settings.num_clients),
         notes=tuple(notes),
         folder=folder,
     )

@@ -15,7 +15,10 @@ from tracefl.records.tables import _OF_INPUTS, _OF_ROUND, SUSPECT_COLUMNS, SUSPE
 
 PROVENANCE = "provenance"
 NOBODY_FAULTY = "no participant is faulty in this round"
-
+NO_MISPREDICTIONS = (
+    "look at mispredictions, and none are traced by themselves: that takes provenance other than off, and a fault such "
+    "as fault=label_flip or provenance.inputs=mispredicted"
+)
 
 Row = dict[str, Any]
 

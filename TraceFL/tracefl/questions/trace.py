@@ -20,8 +20,8 @@ from tracefl.provenance import (
 )
 from tracefl.provenance.verification import ExactRemovals
 from tracefl.questions.baselines import Evidence
-from tracefl.questions.settings import ProvenanceSettings
 from tracefl.questions.suspects import Row, compare_rules, row_without_inputs
+from tracefl.records.settings import ProvenanceSettings
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Tracer:
             labels,
             settings.method,
             batch_size=settings.batch_size,
-            memory_budget=settings.memory_budget,
+            memory_budget=settings.memory_bytes,
             precision=settings.precision,
             device=self.device,
             removals=removals,

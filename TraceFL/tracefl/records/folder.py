@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import OmegaConf
 from rich.filesize import decimal
@@ -17,8 +17,9 @@ from tracefl.provenance import RoundRecord
 from tracefl.records.claim import CLAIM, Claim, refuse_if_claimed
 from tracefl.records.naming import CIRCUMSTANCES, fingerprint
 from tracefl.records.result import RoundResult
-from tracefl.records.run import COMMAND, read_config
-from tracefl.records.store import KEEPS, RoundStore
+from tracefl.records.run import COMMAND
+from tracefl.records.settings import Settings, read_config
+from tracefl.records.store import Keep, RoundStore
 from tracefl.records.tables import (
     MITIGATION_COLUMNS,
     PROVENANCE_COLUMNS,
@@ -38,18 +39,18 @@ class RunFolder:
 
     Args:
         path: The folder.
-        config: The resolved configuration.
+        settings: The run's configuration.
         command: What was typed to make the run; None for a run made from Python.
 
     Raises:
         RecordError: The folder holds a run of another configuration, is being written, or cannot be written.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any], command: str | None = None) -> None:
+    def __init__(self, path: Path, settings: Settings, command: str | None = None) -> None:
         self.path = path
-        self.config = config
+        self.settings = settings
         self.command = command
-        self.rounds = RoundStore(path / "rounds", **config["store"])
+        self.rounds = RoundStore(path / "rounds", **vars(settings.store))
         if path.exists() and not path.is_dir():
             raise RecordError(f"{path} is a file; set run_name or exp_key to another")
         self._claim: Claim | None = None
@@ -116,7 +117,7 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._claim = Claim(self.path)
-        if self.is_complete and not self.config["overwrite"]:
+        if self.is_complete and not self.settings.overwrite:
             raise RecordError(f"{self.path} was completed by another process meanwhile; nothing was run", 1)
         recorded: tuple[RoundResult, ...] = ()
         if resume:
@@ -125,7 +126,7 @@ class RunFolder:
                 recorded = tuple(self.rounds.results())
         if not recorded:
             self._clear()
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(self.config))))
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(self.settings.resolved))))
         if self.command is not None:
             write_atomically(self.path / COMMAND, f"{self.command}\n")
         if recorded:
@@ -182,8 +183,8 @@ class RunFolder:
     def _warn_if_less_is_kept(self) -> None:
         """Say that rounds which the run has kept until now will go."""
         if (self.path / "config.yaml").exists():
-            before = read_config(self.path / "config.yaml").get("store", {}).get("keep", self.rounds.keep)
-            if KEEPS.index(before) > KEEPS.index(self.rounds.keep):
+            before, keeps = read_config(self.path / "config.yaml").store.keep, get_args(Keep)
+            if keeps.index(before) > keeps.index(self.rounds.keep):
                 log.warning("store.keep=%s now, and the run kept %s: older weights go", self.rounds.keep, before)
 
     def _clear(self) -> None:
@@ -200,8 +201,7 @@ class RunFolder:
     def _refuse_another_run(self) -> None:
         if not (self.path / "config.yaml").exists():
             raise RecordError(f"{self.path} exists and is no run's folder; set run_name or exp_key to another")
-        there = read_config(self.path / "config.yaml")
-        here = self.config
+        there, here = read_config(self.path / "config.yaml").resolved, self.settings.resolved
         if fingerprint(there) != fingerprint(here):
             before, now = _flat(there), _flat(here)
             differing = [k for k in now if before.get(k) != now[k] and k.split(".")[0] not in CIRCUMSTANCES]

@@ -3,19 +3,17 @@
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
-from yaml import YAMLError
 
-from tracefl.errors import ConfigError, RecordError, one_line
+from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.datasets import load_examples
 from tracefl.learning.examples import Examples
 from tracefl.learning.faults import Fault
 from tracefl.learning.models import ModelSpec, build_model
 from tracefl.provenance import RoundRecord
+from tracefl.records.settings import read_config
 from tracefl.records.store import RoundStore
 
 COMMAND = "command.txt"
@@ -33,7 +31,7 @@ class StoredRun:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = read_config(folder / "config.yaml")
+        self.settings = read_config(folder / "config.yaml")
 
     @property
     def command(self) -> str | None:
@@ -115,33 +113,9 @@ class StoredRun:
     @property
     def fault(self) -> Fault | None:
         """What some clients do wrong; None where all are honest."""
-        faulty = self.config.get("fault", {"name": "none"})["name"] != "none"  # older folders have no such key
-        return Fault.from_json(self.read_text("fault.json")) if faulty else None
+        return None if self.settings.fault is None else Fault.from_json(self.read_text("fault.json"))
 
     @property
     def device(self) -> str:
         """Where to compute: the run's device where it is there, for its rounding."""
-        return "cuda" if self.config["device"] == "cuda" and torch.cuda.is_available() else "cpu"
-
-
-_OF_EVERY_RUN = ("seed", "num_rounds", "num_clients", "model", "dataset", "client", "strategy", "provenance", "device")
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a run's config.yaml.
-
-    Raises:
-        RecordError: It is missing, damaged, or of no run.
-    """
-    if not path.exists():
-        raise RecordError(f"{path.parent} is no run's folder: it has no {path.name}")
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, YAMLError) as error:
-        raise RecordError(f"{path} is damaged: {one_line(error)}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("client_resources"), dict):
-        raise RecordError(f"{path} is no run's configuration")
-    lacking = [key for key in _OF_EVERY_RUN if key not in config]
-    if lacking:
-        raise RecordError(f"{path} is damaged: it lacks {lacking[0]}")
-    return {str(key): value for key, value in config.items()}
+        return "cuda" if self.settings.device == "cuda" and torch.cuda.is_available() else "cpu"

@@ -36,9 +36,12 @@ from tracefl.records.weights import (
 log = logging.getLogger(__name__)
 
 Keep = Literal["none", "last", "all"]
-KEEPS = ("none", "last", "all")
-DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # None: as the clients sent them
-KINDS = ("weights", "updates")
+Dtype = Literal["float32", "bfloat16"]
+Kind = Literal["weights", "updates"]
+DTYPES: dict[Dtype, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+}  # None: as the clients sent them
 
 
 class RoundStore:
@@ -52,7 +55,7 @@ class RoundStore:
             less to bfloat16.
     """
 
-    def __init__(self, folder: Path, keep: Keep = "none", dtype: str = "float32", kind: str = "weights") -> None:
+    def __init__(self, folder: Path, keep: Keep = "none", dtype: Dtype = "float32", kind: Kind = "weights") -> None:
         self.folder = folder
         self.keep = keep
         self.dtype = dtype

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from queue import Full, Queue
 from typing import Any
@@ -20,6 +20,7 @@ from tracefl.common.signals import children_deaf_to_warnings
 from tracefl.errors import TraceFLError, one_line
 from tracefl.records.observer import Observer
 from tracefl.records.result import RoundResult
+from tracefl.records.settings import Settings
 from tracefl.records.store import RoundStore
 from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows
 
@@ -36,13 +37,13 @@ class WandbTracker(Observer):
     A run that is resumed goes on in the same run of W&B: its id is kept in the run's folder.
 
     Args:
-        config: The resolved configuration, whose ``wandb`` says mode, project and entity.
+        settings: The run's, whose ``wandb`` says mode, project and entity.
         folder: The run's folder.
         close_seconds: Longest wait in ``close``.
     """
 
-    def __init__(self, config: Mapping[str, Any], folder: Path, close_seconds: float = _CLOSE_SECONDS) -> None:
-        self._config = config
+    def __init__(self, settings: Settings, folder: Path, close_seconds: float = _CLOSE_SECONDS) -> None:
+        self._settings = settings
         self._folder = folder
         self._close_seconds = close_seconds
         self._wandb: Any = None
@@ -101,19 +102,19 @@ class WandbTracker(Observer):
         os.environ.setdefault("WANDB_SILENT", "true")  # some of its lines come before its settings are read
         import wandb  # heavy, and not needed by runs that do not ask for it
 
-        options = self._config["wandb"]
+        options = self._settings.wandb
         self._wandb = wandb
         self._run = wandb.init(
-            project=options["project"],
-            entity=options["entity"],
-            mode=options["mode"],
-            group=self._config["exp_key"],
+            project=options.project,
+            entity=options.entity,
+            mode=options.mode,
+            group=self._settings.exp_key,
             name=self._folder.name,
             id=_kept_id(self._folder / "wandb" / "run-id"),
             resume="allow",
             allow_val_change=True,
             dir=self._folder,
-            config=dict(self._config),
+            config=dict(self._settings.resolved),
             reinit="create_new",
             settings=wandb.Settings(
                 silent=True, console="off", init_timeout=_INIT_SECONDS, finish_timeout=self._close_seconds

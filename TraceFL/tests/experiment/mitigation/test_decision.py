@@ -5,17 +5,18 @@ import logging
 import pytest
 
 from tracefl.experiment.mitigation.decision import Mitigation
-from tracefl.experiment.mitigation.settings import MitigationSettings
 from tracefl.federation.participation import Participation
+from tracefl.records.settings import DownweightSettings, ExclusionSettings
 from tracefl.records.tables import MITIGATION_COLUMNS
 
 IDS = tuple("0123456789")
-RULE = {"share": 0.3, "gain": 0.01, "window": 2, "from_round": 1, "min_mispredictions": 10, "factor": None}
+RULE = {"share": 0.3, "gain": 0.01, "window": 2, "from_round": 1, "min_mispredictions": 10}
 
 
 def mitigation(name="exclude", least_clients=2, **rule):
-    rule = RULE | {"factor": 0.25 if name == "downweight" else None} | rule
-    return Mitigation(MitigationSettings(name=name, **rule), Participation(), least_clients)
+    rule = RULE | rule
+    settings = ExclusionSettings(**rule) if name == "exclude" else DownweightSettings(**rule, factor=0.25)
+    return Mitigation(settings, Participation(), least_clients)
 
 
 def add(rule, server_round, named, gains=None, clients=IDS, mispredictions=20):

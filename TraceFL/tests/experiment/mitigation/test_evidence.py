@@ -9,9 +9,9 @@ from torch.testing import assert_close
 from tests.helpers.linear_round import FLIP, linear_examples, linear_model, record, tracer
 from tracefl.experiment.mitigation.decision import Mitigation
 from tracefl.experiment.mitigation.evidence import at_whole_weight, mitigate_round
-from tracefl.experiment.mitigation.settings import MitigationSettings
 from tracefl.federation.participation import Participation
 from tracefl.questions.trace import Tracer
+from tracefl.records.settings import DownweightSettings, ExclusionSettings
 
 HONEST = replace(FLIP, clients=("2",))
 
@@ -27,7 +27,8 @@ def model():
 
 
 def mitigation(name="exclude", **participation):
-    settings = MitigationSettings(name, 0.7, 0.01, 1, 1, 1, None if name == "exclude" else 0.1)
+    rule = (0.7, 0.01, 1, 1, 1)
+    settings = ExclusionSettings(*rule) if name == "exclude" else DownweightSettings(*rule, factor=0.1)
     return Mitigation(settings, Participation(**participation), least_clients=2)
 
 

@@ -2,29 +2,27 @@ import pytest
 
 from tests.helpers.configuration import compose_settings
 from tracefl.errors import ConfigError
-from tracefl.experiment.mitigation.settings import MitigationSettings
+from tracefl.records.settings import DownweightSettings, ExclusionSettings
 
 
 def test_the_choices():
-    assert compose_settings().mitigation is None
-    excluded = compose_settings("mitigate=exclude", "num_rounds=7").mitigation
-    assert excluded == MitigationSettings("exclude", 0.25, 0.03, 3, 4, 20, None)
-    light = compose_settings(
-        "mitigate=downweight", "mitigate.factor=0.5", "mitigate.window=1", "num_rounds=5"
-    ).mitigation
-    assert light == MitigationSettings("downweight", 0.25, 0.03, 1, 4, 20, 0.5)
+    assert compose_settings().mitigate is None
+    excluded = compose_settings("mitigate=exclude", "num_rounds=7").mitigate
+    assert excluded == ExclusionSettings(0.25, 0.03, 3, 4, 20)
+    light = compose_settings("mitigate=downweight", "mitigate.factor=0.5", "mitigate.window=1", "num_rounds=5").mitigate
+    assert light == DownweightSettings(0.25, 0.03, 1, 4, 20, 0.5)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["mitigate.name=punish"], "mitigate.name must be one of downweight, exclude, none, got 'punish'"),
-        (["mitigate=exclude", "mitigate.share=0"], r"mitigate.share must be a number in \(0, 1\] or null, got 0"),
-        (["mitigate=exclude", "mitigate.gain=0"], r"mitigate.gain must be a number in \(0, 1\) or null, got 0"),
-        (["mitigate=exclude", "mitigate.window=0"], "mitigate.window must be a whole number of at least 1 or null"),
+        (["mitigate=exclude", "mitigate.share=0"], r"mitigate.share must be a number in \(0, 1\], got 0"),
+        (["mitigate=exclude", "mitigate.gain=0"], r"mitigate.gain must be a number in \(0, 1\), got 0"),
+        (["mitigate=exclude", "mitigate.window=0"], "mitigate.window must be a whole number of at least 1, got 0"),
         (["mitigate=exclude", "mitigate.from_round=0"], "mitigate.from_round must be a whole number of at least 1"),
         (["mitigate=exclude", "mitigate.min_mispredictions=x"], "mitigate.min_mispredictions must be a whole number"),
-        (["mitigate=downweight", "mitigate.factor=1"], r"mitigate.factor must be a number in \(0, 1\) or null, got 1"),
+        (["mitigate=downweight", "mitigate.factor=1"], r"mitigate.factor must be a number in \(0, 1\), got 1"),
         (["mitigate=downweight", "mitigate.factor=null"], "mitigate.factor is null and mitigate=downweight needs it"),
         (["mitigate=exclude", "mitigate.factor=0.5"], "mitigate.factor=0.5 needs mitigate=downweight, got mitigate="),
         (["mitigate.share=0.5"], "mitigate.share=0.5 needs mitigate=exclude or mitigate=downweight, got mitigate=none"),
@@ -60,4 +58,4 @@ def test_illegal_values_are_refused_in_one_line(overrides, message):
 
 
 def test_the_last_round_in_which_a_decision_can_hold():
-    assert compose_settings("mitigate=exclude", "num_rounds=16", "provenance.every=5").mitigation is not None
+    assert compose_settings("mitigate=exclude", "num_rounds=16", "provenance.every=5").mitigate is not None

@@ -3,6 +3,7 @@ import socket
 import numpy as np
 import pytest
 
+from tracefl.conf.rules import read
 from tracefl.learning.datasets import DatasetSettings, RawDataset, Split
 
 
@@ -32,7 +33,7 @@ def make_settings():
             "classes_per_client": 2,
             "shards_per_client": 2,
         }
-        return DatasetSettings(**(values | keys))
+        return read(DatasetSettings, values | keys, "dataset")
 
     return make
 

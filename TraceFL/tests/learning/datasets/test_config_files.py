@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 import tracefl
+from tracefl.conf.rules import read
 from tracefl.learning.datasets import DatasetSettings, source_names
 
 hydra = pytest.importorskip("hydra")
@@ -39,7 +40,7 @@ def test_every_data_set_has_a_file():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_file_composes_to_legal_settings(compose, name):
-    settings = DatasetSettings(**compose(name, REQUIRED.get(name, [])))
+    settings = read(DatasetSettings, compose(name, REQUIRED.get(name, [])), "dataset")
     assert settings.source in source_names()
     assert (settings.image_size, settings.max_tokens) == (32, 128)
     assert (settings.max_examples_per_client, settings.max_server_examples) == (2048, 2048)

@@ -4,13 +4,14 @@ import pytest
 
 from tracefl.errors import DataError
 from tracefl.learning.faults.choice import choose_faulty
-from tracefl.learning.faults.settings import FaultSettings
+from tracefl.learning.faults.settings import RandomLabels
 
 HELD = {"0": 3, "1": 60, "2": 512, "4": 512, "10": 70}  # client 3 does not take part
 
 
 def settings(**keys):
-    return FaultSettings(**{"name": "random_labels", "from_round": 1, "min_examples": 50, "share": 1.0} | keys)
+    given = {"clients": None, "num_clients": None, "from_round": 1, "min_examples": 50, "share": 1.0}
+    return RandomLabels(**given | keys)
 
 
 def choose(seed=0, **keys):

@@ -1,5 +1,6 @@
 import json
 import logging
+from typing import get_args
 
 import pytest
 import torch
@@ -7,15 +8,18 @@ import torch
 from tests.helpers.images import images
 from tracefl.errors import DataError
 from tracefl.learning.datasets import FederatedData
-from tracefl.learning.faults import Fault, FaultSettings, Trigger, Vocabulary, inject
+from tracefl.learning.faults import Fault, Trigger, Vocabulary, inject
+from tracefl.learning.faults.settings import AnyFault
 from tracefl.report.fault_figure import draw_label_counts
 
 CLIENTS = {"0": images([0, 1, 2] * 20), "2": images([0] * 50), "5": images([1] * 10 + [2] * 30)}
 
 
 def settings(name, **keys):
+    kind = {kind.name: kind for kind in get_args(AnyFault)}[name]
     share = {} if name in ("weight_noise", "free_rider") else {"share": 1.0}
-    return FaultSettings(**{"name": name, "from_round": 1, "min_examples": 5, **share, **keys})
+    given = {"clients": None, "num_clients": None, "from_round": 1, "min_examples": 5}
+    return kind(**{**given, **share, **keys})
 
 
 def test_a_flip_of_one_client_and_what_is_said_of_it(caplog):

@@ -5,7 +5,6 @@ import pytest
 from tests.helpers.configuration import compose_settings
 from tracefl.conf.cli import choices
 from tracefl.errors import ConfigError
-from tracefl.learning.faults.settings import FaultSettings
 from tracefl.records.naming import fingerprint
 
 FAULTS = [name for name in choices("fault") if name != "none"]
@@ -13,15 +12,14 @@ FAULTS = [name for name in choices("fault") if name != "none"]
 
 def test_there_are_the_faults_of_the_issue():
     assert set(FAULTS) == {"label_flip", "random_labels", "backdoor", "weight_noise", "free_rider"}
-    assert compose_settings().fault == FaultSettings()
-    assert compose_settings().fault.is_none
+    assert compose_settings().fault is None
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_composes_with_client_0_as_the_faulty_one(name):
     fault = compose_settings(f"fault={name}").fault
     assert (fault.name, fault.clients, fault.num_clients, fault.from_round) == (name, None, None, 1)
-    assert (fault.min_examples, fault.is_none) == (50, False)
+    assert fault.min_examples == 50
 
 
 def test_keys_arrive_as_they_are_given():
@@ -79,7 +77,7 @@ def test_keys_arrive_as_they_are_given():
             ["fault=backdoor", "fault.trigger_size=3", "model=gpt", "dataset=synthetic_text"],
             "fault.trigger_size=3 is for images; set fault.trigger_token",
         ),
-        (["fault=weight_noise", "fault.scale=0"], "fault.scale must be above 0 with fault=weight_noise, got 0"),
+        (["fault=weight_noise", "fault.scale=0"], "fault.scale must be a number above 0, got 0"),
         (["fault=free_rider", "fault.scale=-1"], "fault.scale must be a number of at least 0"),
     ],
 )
@@ -90,7 +88,7 @@ def test_illegal_values_are_refused_in_one_line(overrides, message):
 
 
 def test_a_fault_makes_another_run():
-    honest, faulty = (fingerprint(compose_settings(f"fault={name}").config) for name in ("none", "label_flip"))
+    honest, faulty = (fingerprint(compose_settings(f"fault={name}").resolved) for name in ("none", "label_flip"))
     assert honest != faulty
 
 

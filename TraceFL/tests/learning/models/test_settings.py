@@ -4,6 +4,7 @@ import pytest
 
 import tracefl
 from tests.helpers.model_settings import image_settings, text_settings
+from tracefl.conf.rules import read
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.models import ModelSettings, ModelSpec, model_names
 
@@ -18,7 +19,7 @@ def test_every_model_has_a_configuration_that_makes_settings(name):
         composed = hydra.compose(name)
     if name == "hf":
         composed.name = "nobody/some-model"
-    settings = ModelSettings(**omegaconf.OmegaConf.to_container(composed, resolve=True))
+    settings = read(ModelSettings, omegaconf.OmegaConf.to_container(composed, resolve=True), "model")
     is_text = settings.kind == "text"
     assert settings.pretrained is is_text
     assert (settings.optimizer, settings.lr) == (("adamw", 5e-5) if is_text else ("adam", 0.001))
@@ -33,20 +34,23 @@ def test_every_configuration_is_a_model():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"family": "torchvison"}, r"model\.family='torchvison'.*did you mean 'torchvision'"),
-        ({"kind": "text"}, r"model\.kind='text': choose image"),
-        ({"optimizer": "sgd"}, r"model\.optimizer='sgd'.*adam or adamw"),
-        ({"lr": 0}, r"model\.lr=0"),
-        ({"lr": float("nan")}, r"model\.lr=nan"),
-        ({"lr": "5e-5"}, r"model\.lr='5e-5'"),
-        ({"name": " "}, r"model\.name=' '"),
-        ({"pretrained": ""}, r"model\.pretrained=''"),
-        ({"pretrained": None}, r"model\.pretrained=None"),
-        ({"architecture": ""}, r"model\.architecture=''"),
-        ({"tokenizer": ""}, r"model\.tokenizer=''"),
-        ({"tokenizer_vocab": 10}, r"model\.tokenizer_vocab=10.*300"),
-        ({"tokenizer_vocab": True}, r"model\.tokenizer_vocab=True"),
-        ({"config": ["n_layer"]}, r"model\.config=\['n_layer'\]"),
+        (
+            {"family": "torchvison"},
+            r"model\.family must be one of .*, got 'torchvison'; did you mean 'torchvision'",
+        ),
+        ({"kind": "text"}, r"model\.kind must be image, got 'text'"),
+        ({"optimizer": "sgd"}, r"model\.optimizer must be one of adam, adamw, got 'sgd'"),
+        ({"lr": 0}, r"model\.lr must be a number above 0, got 0"),
+        ({"lr": float("nan")}, r"model\.lr must be a number above 0, got nan"),
+        ({"lr": "5e-5"}, r"model\.lr must be a number above 0, got '5e-5'"),
+        ({"name": " "}, r"model\.name must be text .*, got ' '"),
+        ({"pretrained": ""}, r"model\.pretrained must be true or false or the path of weights, got ''"),
+        ({"pretrained": None}, r"model\.pretrained must be true or false or the path of weights, got None"),
+        ({"architecture": ""}, r"model\.architecture must be text .* or null, got ''"),
+        ({"tokenizer": ""}, r"model\.tokenizer must be text .*, got ''"),
+        ({"tokenizer_vocab": 10}, r"model\.tokenizer_vocab must be a whole number of at least 300, got 10"),
+        ({"tokenizer_vocab": True}, r"model\.tokenizer_vocab must be .*, got True"),
+        ({"config": ["n_layer"]}, r"model\.config must be a mapping of attributes, .*, got \['n_layer'\]"),
     ],
 )
 def test_illegal_values_name_their_key(changes, message):

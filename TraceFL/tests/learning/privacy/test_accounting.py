@@ -5,8 +5,8 @@ from opacus.accountants import RDPAccountant
 
 from tests.helpers.configuration import compose_settings
 from tracefl.errors import ConfigError
-from tracefl.learning.privacy import PrivacySettings
 from tracefl.learning.privacy.accounting import PrivacyAccountant, client_dp_sgd, epsilon
+from tracefl.learning.privacy.settings import DpSgdSettings
 from tracefl.learning.training import TrainingSettings
 
 DELTA = 1e-5
@@ -14,8 +14,7 @@ TRAINING = TrainingSettings(epochs=2, batch_size=32, optimizer="adam", lr=0.01)
 
 
 def dp_sgd(noise_multiplier=None, target_epsilon=None):
-    return PrivacySettings(
-        "dp_sgd",
+    return DpSgdSettings(
         noise_multiplier=noise_multiplier,
         target_epsilon=target_epsilon,
         target_delta=DELTA,
@@ -96,4 +95,4 @@ def test_a_target_that_no_noise_meets_is_refused():
 def test_dp_sgd_takes_a_target_from_the_configuration():
     settings = compose_settings("privacy=dp_sgd", "privacy.noise_multiplier=null", "privacy.target_epsilon=3")
     assert (settings.privacy.target_epsilon, settings.privacy.noise_multiplier) == (3, None)
-    assert settings.privacy.is_dp_sgd
+    assert isinstance(settings.privacy, DpSgdSettings)

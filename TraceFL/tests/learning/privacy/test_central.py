@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 from tracefl.common.seeds import derive_seed
 from tracefl.federation.central_privacy import CentralPrivacy
-from tracefl.learning.privacy import PrivacySettings
 from tracefl.learning.privacy.central import effective_noise_multiplier, next_clipping_norm, seeded_numpy
+from tracefl.learning.privacy.settings import AdaptivePrivacySettings, CentralPrivacySettings
 
 SIZE = 200
 PREVIOUS = {
@@ -49,17 +49,17 @@ def reply(state, num_examples):
 
 
 def settings(noise_multiplier=0.0, clipping_norm=2.0):
-    return PrivacySettings("central", noise_multiplier, clipping_norm)
+    return CentralPrivacySettings(noise_multiplier, clipping_norm, "deployed")
 
 
 def adaptive(noise_multiplier=0.0, initial=1.0, target=0.5, stddev=None):
-    return PrivacySettings(
-        "central_adaptive",
+    return AdaptivePrivacySettings(
         noise_multiplier,
         initial_clipping_norm=initial,
         target_clipped_quantile=target,
         clip_norm_lr=0.2,
         clipped_count_stddev=stddev,
+        trace="deployed",
     )
 
 

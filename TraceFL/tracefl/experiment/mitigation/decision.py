@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
 
-from tracefl.experiment.mitigation.settings import DOWNWEIGHT, EXCLUDE, MitigationSettings
 from tracefl.federation.participation import Participation
 from tracefl.questions.suspects import Row
+from tracefl.records.settings import DownweightSettings, Mitigate
 from tracefl.records.tables import MITIGATION_COLUMNS
 
 log = logging.getLogger(__name__)
 
-RESTORE, TOO_FEW = "restore", "too few left"
+EXCLUDE, DOWNWEIGHT, RESTORE, TOO_FEW = "exclude", "downweight", "restore", "too few left"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Mitigation:
         least_clients: Clients that must be left; an exclusion that would leave fewer is not made.
     """
 
-    def __init__(self, settings: MitigationSettings, participation: Participation, least_clients: int) -> None:
+    def __init__(self, settings: Mitigate, participation: Participation, least_clients: int) -> None:
         self.settings = settings
         self.participation = participation
         self._least_clients = least_clients
@@ -115,12 +115,12 @@ class Mitigation:
         """Decide about a client; what is decided is in its row, the log and the participation."""
         settings, client = self.settings, row["client"]
         is_named, is_light = self._is_named(row), client in self.participation.factors
-        if settings.name == EXCLUDE and is_named:
+        if not isinstance(settings, DownweightSettings) and is_named:
             left = set(able) - self.participation.excluded - {client}
             row["decision"] = EXCLUDE if len(left) >= self._least_clients else TOO_FEW
-        elif settings.name == DOWNWEIGHT and is_named and not is_light:
+        elif isinstance(settings, DownweightSettings) and is_named and not is_light:
             row |= {"decision": DOWNWEIGHT, "factor": settings.factor}
-        elif settings.name == DOWNWEIGHT and is_light and not is_named:
+        elif isinstance(settings, DownweightSettings) and is_light and not is_named:
             row |= {"decision": RESTORE, "factor": 1}
         if row["decision"]:
             row["from_round"] = row["round"] + 1

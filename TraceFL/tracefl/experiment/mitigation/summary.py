@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tracefl.experiment.mitigation.decision import RESTORE, TOO_FEW
-from tracefl.experiment.mitigation.settings import DOWNWEIGHT, EXCLUDE
+from tracefl.experiment.mitigation.decision import DOWNWEIGHT, EXCLUDE, RESTORE, TOO_FEW
 from tracefl.learning.faults import Fault
 
 _KEPT = ("client", "decision", "from_round", "window_rounds", "window_named", "window_mispredictions", "window_gain")

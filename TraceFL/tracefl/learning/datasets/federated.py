@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tracefl.common.seeds import derive_seed
+from tracefl.conf.rules import Count, read_value
 from tracefl.errors import ConfigError, DataError
-from tracefl.learning.datasets.checks import check_positive_integer
 from tracefl.learning.datasets.client_rows import sample_rows, select_rows
 from tracefl.learning.datasets.partitioning import PartitionSettings, partition_rows
 from tracefl.learning.datasets.settings import DatasetSettings
@@ -76,7 +76,7 @@ def prepare(
         ConfigError: A number is below 1, or text comes without a tokenizer.
         DataError: The data cannot be divided so, or no client has a full batch.
     """
-    check_positive_integer("batch_size", batch_size)
+    read_value(Count, batch_size, "batch_size")
     if raw.kind == "text" and encode is None:
         raise ConfigError(f"data set {raw.name!r} is text but the model reads images; choose a text model, or images")
     parts = partition_rows(raw.train.labels, num_clients, partition, seed)

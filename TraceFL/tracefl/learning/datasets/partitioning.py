@@ -5,19 +5,19 @@ not decide which client holds what.
 """
 
 import logging
-import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracefl.common.seeds import derive_seed
-from tracefl.errors import ConfigError, DataError
-from tracefl.learning.datasets.checks import check_positive_integer
+from tracefl.conf.rules import Count, read_value
+from tracefl.errors import DataError
 
-PARTITIONS = ("dirichlet", "pathological", "shards", "iid")
+PartitionKind = Literal["dirichlet", "pathological", "shards", "iid"]
+PARTITIONS = get_args(PartitionKind)
 
 log = logging.getLogger(__name__)
 
@@ -34,24 +34,12 @@ class PartitionSettings:
         dirichlet_alpha: Concentration, above 0. Small values give clients of few labels, large ones even clients.
         classes_per_client: Classes a client holds under ``pathological``, from 1.
         shards_per_client: Shards a client holds under ``shards``, from 1.
-
-    Raises:
-        ConfigError: A value is illegal; the message names its key.
     """
 
-    kind: str
+    kind: PartitionKind
     dirichlet_alpha: float
     classes_per_client: int = 2
     shards_per_client: int = 2
-
-    def __post_init__(self) -> None:
-        if self.kind not in PARTITIONS:
-            raise ConfigError(f"dataset.partition is {self.kind!r}; set it to one of {', '.join(PARTITIONS)}")
-        alpha = self.dirichlet_alpha
-        if not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha <= 0:
-            raise ConfigError(f"dirichlet_alpha is {alpha!r}; set it to a finite number above 0")
-        for key in ("classes_per_client", "shards_per_client"):
-            check_positive_integer(f"dataset.{key}", getattr(self, key))
 
 
 def partition_rows(
@@ -95,7 +83,7 @@ def partition_rows(
 
 def _check_possible(labels: NDArray[np.int64], num_clients: int, partition: PartitionSettings) -> None:
     """Refuse what the partitioners refuse unclearly or divide by zero on."""
-    check_positive_integer("num_clients", num_clients)
+    read_value(Count, num_clients, "num_clients")
     if num_clients > len(labels):
         raise DataError(
             f"num_clients is {num_clients} but there are {len(labels)} training examples; lower num_clients"

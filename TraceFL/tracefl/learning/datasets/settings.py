@@ -1,23 +1,26 @@
 """What a data set's configuration file holds, checked."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from tracefl.conf.rules import Count, described
 from tracefl.errors import ConfigError
-from tracefl.learning.datasets.checks import check_positive_integer
-from tracefl.learning.datasets.partitioning import PartitionSettings
+from tracefl.learning.datasets.partitioning import PartitionKind, PartitionSettings
 
-KINDS = ("image", "text")
 CHANNELS = 3
 """Every image is brought to red, green and blue."""
+
+_COLUMNS = described("a list of columns, such as [image] or []")
+_NAMES = described("a list of names, such as [cat, dog]")
+_NUMBERS = described("a list of numbers, such as [0.5, 0.5, 0.5] or []")
 
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """The keys of ``conf/dataset/*.yaml``, as in ``DatasetSettings(**cfg.dataset)``.
+    """The keys of ``conf/dataset/*.yaml``.
 
-    Lists are kept as tuples. ``mean`` and ``std`` are emptied for text, which has no channels.
+    ``mean`` and ``std`` are emptied for text, which has no channels.
 
     Attributes:
         name: Name of the data set; for the source ``hub`` also its id on the Hugging Face hub or its folder.
@@ -41,69 +44,44 @@ class DatasetSettings:
         shards_per_client: Shards a client holds under ``shards``.
 
     Raises:
-        ConfigError: A value is illegal; the message names its key.
+        ConfigError: ``mean`` or ``std`` are not those of an image's channels.
     """
 
     name: str
     source: str
     hub_id: str | None
-    kind: str
+    kind: Literal["image", "text"]
     path: str | None
     root: str | None
-    input_columns: Sequence[str]
+    input_columns: Annotated[tuple[str, ...], _COLUMNS]
     label_column: str | None
-    label_names: Sequence[str] | None
-    mean: Sequence[float]
-    std: Sequence[float]
-    image_size: int
-    max_tokens: int
-    max_examples_per_client: int
-    max_server_examples: int
-    min_examples_per_label: int
-    partition: str
-    classes_per_client: int
-    shards_per_client: int
+    label_names: Annotated[tuple[str, ...], _NAMES] | None
+    mean: Annotated[tuple[float, ...], _NUMBERS]
+    std: Annotated[tuple[float, ...], _NUMBERS]
+    image_size: Count
+    max_tokens: Count
+    max_examples_per_client: Count
+    max_server_examples: Count
+    min_examples_per_label: Count
+    partition: PartitionKind
+    classes_per_client: Count
+    shards_per_client: Count
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError(f"dataset.kind is {self.kind!r}; set it to one of {', '.join(KINDS)}")
-        for key in ("input_columns", "label_names", "mean", "std"):
-            self._keep_as_tuple(key)
         if self.label_names is not None:
             object.__setattr__(self, "label_names", tuple(map(str, self.label_names)))  # [0,1] is read as numbers
         if self.kind == "text":
             object.__setattr__(self, "mean", ())
             object.__setattr__(self, "std", ())
-        else:
-            self._check_channels("mean", lowest=0.0)
-            self._check_channels("std", lowest=math.ulp(0.0))
-        for key in (
-            "image_size",
-            "max_tokens",
-            "max_examples_per_client",
-            "max_server_examples",
-            "min_examples_per_label",
-        ):
-            check_positive_integer(f"dataset.{key}", getattr(self, key))
-        self.partition_settings(dirichlet_alpha=1.0)  # so that a bad key is refused here, with the others
+        for key, lowest in () if self.kind == "text" else (("mean", 0.0), ("std", math.ulp(0.0))):
+            values = getattr(self, key)
+            numbers = [v for v in values if isinstance(v, int | float) and lowest <= v < math.inf]
+            if len(values) != CHANNELS or len(numbers) != CHANNELS:
+                raise ConfigError(
+                    f"dataset.{key} must be {CHANNELS} numbers {'above 0' if lowest else 'of at least 0'}, one "
+                    f"for each channel of pixels in 0..1, got {list(values)}"
+                )
 
     def partition_settings(self, dirichlet_alpha: float) -> PartitionSettings:
-        """Return the partition's settings, with the run's ``dirichlet_alpha`` (above 0)."""
+        """Return the partition's settings, with the run's ``dirichlet_alpha``."""
         return PartitionSettings(self.partition, dirichlet_alpha, self.classes_per_client, self.shards_per_client)
-
-    def _keep_as_tuple(self, key: str) -> None:
-        value = getattr(self, key)
-        if value is None and key == "label_names":
-            return
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ConfigError(f"dataset.{key} is {value!r}; set it to a list, such as dataset.{key}=[]")
-        object.__setattr__(self, key, tuple(value))
-
-    def _check_channels(self, key: str, lowest: float) -> None:
-        values = getattr(self, key)
-        numbers = [v for v in values if isinstance(v, int | float) and math.isfinite(v) and v >= lowest]
-        if len(values) != CHANNELS or len(numbers) != CHANNELS:
-            raise ConfigError(
-                f"dataset.{key} is {list(values)}; set it to {CHANNELS} numbers, one a channel of pixels scaled to "
-                f"0..1, {'above 0' if lowest else 'from 0'}"
-            )

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from tracefl.common.seeds import derive_seed
 from tracefl.errors import DataError
-from tracefl.learning.faults.settings import FaultSettings
+from tracefl.learning.faults.settings import AnyFault
 
 log = logging.getLogger(__name__)
 
 
-def choose_faulty(settings: FaultSettings, held: Mapping[str, int], seed: int) -> tuple[str, ...]:
+def choose_faulty(settings: AnyFault, held: Mapping[str, int], seed: int) -> tuple[str, ...]:
     """Return the ids of the faulty clients, in ascending order of the number.
 
     A named client that holds too few examples is replaced by the one among the others that holds the most, and a
@@ -26,7 +26,6 @@ def choose_faulty(settings: FaultSettings, held: Mapping[str, int], seed: int) -
         DataError: Too few clients hold enough.
     """
     least = settings.min_examples
-    assert least is not None
     enough = [client for client in sorted(held, key=int) if held[client] >= least]
     most = max(sorted(held, key=int), key=lambda client: held[client])
     remedy = (

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,9 +11,10 @@ from tracefl.errors import DataError
 from tracefl.learning.examples import Examples
 from tracefl.learning.faults.changes import change_examples, changeable
 from tracefl.learning.faults.choice import choose_faulty
-from tracefl.learning.faults.settings import TRIGGER_SIZE, FaultSettings
+from tracefl.learning.faults.settings import AnyFault, Backdoor, FreeRider, LabelFlip, WeightNoise
 from tracefl.learning.faults.trigger import Trigger
 from tracefl.learning.faults.truth import Fault
+from tracefl.learning.faults.words import fault_share
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class InjectedFault:
 
 
 def inject(
-    settings: FaultSettings,
+    settings: AnyFault,
     clients: Mapping[str, Examples],
     num_classes: int,
     vocabulary: Vocabulary | None,
@@ -84,7 +85,7 @@ def inject(
     """Settle which clients are faulty and change their examples; one line of log says what for each.
 
     Args:
-        settings: Of a fault, not of ``none``.
+        settings: The fault.
         clients: Client id to the examples of each client that takes part; left unchanged.
         num_classes: Classes of the data set, at least 2.
         vocabulary: Of a text model; None for images.
@@ -110,28 +111,32 @@ def inject(
     return InjectedFault(fault, tuple(changes), faulty)
 
 
-def _resolve(settings: FaultSettings, num_classes: int, vocabulary: Vocabulary | None) -> Fault:
-    """Return the fault with its labels and trigger, and no clients yet."""
-    flips = {}
-    if settings.name == "label_flip":
-        becomes = 0 if settings.all_to is None else settings.all_to
+def _resolve(settings: AnyFault, num_classes: int, vocabulary: Vocabulary | None) -> Fault:
+    """Return the fault with its labels and trigger, and no clients yet.
+
+    Raises:
+        DataError: It names a label or a token that does not exist.
+    """
+    resolved = Fault(settings.name, (), settings.from_round, share=fault_share(settings))
+    if isinstance(settings, LabelFlip):
+        becomes = settings.all_to or 0
         flips = dict(settings.flip or {label: becomes for label in range(num_classes) if label != becomes})
-    named = (("flip", (*flips, *flips.values())), ("target", () if settings.target is None else (settings.target,)))
-    for key, labels in named:
-        absent = [label for label in labels if label >= num_classes]
-        if absent:
-            key = "all_to" if key == "flip" and settings.flip is None else key
-            raise DataError(f"fault.{key} names class {absent[0]}, and the data set has 0 to {num_classes - 1}")
-    trigger = None
-    if settings.name == "backdoor" and vocabulary is None:
-        trigger = Trigger(size=TRIGGER_SIZE if settings.trigger_size is None else settings.trigger_size)
-    elif settings.name == "backdoor":
-        assert vocabulary is not None
-        trigger = Trigger(token=_token(settings.trigger_token, vocabulary))
-    assert settings.from_round is not None
-    return Fault(
-        settings.name, (), settings.from_round, flips, settings.target, trigger, settings.share, settings.scale
-    )
+        _check_classes("all_to" if settings.flip is None else "flip", (*flips, *flips.values()), num_classes)
+        return replace(resolved, flips=flips)
+    if isinstance(settings, Backdoor):
+        _check_classes("target", (settings.target,), num_classes)
+        token = None if vocabulary is None else _token(settings.trigger_token, vocabulary)
+        trigger = Trigger(size=settings.patch_size) if vocabulary is None else Trigger(token=token)
+        return replace(resolved, target=settings.target, trigger=trigger)
+    if isinstance(settings, WeightNoise | FreeRider):
+        return replace(resolved, scale=settings.scale)
+    return resolved
+
+
+def _check_classes(key: str, labels: Sequence[int], num_classes: int) -> None:
+    absent = [label for label in labels if label >= num_classes]
+    if absent:
+        raise DataError(f"fault.{key} names class {absent[0]}, and the data set has 0 to {num_classes - 1}")
 
 
 def _token(given: int | None, vocabulary: Vocabulary) -> int:

@@ -1,97 +1,57 @@
-"""What the configuration group ``fault`` says."""
+"""What the configuration group ``fault`` says: one class a choice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, ClassVar, TypeAlias
 
-from tracefl.conf.choice_keys import ChoiceKeys
+from tracefl.conf.rules import above, are_different, at_least, between, described, is_index
 from tracefl.errors import ConfigError
 
 TRIGGER_SIZE = 4
 """Side of a backdoor's patch where none is given, in pixels."""
 
-_FAULTY = ("[clients]", "[num_clients]", "from_round", "min_examples")
-_KEYS = ChoiceKeys(
-    "fault",
-    {
-        "none": (),
-        "label_flip": (*_FAULTY, "[flip]", "[all_to]", "share"),
-        "random_labels": (*_FAULTY, "share"),
-        "backdoor": (*_FAULTY, "target", "share", "[trigger_size]", "[trigger_token]"),
-        "weight_noise": (*_FAULTY, "scale"),
-        "free_rider": (*_FAULTY, "scale"),
-    },
+_CLIENTS = described(
+    "a list of different client numbers such as [0] or [0,3]",
+    lambda v: bool(v) and all(map(is_index, v)) and are_different(v),
 )
+_FLIP = described(
+    "a mapping of classes, from 0, such as {1: 0, 2: 0}",
+    lambda v: bool(v) and all(map(is_index, (*v, *v.values()))),
+)
+_CLASS = described("a class, from 0", is_index)
+_SHARE = between("(0, 1]")
 
 
 @dataclass(frozen=True)
 class FaultSettings:
-    """The keys of ``conf/fault/*.yaml``; those that a choice does not read are None.
+    """What every fault says.
 
     Attributes:
-        name: ``none``, ``label_flip``, ``random_labels``, ``backdoor``, ``weight_noise`` or ``free_rider``.
-        clients: Numbers of the faulty clients, from 0.
-        num_clients: How many are drawn instead, at least 1. With neither it is client 0.
+        clients: Numbers of the faulty clients, from 0; None for client 0, or for ``num_clients`` drawn ones.
+        num_clients: How many are drawn instead of ``clients``.
         from_round: First faulty round, from 1.
-        min_examples: Examples that the fault can change which a faulty client must hold, at least 1.
-        share: Fraction of those that are changed, in (0, 1].
-        flip: Label to the label that it becomes.
-        all_to: Label that all others become. With neither it is 0.
-        target: Class that a backdoor's trigger is to mean.
-        trigger_size: Side of the patch on images, in pixels; None for ``TRIGGER_SIZE``.
-        trigger_token: Id of the token in texts; None for the vocabulary's last that is not special.
-        scale: Standard deviation of the noise, relative: see ``tracefl.learning.faults.updates``.
+        min_examples: Examples that the fault can change which a faulty client must hold.
 
     Raises:
-        ConfigError: A key is missing for this choice, set and not read by it, or does not go with another.
+        ConfigError: Two keys do not go together.
     """
 
-    name: str = "none"
-    clients: tuple[int, ...] | None = None
-    num_clients: int | None = None
-    from_round: int | None = None
-    min_examples: int | None = None
-    share: float | None = None
-    flip: Mapping[int, int] | None = field(default=None, hash=False)
-    all_to: int | None = None
-    target: int | None = None
-    trigger_size: int | None = None
-    trigger_token: int | None = None
-    scale: float | None = None
+    name: ClassVar[str]
+
+    clients: Annotated[tuple[int, ...], _CLIENTS] | None
+    num_clients: Annotated[int, at_least(1)] | None
+    from_round: Annotated[int, at_least(1)]
+    min_examples: Annotated[int, at_least(1)]
 
     def __post_init__(self) -> None:
-        _KEYS.check(self.name, {key: value for key, value in vars(self).items() if key != "name"})
-        for key, other in (("clients", "num_clients"), ("flip", "all_to")):
-            if getattr(self, key) is not None and getattr(self, other) is not None:
-                raise ConfigError(
-                    f"fault.{key}={_shown(getattr(self, key))} and fault.{other}={getattr(self, other)}: give one of "
-                    "them, and set the other to null"
-                )
-        for label, becomes in (self.flip or {}).items():
-            if label == becomes:
-                raise ConfigError(f"fault.flip={self.flip} flips label {label} to itself; name another label")
-        if self.name == "weight_noise" and self.scale == 0:
-            raise ConfigError("fault.scale must be above 0 with fault=weight_noise, got 0")
+        _refuse_both("clients", _shown(self.clients), "num_clients", self.num_clients)
 
-    @property
-    def is_none(self) -> bool:
-        """Every client is honest."""
-        return self.name == "none"
-
-    def check_run(self, num_clients: int, num_rounds: int, kind: str, image_size: int) -> None:
-        """Refuse a fault that the run cannot have.
-
-        Args:
-            num_clients: Clients of the run.
-            num_rounds: Its rounds.
-            kind: ``image`` or ``text``.
-            image_size: Side of the images, in pixels.
+    def check_run(self, num_clients: int, num_rounds: int) -> None:
+        """Refuse clients or a round that the run does not have.
 
         Raises:
-            ConfigError: A client or round does not exist, or the trigger is of another kind of data.
+            ConfigError: A faulty client or the first faulty round does not exist.
         """
-        if self.is_none:
-            return
         absent = [client for client in self.clients or () if client >= num_clients]
         if absent:
             raise ConfigError(
@@ -100,40 +60,125 @@ class FaultSettings:
             )
         if self.num_clients is not None and self.num_clients > num_clients:
             raise ConfigError(f"fault.num_clients={self.num_clients} is above num_clients={num_clients}; lower it")
-        if self.from_round is not None and self.from_round > num_rounds:
+        if self.from_round > num_rounds:
             raise ConfigError(f"fault.from_round={self.from_round} is above num_rounds={num_rounds}; lower it")
+
+
+@dataclass(frozen=True)
+class LabelFlip(FaultSettings):
+    """Labels become others.
+
+    Attributes:
+        share: Fraction of the matching examples that are changed.
+        flip: Label to the label that it becomes.
+        all_to: Label that all others become; with neither it is 0.
+    """
+
+    name: ClassVar[str] = "label_flip"
+
+    share: Annotated[float, _SHARE]
+    flip: Annotated[Mapping[int, int], _FLIP] | None = field(default=None, hash=False)
+    all_to: Annotated[int, _CLASS] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_both("flip", self.flip, "all_to", self.all_to)
+        for label, becomes in (self.flip or {}).items():
+            if label == becomes:
+                raise ConfigError(f"fault.flip={self.flip} flips label {label} to itself; name another label")
+
+
+@dataclass(frozen=True)
+class RandomLabels(FaultSettings):
+    """Labels are redrawn.
+
+    Attributes:
+        share: Fraction of the examples that are changed.
+    """
+
+    name: ClassVar[str] = "random_labels"
+
+    share: Annotated[float, _SHARE]
+
+
+@dataclass(frozen=True)
+class Backdoor(FaultSettings):
+    """A trigger in the input is to mean a class.
+
+    Attributes:
+        target: The class.
+        share: Fraction of the other classes' examples that get the trigger and the class.
+        trigger_size: Side of the patch on images, in pixels; None for ``TRIGGER_SIZE``.
+        trigger_token: Id of the token in texts; None for the vocabulary's last that is not special.
+    """
+
+    name: ClassVar[str] = "backdoor"
+
+    target: Annotated[int, _CLASS]
+    share: Annotated[float, _SHARE]
+    trigger_size: Annotated[int, at_least(1)] | None = None
+    trigger_token: Annotated[int, at_least(0)] | None = None
+
+    @property
+    def patch_size(self) -> int:
+        """Side of the patch on images, in pixels."""
+        return TRIGGER_SIZE if self.trigger_size is None else self.trigger_size
+
+    def check_data(self, kind: str, image_size: int) -> None:
+        """Refuse a trigger that the data cannot carry.
+
+        Args:
+            kind: ``image`` or ``text``.
+            image_size: Side of the images, in pixels.
+
+        Raises:
+            ConfigError: The trigger is for the other kind, or larger than the images.
+        """
         if self.trigger_size is not None and kind != "image":
             raise ConfigError(f"fault.trigger_size={self.trigger_size} is for images; set fault.trigger_token")
         if self.trigger_token is not None and kind != "text":
             raise ConfigError(f"fault.trigger_token={self.trigger_token} is for texts; set fault.trigger_size")
-        size = TRIGGER_SIZE if self.trigger_size is None else self.trigger_size
-        if self.name == "backdoor" and kind == "image" and size > image_size:
-            raise ConfigError(f"fault.trigger_size={size} is above dataset.image_size={image_size}; lower it")
+        if kind == "image" and self.patch_size > image_size:
+            raise ConfigError(
+                f"fault.trigger_size={self.patch_size} is above dataset.image_size={image_size}; lower it"
+            )
 
 
-def read_fault(group: Mapping[str, Any]) -> FaultSettings:
-    """Turn the group ``fault`` into settings.
+@dataclass(frozen=True)
+class WeightNoise(FaultSettings):
+    """Noise on the trained weights.
 
-    Raises:
-        ConfigError: A key is missing, unknown, or not read by this choice.
+    Attributes:
+        scale: Standard deviation of the noise, relative to the update's root mean square.
     """
-    _KEYS.refuse_unknown(group, FaultSettings.__dataclass_fields__)
-    clients = group.get("clients")
-    return FaultSettings(**{**group, "clients": None if clients is None else tuple(clients)})
+
+    name: ClassVar[str] = "weight_noise"
+
+    scale: Annotated[float, above(0)]
 
 
-def fault_words(group: Mapping[str, Any]) -> str:
-    """Return a fault in the few words of a run's name, such as ``label_flip`` or ``2xlabel_flip0.3``; "" without one.
+@dataclass(frozen=True)
+class FreeRider(FaultSettings):
+    """The global weights are sent back, with noise in place of training.
 
-    Args:
-        group: The group ``fault``; its values need not be legal.
+    Attributes:
+        scale: Standard deviation of the noise, relative to the weights' root mean square.
     """
-    if group["name"] == "none":
-        return ""
-    clients, share = group.get("clients"), group.get("share")
-    count = group.get("num_clients") or (len(clients) if isinstance(clients, list) else 1)
-    return f"{'' if count == 1 else f'{count}x'}{group['name']}{'' if share in (None, 1) else share}"
+
+    name: ClassVar[str] = "free_rider"
+
+    scale: Annotated[float, at_least(0)]
 
 
-def _shown(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+AnyFault: TypeAlias = LabelFlip | RandomLabels | Backdoor | WeightNoise | FreeRider
+
+
+def _refuse_both(key: str, value: Any, other: str, other_value: Any) -> None:
+    if value is not None and other_value is not None:
+        raise ConfigError(
+            f"fault.{key}={value} and fault.{other}={other_value}: give one of them, and set the other to null"
+        )
+
+
+def _shown(clients: tuple[int, ...] | None) -> list[int] | None:
+    return None if clients is None else list(clients)

@@ -1,20 +1,24 @@
 """What the configuration group ``model`` says, and what another process needs to build the same architecture."""
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from tracefl.common.names import did_you_mean
+from tracefl.conf.rules import above, at_least, described
 from tracefl.errors import ConfigError, RecordError
-from tracefl.learning.training import OPTIMIZERS
+from tracefl.learning.training import OptimizerName
 
 FAMILIES: dict[str, str] = {"torchvision": "image", "transformers": "text"}
 """Library that a model comes from, to the kind of input it takes."""
 
 MIN_TOKENIZER_VOCAB = 300
 """A trained tokenizer starts from 256 bytes and its special tokens."""
+
+
+_SIZES = described(
+    "a mapping of attributes, such as {n_layer: 2}", lambda sizes: all(isinstance(name, str) for name in sizes)
+)
 
 
 @dataclass(frozen=True)
@@ -32,42 +36,28 @@ class ModelSettings:
             of torchvision's class, e.g. ``{"layers": [1, 1, 1, 1]}``.
         tokenizer: ``auto``, ``trained``, or the Hugging Face id or folder of a tokenizer.
         tokenizer_vocab: Most entries of a trained tokenizer's vocabulary, at least ``MIN_TOKENIZER_VOCAB``.
-        optimizer: A member of ``OPTIMIZERS``.
-        lr: Learning rate, above 0.
+        optimizer: Of the clients' local training, as is ``lr``.
+        lr: Learning rate.
 
     Raises:
-        ConfigError: A value is illegal; the message names the key.
+        ConfigError: The kind is not the family's.
     """
 
     name: str
-    family: str
-    kind: str
-    pretrained: bool | str = False
+    family: Literal["torchvision", "transformers"]
+    kind: Literal["image", "text"]
+    pretrained: bool | Annotated[str, described("the path of weights")] = False
     architecture: str | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Annotated[Mapping[str, Any], _SIZES] = field(default_factory=dict)
     tokenizer: str = "auto"
-    tokenizer_vocab: int = 8192
-    optimizer: str = "adam"
-    lr: float = 0.001
+    tokenizer_vocab: Annotated[int, at_least(MIN_TOKENIZER_VOCAB)] = 8192
+    optimizer: OptimizerName = "adam"
+    lr: Annotated[float, above(0)] = 0.001
 
     def __post_init__(self) -> None:
-        _one_of("family", self.family, FAMILIES)
-        _one_of("kind", self.kind, (FAMILIES[self.family],))
-        _one_of("optimizer", self.optimizer, OPTIMIZERS)
-        _text("name", self.name)
-        _text("tokenizer", self.tokenizer)
-        if self.architecture is not None:
-            _text("architecture", self.architecture)
-        if not isinstance(self.pretrained, bool):
-            _text("pretrained", self.pretrained)
-        if not isinstance(self.config, Mapping) or not all(isinstance(key, str) for key in self.config):
-            raise ConfigError(f"model.config={self.config!r}: give a mapping of attributes, such as {{n_layer: 2}}")
+        if self.kind != FAMILIES[self.family]:
+            raise ConfigError(f"model.kind must be {FAMILIES[self.family]}, got {self.kind!r}")
         object.__setattr__(self, "config", dict(self.config))
-        vocab = self.tokenizer_vocab
-        if not isinstance(vocab, int) or isinstance(vocab, bool) or vocab < MIN_TOKENIZER_VOCAB:
-            raise ConfigError(f"model.tokenizer_vocab={vocab!r}: give a whole number of {MIN_TOKENIZER_VOCAB} or more")
-        if not isinstance(self.lr, int | float) or isinstance(self.lr, bool) or not 0 < self.lr < math.inf:
-            raise ConfigError(f"model.lr={self.lr!r}: give a finite number above 0, such as 0.001 or 5.0e-5")
 
 
 @dataclass(frozen=True)
@@ -114,14 +104,3 @@ class ModelSpec:
         if values.get("norm", "own") not in cls.NORMS:
             raise RecordError(f"model specification has norm={values['norm']!r}, expected {' or '.join(cls.NORMS)}")
         return cls(**values)
-
-
-def _one_of(key: str, value: object, choices: Iterable[str]) -> None:
-    choices = tuple(choices)
-    if value not in choices:
-        raise ConfigError(f"model.{key}={value!r}: choose {' or '.join(choices)}{did_you_mean(str(value), choices)}")
-
-
-def _text(key: str, value: object) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"model.{key}={value!r}: give a non-empty string")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tracefl.errors import ConfigError
-from tracefl.learning.privacy.settings import PrivacySettings
+from tracefl.learning.privacy.settings import DpSgdSettings
 from tracefl.learning.training import TrainingSettings
 
 # With much noise the best order is the largest that Opacus tries: its epsilon is a bound all the same, only less tight.
@@ -39,24 +39,21 @@ class DpSgd:
     max_physical_batch_size: int
 
 
-def client_dp_sgd(privacy: PrivacySettings, training: TrainingSettings, num_examples: int, num_rounds: int) -> DpSgd:
+def client_dp_sgd(privacy: DpSgdSettings, training: TrainingSettings, num_examples: int, num_rounds: int) -> DpSgd:
     """Return a client's DP-SGD; batches have ``training.batch_size`` examples on average or a little less.
 
     Args:
-        privacy: Of the kind dp_sgd.
+        privacy: The run's settings.
         training: Epochs and batch size.
         num_examples: The client's, at least 1.
         num_rounds: Rounds of the run: with ``target_epsilon`` the noise is such that a client which takes part in all
             of them stays within it.
     """
-    assert privacy.max_grad_norm is not None
-    assert privacy.max_physical_batch_size is not None
     batches = math.ceil(num_examples / training.batch_size)
     sample_rate, steps = 1 / batches, batches * training.epochs
     noise_multiplier = privacy.noise_multiplier
     if noise_multiplier is None:
-        assert privacy.target_epsilon is not None
-        assert privacy.target_delta is not None
+        assert privacy.target_epsilon is not None  # exactly one of the two is given
         noise_multiplier = _noise_for(privacy.target_epsilon, privacy.target_delta, sample_rate, steps * num_rounds)
     return DpSgd(sample_rate, steps, noise_multiplier, privacy.max_grad_norm, privacy.max_physical_batch_size)
 

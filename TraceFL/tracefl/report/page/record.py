@@ -10,10 +10,10 @@ from typing import Any
 from tracefl.errors import RecordError
 from tracefl.learning.examples import Examples
 from tracefl.provenance import TracedInput
-from tracefl.questions.settings import read_provenance
 from tracefl.questions.trace import Tracer
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
+from tracefl.records.settings import Settings
 from tracefl.records.status import RunState, read_run_state
 from tracefl.records.store import RoundStore
 from tracefl.records.tables import ROUND_COLUMNS
@@ -38,9 +38,9 @@ class RunRecord:
     fault: Mapping[str, Any] | None
 
     @property
-    def config(self) -> Mapping[str, Any]:
-        """The resolved configuration."""
-        return self.run.config
+    def settings(self) -> Settings:
+        """The run's configuration."""
+        return self.run.settings
 
     @property
     def traced(self) -> list[tuple[int, TracedInput]]:
@@ -68,7 +68,7 @@ class RunRecord:
     @cached_property
     def _tracer(self) -> Tracer | None:
         """What is traced, by the run's own settings; unlike ``StoredRun.tracer`` it composes no configuration."""
-        settings = read_provenance(self.config["provenance"])
+        settings = self.settings.provenance
         return None if settings is None else Tracer(settings, self.run.label_counts, self.run.fault)
 
 
@@ -103,5 +103,5 @@ def read_record(
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{folder / 'results.json'} is damaged ({error!r}); run again with overwrite=true") from error
     fault = json.loads(run.read_text("fault.json")) if run.fault is not None else None
-    state = state or read_run_state(folder, run.config["num_rounds"])
+    state = state or read_run_state(folder, run.settings.num_rounds)
     return RunRecord(run, state, rounds, environment, fault)

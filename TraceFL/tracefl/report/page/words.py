@@ -7,7 +7,9 @@ from typing import Any
 from rich.filesize import decimal
 
 from tracefl.common.words import duration
-from tracefl.learning.faults.words import NO_FAULT, describe_fault
+from tracefl.learning.faults.words import describe_fault
+from tracefl.learning.privacy.settings import Privacy
+from tracefl.records.settings import Settings, Strategy
 from tracefl.report.page.record import RunRecord
 
 Pairs = list[tuple[str, str]]
@@ -38,17 +40,17 @@ _PARTS = (
 )
 
 
-def setting(config: Mapping[str, Any], is_deployed: bool = False) -> Pairs:
+def setting(settings: Settings, is_deployed: bool = False) -> Pairs:
     """Return a run's configuration in short.
 
     Args:
-        config: The run's.
+        settings: The run's.
         is_deployed: Its clients had data of their own.
     """
-    pairs = dict(_setting(config))
+    pairs = dict(_setting(settings))
     if is_deployed:
-        data = config["dataset"]
-        pairs["data"] = f"{data['name']} ({data['kind']}s), each client's own; the test set is the server's"
+        data = settings.dataset
+        pairs["data"] = f"{data.name} ({data.kind}s), each client's own; the test set is the server's"
     return [(name, text) for name, text in pairs.items() if text]
 
 
@@ -106,41 +108,41 @@ def state_words(record: RunRecord) -> str:
     return words if state.seconds is None else f"{words}; {duration(state.seconds)}"
 
 
-def _setting(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    model, data, client = c["model"], c["dataset"], c["client"]
-    pretrained = model["pretrained"]
-    weights = {False: "random weights", True: "published weights"}.get(pretrained, f"weights of {pretrained}")
-    sizes = " ".join(f"{key}={value}" for key, value in (model["config"] or {}).items())
-    yield "model", ", ".join(filter(None, (str(model["name"]), weights, sizes)))
-    spread = f"Dirichlet, alpha {c['dirichlet_alpha']}" if data["partition"] == "dirichlet" else data["partition"]
-    yield "data", f"{data['name']} ({data['kind']}s), partition {spread}"
+def _setting(settings: Settings) -> Iterator[tuple[str, str]]:
+    model, data, client = settings.model, settings.dataset, settings.client
+    pretrained = model.pretrained
+    weights = f"weights of {pretrained}"
+    if isinstance(pretrained, bool):
+        weights = "published weights" if pretrained else "random weights"
+    sizes = " ".join(f"{key}={value}" for key, value in model.config.items())
+    yield "model", ", ".join(filter(None, (model.name, weights, sizes)))
+    spread = f"Dirichlet, alpha {settings.dirichlet_alpha}" if data.partition == "dirichlet" else data.partition
+    yield "data", f"{data.name} ({data.kind}s), partition {spread}"
     yield (
         "clients",
-        f"{c['num_clients']}, of which {c['clients_per_round']} take part in a round; {c['num_rounds']} rounds",
+        f"{settings.num_clients}, of which {settings.clients_per_round} take part in a round; "
+        f"{settings.num_rounds} rounds",
     )
-    yield "strategy", _keys(c["strategy"], {"name", "timeout_seconds"})
-    optimizer = f"{client['optimizer']}, learning rate {client['lr']:g}"
-    yield "client's training", f"{client['epochs']} epochs, batches of {c['batch_size']}, {optimizer}"
-    privacy = c.get("privacy", {"name": "none"})
-    yield "privacy", "" if privacy["name"] == "none" else _keys(privacy, {"name"})
-    fault = describe_fault(c)
-    yield "fault", "" if fault == NO_FAULT else fault
-    provenance = c["provenance"]
+    yield "strategy", _keys(settings.strategy, {"timeout_seconds"})
+    optimizer = f"{client.optimizer}, learning rate {client.lr:g}"
+    yield "client's training", f"{client.epochs} epochs, batches of {settings.batch_size}, {optimizer}"
+    yield "privacy", "" if settings.privacy is None else _keys(settings.privacy, set())
+    yield "fault", "" if settings.fault is None else describe_fault(settings.fault, settings.num_clients)
     method = ("target", "weighting", "reference", "layer_decay", "also")
     yield (
         "provenance",
-        " ".join(f"{key}={_plain(provenance[key])}" for key in method if key in provenance)
-        if provenance["enabled"]
-        else "off",
+        "off"
+        if settings.provenance is None
+        else " ".join(f"{key}={_plain(getattr(settings.provenance, key))}" for key in method),
     )
-    yield "device, seed", f"{c['device']}, seed {c['seed']}"
+    yield "device, seed", f"{settings.device}, seed {settings.seed}"
 
 
-def _keys(group: Mapping[str, Any], without: set[str]) -> str:
+def _keys(group: Strategy | Privacy, without: set[str]) -> str:
     """Return a group's choice and the keys that it sets."""
-    keys = (f"{key}={_plain(value)}" for key, value in group.items() if key not in without and value not in (None, 0.0))
-    return f"{group['name']} ({', '.join(keys)})"
+    keys = (f"{k}={_plain(value)}" for k, value in vars(group).items() if k not in without and value not in (None, 0.0))
+    return f"{group.name} ({', '.join(keys)})"
 
 
 def _plain(value: Any) -> str:
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else "null" if value is None else str(value)
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else "null" if value is None else str(value)

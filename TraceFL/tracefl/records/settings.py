@@ -1,0 +1,350 @@
+"""A run's whole configuration, typed: what ``config.yaml`` in its folder says.
+
+The keys that belong to a part are that part's: ``learning`` has ``client``, ``dataset``, ``fault``, ``model`` and
+``privacy``. Units and meanings that a field's type does not say are in ``conf/*.yaml``, beside each key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from omegaconf import OmegaConf
+from yaml import YAMLError
+
+from tracefl.conf.rules import Count, Rule, Unused, above, are_different, at_least, between, described, is_index, read
+from tracefl.errors import ConfigError, RecordError, one_line
+from tracefl.learning.datasets.partitioning import PartitionSettings
+from tracefl.learning.datasets.settings import DatasetSettings
+from tracefl.learning.faults.settings import AnyFault
+from tracefl.learning.faults.words import fault_in_name
+from tracefl.learning.models.settings import ModelSettings
+from tracefl.learning.privacy.settings import Privacy, ServerPrivacy
+from tracefl.learning.training import ClientSettings, TrainingSettings
+from tracefl.provenance.engine import Precision
+from tracefl.provenance.method import Method, MethodTarget, Reference, Weighting
+from tracefl.provenance.verification import Verify
+from tracefl.records.naming import fingerprint
+from tracefl.records.store import Dtype, Keep, Kind
+
+Inputs = Literal["correct", "mispredicted", "all"]
+BaselineName = Literal[
+    "artifact",
+    "feddebug",
+    "krum",
+    "multi_krum",
+    "update_norm",
+    "cosine",
+    "shapley",
+    "removal",
+    "own_logit",
+    "last_bias",
+    "most_examples",
+    "random",
+]
+
+_VERIFIED = 3  # first clients of an input that are checked where nothing else is asked for; README, "What to use when"
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdigit() and 0 < int(port) < 65536
+
+
+_FOLDER = described("a folder's name without '/'", lambda v: bool(v) and "/" not in v and v not in (".", ".."))
+_ADDRESS = described("HOST:PORT", _is_address)
+_WITHOUT = described(
+    "a list of different client numbers such as [3,7], or []", lambda v: all(map(is_index, v)) and are_different(v)
+)
+_LAYERS = described(
+    "a list of layer names such as [fc]", lambda v: bool(v) and all(isinstance(name, str) for name in v)
+)
+
+
+@dataclass(frozen=True)
+class AveragingSettings:
+    """Federated averaging, and what every strategy says.
+
+    Attributes:
+        min_clients: Clients that must answer for a round to count.
+        timeout_seconds: Longest wait for a round's clients.
+        inputs: What ``provenance.inputs`` is where it is not given.
+    """
+
+    name: ClassVar[str] = "fedavg"
+
+    min_clients: Count
+    timeout_seconds: Annotated[float, above(0)]
+    inputs: Inputs | None
+
+
+@dataclass(frozen=True)
+class ProximalSettings(AveragingSettings):
+    """FedProx: ``proximal_mu`` is the weight of mu/2 * |w - w_global|^2."""
+
+    name: ClassVar[str] = "fedprox"
+
+    proximal_mu: Annotated[float, at_least(0), Unused(0)]
+
+
+@dataclass(frozen=True)
+class SelectionSettings(AveragingSettings):
+    """Clients are drawn by their contributions, see ``federation/selection.py``.
+
+    Attributes:
+        temperature: In standard deviations of the clients' usefulness: low follows it closely.
+        exploration: Share of the probability that is spread evenly.
+        wrong_weight: How much contributions to wrong predictions count against a client.
+    """
+
+    name: ClassVar[str] = "provenance_selection"
+
+    temperature: Annotated[float, above(0)]
+    exploration: Annotated[float, between("(0, 1]")]
+    wrong_weight: Annotated[float, at_least(0)]
+
+
+Strategy: TypeAlias = AveragingSettings | ProximalSettings | SelectionSettings
+
+
+@dataclass(frozen=True)
+class ProvenanceSettings:
+    """How and when a round is traced.
+
+    Attributes:
+        enabled: Rounds are traced at all.
+        layer_decay: As in ``Method``, like ``weighting``, ``reference``, ``target``, ``layers`` and ``also``.
+        verify: As in ``Method``; None for three first clients where the removal is what is estimated, else none.
+        inputs: ``"correct"`` predictions, ``"mispredicted"`` ones or ``"all"``, both as the server can tell them apart
+            without knowing of a fault; None for mispredicted ones in a run with faulty clients, else correct ones.
+        inputs_per_label: Correctly predicted server inputs of each held label.
+        max_inputs: Mispredicted server inputs.
+        every: Rounds between two traced rounds.
+        counterfactual: Check the answers against each client's exact removal.
+        batch_size: Inputs in one forward.
+        memory_budget: GiB that an attribution may hold beyond the model.
+        precision: Of the products' factors.
+
+    Raises:
+        ConfigError: ``verify`` checks what does not estimate the removal.
+    """
+
+    enabled: bool
+    layer_decay: Annotated[float, between("(0, 1]")]
+    weighting: Weighting
+    reference: Reference
+    target: MethodTarget
+    layers: Annotated[tuple[str, ...], _LAYERS] | None
+    also: tuple[Literal["batch_norm", "embedding"], ...]
+    verify: Annotated[int, at_least(0)] | Literal["all"] | None
+    inputs: Inputs | None
+    inputs_per_label: Count
+    max_inputs: Count
+    every: Count
+    counterfactual: bool
+    batch_size: Count
+    memory_budget: Annotated[float, above(0)]
+    precision: Precision
+
+    def __post_init__(self) -> None:
+        if self.enabled:
+            try:
+                _ = self.method
+            except ValueError as error:
+                raise ConfigError(f"provenance.{error}") from error
+
+    @cached_property
+    def method(self) -> Method:
+        """What is computed."""
+
+        def method(verify: Verify) -> Method:
+            layer_decay = float(self.layer_decay)
+            return Method(layer_decay, self.weighting, self.reference, self.target, self.layers, self.also, verify)
+
+        if self.verify is not None:
+            return method(self.verify)
+        return method(_VERIFIED if method(0).estimates_removal else 0)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that an attribution may hold beyond the model."""
+        return int(self.memory_budget * 2**30)
+
+
+@dataclass(frozen=True)
+class ExclusionSettings:
+    """A client that mispredictions are traced to is sampled no more.
+
+    Attributes:
+        share: Share of its window's mispredictions that must name a client.
+        gain: Accuracy on the server's examples that the average must gain without it, in more than half of its window's
+            rounds, a fraction.
+        window: Rounds of a client, its last ones.
+        from_round: First round whose mispredictions count.
+        min_mispredictions: Least traced mispredictions of a round that is evidence.
+    """
+
+    name: ClassVar[str] = "exclude"
+
+    share: Annotated[float, between("(0, 1]")]
+    gain: Annotated[float, between("(0, 1)")]
+    window: Count
+    from_round: Count
+    min_mispredictions: Count
+
+
+@dataclass(frozen=True)
+class DownweightSettings(ExclusionSettings):
+    """Its weight in the average is multiplied by ``factor`` instead."""
+
+    name: ClassVar[str] = "downweight"
+
+    factor: Annotated[float, between("(0, 1)")]
+
+
+Mitigate: TypeAlias = ExclusionSettings | DownweightSettings
+
+
+@dataclass(frozen=True)
+class BaselineSettings:
+    """Rules beside provenance, in the order in which tables show them."""
+
+    rules: Annotated[tuple[BaselineName, ...], Rule(are_different, "(each at most once)")]
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """Which rounds' weights are kept, and how."""
+
+    keep: Keep
+    dtype: Dtype
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """``address`` is a Ray cluster's that runs already; None for one of the run's own, on this machine."""
+
+    address: Annotated[str, _ADDRESS] | None
+
+
+@dataclass(frozen=True)
+class ClientResources:
+    """What one client takes: CPUs, and as many threads, and a part of a GPU; None for one GPU with device=cuda."""
+
+    cpus: Count
+    gpus: Annotated[float, at_least(0)] | None
+
+
+@dataclass(frozen=True)
+class WandbSettings:
+    """Weights & Biases."""
+
+    mode: Literal["disabled", "online", "offline"]
+    project: str
+    entity: str | None
+
+
+@dataclass(frozen=True)
+class SettingsKeys:
+    """Every key of ``conf/base.yaml``, which says what each means. ``provenance`` is None where it is off."""
+
+    exp_key: Annotated[str, _FOLDER]
+    run_name: Annotated[str, _FOLDER] | None
+    log_dir: str
+    overwrite: bool
+    resume: bool
+    dry_run: bool
+    seed: Annotated[int, at_least(0)]
+    num_clients: Count
+    clients_per_round: Count
+    without: Annotated[tuple[int, ...], _WITHOUT]
+    without_from: Count
+    num_rounds: Count
+    dirichlet_alpha: Annotated[float, above(0)]
+    batch_size: Count
+    client: ClientSettings
+    device: Literal["cpu", "cuda"]
+    total_cpus: Count | None
+    total_gpus: Annotated[int, at_least(0)] | None
+    runs_at_once: Count
+    ray: RaySettings
+    client_resources: ClientResources
+    wandb: WandbSettings
+    model: ModelSettings
+    dataset: DatasetSettings
+    strategy: Strategy
+    privacy: Privacy | None
+    fault: AnyFault | None
+    provenance: ProvenanceSettings | None
+    mitigate: Mitigate | None
+    baselines: BaselineSettings
+    store: StoreSettings
+
+
+@dataclass(frozen=True)
+class Settings(SettingsKeys):
+    """A whole run's configuration, each value legal by itself.
+
+    Attributes:
+        resolved: The mapping that it was read from: to be written, compared and merged, not to be read key by key.
+    """
+
+    resolved: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def training(self) -> TrainingSettings:
+        """How a client trains."""
+        return TrainingSettings(**vars(self.client), batch_size=self.batch_size)
+
+    @property
+    def partition(self) -> PartitionSettings:
+        """How the training examples are divided among the clients."""
+        return self.dataset.partition_settings(float(self.dirichlet_alpha))
+
+    @property
+    def traces_before_noise(self) -> bool:
+        """The average before privacy's noise is traced, not the deployed model."""
+        privacy = self.privacy
+        return isinstance(privacy, ServerPrivacy) and privacy.trace == "before_noise"
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder: ``log_dir/exp_key/run_name``, the name by default what the run is and its fingerprint."""
+        return Path(self.log_dir).expanduser() / self.exp_key / (self.run_name or self._name)
+
+    @property
+    def _name(self) -> str:
+        model, dataset = Path(self.model.name).name, Path(self.dataset.name).name
+        partition, fault = self.dataset.partition, fault_in_name(self.fault)
+        spread = f"alpha{self.dirichlet_alpha}" if partition == "dirichlet" else partition
+        spread += f"-{fault}" if fault else ""
+        setting = f"{self.clients_per_round}of{self.num_clients}-{self.num_rounds}r-seed{self.seed}"
+        return f"{model}-{dataset}-{spread}-{setting}-{fingerprint(self.resolved)}"
+
+
+def read_keys(resolved: Mapping[str, Any]) -> Settings:
+    """Read a whole resolved configuration.
+
+    Raises:
+        ConfigError: A key is missing, unknown or illegal by itself; one line.
+    """
+    return Settings(**vars(read(SettingsKeys, resolved)), resolved=resolved)
+
+
+def read_config(path: Path) -> Settings:
+    """Read a run's config.yaml.
+
+    Raises:
+        RecordError: It is missing, damaged, or of no run.
+    """
+    if not path.exists():
+        raise RecordError(f"{path.parent} is no run's folder: it has no {path.name}")
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+        if isinstance(config, dict):
+            return read_keys({str(key): value for key, value in config.items()})
+    except (OSError, ValueError, YAMLError) as error:
+        raise RecordError(f"{path} is damaged: {one_line(error)}") from error
+    raise RecordError(f"{path} is no run's configuration")
