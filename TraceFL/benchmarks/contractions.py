@@ -16,7 +16,7 @@ import torch
 from provenance import MODELS, model_and_inputs
 
 from tracefl.provenance import contraction, engine
-from tracefl.provenance.capture import run_forward, traced_layers, undisturbed
+from tracefl.provenance.capture import frozen_eval, run_forward, traced_layers
 from tracefl.provenance.contraction import Piece, contract
 from tracefl.provenance.layers import OuterProducts
 from tracefl.provenance.sources import Clients
@@ -63,7 +63,7 @@ def layer_times(
         for k in map(str, range(num_clients))
     }
     rows = []
-    with undisturbed(model, None) as device:
+    with frozen_eval(model, None) as device:
         clients = engine._clients(model, weights, layers, None, None, device)
         logits, calls = run_forward(model, inputs, layers)
         gradients = engine._gradients(logits.max(dim=1, keepdim=True).values, calls, keep=False)

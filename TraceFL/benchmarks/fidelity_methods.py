@@ -14,7 +14,7 @@ from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.method import contribution_weights
 from tracefl.provenance.removal import centered_logit, logits_under
 from tracefl.questions.baselines import RULES, Evidence
-from tracefl.questions.baselines.published import ARTIFACT
+from tracefl.questions.baselines.engine import ARTIFACT
 
 _DIFFERENCE = 0.05  # of a removal's length, to either side
 

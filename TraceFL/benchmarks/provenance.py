@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tracefl.provenance import attribute
+from tracefl.provenance import Compute, attribute
 
 MODELS = ("resnet18", "densenet121", "gpt", "bert")
 LAYER_DECAY = 0.9
@@ -75,9 +75,7 @@ def measure(name: str, num_clients: int, options: argparse.Namespace) -> dict[st
                 inputs,
                 target=target,
                 layer_decay=LAYER_DECAY,
-                batch_size=options.inputs,
-                precision=options.precision,
-                device=device,
+                compute=Compute(options.inputs, precision=options.precision, device=device),
             )
 
         def literal() -> None:

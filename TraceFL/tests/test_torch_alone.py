@@ -1,4 +1,4 @@
-"""The engine, the training loop and the rules beside the engine import torch alone."""
+"""The engine, the training loop and the rules import torch alone, and leave the importing process as it was."""
 
 import subprocess
 import sys
@@ -27,3 +27,20 @@ def test_imports_torch_alone():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["('a',)", "[0.75, 0.25]"]
+
+
+def test_importing_the_library_leaves_the_process_as_it_was():
+    code = """
+import logging, os, signal, torch
+
+def state():
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    default = torch.get_default_dtype(), torch.get_num_threads()
+    return dict(os.environ), handlers, list(logging.getLogger().handlers), logging.getLogger().level, default
+
+before = state()
+import tracefl.provenance
+assert state() == before, f"{before} became {state()}"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from tests.helpers.models import clients_near, model_and_inputs
-from tracefl.provenance import attribute
+from tracefl.provenance import Compute, attribute
 from tracefl.provenance.capture import traced_layers
 from tracefl.provenance.layers import OPTIONS, traced_tensors
 
@@ -123,7 +123,7 @@ def test_a_batch_that_shares_its_positions_stays_a_batch():
     hook.remove()
     assert sizes.count(9) == 1
     assert sizes in ([9], [9, 1])  # the one alone tells which dimension is the batch's
-    alone = attribute(model, clients, inputs, batch_size=1, **options)
+    alone = attribute(model, clients, inputs, compute=Compute(batch_size=1), **options)
     assert_close(found.contributions, alone.contributions)
     positions = attribute(model, clients, inputs, layers=["transformer.positions_embed"], **options)
     assert positions.contributions.abs().sum(dim=1).all()

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from tests.helpers.literal import KINDS, literal_by_layer
 from tests.helpers.models import clients_near, model_and_inputs
-from tracefl.provenance import Method, RoundRecord, attribute, attribute_round
+from tracefl.provenance import Compute, Method, RoundRecord, attribute, attribute_round
 
 
 def quiet(*args, **options):
@@ -92,4 +92,6 @@ def test_batches_do_not_matter(size):
     model, inputs = model_and_inputs("gpt", torch.float64, num_inputs=3)
     clients = clients_near(model)
     whole = quiet(model, clients, inputs, by_layer=True)
-    assert_close(quiet(model, clients, inputs, by_layer=True, batch_size=size).by_layer, whole.by_layer)
+    assert_close(
+        quiet(model, clients, inputs, by_layer=True, compute=Compute(batch_size=size)).by_layer, whole.by_layer
+    )

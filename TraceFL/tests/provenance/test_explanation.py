@@ -1,13 +1,14 @@
 """One explained prediction, on a linear model whose answers are known by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from tracefl.errors import ModelMismatchError
-from tracefl.provenance import Method, RoundRecord, attribute_round, explain, explanation, removal_effects
+from tracefl.provenance import Method, RoundRecord, attribute_round, engine, explain, explanation, removal_effects
 
 A = {"weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]])}
 B = {"weight": torch.tensor([[3.0, 0.0], [1.0, 0.0]])}
@@ -68,6 +69,28 @@ def test_against_the_runner_up_is_the_margin_and_effects_are_the_exact_ones():
         assert client.against == pytest.approx(float(margin.contributions[0, k]), rel=1e-5)
         assert client.removal.effect == pytest.approx(float(effects[0, k]), abs=1e-12)
         assert sum(client.by_layer) == pytest.approx(client.contribution, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", [Method(verify=2), Method(target="label"), Method(target="margin", layer_decay=0.9)])
+def test_three_targets_of_one_forward_are_to_the_bit_those_of_three(method, monkeypatch):
+    torch.manual_seed(0)
+    clients = {k: {"weight": torch.randn(5, 3)} for k in "abcd"}
+    model, record = round_of(clients, {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1})
+    x, label, estimate = torch.randn(1, 3), torch.tensor([3]), replace(method, verify=0)
+    whole = attribute_round(model, record, x, label, estimate, by_layer=True)
+    predicted, other = int(whole.predicted), (int(whole.predicted) + 1) % 5
+    of_class = replace(estimate, target="label")
+    sides = [attribute_round(model, record, x, torch.tensor([c]), of_class).contributions for c in (predicted, other)]
+    forwards = []
+    run_forward = engine.run_forward
+    monkeypatch.setattr(engine, "run_forward", lambda *args: forwards.append(1) or run_forward(*args))
+    found = explain(model, record, x, method, label=3, against=other)
+    assert len(forwards) == 1
+    for client in found.clients:
+        k = list(clients).index(client.client_id)
+        assert client.contribution == float(whole.contributions[0, k])
+        assert client.by_layer == tuple(whole.by_layer[0, k].tolist())
+        assert client.against == float(sides[0][0, k].double() - sides[1][0, k].double())
 
 
 def test_one_client_is_the_whole_average():

@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
 from tests.helpers.models import clients_near, model_and_inputs
-from tracefl.provenance import attribute, contraction, register_layer
+from tracefl.provenance import Compute, attribute, contraction, register_layer
 from tracefl.provenance.layers import OuterProducts, gradient_rule
 
 pytestmark = pytest.mark.filterwarnings("ignore:not traced", "ignore:.*weight_norm")
@@ -169,7 +169,7 @@ def test_factors_in_bf16_cost_little(family, by_application, monkeypatch):
     clients, reference = clients_near(model), model.state_dict()
     monkeypatch.setattr(contraction, "application_is_cheaper", lambda *_: by_application)
     exact = attribute(model, clients, inputs, reference=reference).contributions
-    rounded = attribute(model, clients, inputs, reference=reference, precision="bf16").contributions
+    rounded = attribute(model, clients, inputs, reference=reference, compute=Compute(precision="bf16")).contributions
     error = (rounded - exact).abs().max() / exact.abs().max()
     assert 1e-6 < error < 1e-2
     assert rounded.dtype == torch.float32

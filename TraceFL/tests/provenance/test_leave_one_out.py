@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from tests.helpers.evidence import average, cnn_evidence
 from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import ModelMismatchError
-from tracefl.provenance import RoundRecord, counterfactuals, removal_effects
+from tracefl.provenance import Compute, RoundRecord, counterfactuals, removal_effects
 from tracefl.provenance.leave_one_out import NO_CLASS
 
 P = {"0": 0.5, "1": 0.3, "2": 0.2}
@@ -37,7 +37,7 @@ def test_agrees_with_building_each_model(family, with_noise):
     torch.manual_seed(5)
     noise = {n: 0.01 * torch.randn_like(p) for n, p in model.named_parameters()} if with_noise else None
     record = round_of(model, noise)
-    found = counterfactuals(model, record, inputs, batch_size=2)
+    found = counterfactuals(model, record, inputs, compute=Compute(batch_size=2))
     logits = logits_of(model, record.global_weights, inputs)
     assert_close(found.predicted, logits.argmax(dim=1))
     for i, c in enumerate(logits.argmax(dim=1).tolist()):
@@ -52,7 +52,7 @@ def test_agrees_with_building_each_model(family, with_noise):
             assert_close(found.centered_logits_without[i, k], centered)
             assert_close(found.effects[i, k], found.centered_logits[i] - centered)
             assert_close(found.probabilities_without[i, k], left_out[i, c].exp() / left_out[i].exp().sum())
-    assert torch.equal(found.effects, removal_effects(model, record, inputs, batch_size=2))
+    assert torch.equal(found.effects, removal_effects(model, record, inputs, compute=Compute(batch_size=2)))
 
 
 def test_who_is_first_and_what_changes():

@@ -11,7 +11,7 @@ import sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from torch import nn
-from tracefl.provenance import attribute
+from tracefl.provenance import Compute, attribute
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -29,7 +29,7 @@ def held(what):
 
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
 before = held("VmRSS")
-attribute(model, paths, inputs, memory_budget=budget, batch_size=64)
+attribute(model, paths, inputs, compute=Compute(64, budget))
 print(held("VmHWM") - before)
 """
 

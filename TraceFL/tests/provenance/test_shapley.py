@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from tests.helpers.evidence import average, cnn_evidence, evidence_of
 from tests.helpers.models import clients_near
 from tracefl.errors import ModelMismatchError
-from tracefl.provenance import exact_shapley, sampled_shapley
+from tracefl.provenance import Compute, exact_shapley, sampled_shapley
 from tracefl.provenance.shapley import TooManyClientsError, shapley_coefficients
 
 P3 = {"0": 0.5, "1": 0.3, "2": 0.2}
@@ -24,7 +24,13 @@ def exact(evidence):
 
 def sampled(evidence, permutations, seed=0):
     return sampled_shapley(
-        evidence.model, evidence.record, evidence.inputs, evidence.predicted, permutations, seed, batch_size=2
+        evidence.model,
+        evidence.record,
+        evidence.inputs,
+        evidence.predicted,
+        permutations,
+        seed,
+        compute=Compute(batch_size=2),
     )
 
 

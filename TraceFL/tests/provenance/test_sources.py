@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import ModelMismatchError, RecordError
-from tracefl.provenance import attribute, contraction, engine
+from tracefl.provenance import Compute, attribute, contraction, engine
 from tracefl.provenance.capture import ActivationsTooLargeError
 
 pytestmark = pytest.mark.filterwarnings("ignore:not traced")
@@ -142,6 +142,6 @@ def test_a_small_budget_takes_fewer_inputs_at_a_time_and_gives_the_same(family, 
         return found
 
     monkeypatch.setattr(engine, "run_forward", counted)
-    found = attribute(model, clients, inputs, memory_budget=1).contributions
+    found = attribute(model, clients, inputs, compute=Compute(memory_budget=1)).contributions
     assert batches == ["too large"] * 3 + [1] * 5
     assert_close(found, whole)

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import ModelMismatchError
-from tracefl.provenance import Attribution, Method, RoundRecord, attribute_round, method, removal_effects
+from tracefl.provenance import Attribution, Compute, Method, RoundRecord, attribute_round, method, removal_effects
 from tracefl.provenance.verification import ExactRemovals, verified
 
 P = {"0": 0.4, "1": 0.3, "2": 0.2, "3": 0.1}
@@ -99,7 +99,7 @@ def test_the_ground_truth_is_not_estimated_first(cnn, monkeypatch):
         raise AssertionError("an estimate of what is found exactly anyway")
 
     model, x = cnn
-    monkeypatch.setattr(method, "attribute", fails)
+    monkeypatch.setattr(method, "attribute_targets", fails)
     found = attribute_round(model, round_of(model), x, torch.zeros(6, dtype=torch.int64), Method(verify="all"))
     assert found.contributions.dtype == torch.float64
     assert_close(found.scores, found.contributions.softmax(dim=1))
@@ -169,7 +169,9 @@ def test_inputs_are_left_as_many_at_a_time_as_asked_for(cnn, monkeypatch):
     model, x = cnn
     record, sizes = round_of(model), []
     hook = model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
-    attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method(verify=2), batch_size=2)
+    attribute_round(
+        model, record, x, torch.zeros(6, dtype=torch.int64), Method(verify=2), compute=Compute(batch_size=2)
+    )
     hook.remove()
     assert max(sizes) == 2
 

@@ -1,6 +1,7 @@
 """The provenance engine: which clients' weights carried a prediction of the global model. Needs torch alone."""
 
 from tracefl.provenance.attribution import Attribution
+from tracefl.provenance.compute import Compute
 from tracefl.provenance.engine import attribute
 from tracefl.provenance.explanation import ClientPart, Explanation, Removal, explain
 from tracefl.provenance.layers import register_layer
@@ -24,6 +25,7 @@ __all__ = [
     "Attribution",
     "Counterfactuals",
     "ClientPart",
+    "Compute",
     "Explanation",
     "LocalizationScores",
     "Method",

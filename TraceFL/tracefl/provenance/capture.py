@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tracefl.common.names import did_you_mean
 from tracefl.errors import LayerNotTraceableError
-from tracefl.provenance.inputs import Inputs, forward
+from tracefl.provenance.inputs import Inputs, count_inputs, forward
 from tracefl.provenance.layers import gradient_rule, option_of, traced_tensors
 
 
@@ -84,7 +84,7 @@ def _warn_untraced(untraced: Mapping[str, nn.Module], shown: int = 20) -> None:
 
 
 @contextmanager
-def undisturbed(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+def frozen_eval(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
     """Put a model in evaluation mode on ``device`` with frozen parameters, and give it back as it was.
 
     Yields:
@@ -179,8 +179,7 @@ def run_forward(
         LayerNotTraceableError: A layer's input is no longer what the layer saw.
         ActivationsTooLargeError: The limit is exceeded.
     """
-    size = len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
-    with torch.enable_grad(), _recording(layers, limit_bytes, size) as calls:
+    with torch.enable_grad(), _recording(layers, limit_bytes, count_inputs(inputs)) as calls:
         logits = forward(model, inputs)
     for name, call in calls.items():
         if any(z._version != v for z, v in zip(call.inputs, call.input_versions, strict=True)):

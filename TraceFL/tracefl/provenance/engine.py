@@ -22,14 +22,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from tracefl.errors import LayerNotTraceableError, ModelMismatchError
 from tracefl.provenance.attribution import Attribution
-from tracefl.provenance.capture import ActivationsTooLargeError, LayerCalls, run_forward, traced_layers, undisturbed
+from tracefl.provenance.capture import ActivationsTooLargeError, LayerCalls, frozen_eval, run_forward, traced_layers
+from tracefl.provenance.compute import Compute
 from tracefl.provenance.contraction import Piece, contract
 from tracefl.provenance.inputs import Inputs, count_inputs, slice_inputs
 from tracefl.provenance.layers import (
@@ -44,9 +45,6 @@ from tracefl.provenance.layers import (
 from tracefl.provenance.sources import Clients, Weights
 from tracefl.provenance.targets import Target, check_target, target_values
 
-DEFAULT_BATCH_SIZE = 32  # inputs; bounds the activations kept, and changes no result
-DEFAULT_MEMORY_BUDGET = 2 * 2**30  # bytes beyond the model
-Precision: TypeAlias = Literal["float32", "bf16"]
 _Pieces: TypeAlias = Callable[[], Iterator[Piece]]
 _FACTORS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
 
@@ -64,10 +62,7 @@ def attribute(
     layers: Sequence[str] | None = None,
     also: Collection[str] = (),
     by_layer: bool = False,
-    batch_size: int | None = None,
-    memory_budget: int = DEFAULT_MEMORY_BUDGET,
-    precision: Precision = "float32",
-    device: torch.device | str | None = None,
+    compute: Compute = Compute(),
 ) -> Attribution:
     """Attribute the global model's predictions to the clients it averages.
 
@@ -89,12 +84,7 @@ def attribute(
             statistics to first order; meant for differences, so with the global model as ``reference``) and
             ``"embedding"``.
         by_layer: Whether to return the terms of the sum over layers too: one product after the other, layer by layer.
-        batch_size: Most inputs in one forward. It changes no result beyond rounding. Default 32.
-        memory_budget: Bytes beyond the model that may be held at once; fewer inputs are taken at a time where their
-            activations need more. One input's activations are the least.
-        precision: Of large products' factors: ``"float32"`` (or the model's, where that is more), or ``"bf16"`` with
-            sums in float32, which tensor cores are made for. Forward and backward are in the model's own precision.
-        device: Where to compute; None for where the model is.
+        compute: The device, and the bounds on memory.
 
     Returns:
         Contributions and scores of shape ``(B, K)``, columns in the order of ``clients``; ``(B, K, C)`` for ``"all"``.
@@ -106,18 +96,56 @@ def attribute(
         RecordError: A client's file cannot be read.
         ValueError: No clients, no inputs, or an argument out of range.
     """
+    (found,) = attribute_targets(
+        global_model,
+        clients,
+        inputs,
+        (target,),
+        layer_decay=layer_decay,
+        client_weights=client_weights,
+        reference=reference,
+        base=base,
+        layers=layers,
+        also=also,
+        by_layer=by_layer,
+        compute=compute,
+    )
+    return found
+
+
+def attribute_targets(
+    global_model: nn.Module,
+    clients: Mapping[str, Weights | str | Path],
+    inputs: Inputs,
+    targets: Sequence[Target],
+    *,
+    layer_decay: float,
+    client_weights: Mapping[str, float] | None,
+    reference: Weights | None,
+    base: Weights | None = None,
+    layers: Sequence[str] | None,
+    also: Collection[str],
+    by_layer: bool,
+    compute: Compute,
+) -> list[Attribution]:
+    """Attribute several targets: to the last bit what ``attribute`` gives for each, from one forward of the inputs.
+
+    The arguments are those of ``attribute``, and so are the errors.
+    """
     num_inputs = count_inputs(inputs)
-    classes = check_target(target, num_inputs)
-    _check_arguments(clients, num_inputs, layer_decay, client_weights, batch_size, memory_budget, precision, also)
+    classes = [check_target(target, num_inputs) for target in targets]
+    _check_arguments(clients, num_inputs, layer_decay, client_weights, also)
     chosen = traced_layers(global_model, layers, also)
-    contributions, predicted = [], []
-    with undisturbed(global_model, device) as place:
+    contributions: list[list[Tensor]] = [[] for _ in targets]
+    predicted = []
+    half = compute.memory_budget // 2
+    with frozen_eval(global_model, compute.device) as place:
         staged = _clients(global_model, clients, chosen, reference, base, place)
-        size, start, checked = min(batch_size or DEFAULT_BATCH_SIZE, num_inputs), 0, num_inputs == 1
+        size, start, checked = min(compute.backward_batch_size, num_inputs), 0, num_inputs == 1
         while start < num_inputs:
             batch = slice_inputs(inputs, start, start + size, place)
             try:
-                logits, calls = run_forward(global_model, batch, chosen, memory_budget // 2 if size > 1 else None)
+                logits, calls = run_forward(global_model, batch, chosen, half if size > 1 else None)
             except ActivationsTooLargeError:
                 size = (size + 1) // 2
                 continue
@@ -126,19 +154,26 @@ def attribute(
                 if not _batch_first(global_model, calls, batch, chosen, len(logits)):
                     size = 1  # some layer folds the batch into other dimensions: one input at a time can be told apart
                     continue
-            values = target_values(logits, target if classes is None else classes[start : start + size])
-            found = []
-            for some, keep in _some_targets(values, calls, memory_budget // 2):
-                pieces = _pieces(_gradients(some, calls, keep), calls, chosen, also, layer_decay, len(values) == 1)
-                found.append(_products(pieces, staged, _FACTORS[precision], tuple(chosen) if by_layer else None))
-            contributions.append(torch.cat(found, dim=1).cpu())  # (B, C, K)
+            for number, (target, of_inputs) in enumerate(zip(targets, classes, strict=True)):
+                values = target_values(logits, target if of_inputs is None else of_inputs[start : start + size])
+                found = []
+                for some, more in _some_targets(values, calls, half):
+                    gradients = _gradients(some, calls, keep=more or number < len(targets) - 1)
+                    pieces = _pieces(gradients, calls, chosen, also, layer_decay, len(values) == 1)
+                    found.append(
+                        _products(pieces, staged, _FACTORS[compute.precision], tuple(chosen) if by_layer else None)
+                    )
+                contributions[number].append(torch.cat(found, dim=1).cpu())  # (B, C, K, L), L = 1 for their sum
             predicted.append(logits.detach().argmax(dim=1).cpu())
             start += size
-    parts = torch.cat(contributions).transpose(1, 2)  # (B, K, C, L), or the layers' sum alone: L = 1
-    parts = parts if isinstance(target, str) and target == "all" else parts.squeeze(2)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     names = tuple(chosen) if by_layer else ()
-    return _result(tuple(clients), parts, torch.cat(predicted), client_weights, dtype, names)
+    results = []
+    for target, batches in zip(targets, contributions, strict=True):
+        parts = torch.cat(batches).transpose(1, 2)  # (B, K, C, L)
+        parts = parts if isinstance(target, str) and target == "all" else parts.squeeze(2)
+        results.append(_result(tuple(clients), parts, torch.cat(predicted), client_weights, dtype, names))
+    return results
 
 
 def _some_targets(values: Tensor, calls: Mapping[str, LayerCalls], limit_bytes: int) -> Iterator[tuple[Tensor, bool]]:
@@ -291,9 +326,6 @@ def _check_arguments(
     num_inputs: int,
     layer_decay: float,
     client_weights: Mapping[str, float] | None,
-    batch_size: int | None,
-    memory_budget: int,
-    precision: str,
     also: Collection[str],
 ) -> None:
     if not clients:
@@ -302,12 +334,6 @@ def _check_arguments(
         raise ValueError("no inputs: attribute() needs at least one")
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay must lie in (0, 1], got {layer_decay}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if memory_budget < 1:
-        raise ValueError(f"memory_budget must be at least 1 byte, got {memory_budget}")
-    if precision not in _FACTORS:
-        raise ValueError(f"precision must be one of {', '.join(_FACTORS)}, got {precision!r}")
     if isinstance(also, str) or not set(also) <= set(OPTIONS):
         raise ValueError(f"also may name {', '.join(OPTIONS)}, got {also!r}")
     missing = [] if client_weights is None else [k for k in clients if k not in client_weights]
@@ -329,7 +355,7 @@ def _batch_first(
     if not any(size in t.shape[1:] for t in seen):
         return True
     # Another dimension is as large, and may be the batch's: one input alone tells them apart.
-    _, alone = run_forward(model, slice_inputs(batch, 0, 1, None), layers)
+    _, alone = run_forward(model, slice_inputs(batch, 0, 1), layers)
     return all(len(t) == 1 for call in alone.values() for t in (*call.inputs, *call.outputs))
 
 

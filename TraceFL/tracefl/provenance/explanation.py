@@ -7,19 +7,19 @@ where the method verifies, they stand in the order of what was found.
 """
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance.attribution import Attribution
-from tracefl.provenance.engine import DEFAULT_MEMORY_BUDGET, Precision
-from tracefl.provenance.inputs import Inputs
-from tracefl.provenance.method import Method, attribute_round
+from tracefl.provenance.compute import Compute
+from tracefl.provenance.inputs import Inputs, count_inputs
+from tracefl.provenance.method import Method, estimates
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.removal import effects_of, logits_without
+from tracefl.provenance.targets import Target
 from tracefl.provenance.verification import ExactRemovals, verified
 
 log = logging.getLogger(__name__)
@@ -112,9 +112,7 @@ def explain(
     against: int | None = None,
     label_counts: Tensor | None = None,
     checked: int = 3,
-    memory_budget: int = DEFAULT_MEMORY_BUDGET,
-    precision: Precision = "float32",
-    device: torch.device | str | None = None,
+    compute: Compute = Compute(),
 ) -> Explanation:
     """Explain one prediction by the round's clients.
 
@@ -127,94 +125,88 @@ def explain(
         against: Why the predicted class and not this one; None for no such question.
         label_counts: ``(K, C)`` training examples of each class, rows in the order of ``record.clients``.
         checked: How many of the first clients are left out, for an exact check; one forward pass each.
-        memory_budget: As in ``attribute``.
-        precision: As in ``attribute``.
-        device: As in ``attribute``.
+        compute: The device, and the bounds on memory.
 
     Raises:
-        ValueError: More inputs than one, ``against`` is the predicted class or none of the model's, or the true class
-            is asked for and not given.
+        ValueError: There is more than one input, ``against`` is the predicted class or no class of the model, or the
+            target is the true label's logit and no label is given.
         ModelMismatchError: As ``attribute``.
         LayerNotTraceableError: As ``attribute``.
     """
     method = method or Method()
-    count = len(next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)
-    if count != 1:
-        raise ValueError(f"one input is explained at a time, got {count}")
+    if count_inputs(inputs) != 1:
+        raise ValueError(f"one input is explained at a time, got {count_inputs(inputs)}")
     if method.target == "label" and label is None:
         raise ValueError("the target is the true label's logit, and the input's label is not known")
-
-    def parts(method: Method, of_class: int) -> Attribution:
-        return attribute_round(
-            global_model,
-            record,
-            inputs,
-            torch.tensor([of_class]),
-            replace(method, verify=0),  # layers divide the estimate; who comes first is verified below
-            by_layer=True,
-            memory_budget=memory_budget,
-            precision=precision,
-            device=device,
-        )
-
-    found = parts(method, 0 if label is None else label)
-    assert found.by_layer is not None
-    contributions, by_layer, predicted = found.contributions[0].double(), found.by_layer[0], int(found.predicted)
-    removals = ExactRemovals(global_model, record, inputs, device=device)
-    found = verified(found, removals, method.verify)
+    logits, _ = logits_without(global_model, record, inputs, (), compute=compute)  # (1, C)
+    predicted = int(logits.argmax())
+    targets: list[Target] = [torch.tensor([label]) if method.target == "label" else method.target]
+    if against is not None:
+        _check_against(against, predicted, logits.shape[1])
+        targets += [torch.tensor([predicted]), torch.tensor([against])]
+    estimate, *sides = estimates(global_model, record, inputs, targets, method, by_layer=True, compute=compute)
+    lead = None if against is None else _lead(logits[0], predicted, against)
+    toward = sides[0].contributions[0].double() - sides[1].contributions[0].double() if sides else None  # (K,)
+    removals = ExactRemovals(global_model, record, inputs, compute)
+    answer = verified(estimate, removals, method.verify)
+    without = _logits_without_first(global_model, record, inputs, answer, removals, checked, compute)
     ids = list(record.clients)
-    order = [ids.index(client_id) for client_id, _ in found.ranking(0)]
-    left_out = list(dict.fromkeys((*found.verified_clients(0), *(ids[k] for k in order[:checked]))))
-    impossible = {ids[k] for k in torch.nonzero(~removals.possible).flatten().tolist()}
-    left_out = [client_id for client_id in left_out if client_id not in impossible]
+    assert estimate.by_layer is not None
+    parts = [
+        ClientPart(
+            client_id=ids[k],
+            weight=float(record.client_weights[ids[k]]),
+            contribution=float(estimate.contributions[0, k]),
+            score=float(answer.scores[0, k]),
+            by_layer=tuple(estimate.by_layer[0, k].tolist()),
+            held=None if label_counts is None else int(label_counts[k, predicted]),
+            against=None if toward is None else float(toward[k]),
+            removal=_removal(logits, without[ids[k]], predicted, against) if ids[k] in without else None,
+        )
+        for k in (ids.index(client_id) for client_id, _ in answer.ranking(0))
+    ]
+    probabilities = tuple(logits[0].softmax(dim=0).tolist())
+    return Explanation(record.server_round, predicted, probabilities, against, lead, estimate.layers, tuple(parts))
+
+
+def _check_against(against: int, predicted: int, num_classes: int) -> None:
+    if not 0 <= against < num_classes:
+        raise ValueError(f"there is no class {against}: the model has classes 0 to {num_classes - 1}")
+    if against == predicted:
+        raise ValueError(f"class {against} is the predicted one; name another to compare it with")
+
+
+def _logits_without_first(
+    global_model: nn.Module,
+    record: RoundRecord,
+    inputs: Inputs,
+    answer: Attribution,
+    removals: ExactRemovals,
+    checked: int,
+    compute: Compute,
+) -> dict[str, Tensor]:
+    """Return the ``(1, C)`` logits without each of the first ``checked`` clients and of those verified, by client id.
+
+    Empty, with a warning in the log, where one of these models gives logits that are not finite.
+    """
+    first = (client_id for client_id, _ in answer.ranking(0)[:checked])
+    possible = dict(zip(record.clients, removals.possible.tolist(), strict=True))
+    left_out = [k for k in dict.fromkeys((*answer.verified_clients(0), *first)) if possible[k]]
     try:
-        logits, without = logits_without(global_model, record, inputs, left_out, device=device)  # (1, C), (R, 1, C)
+        _, without = logits_without(global_model, record, inputs, left_out, compute=compute)  # (R, 1, C)
     except ModelMismatchError as error:  # such as a variance that a faulty client made negative
         log.warning("not checked against exact removals: %s", error)
-        left_out = []
-        logits, without = logits_without(global_model, record, inputs, left_out, device=device)
-    lead, toward = None, None
+        return {}
+    return dict(zip(left_out, without, strict=True))
+
+
+def _removal(logits: Tensor, without: Tensor, predicted: int, against: int | None) -> Removal:
+    """Return what a removal does; the logits, ``(1, C)``, are those with all clients and those without the one."""
+    effect = float(effects_of(logits, without.unsqueeze(0), torch.tensor([predicted])))
+    lead = None
     if against is not None:
-        if not 0 <= against < logits.shape[1]:
-            raise ValueError(f"there is no class {against}: the model has classes 0 to {logits.shape[1] - 1}")
-        if against == predicted:
-            raise ValueError(f"class {against} is the predicted one; name another to compare it with")
-        of_class = replace(method, target="label", verify=0)
-        sides = [parts(of_class, side).contributions[0].double() for side in (predicted, against)]
-        toward = sides[0] - sides[1]  # (K,)
-        lead = _lead(logits[0], predicted, against)
-    removed = dict(zip(left_out, _removals(logits, without, predicted, against), strict=True))
-    return Explanation(
-        server_round=record.server_round,
-        predicted=predicted,
-        probabilities=tuple(logits[0].softmax(dim=0).tolist()),
-        against=against,
-        lead=lead,
-        layers=found.layers,
-        clients=tuple(
-            ClientPart(
-                client_id=ids[k],
-                weight=float(record.client_weights[ids[k]]),
-                contribution=float(contributions[k]),
-                score=float(found.scores[0, k]),
-                by_layer=tuple(by_layer[k].tolist()),
-                held=None if label_counts is None else int(label_counts[k, predicted]),
-                against=None if toward is None else float(toward[k]),
-                removal=removed.get(ids[k]),
-            )
-            for k in order
-        ),
-    )
-
-
-def _removals(logits: Tensor, without: Tensor, predicted: int, against: int | None) -> Iterator[Removal]:
-    """Yield what each removal does: logits with all clients are ``(1, C)``, with one left out each ``(R, 1, C)``."""
-    for left in without:
-        effect = float(effects_of(logits, left.unsqueeze(0), torch.tensor([predicted])))
-        lead = None
-        if against is not None:
-            lead = _lead(logits[0], predicted, against) - _lead(left[0], predicted, against)
-        yield Removal(effect, lead, int(left[0].argmax()), float(left[0].softmax(dim=0)[predicted]))
+        lead = _lead(logits[0], predicted, against) - _lead(without[0], predicted, against)
+    return Removal(effect, lead, int(without[0].argmax()), float(without[0].softmax(dim=0)[predicted]))
 
 
 def _lead(logits: Tensor, predicted: int, against: int) -> float:

@@ -1,16 +1,16 @@
-"""What a model is given: a batch as one tensor, or as several by the names of its forward's arguments."""
+"""A batch of inputs, which is one tensor, or several under the names of the model's arguments."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Inputs: TypeAlias = Tensor | dict[str, Tensor]
 """What a model takes: ``(B, C, H, W)`` floats, or a mapping of ``(B, T)`` integer tensors."""
 
 
-def forward(model: nn.Module, inputs: Inputs) -> Tensor:
+def forward(model: Callable[..., Any], inputs: Inputs) -> Tensor:
     """Return the ``(B, C)`` logits of a model that returns them, or an object with ``.logits``.
 
     Raises:
@@ -29,8 +29,23 @@ def count_inputs(inputs: Inputs) -> int:
     return len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
 
 
-def slice_inputs(inputs: Inputs, start: int, stop: int, device: torch.device | None) -> Inputs:
+def slice_inputs(inputs: Inputs, start: int, stop: int, device: torch.device | None = None) -> Inputs:
     """Return inputs ``start`` to ``stop`` of a batch, on a device; None leaves them where they are."""
+    return _map(inputs, lambda tensor: tensor[start:stop].to(device))
+
+
+def take_inputs(inputs: Inputs, rows: Tensor) -> Inputs:
+    """Return the inputs at the positions ``rows``, ``(R,)`` int64."""
+    return _map(inputs, lambda tensor: tensor[rows.to(tensor.device)])
+
+
+def batches(inputs: Inputs, size: int, device: torch.device) -> Iterator[Inputs]:
+    """Yield the inputs, at most ``size`` at a time, on a device."""
+    for start in range(0, count_inputs(inputs), size):
+        yield slice_inputs(inputs, start, start + size, device)
+
+
+def _map(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     if isinstance(inputs, Mapping):
-        return {name: tensor[start:stop].to(device) for name, tensor in inputs.items()}
-    return inputs[start:stop].to(device)
+        return {name: change(tensor) for name, tensor in inputs.items()}
+    return change(inputs)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError
-from tracefl.provenance.capture import undisturbed
+from tracefl.provenance.capture import frozen_eval
+from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.removal import centered_logit, class_probability, logits_under, without_each
@@ -67,8 +68,7 @@ def counterfactuals(
     record: RoundRecord,
     inputs: Inputs,
     *,
-    batch_size: int = 256,
-    device: torch.device | str | None = None,
+    compute: Compute = Compute(),
 ) -> Counterfactuals:
     """Return the predictions with all clients, and without each of them.
 
@@ -76,8 +76,7 @@ def counterfactuals(
         global_model: The architecture; its own weights are not used and not changed.
         record: The round, of at least two clients; two readings of each, one client is held at a time.
         inputs: ``(B, ...)`` or a mapping of such tensors.
-        batch_size: Inputs in one forward.
-        device: Where to compute; None for where the model is.
+        compute: The device, and the inputs in one forward.
 
     Returns:
         All on the CPU. K + 1 forward passes.
@@ -86,7 +85,8 @@ def counterfactuals(
         ValueError: A client is the whole average.
         ModelMismatchError: The model with all clients gives logits that are not finite.
     """
-    with undisturbed(global_model, device) as place:
+    batch_size = compute.forward_batch_size
+    with frozen_eval(global_model, compute.device) as place:
         logits = logits_under(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
         if not logits.isfinite().all():
             raise ModelMismatchError(f"the model of round {record.server_round} gives logits that are not finite")

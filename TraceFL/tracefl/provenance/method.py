@@ -1,15 +1,17 @@
 """Which attribution is computed of a round: its options, and their meaning for a round's weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from tracefl.provenance.attribution import Attribution
-from tracefl.provenance.engine import DEFAULT_MEMORY_BUDGET, Precision, attribute
+from tracefl.provenance.compute import Compute
+from tracefl.provenance.engine import attribute_targets
 from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.targets import Target
 from tracefl.provenance.verification import ExactRemovals, Verify, verified
 
 Weighting = Literal["none", "num_examples", "leave_one_out"]
@@ -78,10 +80,7 @@ def attribute_round(
     method: Method,
     *,
     by_layer: bool = False,
-    batch_size: int | None = None,
-    memory_budget: int = DEFAULT_MEMORY_BUDGET,
-    precision: Precision = "float32",
-    device: torch.device | str | None = None,
+    compute: Compute = Compute(),
     removals: ExactRemovals | None = None,
 ) -> Attribution:
     """Attribute the predictions of a round's global model to the round's clients.
@@ -92,11 +91,8 @@ def attribute_round(
         inputs: ``(B, ...)`` or a mapping of such tensors.
         labels: ``(B,)`` true classes; used where ``method.target`` is ``"label"``.
         method: What is computed.
-        by_layer: As in ``attribute``.
-        batch_size: As in ``attribute``.
-        memory_budget: As in ``attribute``; exact removals, one forward and two averages, are beside it.
-        precision: As in ``attribute``.
-        device: As in ``attribute``.
+        by_layer: Whether to return what each layer adds, as in ``attribute``.
+        compute: The device, and the bounds on memory.
         removals: Of this round and these inputs, where they are asked for afterwards too: what is found is kept there.
 
     Raises:
@@ -107,14 +103,33 @@ def attribute_round(
     if by_layer and method.verify:
         raise ValueError(f"by_layer=True divides estimates among layers, and verify={method.verify} replaces them")
     if removals is None:
-        removals = ExactRemovals(global_model, record, inputs, batch_size=batch_size, device=device)
+        removals = ExactRemovals(global_model, record, inputs, compute)
     if method.verify == "all" and (exact := removals.attribution()) is not None:
         return exact  # an estimate would be of no use
-    found = attribute(
+    target: Target = labels if method.target == "label" else method.target
+    (estimate,) = estimates(global_model, record, inputs, (target,), method, by_layer=by_layer, compute=compute)
+    return verified(estimate, removals, method.verify)
+
+
+def estimates(
+    global_model: nn.Module,
+    record: RoundRecord,
+    inputs: Inputs,
+    targets: Sequence[Target],
+    method: Method,
+    *,
+    by_layer: bool,
+    compute: Compute,
+) -> list[Attribution]:
+    """Return a method's estimates of several targets, unverified, from one forward of the inputs.
+
+    The arguments are those of ``attribute_round``, and so are the errors.
+    """
+    return attribute_targets(
         global_model,
         record.clients,
         inputs,
-        target=labels if method.target == "label" else method.target,
+        targets,
         layer_decay=method.layer_decay,
         client_weights=contribution_weights(record, method.weighting),
         reference={
@@ -125,12 +140,8 @@ def attribute_round(
         layers=method.layers,
         also=method.also,
         by_layer=by_layer,
-        batch_size=batch_size,
-        memory_budget=memory_budget,
-        precision=precision,
-        device=device,
+        compute=compute,
     )
-    return verified(found, removals, method.verify)
 
 
 def contribution_weights(record: RoundRecord, weighting: Weighting) -> dict[str, float] | None:

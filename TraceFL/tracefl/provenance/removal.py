@@ -6,14 +6,16 @@ the mean of all logits).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from tracefl.errors import ModelMismatchError
-from tracefl.provenance.capture import undisturbed
-from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.capture import frozen_eval
+from tracefl.provenance.compute import Compute
+from tracefl.provenance.inputs import Inputs, batches, forward
 from tracefl.provenance.record import RoundRecord
 
 _BLOCK = 2**17  # weights converted to float64 at once: their 1 MiB stays in the processor's cache
@@ -97,8 +99,7 @@ def logits_without(
     inputs: Inputs,
     client_ids: Sequence[str] | None = None,
     *,
-    batch_size: int = 256,
-    device: torch.device | str | None = None,
+    compute: Compute = Compute(),
 ) -> tuple[Tensor, Tensor]:
     """Return the logits with all clients, and with each of some clients left out.
 
@@ -107,8 +108,7 @@ def logits_without(
         record: The round.
         inputs: ``(B, ...)`` or a mapping of such tensors.
         client_ids: The R clients to leave out, one at a time; None for all.
-        batch_size: Inputs in one forward.
-        device: Where to compute; None for where the model is.
+        compute: The device, and the inputs in one forward.
 
     Returns:
         ``(B, C)`` and ``(R, B, C)``, float64 on the CPU. R + 1 forward passes.
@@ -117,7 +117,8 @@ def logits_without(
         ValueError: A client that is the whole average is to be left out.
         ModelMismatchError: A model without a client gives logits that are not finite.
     """
-    with undisturbed(global_model, device) as place:
+    batch_size = compute.forward_batch_size
+    with frozen_eval(global_model, compute.device) as place:
         with_all = logits_under(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
         found = []
         for client_id, without in without_each(global_model, record, inputs, client_ids, batch_size, place):
@@ -140,7 +141,7 @@ def without_each(
     Reads every client once for the average, then those that are left out once more; one is held at a time.
 
     Args:
-        model: The architecture, on ``device`` and in evaluation mode, see ``undisturbed``.
+        model: The architecture, on ``device`` and in evaluation mode, see ``frozen_eval``.
         record: The round.
         inputs: ``(B, ...)`` or a mapping of such tensors.
         client_ids: The clients to leave out; None for all.
@@ -163,8 +164,7 @@ def removal_effects(
     record: RoundRecord,
     inputs: Inputs,
     *,
-    batch_size: int = 256,
-    device: torch.device | str | None = None,
+    compute: Compute = Compute(),
 ) -> Tensor:
     """Return by how much each client's removal lowers the centered logit of the predicted class.
 
@@ -172,8 +172,7 @@ def removal_effects(
         global_model: The architecture; its own weights are not used and not changed.
         record: The round, of at least two clients.
         inputs: ``(B, ...)`` or a mapping of such tensors.
-        batch_size: Inputs in one forward.
-        device: Where to compute; None for where the model is.
+        compute: The device, and the inputs in one forward.
 
     Returns:
         ``(B, K)`` in logits, float64 on the CPU, columns in the order of ``record.clients``; positive where the
@@ -183,7 +182,7 @@ def removal_effects(
         ValueError: As ``logits_without``.
         ModelMismatchError: As ``logits_without``.
     """
-    logits, without = logits_without(global_model, record, inputs, batch_size=batch_size, device=device)
+    logits, without = logits_without(global_model, record, inputs, compute=compute)
     return effects_of(logits, without, logits.argmax(dim=1)).t()
 
 
@@ -216,12 +215,8 @@ def logits_under(
     # Names without the doubles of tied weights, which functional_call refuses.
     names = [name for name, _ in (*model.named_parameters(), *model.named_buffers()) if name in weights]
     state = {name: weights[name].to(device) for name in names}
-    tensors = inputs if isinstance(inputs, Mapping) else {"": inputs}
-    parts = []
-    for start in range(0, len(next(iter(tensors.values()))), batch_size):
-        batch = {name: tensor[start : start + batch_size].to(device) for name, tensor in tensors.items()}
-        output = (
-            functional_call(model, state, (), batch) if "" not in batch else functional_call(model, state, batch[""])
-        )
-        parts.append(getattr(output, "logits", output).double())
-    return torch.cat(parts)
+
+    def with_state(*args: Any, **kwargs: Any) -> Any:
+        return functional_call(model, state, args, kwargs)
+
+    return torch.cat([forward(with_state, batch).double() for batch in batches(inputs, batch_size, device)])

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError, TraceFLError
-from tracefl.provenance.capture import undisturbed
+from tracefl.provenance.capture import frozen_eval
+from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.removal import blocks, centered_logit, logits_under
@@ -64,8 +65,7 @@ def exact_shapley(
     inputs: Inputs,
     classes: Tensor,
     *,
-    batch_size: int = 256,
-    device: torch.device | str | None = None,
+    compute: Compute = Compute(),
 ) -> ShapleyValues:
     """Return the exact values, over all subsets of the clients.
 
@@ -77,8 +77,7 @@ def exact_shapley(
         record: The round, of ``MAX_CLIENTS`` clients at most.
         inputs: ``(B, ...)`` or a mapping of such tensors.
         classes: ``(B,)`` int64 whose logit is looked at: what the round's model predicts.
-        batch_size: Inputs in one forward.
-        device: Where to compute; None for where the model is.
+        compute: The device, and the inputs in one forward.
 
     Raises:
         TooManyClientsError: There are more clients.
@@ -90,8 +89,8 @@ def exact_shapley(
             f"exact Shapley values take 2^K models of the round's K clients; they are computed up to {MAX_CLIENTS} "
             f"clients, this round has {num_clients}"
         )
-    with undisturbed(global_model, device) as place:
-        game = _Game(global_model, record, inputs, classes, batch_size, place)
+    with frozen_eval(global_model, compute.device) as place:
+        game = _Game(global_model, record, inputs, classes, compute.forward_batch_size, place)
         values = torch.empty(2**num_clients, len(classes), dtype=torch.float64)  # v(S) of each input
         values[0] = game.value(f"{0:0{num_clients}b}")
         for subset in _gray_code(num_clients, game):
@@ -109,8 +108,7 @@ def sampled_shapley(
     permutations: int,
     seed: int,
     *,
-    batch_size: int = 256,
-    device: torch.device | str | None = None,
+    compute: Compute = Compute(),
 ) -> ShapleyValues:
     """Estimate the values from some orders of the clients, with the estimate's standard error.
 
@@ -127,8 +125,7 @@ def sampled_shapley(
         classes: As in ``exact_shapley``.
         permutations: Orders, reverses included: even, and at least 4.
         seed: The same gives the same orders.
-        batch_size: As in ``exact_shapley``.
-        device: As in ``exact_shapley``.
+        compute: As in ``exact_shapley``.
 
     Raises:
         ValueError: ``permutations`` is odd or below 4.
@@ -140,8 +137,8 @@ def sampled_shapley(
     generator = torch.Generator().manual_seed(seed)
     shape = len(classes), num_clients
     mean, squares = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
-    with undisturbed(global_model, device) as place:
-        game = _Game(global_model, record, inputs, classes, batch_size, place)
+    with frozen_eval(global_model, compute.device) as place:
+        game = _Game(global_model, record, inputs, classes, compute.forward_batch_size, place)
         none = game.value("no client")
         for k in range(num_clients):
             game.join(k)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.provenance.attribution import Attribution
-from tracefl.provenance.capture import undisturbed
-from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.capture import frozen_eval
+from tracefl.provenance.compute import Compute
+from tracefl.provenance.inputs import Inputs, count_inputs, take_inputs
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.removal import centered_logit, float64_average, logits_under, weights_without
 
@@ -42,9 +43,7 @@ class ExactRemovals:
         global_model: nn.Module,
         record: RoundRecord,
         inputs: Inputs,
-        *,
-        batch_size: int | None = None,
-        device: torch.device | str | None = None,
+        compute: Compute = Compute(),
     ) -> None:
         """Compute nothing yet.
 
@@ -52,17 +51,15 @@ class ExactRemovals:
             global_model: The architecture; its own weights are not used and not changed.
             record: The round.
             inputs: The B inputs.
-            batch_size: Inputs in one forward, which keeps nothing for a backward; None for 256.
-            device: Where to compute; None for where the model is.
+            compute: The device, and the inputs in one forward.
         """
         self._model, self._record, self._inputs = global_model, record, inputs
-        self._batch_size, self._device = batch_size or 256, device
+        self._compute = compute
         self.classes: Tensor | None = None
         self._average: dict[str, Tensor] = {}
         self._with_all = torch.empty(0)
         self._weights: dict[str, Tensor] | None = None
-        size = len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
-        self.effects = torch.zeros(size, len(record.clients), dtype=torch.float64)
+        self.effects = torch.zeros(count_inputs(inputs), len(record.clients), dtype=torch.float64)
         self.known = torch.zeros_like(self.effects, dtype=torch.bool)
         self.infinite: list[str] = []
         self.possible = torch.tensor([record.client_weights[client_id] < 1 for client_id in record.clients])
@@ -84,7 +81,7 @@ class ExactRemovals:
         if not wanted.any():
             return
         ids = tuple(self._record.clients)
-        with undisturbed(self._model, self._device) as place:
+        with frozen_eval(self._model, self._compute.device) as place:
             if not self._average:
                 self._average = float64_average(self._record)
                 logits = self._logits(self._record.global_weights, self._inputs, place)
@@ -95,7 +92,7 @@ class ExactRemovals:
             for k in torch.nonzero(wanted.any(dim=0)).flatten().tolist():
                 rows = torch.nonzero(wanted[:, k]).flatten()
                 self._weights = weights_without(self._record, ids[k], self._average, out=self._weights)
-                logits = self._logits(self._weights, _rows(self._inputs, rows), place)
+                logits = self._logits(self._weights, take_inputs(self._inputs, rows), place)
                 here = rows.to(place)
                 effects = (self._with_all[here] - centered_logit(logits, classes[here])).cpu()
                 if effects.isfinite().all():
@@ -122,7 +119,7 @@ class ExactRemovals:
         return Attribution(tuple(self._record.clients), effects, scores, self.classes, verified=self.known.clone())
 
     def _logits(self, weights: Mapping[str, Tensor], inputs: Inputs, place: torch.device) -> Tensor:
-        return logits_under(self._model, weights, inputs, self._batch_size, place)
+        return logits_under(self._model, weights, inputs, self._compute.forward_batch_size, place)
 
 
 def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -> Attribution:
@@ -179,9 +176,3 @@ def _next(found: Tensor, removals: ExactRemovals, count: int) -> Tensor:
     leader = found.masked_fill(~(removals.known | removals.possible), -torch.inf).max(dim=1).values
     least = torch.where(lacking > 0, last, leader)  # minus infinity where fewer are left: all of them
     return unknown.isfinite() & (unknown >= (least - _ALIKE * least.abs()).unsqueeze(1))
-
-
-def _rows(inputs: Inputs, rows: Tensor) -> Inputs:
-    if isinstance(inputs, Mapping):
-        return {name: tensor[rows.to(tensor.device)] for name, tensor in inputs.items()}
-    return inputs[rows.to(inputs.device)]

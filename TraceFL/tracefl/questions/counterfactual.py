@@ -15,7 +15,16 @@ from tracefl.common.seeds import derive_seed
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.examples import Examples
 from tracefl.learning.training import evaluate
-from tracefl.provenance import Counterfactuals, ShapleyValues, counterfactuals, exact_shapley, sampled_shapley
+from tracefl.provenance import (
+    Compute,
+    Counterfactuals,
+    RoundRecord,
+    ShapleyValues,
+    counterfactuals,
+    exact_shapley,
+    sampled_shapley,
+)
+from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.scoring import mean_measured
 from tracefl.provenance.shapley import MAX_CLIENTS
 from tracefl.questions.overrides import asks_before_noise, read_tracer
@@ -24,7 +33,7 @@ from tracefl.records.run import StoredRun
 
 INPUTS = ("traced", "all", "correct", "mispredicted")
 PERMUTATIONS = 50
-"""Orders of the clients that an estimate stands on, unless it is asked for otherwise."""
+"""Orders of the clients drawn for an estimate, by default."""
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +44,13 @@ class GroundTruth:
 
     Attributes:
         server_round: The round.
-        inputs: Which inputs were asked for, in the command's words.
+        inputs: Which inputs were asked for, as in ``leave_each_out``.
         input_indices: Positions of the B inputs in the server's examples.
         labels: Their true classes.
-        found: The predictions.
+        found: The predictions with all clients and without each.
         client_weights: p_k of the K clients, in the order of ``found.client_ids``.
-        faulty: Which of them are faulty in this round; None where nothing is known to be wrong.
-        shapley: Shapley values; None where they were not asked for.
+        faulty: Which of them are faulty in this round; None where no fault is known.
+        shapley: Shapley values; None where none were asked for.
         seconds: Wall time of the removals.
         shapley_seconds: Wall time of the Shapley values.
     """
@@ -58,12 +67,12 @@ class GroundTruth:
     shapley_seconds: float
 
     def clients(self) -> list[dict[str, Any]]:
-        """Return each client over all inputs, the one that supports the predictions most first.
+        """Return a row for each client over all inputs, first the one that supports the predictions most.
 
-        ``effect`` is the mean over the inputs that could be measured without the client, ``measured`` of them;
-        ``changed`` counts the predictions that become another, ``right`` those that are right without the client, and
-        ``first`` the inputs whose centered logit falls most without it. ``shapley_standard_error`` is the mean of the
-        inputs' errors: the error of the mean is no larger, and smaller where the inputs' errors do not go together.
+        ``effect`` is the mean over the ``measured`` inputs whose logits without the client are finite. ``changed``
+        counts the predictions that differ without the client, ``right`` those that are right without it, and ``first``
+        the inputs whose centered logit falls most without it. ``shapley_standard_error`` is the mean of the inputs'
+        standard errors: an upper bound on that of the mean, reached where the inputs' errors are fully correlated.
         """
         found, first, labels = self.found, self.found.first.tolist(), torch.tensor(self.labels)
         effects, changed, measured = found.effects, found.changed, found.measured  # (B, K)
@@ -98,15 +107,16 @@ def leave_each_out(
 
     Args:
         folder: The run's folder.
-        server_round: The round; None for the last one that is stored.
-        inputs: A member of ``INPUTS``, or positions in the server's examples with commas between them.
-        shapley: ``exact``, ``sampled`` or ``true``, which picks one by the number of clients; None for no values.
-        permutations: Orders of the clients for an estimate of them, even and at least 4; None for ``PERMUTATIONS``.
-        overrides: Of the group provenance, and of privacy.trace, as on the command line.
+        server_round: The round; None for the last stored one.
+        inputs: A member of ``INPUTS``, or comma-separated positions in the server's examples.
+        shapley: ``exact``, ``sampled``, or ``true``, which picks one by the number of clients; None for no
+            Shapley values.
+        permutations: Orders of the clients to estimate them from, even and at least 4; None for ``PERMUTATIONS``.
+        overrides: ``provenance...`` and ``privacy.trace`` as on the command line.
 
     Raises:
-        RecordError: The folder is no run's, the round is not stored, has one client or no such input.
-        ConfigError: An argument is illegal, or asks for what is not there.
+        RecordError: The folder holds no run, or the round is not stored, has one client or no such input.
+        ConfigError: An argument is illegal, or names what does not exist.
         ModelMismatchError: The round's model, or for Shapley values a subset's, gives logits that are not finite.
     """
     if permutations is not None and shapley not in ("true", "sampled"):
@@ -123,72 +133,82 @@ def leave_each_out(
     ids = tuple(record.clients)
     if len(ids) < 2:
         raise RecordError(f"round {record.server_round} of {folder} has one client: there is no model without it")
-    kept_in = run.settings.store.dtype
-    if kept_in != "float32":
+    stored_as = run.settings.store.dtype
+    if stored_as != "float32":
         log.warning(
-            "the clients' weights are kept in store.dtype=%s: removals are exact but for that rounding", kept_in
+            "the clients' weights are stored in store.dtype=%s: removals are exact up to its rounding", stored_as
         )
-    way = _shapley_way(shapley, permutations, len(ids))
-    asked = tracer.asked(run.server) if inputs == "traced" else run.server
-    chosen = _choose(inputs, tracer, model, asked, run.label_counts[[int(client_id) for client_id in ids]])
-    if not len(chosen):
-        raise RecordError(f"round {record.server_round} of {folder} has no input for inputs={inputs}; give inputs=all")
-    batch, labels = asked.batch(chosen)
+    method = _shapley_method(shapley, permutations, len(ids))
+    positions, batch, labels = _inputs(run, tracer, model, record, inputs)
+    compute = Compute(device=run.device)
     began = time.perf_counter()
-    found = counterfactuals(model, record, batch, device=run.device)
-    seconds = time.perf_counter() - began
-    began = time.perf_counter()
+    found = counterfactuals(model, record, batch, compute=compute)
+    removed = time.perf_counter()
     values: ShapleyValues | None = None
-    if way == "exact":
-        log.info("exact Shapley values: %d models, each of %d inputs", 2 ** len(ids), len(chosen))
-        values = exact_shapley(model, record, batch, found.predicted, device=run.device)
-    elif way == "sampled":
+    if method == "exact":
+        log.info("exact Shapley values: %d models, each of %d inputs", 2 ** len(ids), len(labels))
+        values = exact_shapley(model, record, batch, found.predicted, compute=compute)
+    elif method == "sampled":
         orders = PERMUTATIONS if permutations is None else permutations
         log.info(
-            "Shapley values from %d orders: %d models, each of %d inputs", orders, orders * (len(ids) - 1), len(chosen)
+            "Shapley values from %d orders: %d models, each of %d inputs", orders, orders * (len(ids) - 1), len(labels)
         )
         seed = derive_seed(run.settings.seed, "shapley", record.server_round)
-        values = sampled_shapley(model, record, batch, found.predicted, orders, seed, device=run.device)
+        values = sampled_shapley(model, record, batch, found.predicted, orders, seed, compute=compute)
     return GroundTruth(
         server_round=record.server_round,
         inputs=inputs,
-        input_indices=tuple(chosen.tolist()),
+        input_indices=tuple(positions.tolist()),
         labels=tuple(labels.tolist()),
         found=found,
         client_weights=tuple(record.client_weights[client_id] for client_id in ids),
         faulty=None if tracer.fault is None else tuple(tracer.fault.faulty(ids, record.server_round).tolist()),
         shapley=values,
-        seconds=seconds,
-        shapley_seconds=time.perf_counter() - began,
+        seconds=removed - began,
+        shapley_seconds=time.perf_counter() - removed,
     )
 
 
-def _shapley_way(asked: str | None, permutations: int | None, num_clients: int) -> str | None:
-    """Return ``exact``, ``sampled``, or None where no Shapley values are asked for."""
-    if asked == "true":
+def _inputs(
+    run: StoredRun, tracer: Tracer, model: nn.Module, record: RoundRecord, inputs: str
+) -> tuple[Tensor, Inputs, Tensor]:
+    """Return the positions, the batch and the labels of the inputs that are asked for."""
+    examples = tracer.examples_to_trace(run.server) if inputs == "traced" else run.server
+    participants = run.label_counts[[int(client_id) for client_id in record.clients]]  # (K, C)
+    positions = _choose(inputs, tracer, model, examples, participants)
+    if not len(positions):
+        raise RecordError(
+            f"round {record.server_round} of {run.folder} has no input for inputs={inputs}; give inputs=all"
+        )
+    return positions, *examples.batch(positions)
+
+
+def _shapley_method(shapley: str | None, permutations: int | None, num_clients: int) -> str | None:
+    """Return ``exact``, ``sampled``, or None where no Shapley values are wanted."""
+    if shapley == "true":
         return "exact" if num_clients <= MAX_CLIENTS and permutations is None else "sampled"
-    if asked == "exact" and num_clients > MAX_CLIENTS:
+    if shapley == "exact" and num_clients > MAX_CLIENTS:
         raise ConfigError(
             f"shapley=exact takes 2^K models of a round's K clients, up to {MAX_CLIENTS}; this one has {num_clients}: "
             "give shapley=sampled"
         )
-    return asked
+    return shapley
 
 
-def _choose(inputs: str, tracer: Tracer, model: nn.Module, asked: Examples, participants: Tensor) -> Tensor:
-    """Return the positions of the inputs that are asked about."""
+def _choose(inputs: str, tracer: Tracer, model: nn.Module, examples: Examples, participants: Tensor) -> Tensor:
+    """Return the positions of the inputs that are asked for."""
     if inputs not in INPUTS:
-        return _positions(inputs, len(asked))
+        return _positions(inputs, len(examples))
     if inputs == "all":
-        return torch.arange(len(asked))
-    predicted = evaluate(model, asked, device=tracer.device).predicted
+        return torch.arange(len(examples))
+    predicted = evaluate(model, examples, device=tracer.device).predicted
     if inputs == "traced":
-        return tracer.choose(asked, predicted, participants)
-    return torch.nonzero((predicted == asked.labels) == (inputs == "correct")).flatten()
+        return tracer.choose(examples, predicted, participants)
+    return torch.nonzero((predicted == examples.labels) == (inputs == "correct")).flatten()
 
 
 def _positions(given: str, count: int) -> Tensor:
-    """Return the positions that are given as ``3,17``, in their order."""
+    """Return the positions given as ``3,17``, in that order."""
     parts = given.split(",")
     if not all(part.isdecimal() for part in parts):
         raise ConfigError(f"inputs must be {', '.join(INPUTS)} or numbers such as 3,17, got {given!r}")
@@ -196,15 +216,15 @@ def _positions(given: str, count: int) -> Tensor:
     if max(numbers) >= count:
         raise ConfigError(f"inputs={given}: the server has examples 0 to {count - 1}")
     if len(set(numbers)) < len(numbers):
-        raise ConfigError(f"inputs={given} names an example twice")
+        raise ConfigError(f"inputs={given} names an example twice; name each once")
     return torch.tensor(numbers)
 
 
 def known(value: float) -> float | None:
-    """Return a number, None for NaN."""
+    """Return a number, or None for NaN."""
     return None if math.isnan(value) else value
 
 
 def _mean(values: Tensor) -> float | None:
-    """Return the mean of what was measured, None where nothing was."""
+    """Return the mean of the numbers that are not NaN; None where all are."""
     return mean_measured([known(value) for value in values.tolist()])

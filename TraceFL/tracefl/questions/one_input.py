@@ -1,4 +1,4 @@
-"""The one input that is asked about, prepared as the run's data: an image, a text or one of the server's examples."""
+"""One input to explain, prepared like the run's data: an image, a text or one of the server's examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,17 +29,17 @@ class Question:
 
     Attributes:
         way: A member of ``WAYS``.
-        given: What was given: the file, the text or the index.
-        words: The same in words, such as ``server's example 3``.
-        inputs: ``(1, ...)`` what the model takes.
-        label: True class, where it is known.
+        given: The file, the text or the index, as typed.
+        description: Such as ``server's example 3``.
+        inputs: ``(1, ...)`` in the model's input shape.
+        label: True class; None where it is not known.
         pixels: ``(3, H, W)`` uint8 as the model sees them; None for text.
-        text: As the model sees it, without what is cut off; None for images.
+        text: As the model sees it, truncated to its length; None for images.
     """
 
     way: str
     given: str
-    words: str
+    description: str
     inputs: Inputs
     label: int | None = None
     pixels: Tensor | None = None
@@ -76,51 +76,49 @@ def explain_stored(
         folder: The run's folder.
         way: A member of ``WAYS``.
         given: The file, the text, or the position in the server's examples.
-        server_round: The round; None for the last one that is stored.
-        against: Another class, by number or name, to compare the prediction with.
+        server_round: The round; None for the last stored one.
+        against: Another class to compare the prediction with, by number or name.
         overrides: For the group provenance and for privacy.trace, as on the command line.
 
     Raises:
-        ConfigError: An argument is illegal, or asks for what is not there.
+        ConfigError: An argument is illegal, or names what does not exist.
         DataError: The image cannot be read.
-        RecordError: The folder is no run's, or the round is not stored.
+        RecordError: The folder holds no run, or the round is not stored.
     """
     run = StoredRun(folder)
     other = None if against is None else find_class(against, run.label_names)
     tracer = read_tracer(run, overrides)
     question = read_question(run, tracer, way, given)
-    settings = tracer.provenance
+    method = tracer.provenance.method
     model, record = run.round(server_round, asks_before_noise(run, overrides))
     try:
         found = explain(
             model,
             record,
             question.inputs,
-            settings.method,
+            method,
             label=question.label,
             against=other,
             label_counts=run.label_counts[[int(client_id) for client_id in record.clients]],  # (K, C)
-            memory_budget=settings.memory_bytes,
-            precision=settings.precision,
-            device=run.device,
+            compute=tracer.compute,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return Answer(question, found, settings.method, run.label_names)
+    return Answer(question, found, method, run.label_names)
 
 
 def read_question(run: StoredRun, tracer: Tracer, way: str, given: str) -> Question:
-    """Prepare what is asked about as the run's data were prepared.
+    """Prepare an input as the run's data were prepared.
 
     Args:
         run: The run.
-        tracer: What is traced of it: of a backdoor the examples with the trigger in them.
+        tracer: The run's tracer, which puts a backdoor's trigger into the server's examples.
         way: A member of ``WAYS``.
         given: The file, the text, or the position in the server's examples.
 
     Raises:
-        ConfigError: The model does not take it, or there is no such thing.
-        DataError: The file is no image that can be read.
+        ConfigError: The model takes another kind of input, or the server has no such example.
+        DataError: The file is not a readable image.
     """
     kind = run.settings.dataset.kind
     if way != "input" and way != kind:
@@ -130,10 +128,10 @@ def read_question(run: StoredRun, tracer: Tracer, way: str, given: str) -> Quest
 
 
 def find_class(given: str, names: Sequence[str]) -> int:
-    """Return a class by its number, or else by its name, in small or capital letters.
+    """Return the class with this number, or else with this name; an exact match goes before another capitalization.
 
     Raises:
-        ConfigError: There is none, or several.
+        ConfigError: No class matches, or several do.
     """
     if given.isdecimal() and int(given) < len(names):
         return int(given)
@@ -181,11 +179,11 @@ def _example(run: StoredRun, tracer: Tracer, given: str) -> Question:
     if not given.isdecimal() or int(given) >= len(server):
         raise ConfigError(f"input={given!r}: the server has examples 0 to {len(server) - 1}")
     index = torch.tensor([int(given)])
-    asked = tracer.asked(server)
-    inputs, labels = asked.batch(index)
-    words = f"server's example {int(given)}" + (", with the trigger in it" if asked is not server else "")
-    features = {name: tensor[index] for name, tensor in asked.features.items()}
+    examples = tracer.examples_to_trace(server)
+    inputs, labels = examples.batch(index)
+    description = f"server's example {int(given)}" + (", with the trigger in it" if examples is not server else "")
+    features = {name: tensor[index] for name, tensor in examples.features.items()}
     if PIXELS in features:
-        return Question("input", given, words, inputs, int(labels), pixels=features[PIXELS][0])
+        return Question("input", given, description, inputs, int(labels), pixels=features[PIXELS][0])
     (text,) = TextEncoder.load(run.folder / "tokenizer").decode(features)
-    return Question("input", given, words, inputs, int(labels), text=text)
+    return Question("input", given, description, inputs, int(labels), text=text)

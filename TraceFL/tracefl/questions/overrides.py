@@ -94,6 +94,6 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
     run = StoredRun(folder)
     tracer = read_tracer(run, overrides)
     model, record = run.round(server_round, asks_before_noise(run, overrides))
-    if tracer.baselines and not tracer.mispredictions and any(o.startswith("baselines") for o in overrides):
+    if tracer.baselines and not tracer.seeks_faulty and any(o.startswith("baselines") for o in overrides):
         raise ConfigError(f"baselines.rules={list(tracer.baselines)} {NO_MISPREDICTIONS}")
     return record.server_round, tracer.trace(model, record, run.server)

@@ -1,4 +1,8 @@
-"""Provenance of one round: the same function during a run and later, from what the run stored."""
+"""A round's predictions traced to its clients: the same function during a run and later, from what the run stored.
+
+A run is traced in one of two ways. To the holders: predictions, most of them correct, are traced to the clients that
+trained on examples of their label. To the faulty: mispredictions alone are traced, to the clients that caused them.
+"""
 
 import logging
 import time
@@ -11,6 +15,8 @@ from tracefl.learning.examples import Examples
 from tracefl.learning.faults import Fault
 from tracefl.learning.training import evaluate
 from tracefl.provenance import (
+    Attribution,
+    Compute,
     RoundRecord,
     TracedInput,
     attribute_round,
@@ -18,6 +24,7 @@ from tracefl.provenance import (
     select_inputs,
     select_mispredicted,
 )
+from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.verification import ExactRemovals
 from tracefl.questions.baselines import Evidence
 from tracefl.questions.suspects import Row, compare_rules, row_without_inputs
@@ -28,13 +35,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RoundTrace:
-    """A round's traced inputs and what they took.
+    """A round traced: its inputs with their clients, and the seconds that took; made from a RoundRecord.
 
     Attributes:
-        traced: One entry an input; empty where no input is to be traced.
-        suspects: Rows of suspects.csv; empty where correct predictions are traced.
+        traced: One entry for each traced input; empty where there is none to trace.
+        suspects: Rows of suspects.csv; empty where predictions are traced to the holders.
         provenance_seconds: Wall time of the attribution.
-        counterfactual_seconds: Wall time of the exact removals; 0 where they were not asked for.
+        counterfactual_seconds: Wall time of the exact removals; 0 where they are switched off.
     """
 
     traced: tuple[TracedInput, ...] = ()
@@ -44,15 +51,40 @@ class RoundTrace:
 
 
 @dataclass(frozen=True)
+class _Answer:
+    """M predictions attributed to K clients, before anyone judges whether the answer is right.
+
+    Attributes:
+        positions: ``(M,)`` positions of the inputs in the examples.
+        inputs: The M inputs.
+        labels: ``(M,)`` their true classes.
+        predicted: ``(M,)`` predicted classes.
+        attribution: Contributions ``(M, K)``.
+        effects: ``(M, K)`` exact removal effects in logits, or None.
+        provenance_seconds: As in ``RoundTrace``.
+        counterfactual_seconds: As in ``RoundTrace``.
+    """
+
+    positions: Tensor
+    inputs: Inputs
+    labels: Tensor
+    predicted: Tensor
+    attribution: Attribution
+    effects: Tensor | None
+    provenance_seconds: float
+    counterfactual_seconds: float
+
+
+@dataclass(frozen=True)
 class Tracer:
-    """What is traced of a run's rounds, and how.
+    """Which predictions of a run's rounds are traced, and how.
 
     Attributes:
         provenance: Which inputs, and how they are attributed.
         label_counts: ``(num_clients, C)`` training examples of each true class, row i for client i.
-        fault: What some clients do wrong; None where nothing is known to be wrong.
-        baselines: Names of the rules that stand beside provenance of mispredictions.
-        seed: Root seed, of what the rules draw.
+        fault: What some clients do wrong; None where no fault is known.
+        baselines: Names of the rules compared with provenance on mispredictions.
+        seed: Root seed of what the rules draw.
         device: Where to compute.
     """
 
@@ -64,22 +96,28 @@ class Tracer:
     device: torch.device | str = "cpu"
 
     @property
-    def mispredictions(self) -> bool:
-        """Mispredictions alone are traced, to find who is faulty; where it is left open, those of a faulty run."""
+    def compute(self) -> Compute:
+        """The device, and the bounds on memory."""
+        settings = self.provenance
+        return Compute(settings.batch_size, settings.memory_bytes, settings.precision, self.device)
+
+    @property
+    def seeks_faulty(self) -> bool:
+        """Only mispredictions are traced, to the faulty clients; by default where the run has a fault."""
         if self.provenance.inputs is None:
             return self.fault is not None
         return self.provenance.inputs == "mispredicted"
 
     @property
     def traces_all_mispredictions(self) -> bool:
-        """Mispredictions are traced, and not only those that a known fault has led to."""
+        """Mispredictions are traced, and not only those that a known fault leads to."""
         inputs = self.provenance.inputs
         return inputs == "all" or (inputs == "mispredicted" and self.fault is None)
 
-    def unknowing(self) -> "Tracer":
-        """Return what traces mispredictions, all of them, as one must who knows of no fault; nothing is checked."""
-        looks_at = replace(self.provenance, inputs="mispredicted", counterfactual=False)
-        return replace(self, provenance=looks_at, fault=None, baselines=())
+    def without_known_fault(self) -> "Tracer":
+        """Return a tracer of all mispredictions, as where no fault is known; it computes no removals or baselines."""
+        mispredicted = replace(self.provenance, inputs="mispredicted", counterfactual=False)
+        return replace(self, provenance=mispredicted, fault=None, baselines=())
 
     def trace(
         self, model: nn.Module, record: RoundRecord, server: Examples, predicted: Tensor | None = None
@@ -90,69 +128,81 @@ class Tracer:
             model: Holds ``record.global_weights``.
             record: The round.
             server: The server's N examples.
-            predicted: ``(N,)`` what the model predicts for them, where it is known.
+            predicted: ``(N,)`` the model's predictions for them; None to compute them.
         """
+        trace = self._trace_to_faulty if self.seeks_faulty else self._trace_to_holders
+        return trace(model, record, server, predicted)
+
+    def _trace_to_holders(
+        self, model: nn.Module, record: RoundRecord, server: Examples, predicted: Tensor | None
+    ) -> RoundTrace:
+        answer = self._answer(model, record, server, predicted)
+        if answer is None:
+            return RoundTrace()
+        held = self._participants(record).t()[answer.labels]  # (M, K)
+        traced = score_inputs(answer.attribution, answer.positions, answer.labels, held > 0, held, answer.effects)
+        if self.provenance.inputs == "all":
+            traced = tuple(t if t.predicted == t.label else _unjudged(t) for t in traced)
+        return RoundTrace(traced, (), answer.provenance_seconds, answer.counterfactual_seconds)
+
+    def _trace_to_faulty(
+        self, model: nn.Module, record: RoundRecord, server: Examples, predicted: Tensor | None
+    ) -> RoundTrace:
         ids = tuple(record.clients)
         faulty = None if self.fault is None else self.fault.faulty(ids, record.server_round)  # (K,)
-        if self.mispredictions and faulty is not None and not faulty.any():  # nobody to find
+        someone_faulty = faulty is None or bool(faulty.any())
+        answer = self._answer(model, record, server, predicted) if someone_faulty else None
+        if answer is None:
             return RoundTrace(suspects=(row_without_inputs(record.server_round, ids, faulty),))
-        asked = self.asked(server)
-        if predicted is None or asked is not server:
-            predicted = evaluate(model, asked, device=self.device).predicted
-        participants = self.label_counts[torch.tensor([int(client_id) for client_id in ids])]  # (K, C)
-        chosen = self.choose(asked, predicted, participants)
-        if not len(chosen):
-            none = (row_without_inputs(record.server_round, ids, faulty),) if self.mispredictions else ()
-            return RoundTrace(suspects=none)
-        inputs, labels = asked.batch(chosen)
-        settings = self.provenance
-        removals = ExactRemovals(model, record, inputs, batch_size=settings.batch_size, device=self.device)
-        began = time.perf_counter()
-        attribution = attribute_round(
-            model,
-            record,
-            inputs,
-            labels,
-            settings.method,
-            batch_size=settings.batch_size,
-            memory_budget=settings.memory_bytes,
-            precision=settings.precision,
-            device=self.device,
-            removals=removals,
-        )
-        provenance_seconds = time.perf_counter() - began
-        began = time.perf_counter()
-        effects = self._effects(record, removals)
-        counterfactual_seconds = time.perf_counter() - began
-        if not self.mispredictions:
-            held = participants.t()[labels]  # (M, K)
-            traced = score_inputs(attribution, chosen, labels, held > 0, held, effects)
-            if self.provenance.inputs == "all":
-                traced = tuple(t if t.predicted == t.label else _unchecked(t) for t in traced)
-            return RoundTrace(traced, (), provenance_seconds, counterfactual_seconds)
-        known = None if faulty is None else faulty.expand(len(chosen), len(ids))
-        traced = score_inputs(attribution, chosen, labels, known, None, effects)
+        responsible = None if faulty is None else faulty.expand(len(answer.positions), len(ids))  # (M, K)
+        traced = score_inputs(answer.attribution, answer.positions, answer.labels, responsible, None, answer.effects)
         evidence = Evidence(
             record=record,
             model=model,
-            inputs=inputs,
-            predicted=predicted[chosen],
+            inputs=answer.inputs,
+            predicted=answer.predicted,
             num_faults=1 if faulty is None else int(faulty.sum()),
             seed=self.seed,
             device=self.device,
         )
-        suspects = compare_rules(attribution.contributions, provenance_seconds, evidence, faulty, self.baselines)
-        return RoundTrace(traced, suspects, provenance_seconds, counterfactual_seconds)
+        contributions, seconds = answer.attribution.contributions, answer.provenance_seconds
+        suspects = compare_rules(contributions, seconds, evidence, faulty, self.baselines)
+        return RoundTrace(traced, suspects, seconds, answer.counterfactual_seconds)
 
-    def asked(self, server: Examples) -> Examples:
-        """Return the examples whose predictions are traced: the server's, for a backdoor with the trigger in them."""
-        return self.fault.inputs(server) if self.fault is not None and self.mispredictions else server
+    def _answer(
+        self, model: nn.Module, record: RoundRecord, server: Examples, predicted: Tensor | None
+    ) -> _Answer | None:
+        """Attribute the predictions to trace; None where there is none."""
+        examples = self.examples_to_trace(server)
+        if predicted is None or examples is not server:
+            predicted = evaluate(model, examples, device=self.device).predicted
+        positions = self.choose(examples, predicted, self._participants(record))
+        if not len(positions):
+            return None
+        inputs, labels = examples.batch(positions)
+        removals = ExactRemovals(model, record, inputs, self.compute)
+        began = time.perf_counter()
+        attribution = attribute_round(
+            model, record, inputs, labels, self.provenance.method, compute=self.compute, removals=removals
+        )
+        attributed = time.perf_counter()
+        effects = self._effects(record, removals)
+        seconds = attributed - began, time.perf_counter() - attributed
+        return _Answer(positions, inputs, labels, predicted[positions], attribution, effects, *seconds)
+
+    def examples_to_trace(self, server: Examples) -> Examples:
+        """Return the examples whose predictions are traced: the server's, with a backdoor's trigger in them."""
+        return self.fault.inputs(server) if self.fault is not None and self.seeks_faulty else server
+
+    def _participants(self, record: RoundRecord) -> Tensor:
+        """Return the ``(K, C)`` training examples of each class that the round's clients hold."""
+        return self.label_counts[torch.tensor([int(client_id) for client_id in record.clients])]
 
     def _effects(self, record: RoundRecord, removals: ExactRemovals) -> Tensor | None:
-        """Return each client's exact removal effects ``(M, K)``; None where not asked for or not to be had."""
+        """Return each client's exact removal effects, ``(M, K)``; None where switched off or not finite."""
         if not self.provenance.counterfactual or len(record.clients) < 2:
             return None
-        removals.find(torch.ones_like(removals.known))  # but for those that the attribution's proof has found
+        removals.find(torch.ones_like(removals.known))  # computes what the verification has not
         lost = [k for k, known in zip(record.clients, removals.known.all(dim=0).tolist(), strict=True) if not known]
         if lost:  # such as by a variance that a faulty client made negative
             log.warning(
@@ -163,25 +213,24 @@ class Tracer:
             return None
         return removals.effects
 
-    def choose(self, server: Examples, predicted: Tensor, participants: Tensor) -> Tensor:
+    def choose(self, examples: Examples, predicted: Tensor, participants: Tensor) -> Tensor:
         """Return the positions of the inputs to trace, ``(M,)``.
 
         Args:
-            server: The N examples that are asked.
-            predicted: ``(N,)`` what the model predicts for them.
+            examples: The N examples, as ``examples_to_trace`` returns them.
+            predicted: ``(N,)`` the model's predictions for them.
             participants: ``(K, C)`` training examples of each class that the round's clients hold.
         """
-        if not self.mispredictions:
-            right = select_inputs(predicted, server.labels, participants, self.provenance.inputs_per_label)
-            if self.provenance.inputs != "all":
-                return right
-            wrong = select_mispredicted(predicted != server.labels, self.provenance.max_inputs)
-            return torch.cat((right, wrong)).sort().values
-        wrong = predicted != server.labels
-        misled = wrong if self.fault is None else self.fault.misled(server.labels, predicted)
-        return select_mispredicted(misled, self.provenance.max_inputs)
+        wrong = predicted != examples.labels
+        if self.seeks_faulty:
+            misled = wrong if self.fault is None else self.fault.misled(examples.labels, predicted)
+            return select_mispredicted(misled, self.provenance.max_inputs)
+        right = select_inputs(predicted, examples.labels, participants, self.provenance.inputs_per_label)
+        if self.provenance.inputs != "all":
+            return right
+        return torch.cat((right, select_mispredicted(wrong, self.provenance.max_inputs))).sort().values
 
 
-def _unchecked(wrong: TracedInput) -> TracedInput:
-    """Return a misprediction without what is known of its label's holders: they are not responsible for it."""
+def _unjudged(wrong: TracedInput) -> TracedInput:
+    """Return a misprediction unjudged: the holders of its label are not responsible for it."""
     return replace(wrong, responsible_clients=(), correct=None, chance=None, top_holder=None)

@@ -104,7 +104,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
 
 def _headlines(question: Question, found: Explanation, names: Sequence[str]) -> Iterator[str]:
     label = "" if question.label is None else f", labelled {class_words(question.label, names)}"
-    yield f"round {found.server_round}, {question.words}{label}"
+    yield f"round {found.server_round}, {question.description}{label}"
     if question.text is not None:
         yield f"  {question.text[:300]}{'…' if len(question.text) > 300 else ''}"
     second = max((c for c in range(len(names)) if c != found.predicted), key=lambda c: found.probabilities[c])

@@ -56,7 +56,7 @@ def draw_explanation(answer: Answer, path: Path) -> None:
 def _draw_input(ax: Axes, question: Question) -> None:
     ax.set_axis_off()
     label = "" if question.label is None else f", labelled {question.label}"
-    ax.set_title(f"{question.words}{label}", fontsize=10, parse_math=False)
+    ax.set_title(f"{question.description}{label}", fontsize=10, parse_math=False)
     if question.pixels is not None:
         ax.imshow(question.pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
         return

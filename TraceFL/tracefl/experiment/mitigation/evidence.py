@@ -48,7 +48,7 @@ def mitigate_round(
         record = at_whole_weight(record, mitigation.participation.factors)
     if light or not tracer.traces_all_mispredictions:
         model.load_state_dict(dict(record.global_weights))
-        trace = tracer.unknowing().trace(model, record, server)
+        trace = tracer.without_known_fault().trace(model, record, server)
         seconds = trace.provenance_seconds
     names = [traced.traced_client for traced in trace.traced if traced.predicted != traced.label]
 

@@ -1,12 +1,10 @@
-"""Rules that name a suspect beside provenance: published ones, and the trivial ones to beat. Needs torch alone."""
+"""Rules to compare provenance with: published ones, and trivial ones that any method must beat. Needs torch alone."""
 
+from tracefl.questions.baselines.engine import artifact, removal, shapley
 from tracefl.questions.baselines.evidence import Evidence, NotApplicableError, Rule
 from tracefl.questions.baselines.feddebug import feddebug
 from tracefl.questions.baselines.krum import krum, multi_krum
 from tracefl.questions.baselines.outliers import cosine, update_norm
-from tracefl.questions.baselines.published import artifact
-from tracefl.questions.baselines.removal import removal
-from tracefl.questions.baselines.shapley import shapley
 from tracefl.questions.baselines.trivial import last_bias, most_examples, own_logit, random_client
 
 RULES: dict[str, Rule] = {

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tracefl.common.seeds import derive_seed
-from tracefl.provenance.capture import undisturbed
+from tracefl.provenance.capture import frozen_eval
 from tracefl.questions.baselines.evidence import Evidence, NotApplicableError
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -75,7 +75,7 @@ def feddebug(evidence: Evidence, num_inputs: int = 10, threshold: float = 0.003)
     remaining = torch.ones(num_inputs, num_clients, dtype=torch.bool)
     wanted = torch.full((num_inputs,), faults)  # clients that are still to be found
     search = 0
-    with undisturbed(evidence.model, evidence.device) as place:
+    with frozen_eval(evidence.model, evidence.device) as place:
         while wanted.any():
             alone = _alone_inactive(evidence, layers, inputs.to(place), remaining, threshold)  # (N, K)
             alone.masked_fill_(~remaining, -1)

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.common.seeds import derive_seed
-from tracefl.provenance.capture import undisturbed
+from tracefl.provenance import Compute
+from tracefl.provenance.capture import frozen_eval
+from tracefl.provenance.removal import logits_under
 from tracefl.questions.baselines.evidence import Evidence, NotApplicableError
-from tracefl.questions.baselines.logits import finite_logits
 
 
 @torch.no_grad()
@@ -22,10 +23,12 @@ def own_logit(evidence: Evidence) -> Tensor:
         NotApplicableError: A client's own model gives logits that are not finite.
     """
     logits = []
-    with undisturbed(evidence.model, evidence.device) as place:
+    with frozen_eval(evidence.model, evidence.device) as place:
         classes = evidence.predicted.to(place).unsqueeze(1)  # (M, 1)
         for client_id, weights in evidence.record.clients.items():
-            own = finite_logits(evidence, weights, place, f"the model of client {client_id!r}")  # (M, C)
+            own = logits_under(evidence.model, weights, evidence.inputs, Compute().forward_batch_size, place)  # (M, C)
+            if not own.isfinite().all():
+                raise NotApplicableError(f"the model of client {client_id!r} gives logits that are not finite")
             logits.append(own.gather(1, classes))
     return torch.cat(logits, dim=1).cpu()
 

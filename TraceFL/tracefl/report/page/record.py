@@ -55,7 +55,7 @@ class RunRecord:
     @property
     def mispredictions(self) -> bool:
         """Mispredictions are traced, not correct predictions."""
-        return self._tracer is not None and self._tracer.mispredictions
+        return self._tracer is not None and self._tracer.seeks_faulty
 
     def inputs(self) -> Examples:
         """Return the server's examples as they were asked: of a backdoor with the trigger in them.
@@ -63,7 +63,7 @@ class RunRecord:
         Raises:
             RecordError: They are missing or damaged.
         """
-        return self.run.server if self._tracer is None else self._tracer.asked(self.run.server)
+        return self.run.server if self._tracer is None else self._tracer.examples_to_trace(self.run.server)
 
     @cached_property
     def _tracer(self) -> Tracer | None:
