@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tracefl.conf.rules import Count, above
 from tracefl.learning.examples import Examples
-from tracefl.provenance.engine import Precision
+from tracefl.provenance.compute import Precision
 from tracefl.provenance.inputs import forward
 
 OptimizerName = Literal["adam", "adamw"]

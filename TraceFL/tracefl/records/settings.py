@@ -22,7 +22,7 @@ from tracefl.learning.faults.words import fault_in_name
 from tracefl.learning.models.settings import ModelSettings
 from tracefl.learning.privacy.settings import Privacy, ServerPrivacy
 from tracefl.learning.training import ClientSettings, TrainingSettings
-from tracefl.provenance.engine import Precision
+from tracefl.provenance.compute import Precision
 from tracefl.provenance.method import Method, MethodTarget, Reference, Weighting
 from tracefl.provenance.verification import Verify
 from tracefl.records.naming import fingerprint
