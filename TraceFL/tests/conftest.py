@@ -3,6 +3,7 @@
 import pytest
 
 import tracefl.collect
+import tracefl.jobs.__main__
 from tests.helpers.commands import call_main
 from tests.helpers.configuration import REPOSITORY
 
@@ -11,6 +12,14 @@ from tests.helpers.configuration import REPOSITORY
 def collect(monkeypatch, capsys):
     """Call ``tracefl.collect``; returns (status, stdout, stderr)."""
     return lambda *arguments: call_main(monkeypatch, capsys, tracefl.collect.main, "collect", *arguments)
+
+
+@pytest.fixture
+def jobs(monkeypatch, capsys):
+    """Call ``tracefl.jobs``; returns (status, stdout, stderr)."""
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    return lambda *arguments: call_main(monkeypatch, capsys, tracefl.jobs.__main__.main, "jobs", *arguments)
 
 
 @pytest.fixture

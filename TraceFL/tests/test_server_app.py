@@ -7,7 +7,7 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 
 from tests.helpers.configuration import REPOSITORY, TINY
-from tracefl.conf.composing import compose_config, compose_configs
+from tracefl.conf.composing import compose_config, resolved_config
 from tracefl.errors import ConfigError
 from tracefl.paper.exhibits import EXHIBITS
 from tracefl.server_app import read_overrides, results_folder, run_simulated
@@ -55,7 +55,7 @@ def test_the_named_experiments_trace_as_the_papers_and_need_no_network(number, f
     name = f"exp_{number}"
     file = tomllib.loads((APP / f"{name}.toml").read_text())
     assert file == {"experiment": name}
-    ours, papers = compose_configs([read_overrides(DEFAULTS | file), [f"experiment={figure}"]])
+    ours, papers = map(resolved_config, (read_overrides(DEFAULTS | file), [f"experiment={figure}"]))
     assert (ours["exp_key"], ours["log_dir"]) == (name, "results")
     for shared in ("provenance", "strategy", "fault", "privacy", "store"):
         assert ours[shared] == papers[shared]

@@ -15,7 +15,7 @@ from rich.console import Console
 from tests.helpers.configuration import REPOSITORY
 from tests.helpers.job_scripts import COUNTS, listed
 from tests.helpers.tables import read_csv
-from tracefl.conf.composing import compose_configs
+from tracefl.conf.composing import resolved_config
 from tracefl.errors import ConfigError
 from tracefl.jobs.__main__ import read_request
 from tracefl.jobs.execute import run_jobs
@@ -42,8 +42,7 @@ def test_local_data_is_used_where_there_is_some(tmp_path):
     (tmp_path / "cifar10").mkdir()
     (tmp_path / "pathmnist.npz").write_bytes(b"")
     names = ("mnist", "cifar10", "pathmnist", "organamnist")
-    configs = compose_configs([f"dataset={name}"] for name in names)
-    mnist, cifar10, pathmnist, organamnist = map(read_keys, configs)
+    mnist, cifar10, pathmnist, organamnist = (read_keys(resolved_config([f"dataset={name}"])) for name in names)
     assert f'dataset.path="{tmp_path / "mnist"}"' in miniature(mnist, tmp_path)[0]
     assert "dataset=digits" in miniature(cifar10, tmp_path)[0]
     assert f'dataset.root="{tmp_path}"' in miniature(pathmnist, tmp_path)[0]
@@ -151,7 +150,7 @@ def test_status_of_made_folders(jobs, tmp_path):
 
 def test_time_left_by_hand():
     commands = (["num_rounds=5", f"model={name}"] for name in ("resnet18", "resnet34"))
-    a, b = map(read_keys, compose_configs(commands))
+    a, b = (read_keys(resolved_config(command)) for command in commands)
     states = [
         RunState("done", 5, 5, 100.0, 0.0),
         RunState("running", 2, 5, 50.0, 70.0),
@@ -196,7 +195,7 @@ PLAN = """
 import sys
 from rich.console import Console
 from tracefl.jobs import execute
-from tracefl.conf.composing import compose_configs
+from tracefl.conf.composing import resolved_config
 from tracefl.jobs.plan import Job, Plan
 from tracefl.records.settings import read_keys
 
@@ -205,7 +204,7 @@ class Stub(Job):
         return ["-c", *self.overrides]
 
 commands = [[f"exp_key={i}", "log_dir=none"] for i in range(len(sys.argv) - 1)]
-settings = map(read_keys, compose_configs(commands))
+settings = (read_keys(resolved_config(command)) for command in commands)
 plans = [Plan(Stub(i, (code,)), each) for i, (code, each) in enumerate(zip(sys.argv[1:], settings))]
 sys.exit(execute.run_jobs(plans, [], Console(width=150)))
 """

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tracefl.conf.composing import compose_configs
+from tracefl.conf.composing import resolved_config
 from tracefl.paper.grid_points import FLIPPED, GridPoint, point_of, point_of_job
 from tracefl.paper.runs import JOBS
 from tracefl.records.settings import read_keys
 
 
 def settings_of(*overrides):
-    return read_keys(*compose_configs([overrides]))
+    return read_keys(resolved_config(overrides))
 
 
 def test_a_place_by_hand():
@@ -31,7 +31,5 @@ def test_what_no_place_has_is_refused():
 
 @pytest.mark.parametrize("script", [pytest.param(name, marks=pytest.mark.slow) for name in JOBS])
 def test_every_job_s_place_is_that_of_its_configuration(script):
-    configs = compose_configs(JOBS[script])
-    assert [point_of_job(overrides) for overrides in JOBS[script]] == [
-        point_of(read_keys(config)) for config in configs
-    ]
+    settings = [settings_of(*overrides) for overrides in JOBS[script]]
+    assert [point_of_job(overrides) for overrides in JOBS[script]] == list(map(point_of, settings))

@@ -5,7 +5,7 @@ import pytest
 from tests.helpers.configuration import compose_settings
 from tests.helpers.job_scripts import COUNTS, listed
 from tracefl.conf.cli import prepare_overrides
-from tracefl.conf.composing import compose_configs
+from tracefl.conf.composing import resolved_config
 from tracefl.jobs.__main__ import read_request
 from tracefl.jobs.miniature import TINY_MODELS, miniature
 from tracefl.learning.faults.words import describe_fault, faulty_clients
@@ -137,7 +137,7 @@ def test_every_run_is_as_in_the_paper_and_has_a_folder_of_its_own(jobs, name):
 @pytest.mark.parametrize("arguments", [*([name] for name in COUNTS), ["faulty", "--extended"]])
 def test_every_miniature_composes(jobs, arguments):
     commands = listed(jobs, *arguments)
-    whole = [read_keys(config) for config in compose_configs(command[3:] for command in commands)]
+    whole = [read_keys(resolved_config(command[3:])) for command in commands]
     for command, config in zip(commands, whole, strict=True):
         small, words = miniature(config, None)
         settings = compose_settings(*prepare_overrides([*command[3:], *small]))

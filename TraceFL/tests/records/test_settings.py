@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
 from tracefl.conf.cli import CONF, choices
-from tracefl.conf.composing import compose_configs
+from tracefl.conf.composing import resolved_config
 from tracefl.conf.rules import keys_of
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.faults.settings import AnyFault
@@ -79,12 +79,12 @@ def test_literals_agree_with_what_they_name():
 
 @pytest.mark.parametrize(("overrides", "fingerprint"), PRINTS.items())
 def test_names_of_runs_do_not_change(overrides, fingerprint):
-    (config,) = compose_configs([overrides])
+    config = resolved_config(overrides)
     assert re.search("[0-9a-f]{8}$", read_keys(config).folder.name)[0] == fingerprint
 
 
 def test_a_stored_configuration_is_read_as_the_one_that_was_composed(tmp_path):
-    (config,) = compose_configs([["fault=label_flip", "fault.flip={1: 0, 2: 0}", "model.config.layers=[1,1,1,1]"]])
+    config = resolved_config(["fault=label_flip", "fault.flip={1: 0, 2: 0}", "model.config.layers=[1,1,1,1]"])
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     settings = read_config(tmp_path / "config.yaml")
     assert settings == read_keys(config)
@@ -101,7 +101,7 @@ def test_a_stored_configuration_is_read_as_the_one_that_was_composed(tmp_path):
     ],
 )
 def test_a_damaged_configuration_names_the_key(tmp_path, change, message):
-    (config,) = compose_configs([[]])
+    config = resolved_config([])
     change(config)
     with pytest.raises(ConfigError):
         read_keys(config)

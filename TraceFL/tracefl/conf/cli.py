@@ -9,7 +9,7 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from tracefl.common.names import did_you_mean
 from tracefl.errors import ConfigError, one_line
@@ -87,6 +87,13 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
     return [f"++{a}" if a.startswith("model.config.") else a for a in arguments]
 
 
+def compose_base(overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose the base configuration with overrides as Hydra reads them; whatever Hydra raises is raised."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("tracefl.conf", version_base="1.3"):
+        return compose("base", list(overrides))
+
+
 def command_line(overrides: Iterable[str]) -> str:
     """Return the command that makes a run with these overrides, without those that decide over a run already there."""
     kept = [o for o in overrides if o.partition("=")[0] not in ("overwrite", "resume", "dry_run")]
@@ -110,9 +117,7 @@ def explain_config_error(error: Exception) -> str:
 
 def _known_keys() -> list[str]:
     """Return every key of the default configuration, dotted."""
-    GlobalHydra.instance().clear()
-    with initialize_config_module("tracefl.conf", version_base="1.3"):
-        cfg: dict[str, Any] = OmegaConf.to_container(compose("base"), resolve=False)  # type: ignore[assignment]
+    cfg: dict[str, Any] = OmegaConf.to_container(compose_base(), resolve=False)  # type: ignore[assignment]
 
     def walk(node: dict[str, Any], prefix: str) -> Iterator[str]:
         for key, value in node.items():

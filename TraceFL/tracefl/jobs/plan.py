@@ -75,8 +75,7 @@ def plan_jobs(jobs: Sequence[Job], extra: Sequence[str]) -> list[Plan]:
     Raises:
         ConfigError: An override does not compose, or a value is illegal; one line.
     """
-    from tracefl.conf.composing import compose_configs  # --list and --count do not wait for Hydra and torch
+    from tracefl.conf.composing import resolved_config  # --list and --count do not wait for Hydra and torch
     from tracefl.records.settings import read_keys
 
-    configs = compose_configs(job.all_overrides(extra) for job in jobs)
-    return [Plan(job, read_keys(config)) for job, config in zip(jobs, configs, strict=True)]
+    return [Plan(job, read_keys(resolved_config(job.all_overrides(extra)))) for job in jobs]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracefl.conf.cli import choices
-from tracefl.conf.composing import compose_configs
+from tracefl.conf.composing import resolved_config
 from tracefl.errors import RecordError, one_line
 from tracefl.paper.collected import CollectedRun, read_run
 from tracefl.paper.runs import JOBS
@@ -80,9 +80,8 @@ def run_folders(root: Path) -> Iterator[Path]:
 
 def _preset_methods() -> dict[str, Method]:
     """Return the ways of tracing that have a name."""
-    names = choices("provenance")
-    read = [read_keys(config).provenance for config in compose_configs([f"provenance={n}"] for n in names)]
-    return {name: settings.method for name, settings in zip(names, read, strict=True) if settings is not None}
+    read = {name: read_keys(resolved_config([f"provenance={name}"])).provenance for name in choices("provenance")}
+    return {name: settings.method for name, settings in read.items() if settings is not None}
 
 
 def _is_miniature(folder: Path) -> bool:

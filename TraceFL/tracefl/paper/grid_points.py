@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from tracefl.conf.composing import compose_configs
+from tracefl.conf.composing import resolved_config
 from tracefl.conf.rules import choice_name
 from tracefl.learning.faults.words import NO_FAULT, describe_fault
 from tracefl.learning.privacy.settings import CentralPrivacySettings, Privacy
@@ -124,5 +124,4 @@ _FIELDS: dict[str, tuple[str, Any]] = {
 
 @cache
 def _experiment(name: str) -> Settings:
-    (config,) = compose_configs([[f"experiment={name}"]])
-    return read_keys(config)
+    return read_keys(resolved_config([f"experiment={name}"]))

@@ -1,23 +1,24 @@
-"""Labels of settings, with more words where two would be the same."""
+"""Labels of settings, told apart where two would be the same."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tracefl.records.naming import CIRCUMSTANCES
+from tracefl.records.naming import CIRCUMSTANCES, flatten
 
 
 def tell_apart(labels: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the labels; of those that are the same, each with the keys that differ.
+    """Return the labels, with the keys that differ added to those that are the same.
 
     Args:
-        labels: One for each setting.
-        configs: The settings' configurations. The seed and what cannot change a number are passed over.
+        labels: One per setting.
+        configs: The settings' configurations. The seed and keys that cannot change a result are ignored.
     """
     shared = {label for label, number in Counter(labels).items() if number > 1}
     if not shared:
         return list(labels)
-    flats = [_flat(config) for config in configs]
+    passed_over = {*CIRCUMSTANCES, "seed"} - {"exp_key"}
+    flats = [flatten({k: v for k, v in config.items() if k not in passed_over}) for config in configs]
     differing = {
         label: [
             key
@@ -30,13 +31,3 @@ def tell_apart(labels: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> l
         label if label not in shared else f"{label} ({', '.join(f'{key}={flat.get(key)}' for key in differing[label])})"
         for label, flat in zip(labels, flats, strict=True)
     ]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return what can make settings differ, keys dotted."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if not prefix and key in {*CIRCUMSTANCES, "seed"} - {"exp_key"}:
-            continue
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

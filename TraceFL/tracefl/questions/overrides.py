@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tracefl.conf.cli import explain_config_error
+from tracefl.conf.composing import compose_config
 from tracefl.conf.rules import read, read_value
 from tracefl.errors import ConfigError
 from tracefl.learning.privacy.settings import PrivacyTrace
@@ -61,13 +60,12 @@ def _groups(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, di
     asked = dict(o.split("=", 1) for o in overrides if o.partition("=")[0] in GROUPS)
     keys = [o for o in overrides if o.startswith(tuple(f"{group}." for group in GROUPS))]
     try:
-        with initialize_config_module("tracefl.conf", version_base="1.3"):
-            cfg = compose("base", [f"{group}={choice}" for group, choice in asked.items()])
-            for group in set(GROUPS) - set(asked):
-                cfg[group] = OmegaConf.create(dict(config[group]))
-            changed = OmegaConf.merge(cfg, OmegaConf.from_dotlist(keys))
-            resolved = OmegaConf.to_container(changed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+        cfg = compose_config([f"{group}={choice}" for group, choice in asked.items()])
+        for group in set(GROUPS) - set(asked):
+            cfg[group] = OmegaConf.create(dict(config[group]))
+        changed = OmegaConf.merge(cfg, OmegaConf.from_dotlist(keys))
+        resolved = OmegaConf.to_container(changed, resolve=True)
+    except OmegaConfBaseException as error:
         raise ConfigError(explain_config_error(error)) from error
     except YAMLError as error:
         said = " ".join(str(error).split())

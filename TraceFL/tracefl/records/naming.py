@@ -29,6 +29,14 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(_text_keys(kept), sort_keys=True).encode()).hexdigest()[:8]
 
 
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a configuration's values by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def _text_keys(node: Any) -> Any:
     """Return a configuration with all keys as text, as JSON has them: numbers and text cannot be sorted together."""
     if isinstance(node, Mapping):

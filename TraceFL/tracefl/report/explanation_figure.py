@@ -4,10 +4,6 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # no display needed, none opened
-
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -16,12 +12,11 @@ from tracefl.common.words import percent
 from tracefl.provenance import ClientPart, Explanation
 from tracefl.questions.one_input import Answer, Question
 from tracefl.report.explanation import by_part, class_words, group_layers
+from tracefl.report.style import BLUE, LIGHT_GREY, ORANGE, VERMILLION
 
 CLIENTS_DRAWN = 15
 _CLASSES_DRAWN = 5
-# Okabe and Ito's colours, told apart by colour-blind readers too: blue, vermillion, orange, grey.
-_BLUE, _VERMILLION, _ORANGE, _GREY = "#0072B2", "#D55E00", "#E69F00", "#999999"
-_DIVERGING = LinearSegmentedColormap.from_list("against_for", [_VERMILLION, "#FFFFFF", _BLUE])
+_DIVERGING = LinearSegmentedColormap.from_list("against_for", [VERMILLION, "#FFFFFF", BLUE])
 
 
 def draw_explanation(answer: Answer, path: Path) -> None:
@@ -70,9 +65,9 @@ def _draw_classes(ax: Axes, found: Explanation, names: Sequence[str]) -> None:
     order = sorted(range(len(names)), key=lambda number: -found.probabilities[number])[:_CLASSES_DRAWN]
     if found.against is not None and found.against not in order:
         order[-1] = found.against
-    colours = {found.predicted: _BLUE, found.against: _ORANGE}
+    colours = {found.predicted: BLUE, found.against: ORANGE}
     values = [100 * found.probabilities[number] for number in order]
-    ax.barh(range(len(order)), values, color=[colours.get(number, _GREY) for number in order], height=0.65)
+    ax.barh(range(len(order)), values, color=[colours.get(number, LIGHT_GREY) for number in order], height=0.65)
     for place, value in enumerate(values):
         ax.text(value + 1, place, f"{value:.1f}", va="center", fontsize=9)
     ax.set_yticks(range(len(order)), [_short(class_words(number, names), 26) for number in order], parse_math=False)
@@ -90,7 +85,7 @@ def _draw_clients(ax: Axes, found: Explanation, clients: Sequence[ClientPart], n
         [place - shift for place in rows],
         [client.contribution for client in clients],
         height=high,
-        color=_BLUE,
+        color=BLUE,
         label="contribution",
     )
     if found.against is not None:
@@ -99,7 +94,7 @@ def _draw_clients(ax: Axes, found: Explanation, clients: Sequence[ClientPart], n
             [place + shift for place in rows],
             lead,
             height=high,
-            color=_ORANGE,
+            color=ORANGE,
             label=f"contribution to the lead over {_short(class_words(found.against, names), 20)}",
         )
     exact = [(client.removal.effect, place - shift) for place, client in enumerate(clients) if client.removal]

@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # no display needed, none opened
-
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -14,10 +10,11 @@ from torch import Tensor
 from tracefl.learning.datasets import FederatedData
 from tracefl.learning.faults import InjectedFault
 from tracefl.report.class_axis import name_classes
+from tracefl.report.style import VERMILLION
 
 _MOST_CLIENTS = 40  # rows that can still be told apart
 _MOST_NUMBERS = 20  # columns whose cells still have room for their number
-_MARK = "#D55E00"  # Okabe and Ito's orange, which the colours of the cells do not have
+_MARK = VERMILLION  # which the colours of the cells do not have
 
 
 def draw_label_counts(fault: InjectedFault, data: FederatedData, path: Path) -> None:

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # no display needed, none opened
-
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.colors import Colormap
 
 from tracefl.questions.ledger import Accounts
 from tracefl.report.class_axis import name_classes
+from tracefl.report.style import BLUE, ORANGE, VERMILLION
 
 _MOST_CLIENTS = 40  # rows that can still be told apart
-_KINDS = ((True, "correct", "#0072B2"), (False, "wrong", "#E69F00"))  # Okabe and Ito's blue and orange
-_FAULTY = "#D55E00"
+_KINDS = ((True, "correct", BLUE), (False, "wrong", ORANGE))
+_FAULTY = VERMILLION
 _NONE = "#DDDDDD"  # nothing was traced
 
 
@@ -71,6 +69,6 @@ def mean_by_class(accounts: Accounts, client_ids: Sequence[str], correct: bool) 
     return grid
 
 
-def _colours() -> matplotlib.colors.Colormap:
+def _colours() -> Colormap:
     """Return red to blue, told apart by colour-blind readers too, with a grey for what is missing."""
     return plt.get_cmap("RdBu").with_extremes(bad=_NONE)

@@ -4,22 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # no display needed, none opened
-
 from matplotlib import pyplot as plt
 
 from tracefl.learning.datasets import FederatedData
 from tracefl.report.class_axis import short_names
+from tracefl.report.style import BLUE, GREEN, GREY, VERMILLION
 
-# Okabe and Ito's colours, told apart by colour-blind readers too: blue, orange, green, grey.
 _CURVES = (
-    ("global_accuracy", "global accuracy", "#0072B2", "-o"),
-    ("localization_accuracy", "localization accuracy", "#D55E00", "-s"),
-    ("chance_accuracy", "chance level of localization", "#D55E00", ":x"),
-    ("top_holder_accuracy", "top holder", "#009E73", "-^"),
-    ("counterfactual_agreement", "counterfactual agreement", "#555555", "-d"),
+    ("global_accuracy", "global accuracy", BLUE, "-o"),
+    ("localization_accuracy", "localization accuracy", VERMILLION, "-s"),
+    ("chance_accuracy", "chance level of localization", VERMILLION, ":x"),
+    ("top_holder_accuracy", "top holder", GREEN, "-^"),
+    ("counterfactual_agreement", "counterfactual agreement", GREY, "-d"),
 )
 
 

@@ -17,9 +17,9 @@ COLUMN = 3.3
 POINTS = 7
 """Size of the letters."""
 
-# Okabe and Ito's colours.
+# Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
-BLACK, GREY = "#000000", "#555555"
+BLACK, GREY, LIGHT_GREY = "#000000", "#555555", "#999999"
 
 _LOOK: Any = {
     "font.size": POINTS,
