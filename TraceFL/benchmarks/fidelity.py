@@ -177,7 +177,7 @@ def measure(setting: Setting, data: Path, out: Path, first_seed: bool, clients: 
     keys = (*keys, f"dirichlet_alpha={alpha}", f"seed={seed}", f"log_dir={out}", "exp_key=runs", f"run_name={name}")
     subprocess.run([sys.executable, "-m", "tracefl.main", *keys, "overwrite=true"], check=True, capture_output=True)
     run = StoredRun(out / "runs" / name)
-    last = run.config["num_rounds"]
+    last = run.settings.num_rounds
     found = []
     for server_round in (2, last) if clients == FEW else (last,):
         for row in ask(run, server_round, seed, first_seed and clients == FEW):

@@ -23,10 +23,11 @@ from typing import Any
 
 from selection import words
 
+from tracefl.conf.rules import choice_name
 from tracefl.errors import RecordError
 from tracefl.paper.findings import over_seeds
 from tracefl.paper.gathered import run_folders
-from tracefl.records.run import read_config
+from tracefl.records.settings import read_config
 from tracefl.records.store import RoundStore
 
 EVERY = (
@@ -113,15 +114,15 @@ def read_runs(folder: Path, model: str, seeds: Sequence[int]) -> dict[tuple[str,
     found: dict[tuple[str, str], dict[int, Run]] = {HEALTHY: {}}
     for place in run_folders(folder):
         config = read_config(place / "config.yaml")
-        if config["model"]["name"] != model or config["seed"] not in seeds or not (place / "results.json").exists():
+        if config.model.name != model or config.seed not in seeds or not (place / "results.json").exists():
             continue
-        choice = (config["fault"]["name"], config["mitigate"]["name"])
+        choice = (choice_name(config.fault), choice_name(config.mitigate))
         of_seed = found.setdefault(choice, {})
-        if config["seed"] in of_seed:
-            raise RecordError(f"{folder} holds two runs of {model}, {choice} and seed {config['seed']}; give --log-dir")
+        if config.seed in of_seed:
+            raise RecordError(f"{folder} holds two runs of {model}, {choice} and seed {config.seed}; give --log-dir")
         accuracies = [result.row["global_accuracy"] for result in RoundStore(place / "rounds").results()]
         mitigation = json.loads((place / "results.json").read_text())["mitigation"]
-        of_seed[config["seed"]] = Run(accuracies[-1], fmean(accuracies[-LAST:]), mitigation)
+        of_seed[config.seed] = Run(accuracies[-1], fmean(accuracies[-LAST:]), mitigation)
     return found
 
 

@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from tracefl.common.environment import cpus_here
 from tracefl.common.seeds import derive_seed
 from tracefl.experiment.preparation import Prepared, prepare_run
-from tracefl.experiment.settings import Settings, read_settings
+from tracefl.experiment.settings import read_settings
 from tracefl.learning.examples import Examples
 from tracefl.learning.models import initial_model
+from tracefl.records.settings import Settings
 
 REPEATS = 3
 
@@ -67,7 +68,7 @@ def harness(overrides: list[str]) -> tuple[float, list[list[str]]]:
 def plain_loop(settings: Settings, prepared: Prepared, rounds: list[list[str]]) -> None:
     """Train every round's clients one after the other, average them, evaluate the average."""
     torch.set_num_threads(cpus_here())
-    average = initial_model(settings.model, prepared.spec, derive_seed(settings.config["seed"], "model"))
+    average = initial_model(settings.model, prepared.spec, derive_seed(settings.seed, "model"))
     for clients in rounds:
         total: dict[str, Tensor] = {}
         num_examples = sum(len(prepared.data.clients[k]) for k in clients)

@@ -12,17 +12,15 @@ python TraceFL/benchmarks/selection.py logs/default
 import argparse
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from tracefl.learning.faults.words import NO_FAULT, describe_fault, faulty_clients
-from tracefl.paper.findings import Measured, over_seeds
+from tracefl.paper.findings import SeedMean, over_seeds
 from tracefl.paper.gathered import run_folders
 from tracefl.records.naming import fingerprint
-from tracefl.records.run import read_config
+from tracefl.records.settings import Settings, read_config
 from tracefl.records.store import RoundStore
 
 RANDOM, SELECTED = "fedavg", "provenance_selection"
@@ -32,7 +30,7 @@ RANDOM, SELECTED = "fedavg", "provenance_selection"
 class Run:
     """A finished run: its last and mean global accuracy, and the faulty clients' part in its rounds, fractions."""
 
-    config: Mapping[str, Any]
+    config: Settings
     last: float
     mean: float
     faulty: float | None
@@ -45,10 +43,10 @@ def main() -> None:
     runs = [read(folder) for folder in run_folders(parser.parse_args().folder) if (folder / "results.json").exists()]
     settings: dict[str, dict[str, dict[int, Run]]] = {}
     for run in runs:
-        if run.config["strategy"]["name"] not in (RANDOM, SELECTED):
+        if run.config.strategy.name not in (RANDOM, SELECTED):
             continue
         of_strategy = settings.setdefault(setting(run.config), {RANDOM: {}, SELECTED: {}})
-        of_strategy[run.config["strategy"]["name"]][run.config["seed"]] = run
+        of_strategy[run.config.strategy.name][run.config.seed] = run
     columns = ("setting", "strategy", "seeds", "last round", "mean of rounds", "difference, last", "faulty drawn")
     sys.stdout.write(f"| {' | '.join(columns)} |\n| --- | --- |{' ---: |' * 5}\n")
     for of_strategy in settings.values():
@@ -79,30 +77,30 @@ def read(folder: Path) -> Run:
     results = list(RoundStore(folder / "rounds").results())
     accuracies = [result.row["global_accuracy"] for result in results]
     faulty = None
-    if config["fault"]["name"] != NO_FAULT:
+    if config.fault is not None:
         culprits = set(json.loads((folder / "fault.json").read_text())["clients"])
         places = [client for result in results[1:] for client in (*result.client_weights, *result.left_out)]
         faulty = fmean(client in culprits for client in places)
     return Run(config, accuracies[-1], fmean(accuracies), faulty)
 
 
-def setting(config: Mapping[str, Any]) -> str:
+def setting(config: Settings) -> str:
     """Return the same for runs that differ in their strategy and seed alone."""
-    return fingerprint({**config, "strategy": None, "seed": 0})
+    return fingerprint({**config.resolved, "strategy": None, "seed": 0})
 
 
-def describe(config: Mapping[str, Any]) -> str:
+def describe(config: Settings) -> str:
     """Return a setting in words, with the part that chance would give faulty clients."""
-    fault = describe_fault(config)
+    fault = describe_fault(config.fault, config.num_clients)
     if fault != NO_FAULT:
-        fault += f" (chance {100 * faulty_clients(config) / config['num_clients']:.0f} %)"
+        fault += f" (chance {100 * faulty_clients(config.fault) / config.num_clients:.0f} %)"
     return (
-        f"{config['model']['name']}, {config['dataset']['name']}, alpha {config['dirichlet_alpha']:g}, "
-        f"{config['clients_per_round']} of {config['num_clients']}, {config['num_rounds']} rounds, fault {fault}"
+        f"{config.model.name}, {config.dataset.name}, alpha {config.dirichlet_alpha:g}, "
+        f"{config.clients_per_round} of {config.num_clients}, {config.num_rounds} rounds, fault {fault}"
     )
 
 
-def words(measured: Measured | None, sign: str = "") -> str:
+def words(measured: SeedMean | None, sign: str = "") -> str:
     """Return percent with the standard deviation over seeds, nothing where nothing was measured."""
     if measured is None:
         return ""
