@@ -56,7 +56,7 @@ class FederationPlan:
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """A round as the server saw it.
+    """A round as the server saw it, after it is aggregated and before it is traced: a RoundRecord and more.
 
     Attributes:
         record: Weights of the clients that were averaged, and of the global model before and after.

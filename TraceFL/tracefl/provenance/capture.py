@@ -85,7 +85,7 @@ def _warn_untraced(untraced: Mapping[str, nn.Module], shown: int = 20) -> None:
 
 @contextmanager
 def frozen_eval(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
-    """Put a model in evaluation mode on ``device`` with frozen parameters, and give it back as it was.
+    """Put a model in evaluation mode on ``device`` with frozen parameters, and restore it afterwards.
 
     Yields:
         The device of the computation: ``device``, or the model's own where that is None.

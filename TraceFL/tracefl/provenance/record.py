@@ -1,4 +1,4 @@
-"""What provenance needs of a round: the weights that went in and the weights that came out."""
+"""A round's weights: those that went in and those that came out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One round of a federation, seen from the server; K clients took part.
+    """A round's weights, after it is aggregated: what K participants started from, sent, and got.
 
     Attributes:
         server_round: The round, from 1.

@@ -1,8 +1,8 @@
-"""An answer that is proven: the first clients of an attribution, checked by their exact removal.
+"""A verified answer: the first clients of an attribution, checked by their exact removal.
 
-A first-order effect is an estimate. Its first clients are the ones that an answer is about, so these are left out of
-the average one at a time, at one forward pass each, and the estimate gives way to what was found. Nothing is put first
-that could be checked and was not: where the estimate of an unchecked client is above all that was found, it is next.
+A first-order effect is an estimate. An answer is about its first clients, so these are left out of the average one at a
+time, at one forward pass each, and the exact effect replaces the estimate. No client that could be checked comes first
+unchecked: where the estimate of an unchecked client exceeds all exact effects, it is checked next.
 """
 
 import warnings
@@ -27,15 +27,15 @@ _ALIKE = 1e-5
 
 
 class ExactRemovals:
-    """By how much each client's removal lowers inputs' centered logits, each found once, where it is asked for.
+    """By how much each client's removal lowers the inputs' centered logits, each computed once, when it is needed.
 
     Attributes:
-        classes: ``(B,)`` int64 classes whose logits are looked at: as they are set before the first client is left out,
-            else those that are predicted with all clients.
-        effects: ``(B, K)`` float64 in logits, of the clients that are ``known``; 0 of the others.
-        known: ``(B, K)`` bool.
-        possible: ``(K,)`` bool: a model is left without the client, and as far as it was run its logits are finite.
-        infinite: Ids of the clients without whom they are not.
+        classes: ``(B,)`` int64 classes of these logits: those set before the first removal, or else those predicted
+            with all clients.
+        effects: ``(B, K)`` float64 in logits where ``known``, and 0 elsewhere.
+        known: ``(B, K)`` bool: the effect has been computed.
+        possible: ``(K,)`` bool: other clients remain in the average, and their logits were finite wherever computed.
+        infinite: Ids of the clients without whom the logits are not finite.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class ExactRemovals:
 
     @torch.no_grad()
     def find(self, wanted: Tensor) -> None:
-        """Leave clients out, each for its inputs alone: one forward pass for each, and one of every input at first.
+        """Compute removals: one forward pass for each client on its inputs, and at first one of all inputs.
 
-        Those that are known are not looked for again. A client whose removal gives logits that are not finite is
-        possible no more.
+        Known removals are not computed again. A client whose removal gives logits that are not finite is no longer
+        ``possible``.
 
         Args:
             wanted: ``(B, K)`` bool.
@@ -102,7 +102,7 @@ class ExactRemovals:
                     self.infinite.append(ids[k])
 
     def attribution(self) -> Attribution | None:
-        """Return the attribution that is nothing but exact removals; None where one of them is not to be had.
+        """Return the attribution by exact removals alone; None where one of them is not possible.
 
         K + 1 forward passes of an input, and two readings of the clients' weights.
 

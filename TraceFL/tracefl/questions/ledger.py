@@ -1,11 +1,11 @@
-"""The account of a run: what each client contributed to correct and to wrong predictions, over all its rounds.
+"""What each client contributed to a run's correct and wrong predictions, summed over all its rounds.
 
 A traced prediction of round t has a contribution T_k of every client k that took part in round t (see provenance/),
-in the units of ``provenance.target``: logits. The account of client k adds them up over the rounds that it took part
-in, apart for correct and for wrong predictions, and for each predicted class: T_k is its part in the predicted class's
-logit. So a positive contribution to a wrong prediction speaks against the client. It stands on the predictions that
-were traced (``provenance.inputs``, ``inputs_per_label``, ``max_inputs``), not on all that the model made, and an input
-of the server counts once in each round in which it was traced.
+in the units of ``provenance.target``: logits. The ledger sums them over the rounds in which the client took part,
+separately for correct and wrong predictions and for each predicted class: T_k is its part in the predicted class's
+logit, so a positive contribution to a wrong prediction speaks against the client. Only traced predictions count
+(``provenance.inputs``, ``inputs_per_label``, ``max_inputs``), and a server input counts once in each round in which it
+was traced.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from tracefl.records.settings import SelectionSettings
 from tracefl.records.store import RoundStore
 
 WRONG_WEIGHT = 0.5
-"""How much contributions to wrong predictions count in a client's usefulness, unless a run says otherwise."""
+"""Weight of the contributions to wrong predictions in a client's usefulness, by default."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Tally:
     """A client's contributions to some predictions.
 
     Attributes:
-        predictions: How many.
+        predictions: Number of predictions.
         total: Sum of the contributions, in logits.
     """
 
@@ -38,30 +38,30 @@ class Tally:
 
     @property
     def mean(self) -> float | None:
-        """Mean contribution to one prediction, in logits; None to none."""
+        """Mean contribution to a prediction, in logits; None without a prediction."""
         return self.total / self.predictions if self.predictions else None
 
     def plus(self, contribution: float) -> "Tally":
-        """Return the tally with one prediction more."""
+        """Return the tally with one more prediction."""
         return Tally(self.predictions + 1, self.total + contribution)
 
 
 class ContributionLedger:
-    """The account of all clients, added up round by round.
+    """The contributions of all clients, added round by round.
 
-    The same rounds in the same order give the same numbers to the last bit, whether they come from a run or from the
-    records that it left: a run that goes on draws the clients that it would have drawn.
+    The same rounds in the same order give the same numbers to the last bit, during a run or from its records: so a
+    resumed run draws the same clients as an uninterrupted one.
 
     Args:
-        results: Rounds to begin with.
+        results: Rounds to start with.
 
     Attributes:
-        participation: Client id to the rounds that it took part in, ascending.
-        left_out: Client id to the rounds that it was sampled for and did not count in, ascending.
-        rounds: Rounds in all.
-        traced_rounds: Those with a traced prediction, ascending.
-        correct_predictions: Traced correct predictions.
-        wrong_predictions: Traced wrong ones.
+        participation: Client id to the rounds in which it took part, ascending.
+        left_out: Client id to the rounds for which it was sampled and in which it did not count, ascending.
+        rounds: Number of rounds.
+        traced_rounds: The rounds with a traced prediction, ascending.
+        correct_predictions: Number of traced correct predictions.
+        wrong_predictions: Number of traced wrong predictions.
     """
 
     def __init__(self, results: Iterable[RoundResult] = ()) -> None:
@@ -120,8 +120,8 @@ class ContributionLedger:
 
         Args:
             client_id: The client.
-            wrong_weight: At least 0. 1 would be in favour of clients that only unteach: one with random labels lowers
-                whatever the others agree on, wrong predictions too.
+            wrong_weight: At least 0. 1 would favour clients that only unlearn: one with random labels lowers whatever
+                the others agree on, wrong predictions too.
 
         Returns:
             None for a client without a traced prediction.
@@ -134,15 +134,15 @@ class ContributionLedger:
 
 @dataclass(frozen=True)
 class Accounts:
-    """A run's account, and what is needed to read it.
+    """A run's ledger, and what is needed to show it.
 
     Attributes:
-        ledger: The account.
-        client_ids: All clients of the run, those that never took part too.
+        ledger: The ledger.
+        client_ids: All clients of the run, including those that never took part.
         label_names: Name of each class.
-        faulty: The clients that are known to be faulty; None where nothing is known to be wrong.
+        faulty: The clients known to be faulty; None where no fault is known.
         method: How the predictions were traced.
-        wrong_weight: How much contributions to wrong predictions count in the usefulness.
+        wrong_weight: Weight of the contributions to wrong predictions in the usefulness.
     """
 
     ledger: ContributionLedger
@@ -153,35 +153,35 @@ class Accounts:
     wrong_weight: float = WRONG_WEIGHT
 
     def usefulness(self, client_id: str) -> float | None:
-        """Return a client's usefulness in logits, None without a traced prediction."""
+        """Return a client's usefulness in logits; None without a traced prediction."""
         return self.ledger.usefulness(client_id, self.wrong_weight)
 
     @property
     def ranked(self) -> list[str]:
-        """The clients with a traced prediction, the most useful first."""
+        """The clients with a traced prediction, most useful first."""
         useful = {k: u for k in self.client_ids if (u := self.usefulness(k)) is not None}
         return sorted(useful, key=lambda k: -useful[k])
 
     @property
     def without(self) -> list[str]:
-        """The clients of which no prediction was traced."""
+        """The clients without a traced prediction."""
         return [k for k in self.client_ids if self.usefulness(k) is None]
 
     def predictions(self, correct: bool) -> int:
-        """Return how many correct, or wrong, predictions were traced."""
+        """Return the number of traced correct, or wrong, predictions."""
         return self.ledger.correct_predictions if correct else self.ledger.wrong_predictions
 
     def traced_rounds(self, client_id: str) -> list[int]:
-        """Return the rounds of a client with a traced prediction."""
+        """Return the rounds of a client in which predictions were traced."""
         traced = set(self.ledger.traced_rounds)
         return [n for n in self.ledger.participation.get(client_id, ()) if n in traced]
 
 
 def read_accounts(folder: Path) -> Accounts:
-    """Return the account of a run, from its folder.
+    """Return a run's ledger, from its folder.
 
     Raises:
-        RecordError: The folder is no run's, a round is damaged or missing, or no prediction was traced.
+        RecordError: The folder holds no run, a round is damaged or missing, or no prediction was traced.
     """
     run = StoredRun(folder)
     store = RoundStore(folder / "rounds")

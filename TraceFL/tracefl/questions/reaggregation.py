@@ -1,16 +1,16 @@
-"""Stored rounds averaged again without some of their clients: what a run may have been without them, at once.
+"""Stored rounds averaged again without some of their clients: an estimate of the run without them, at no training.
 
 In round n of the run, the clients k start from W_{n-1} and send W_k,n, and the server deploys W_n = sum_k p_k W_k,n.
 Without the clients in S, from round N on, the replayed weights V start from V_{N-1} = W_{N-1}, and
 
     V_n = sum_{k not in S} q_k W_k,n + carry (V_{n-1} - W_{n-1}),    q_k = p_k / sum_{j not in S} p_j
 
-In round N, or where no round before has had a client of S, that is the exact average of the others. Later it is an
-estimate, as the others did not train again from V_{n-1}: ``carry``, 0 to 1, says how much of the difference between the
-two starts is taken to outlive a round of their training. With 1 the others' updates W_k,n - W_{n-1} are added up as
-they are: what they did against a client of S is then done against nobody, round after round. With 0 each round is
-averaged without S by itself, from a start that S had its part in. Buffers are carried with 0: BatchNorm's statistics
-are measured anew in each round. A round of nobody else leaves V as it is. Needs torch alone.
+In the first round with a client of S, that is the exact average of the others. In later rounds it is an estimate,
+because the others did not train again from V_{n-1}: ``carry``, 0 to 1, is the part of the difference between the two
+starts that is assumed to survive a round of their training. With 1 the others' updates W_k,n - W_{n-1} are added up
+unchanged, so that their corrections of a client of S go on although it is gone. With 0 each round is averaged without S
+by itself, from a start that S contributed to. Buffers have a carry of 0, because BatchNorm's statistics are measured
+anew in each round. A round in which only clients of S took part leaves V unchanged. Needs torch alone.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -25,22 +25,22 @@ from tracefl.provenance.removal import blocks
 Weights = Mapping[str, Tensor]
 
 CARRY = 0.25
-"""Near to runs that were trained again in accuracy and in attack success both, see docs/replay.md."""
+"""Comes close to retrained runs in accuracy and in attack success, see docs/replay.md."""
 
 
 @dataclass(frozen=True)
 class ReaggregatedRound:
-    """A round without some of its clients.
+    """A round's weights without some of its clients, after it is averaged again: made from a stored RoundRecord.
 
     Attributes:
-        record: The round as it was.
-        weights: V_n, a state dict in the types of the global model's.
-        kept: The clients whose updates it has.
-        left_out: Those that took part and are left out.
-        is_exact: V_n is the others' average itself, no estimate.
-        is_unchanged: V_n is W_n: no client has been left out so far.
-        average_error: How far the clients' weighted average is from the one that the server made, as a fraction of how
-            far that moved: rounding for FedAvg; None where the clients' weights were not needed.
+        record: The round with all its clients.
+        weights: V_n, a state dict in the dtypes of the global model.
+        kept: The participants that are still averaged.
+        left_out: The participants that are left out.
+        is_exact: V_n is the exact average of the others, not an estimate.
+        is_unchanged: V_n is W_n, because no client has been left out so far.
+        average_error: Distance between the clients' weighted average and the server's, as a fraction of how far the
+            server's moved: rounding for FedAvg. None where the clients' weights were not read.
     """
 
     record: RoundRecord
@@ -55,20 +55,20 @@ class ReaggregatedRound:
 def reaggregate(
     records: Iterable[RoundRecord], without: Collection[str], buffers: Collection[str] = (), carry: float = CARRY
 ) -> Iterator[ReaggregatedRound]:
-    """Replay rounds without some clients.
+    """Average rounds again without some clients, in float64.
 
-    In float64. Integer buffers, which count batches, stay the run's. Where privacy added noise to the average, V_n gets
-    the same noise: it is no client's. The clients' weights are asked for one at a time, and only in rounds that a
-    client of ``without`` took part in: elsewhere the others' average is W_n.
+    Integer buffers, which count batches, stay the run's. Where privacy added noise to the average, V_n gets the same
+    noise, because it belongs to no client. The clients' weights are read one at a time, and only in rounds in which a
+    client of ``without`` took part; in the others W_n is the average.
 
     Args:
-        records: Rounds one after another, each starting from the global weights of the one before.
+        records: Consecutive rounds, each starting from the global weights of the one before.
         without: Ids of the clients in S.
-        buffers: Names of the model's buffers; all others are weights.
+        buffers: Names of the model's buffers; all other tensors are weights.
         carry: In [0, 1], see above.
 
     Yields:
-        Each round. Its weights are the caller's.
+        One round for each record. The caller may change its weights.
     """
     replayed: dict[str, Tensor] | None = None  # V in float64; None while it is W itself
     for record in records:

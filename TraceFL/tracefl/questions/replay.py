@@ -1,4 +1,4 @@
-"""A run from a round on without some of its clients, by its folder: averaged again, or trained again."""
+"""A stored run without some of its clients from some round on: averaged again, or trained again."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,15 +29,15 @@ HOWS: tuple[How, ...] = ("reaggregate", "train")
 
 @dataclass(frozen=True)
 class ReplayedRound:
-    """A round with and without some clients.
+    """A round's measures with and without some of its clients, after it is averaged or trained again.
 
     Attributes:
         server_round: The round, from 1.
-        clients: Those that it has without them.
-        left_out: Those of the run's round that it has not.
-        is_exact: The model without them is what the server would have deployed.
-        before: The run's global model.
-        after: The one without them.
+        clients: The participants without them.
+        left_out: The run's participants that are left out.
+        is_exact: The model without them is the one that the server would have deployed.
+        before: Measures of the run's global model.
+        after: Measures of the model without them.
     """
 
     server_round: int
@@ -50,18 +50,18 @@ class ReplayedRound:
 
 @dataclass(frozen=True)
 class Replay:
-    """A run from a round on, with and without some clients.
+    """A run with and without some clients, from some round on.
 
     Attributes:
-        name: Of the run.
-        how: How the rounds were had.
-        from_round: The first round without them.
-        without: Their ids.
+        name: Name of the run.
+        how: Whether its rounds were averaged or trained again.
+        from_round: The first round without the clients.
+        without: Ids of the clients.
         rounds: One or more, ascending.
         label_names: Name of each class.
-        fault: The run's fault in words, ``none`` without one.
-        notes: What a reader has to know, a line each.
-        folder: That of the run without them, where it was trained.
+        fault: Description of the run's fault, ``none`` without one.
+        notes: What a reader has to know, one line each.
+        folder: Folder of the retrained run; None where the rounds were averaged again.
     """
 
     name: str
@@ -82,24 +82,24 @@ class Replay:
 
     @property
     def how_words(self) -> str:
-        """Return how the rounds were had, in words."""
+        """Return ``averaged again`` or ``trained again``."""
         return "averaged again" if self.how == "reaggregate" else "trained again"
 
     @property
     def has_attack(self) -> bool:
-        """Attack success was measured."""
+        """Whether attack success was measured."""
         return any(r.before.attack_success is not None or r.after.attack_success is not None for r in self.rounds)
 
 
 @dataclass(frozen=True)
 class ReplayRequest:
-    """What is asked for.
+    """Which run to replay, without whom, and how.
 
     Attributes:
-        folder: The run's.
+        folder: The run's folder.
         from_round: The first round without the clients.
-        without: Their ids, ascending, one or more.
-        how: None for averaging again where all that it takes is stored, else training.
+        without: Ids of the clients, ascending, one or more.
+        how: None to average again where all the weights are stored, and else to train.
         carry: For averaging again, see ``tracefl.questions.reaggregation``; None for ``CARRY``.
     """
 
@@ -111,7 +111,7 @@ class ReplayRequest:
 
     @property
     def name(self) -> str:
-        """Return what its files, and the folder of the run without the clients, are called."""
+        """Return the name of its files and of the retrained run's folder."""
         named = "-".join(self.without)
         if len(self.without) > _NAMED:
             named = f"{len(self.without)}-clients-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
@@ -122,14 +122,14 @@ def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
     """Replay a run from its folder.
 
     Args:
-        request: What is asked for.
-        retrain: Called where the run is made again: with the run, what its folder is called after the run's own name,
-            the first round without the clients, and their ids. Returns the new run's folder, and a note or None.
+        request: Which run, without whom, and how.
+        retrain: Trains the run again. Takes the run, the suffix of the new folder's name, the first round without the
+            clients, and their ids; returns the new run's folder, and a note or None.
 
     Raises:
-        RecordError: The folder is no run's, or a round is missing or damaged.
-        ConfigError: There is no such client or round, or nobody is left.
-        TraceFLError: The run without the clients cannot be trained, failed or was stopped.
+        RecordError: The folder holds no run, or a round is missing or damaged.
+        ConfigError: The run has no such client or round, or no client is left.
+        TraceFLError: The retrained run cannot start, failed or was stopped.
     """
     if request.how == "train" and request.carry is not None:
         raise ConfigError(f"carry={request.carry:g} is for averaging again, and how=train trains; give one of them")
@@ -156,7 +156,7 @@ def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
 
 
 def _results(run: StoredRun, store: RoundStore, request: ReplayRequest) -> dict[int, RoundResult]:
-    """Return the results of the rounds to replay, by round; refuses what cannot be replayed."""
+    """Return the results of the rounds to replay, by round, or raise where one is missing."""
     last = store.last_round
     if request.from_round > last:
         there = f"rounds 1 to {last}" if last else "no round yet"
@@ -177,7 +177,7 @@ def _participants(results: Mapping[int, RoundResult]) -> set[str]:
 
 
 def _notes(run: StoredRun, request: ReplayRequest, results: Mapping[int, RoundResult]) -> Iterator[str]:
-    """Yield what there is to know before any model is looked at."""
+    """Yield the notes that need no model."""
     absent = [client_id for client_id in request.without if client_id not in _participants(results)]
     if absent:
         yield (
@@ -210,7 +210,7 @@ def _reaggregated(run: StoredRun, store: RoundStore, request: ReplayRequest, not
             f"an estimate from round {first} on, carry={carry:g}: the others did not train again; how=train "
             "has them train"
         )
-    return _made(run, request, "reaggregate", rounds, notes)
+    return _replay_of(run, request, "reaggregate", rounds, notes)
 
 
 def _round_notes(again: ReaggregatedRound) -> Iterator[str]:
@@ -244,11 +244,11 @@ def _trained(
             f"with all clients, the classes of {unknown} of {len(rounds)} rounds are not known: the run is older than "
             "they are recorded, and keeps no weights of those rounds"
         )
-    return _made(run, request, "train", rounds, notes, str(folder))
+    return _replay_of(run, request, "train", rounds, notes, str(folder))
 
 
 def _measured(run: StoredRun, result: RoundResult) -> Measures:
-    """Return what a run recorded of a round's model, or measure it where only the model is stored."""
+    """Return the recorded measures of a round's model, or measure the stored model."""
     try:
         recorded = read_measures(result.row, len(run.label_names))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -264,7 +264,7 @@ def _measured(run: StoredRun, result: RoundResult) -> Measures:
     return measure(model, run.server, len(run.label_names), run.fault, run.device)
 
 
-def _made(
+def _replay_of(
     run: StoredRun,
     request: ReplayRequest,
     how: How,

@@ -1,4 +1,4 @@
-"""Provenance beside every simpler rule, on the same mispredicted inputs of a round: the rows of suspects.csv."""
+"""Provenance compared with every simpler rule on a round's mispredicted inputs: the rows of suspects.csv."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,17 +30,17 @@ def compare_rules(
     faulty: Tensor | None,
     rules: Sequence[str],
 ) -> tuple[Row, ...]:
-    """Score provenance and every rule that is asked for.
+    """Score provenance and the chosen rules.
 
     Args:
-        contributions: ``(M, K)`` of provenance, at least one row.
-        provenance_seconds: What they took.
+        contributions: ``(M, K)`` of provenance in logits, at least one row.
+        provenance_seconds: Wall time of computing them.
         evidence: The round and its M inputs.
-        faulty: ``(K,)`` bool, or None where it is not known who is faulty; then nothing is scored.
+        faulty: ``(K,)`` bool; None where the faulty clients are not known, and then nothing is scored.
         rules: Names of ``RULES``.
 
     Returns:
-        A row of suspects.csv a rule; fractions 0 to 1, None where nothing was measured.
+        One row of suspects.csv for each rule; fractions 0 to 1, None where nothing was measured.
     """
     rows = [_row(PROVENANCE, evidence, faulty, contributions.double(), provenance_seconds)]
     for name in rules:
@@ -55,7 +55,13 @@ def compare_rules(
 
 
 def row_without_inputs(server_round: int, client_ids: Sequence[str], faulty: Tensor | None) -> Row:
-    """Return what stands for a round that has no such input, or nobody to find: neither right nor wrong."""
+    """Return the row of a round without a misprediction to trace, or without a faulty client to find.
+
+    Args:
+        server_round: The round, from 1.
+        client_ids: Its K participants.
+        faulty: ``(K,)`` bool; None where the faulty clients are not known.
+    """
     nobody = faulty is not None and not faulty.any()
     return _empty_row(server_round, client_ids, faulty) | {
         "rule": PROVENANCE,
@@ -65,10 +71,11 @@ def row_without_inputs(server_round: int, client_ids: Sequence[str], faulty: Ten
 
 
 def mean_suspects(rows: Iterable[Mapping[str, Any]]) -> dict[str, Row]:
-    """Return each rule's means over the rounds that have inputs, for results.json; empty where nothing was compared.
+    """Return each rule's means over the rounds with inputs, for results.json; empty where nothing was compared.
 
-    ``rounds`` counts those rounds, ``rounds_without_inputs`` those without, ``rounds_without_faulty`` those in which no
-    participant was faulty. ``seconds_per_input`` is over all inputs. A rule that does not apply says so in ``note``.
+    ``rounds`` counts the rounds with inputs, ``rounds_without_inputs`` those without, and ``rounds_without_faulty``
+    those without a faulty participant. ``seconds_per_input`` is over all inputs. ``note`` says why a rule does not
+    apply.
     """
     of_rule: dict[str, list[Mapping[str, Any]]] = {}
     without = {"rounds_without_inputs": 0, "rounds_without_faulty": 0}
@@ -102,7 +109,7 @@ def _row(
     seconds: float | None = None,
     note: str = "",
 ) -> Row:
-    """Return a rule's row; ``suspicions`` are ``(M, K)``, or ``(K,)`` of a rule that says the same of every input."""
+    """Return a rule's row; ``suspicions`` are ``(M, K)``, or ``(K,)`` where they are the same for every input."""
     ids, num_inputs = tuple(evidence.record.clients), len(evidence.predicted)
     row = _empty_row(evidence.record.server_round, ids, faulty) | {"rule": rule, "inputs": num_inputs, "note": note}
     if suspicions is None:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RoundTrace:
-    """A round traced: its inputs with their clients, and the seconds that took; made from a RoundRecord.
+    """A round's traced inputs, after it is traced: made from a RoundRecord, during the run or from its folder.
 
     Attributes:
         traced: One entry for each traced input; empty where there is none to trace.

@@ -12,7 +12,7 @@ from tracefl.provenance import TracedInput
 
 @dataclass(frozen=True)
 class RoundResult:
-    """A finished round: what rounds.csv and provenance.csv say of it.
+    """A round without its weights, after it is traced: what round.json, rounds.csv and provenance.csv hold.
 
     Attributes:
         row: Column to value, as in rounds.csv; fractions 0 to 1, None where nothing was measured.

@@ -1,4 +1,4 @@
-"""What the rule looks at in a round: all mispredictions, as one traces them who knows of no fault."""
+"""What a mitigation decides on in a round: all mispredictions, traced as if no fault were known."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -27,20 +27,20 @@ def mitigate_round(
 ) -> tuple[tuple[Row, ...], float]:
     """Decide about the clients of a round.
 
-    Who weighs less is judged by the average in which it weighs its whole part: else it would be named no more because
-    it weighs less, and weigh its whole part again because it is named no more.
+    A downweighted client is judged by the average at its full weight. Otherwise it would no longer be suspected because
+    it weighs less, and then get its full weight back because it is no longer suspected.
 
     Args:
         mitigation: The rule.
-        tracer: The run's.
-        trace: What it found in the round.
+        tracer: The run's tracer.
+        trace: Its trace of the round.
         model: The architecture; it holds other weights afterwards.
         record: The round, as the run traced it.
         server: The server's examples.
-        able: Clients that could take part but for what was decided.
+        able: Clients that could take part if no mitigation had excluded them.
 
     Returns:
-        Rows of mitigation.csv, and seconds of what was attributed beyond the run's own trace.
+        Rows of mitigation.csv, and the seconds of attributions beyond the run's own trace.
     """
     seconds = 0.0
     light = mitigation.participation.factors.keys() & record.clients.keys()
@@ -67,11 +67,11 @@ def mitigate_round(
 
 
 def at_whole_weight(record: RoundRecord, factors: dict[str, float]) -> RoundRecord:
-    """Return a round as it would have been, had every client weighed what it holds.
+    """Return a round as it would have been with every client at the weight of its examples.
 
     Args:
         record: The round.
-        factors: Client id to the factor that its weight was multiplied with.
+        factors: Client id to the factor by which its weight was multiplied.
     """
     whole = {client: p / factors.get(client, 1.0) for client, p in record.client_weights.items()}
     total = sum(whole.values())

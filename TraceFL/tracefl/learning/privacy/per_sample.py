@@ -43,7 +43,16 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
 
 
 def backward_of_sum(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
-    """Add the gradient of the examples' summed cross-entropy to the parameters; returns the sum, in nats."""
+    """Add the gradient of the examples' summed cross-entropy to ``parameter.grad``.
+
+    Args:
+        model: Gives logits ``(B, C)``.
+        inputs: ``(B, ...)``, or a mapping of such tensors.
+        labels: ``(B,)`` int64 classes.
+
+    Returns:
+        The summed cross-entropy in nats, a scalar without a graph.
+    """
     with _OutOfPlace():
         logits = forward(model, inputs).float()
     loss = F.cross_entropy(logits, labels, reduction="sum")

@@ -1,4 +1,4 @@
-"""What a rule may look at, and what it answers: one suspicion per client of the round."""
+"""What a rule is given, and what it returns: one suspicion per client of the round."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tracefl.provenance.inputs import Inputs
 
 @dataclass(frozen=True)
 class Evidence:
-    """A round of K clients and M inputs that its global model mispredicts. No rule is told a label or who is faulty.
+    """A round of K clients and M inputs that its global model mispredicts. It holds neither labels nor who is faulty.
 
     Attributes:
         record: The round.
@@ -21,7 +21,7 @@ class Evidence:
         inputs: ``(M, ...)`` or a mapping of such tensors, as ``Examples.batch`` returns them.
         predicted: ``(M,)`` int64, the class that the global model predicts for each.
         seed: Root seed of what a rule draws.
-        num_faults: How many clients a rule may take for faulty, at least 1; every rule is told the same.
+        num_faults: How many clients a rule may suspect, at least 1; the same for every rule.
         device: Where to compute.
     """
 
@@ -39,12 +39,12 @@ class Evidence:
 
 
 Rule = Callable[[Evidence], Tensor]
-"""Evidence to ``(K,)``, one suspicion per client; or ``(M, K)`` where the rule looks at each input by itself.
+"""Evidence to ``(K,)``, one suspicion per client; or ``(M, K)`` where the rule judges each input separately.
 
 Float64 on the CPU, higher is more suspicious, columns in the order of ``record.clients``. Only the order within a row
-means anything: rules have no common scale.
+counts: rules have no common scale.
 """
 
 
 class NotApplicableError(TraceFLError, ValueError):
-    """A rule has nothing to say of this model or round: NA in tables, not a failure."""
+    """A rule does not apply to this model or round: NA in tables, not a failure."""

@@ -106,10 +106,10 @@ def _alone_inactive(
 
     Args:
         evidence: Its model must be on the inputs' device and in evaluation mode.
-        layers: Whose outputs are neurons.
+        layers: The layers whose outputs are neurons.
         inputs: ``(N, ...)``.
-        remaining: ``(N, K)`` bool, the clients that are not taken out, by input.
-        threshold: As of ``feddebug``.
+        remaining: ``(N, K)`` bool, the clients that are still in the search, by input.
+        threshold: As in ``feddebug``.
     """
     model, place = evidence.model, inputs.device
     num_inputs, num_clients = remaining.shape
@@ -123,9 +123,9 @@ def _alone_inactive(
             if not how_many:
                 how_many = [torch.zeros_like(inactive, dtype=torch.int16) for inactive in calls]
                 last = [torch.zeros_like(inactive, dtype=torch.int32) for inactive in calls]
-            asked = remaining[:, k : k + 1].to(place)
+            still_in = remaining[:, k : k + 1].to(place)
             for inactive, count, client in zip(calls, how_many, last, strict=True):
-                inactive &= asked
+                inactive &= still_in
                 count += inactive
                 client.masked_fill_(inactive, k)
     alone = torch.zeros(num_inputs * num_clients, dtype=torch.int64)
