@@ -203,7 +203,7 @@ class Stub(Job):
     def arguments(self, extra):
         return ["-c", *self.overrides]
 
-commands = [[f"exp_key={i}", "log_dir=none"] for i in range(len(sys.argv) - 1)]
+commands = [[f"exp_key=run{i}", "log_dir=none"] for i in range(len(sys.argv) - 1)]
 settings = (read_keys(resolved_config(command)) for command in commands)
 plans = [Plan(Stub(i, (code,)), each) for i, (code, each) in enumerate(zip(sys.argv[1:], settings))]
 sys.exit(execute.run_jobs(plans, [], Console(width=150)))

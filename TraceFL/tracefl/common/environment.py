@@ -41,7 +41,7 @@ def peak_memory() -> int:
 def cpus_here() -> int:
     """Return how many CPUs this process may use, which can be fewer than the machine has.
 
-    A SLURM that does not bind its tasks says a job's share in variables alone.
+    Where SLURM does not bind tasks to CPUs, only its variables give a job's share.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     granted = (os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"))

@@ -35,7 +35,7 @@ class StopRequest:
             signal.signal(number, self._hear)
 
     def __exit__(self, *error: object) -> None:
-        self._listen_no_more()
+        self._restore_handlers()
         if callable(self._passed_over):
             self._passed_over(signal.Signals[str(self.signal)], None)
 
@@ -43,16 +43,16 @@ class StopRequest:
         del frame
         self.signal = signal.Signals(number).name
         self._passed_over = self._before.get(signal.Signals(number))
-        self._listen_no_more()
+        self._restore_handlers()
 
-    def _listen_no_more(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
 
 @contextlib.contextmanager
-def children_deaf_to_warnings() -> Iterator[None]:
+def block_sigusr2() -> Iterator[None]:
     """Let processes and threads started here never hear SIGUSR2, which would end them.
 
     SLURM may send its warning to every process of a job. Only this one is to act on it, and Ray's are to live until the

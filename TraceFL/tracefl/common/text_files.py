@@ -1,4 +1,4 @@
-"""Text files changed at one stroke: a reader, or a kill, sees the old one or the new one."""
+"""Atomic changes of text files: whatever happens, a reader sees the old file or the new one."""
 
 import os
 import shutil
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file.
+    """Replace a file atomically.
 
     Raises:
-        OSError: It cannot be written; the file that was there still is.
+        OSError: The file cannot be written; an existing one is unchanged.
     """
     draft = _draft(path)
     draft.unlink(missing_ok=True)
@@ -17,7 +17,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def append_atomically(path: Path, heading: str, text: str) -> None:
-    """Add to a file; one that is not there yet begins with the heading.
+    """Append to a file atomically; a new file begins with the heading.
 
     Raises:
         OSError: It cannot be written; the file that was there still is.

@@ -1,8 +1,8 @@
-"""Numbers as people read them."""
+"""Numbers formatted for people."""
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds as text such as ``1h05m`` or ``40s``, ``-`` where they are not known."""
+    """Return seconds as text such as ``1h05m`` or ``40s``, ``-`` where unknown."""
     if seconds is None:
         return "-"
     minutes, hours = round(seconds / 60), round(seconds / 60) // 60

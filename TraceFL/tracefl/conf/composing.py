@@ -1,4 +1,4 @@
-"""Configurations outside of a run: composed as its command line would, without running it."""
+"""Configurations composed as the command line composes them, without a run."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tracefl.common.signals import children_deaf_to_warnings
+from tracefl.common.signals import block_sigusr2
 from tracefl.errors import ConfigError, one_line
 
 # For Ray's processes. glibc's allocator: keep the memory of a step's gradients for the next step, rather than hand it
@@ -66,7 +66,7 @@ def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
         What starting will return or raise; to be waited for before Ray is used.
     """
     with ThreadPoolExecutor(1) as background:
-        with children_deaf_to_warnings():
+        with block_sigusr2():
             if resources.address is None:
                 starting = background.submit(_start, resources)
             else:

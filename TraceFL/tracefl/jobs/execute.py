@@ -1,4 +1,4 @@
-"""Runs jobs one after the other, each in a process of its own, and passes on the signals that ask for a stop."""
+"""Runs jobs one after the other, each in its own process, and forwards the signals that ask for a stop."""
 
 import signal
 import subprocess
@@ -13,7 +13,7 @@ from rich.console import Console
 from tracefl.common.words import duration
 from tracefl.errors import RecordError, RunStopped
 from tracefl.jobs.plan import Plan
-from tracefl.jobs.status import look, summary
+from tracefl.jobs.status import read_states, summary
 from tracefl.records.claim import refuse_if_claimed
 from tracefl.records.status import read_run_state
 from tracefl.report.terminal import say
@@ -23,15 +23,15 @@ INTERRUPTED = 130
 
 
 def run_jobs(plans: Sequence[Plan], extra: Sequence[str], console: Console) -> int:
-    """Run what is not complete; a run that fails does not stop the rest.
+    """Run all that are not complete; a run that fails does not stop the rest.
 
     Args:
         plans: The runs, in order.
         extra: What the user adds to every command.
-        console: Where to say what happens.
+        console: Where to print progress.
 
     Returns:
-        The exit status: how many failed (at most 100), 75 where a signal stopped a run that can be gone on with, 130
+        The exit status: how many failed (at most 100), 75 where a signal stopped a run that can be resumed, 130
         after Ctrl-C.
     """
     done: list[Plan] = []
@@ -60,7 +60,7 @@ def run_jobs(plans: Sequence[Plan], extra: Sequence[str], console: Console) -> i
                 say(console, f"stopped at run {plan.job.index}; the same command goes on")
                 return INTERRUPTED if running.stop_signal == signal.SIGINT else RunStopped.exit_status
             if number < len(plans):
-                say(console, summary(*look(plans)))
+                say(console, summary(*read_states(plans)))
     names = ", ".join(str(plan.job.index) for plan in failed)
     say(
         console,
@@ -83,7 +83,7 @@ def _reason_to_skip(plan: Plan) -> str | None:
 
 
 class RunningProcess:
-    """One process at a time, which hears of each signal once, whoever else is sent it.
+    """One process at a time, which receives each signal exactly once, even one sent to the whole process group.
 
     Attributes:
         stop_signal: The last signal that asked for a stop, None while there was none.

@@ -1,4 +1,4 @@
-"""A run in miniature: a tiny model of the same family, few clients, two rounds, and data that is here.
+"""A run in miniature: a tiny model of the same family, few clients, two rounds, and data available locally.
 
 Everything else stays as it is: the experiment's file, alpha, noise and clipping, the fault (of more clients), the way
 of tracing, what is kept.
@@ -48,7 +48,7 @@ def data_root() -> Path | None:
     """Return the folder of local data sets that the environment variable DATA_ROOT names, None without one.
 
     Raises:
-        ConfigError: It is no folder.
+        ConfigError: The variable names no folder.
     """
     given = os.environ.get("DATA_ROOT")
     if not given:

@@ -1,4 +1,4 @@
-"""The runs that were asked for: their commands, their configurations and their folders."""
+"""The requested runs: their commands, settings and folders."""
 
 import shlex
 from collections.abc import Sequence

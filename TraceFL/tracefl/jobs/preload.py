@@ -1,4 +1,4 @@
-"""What a run imports sooner or later, imported once for all the processes that are forked from this one.
+"""Imports everything a run needs, once for all the processes forked from this one.
 
 No thread may be running when they are forked: nothing here computes.
 """

@@ -1,7 +1,7 @@
 """Every run of a script in miniature, to prove that they all work before a cluster is booked.
 
-A run alone takes most of its time to import its libraries. So they are imported once, and each run is a process that is
-forked from there: it has its own memory, its own Ray and its own end.
+A miniature spends most of its time importing libraries, so they are imported once, and each run is a process forked
+from there, with its own memory, its own Ray and its own exit.
 """
 
 import multiprocessing
@@ -24,12 +24,12 @@ from tracefl.jobs.plan import Plan
 from tracefl.report.terminal import say
 
 _MOST_AT_ONCE = 4
-_MOST_SECONDS = 600.0  # of one run in miniature; longer, and it hangs
+_MOST_SECONDS = 600.0  # a miniature that takes longer hangs
 
 
 @dataclass
 class _Run:
-    """A miniature that runs: its process, its output and since when."""
+    """A running miniature: its process, its output and its start time."""
 
     plan: Plan
     words: str
@@ -43,13 +43,13 @@ class _Run:
 
 
 def smoke(name: str, plans: Sequence[Plan], extra: Sequence[str], console: Console) -> int:
-    """Run miniatures of all runs, some at once, and say of each whether it worked.
+    """Run all runs in miniature, several at once, and print for each whether it worked.
 
     Args:
-        name: The script's, and of the folder below ``log_dir/smoke`` that is written anew.
+        name: The script's name, also that of the folder below ``log_dir/smoke``, which is overwritten.
         plans: The runs.
         extra: What the user adds to every command; the miniature's own size wins.
-        console: Where to say it.
+        console: Where to print.
 
     Returns:
         How many failed, at most 100.
@@ -97,7 +97,7 @@ def _start(
 
 
 def _run(arguments: list[str], output: str) -> None:
-    """Be the command line, in a process of its own, with the output in a file."""
+    """Run the command line in this process, with its output in a file."""
     with Path(output).open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -116,7 +116,7 @@ def _run(arguments: list[str], output: str) -> None:
 
 
 def _judge(run: _Run, console: Console) -> bool:
-    """Say how a run went; returns whether it worked."""
+    """Print how a run went; returns whether it worked."""
     problem = None
     if run.process.is_alive():
         run.process.kill()

@@ -1,4 +1,4 @@
-"""How far a script's runs are, and how long they may still take."""
+"""How far a script's runs are, and an estimate of the time left."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -18,7 +18,7 @@ _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yel
 
 def show_status(plans: Sequence[Plan], console: Console) -> None:
     """Print every run's state and time left, and a line for all of them."""
-    states, left = look(plans)
+    states, left = read_states(plans)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("", "run", "state", "rounds", "took", "left", "why it failed"):
         table.add_column(
@@ -38,8 +38,8 @@ def show_status(plans: Sequence[Plan], console: Console) -> None:
     console.print(summary(states, left), soft_wrap=True, highlight=False)
 
 
-def look(plans: Sequence[Plan]) -> tuple[list[RunState], list[float | None]]:
-    """Return every run's state, and its time left in seconds, None where nothing is known."""
+def read_states(plans: Sequence[Plan]) -> tuple[list[RunState], list[float | None]]:
+    """Return every run's state, and its estimated time left in seconds; None where there is no estimate."""
     states = [read_run_state(plan.folder, plan.settings.num_rounds) for plan in plans]
     return states, seconds_left([plan.settings for plan in plans], states)
 
@@ -55,7 +55,7 @@ def summary(states: Sequence[RunState], left: Sequence[float | None]) -> str:
 
 
 def seconds_left(settings: Sequence[Settings], states: Sequence[RunState]) -> list[float | None]:
-    """Estimate each run's time left: its own estimate, else what done runs of its model and rounds took on average.
+    """Estimate each run's time left: its own estimate, else the mean time of finished runs with its model and number of rounds.
 
     Returns:
         Seconds, 0 for a run that is done, None where nothing is known yet.

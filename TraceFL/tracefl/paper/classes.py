@@ -27,12 +27,12 @@ CLASS_COLUMNS = (
 
 @dataclass(frozen=True)
 class ClassFindings:
-    """What was found of one class's inputs.
+    """What was found about one class's inputs.
 
     Attributes:
-        name: Of the class.
-        inputs: Traced in all rounds of all runs.
-        clients: Different clients that came first, of the run where they were most.
+        name: The class's name.
+        inputs: Traced inputs in all rounds of all runs.
+        clients: Number of different clients that came first, in the run where there were most.
         localization: How often the first client holds the class, over seeds; None without inputs.
         chance: What a random participant would score on the same inputs.
     """
@@ -48,7 +48,7 @@ def read_classes(runs: Iterable[CollectedRun]) -> list[ClassFindings]:
     """Return what runs of one setting found, for each class, from their ``provenance.csv``.
 
     Raises:
-        RecordError: It is missing or damaged.
+        RecordError: A ``provenance.csv`` is missing or damaged.
     """
     traced, names = [], []
     for run in runs:

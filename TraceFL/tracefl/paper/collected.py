@@ -40,7 +40,7 @@ class CollectedRun:
         config: Its configuration.
         state: How far it is.
         row: Its setting and what it found, accuracies as fractions, None where nothing was measured.
-        suspects: How well each rule found the faulty clients; None where it was not asked.
+        suspects: How well each rule found the faulty clients; None where the run did not look for any.
         rounds: rounds.csv: a row of texts for each round, empty where nothing was measured.
         path: Its folder.
     """
@@ -58,7 +58,7 @@ class CollectedRun:
 
     @property
     def setting(self) -> tuple[str, str]:
-        """The same for runs that differ in their seed alone."""
+        """A key that is equal for runs that differ only in their seed."""
         return self.config.exp_key, fingerprint({**self.config.resolved, "seed": 0})
 
 

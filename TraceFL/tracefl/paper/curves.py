@@ -41,8 +41,8 @@ class Panel:
 
     Attributes:
         title: Its setting.
-        runs: What it is made of.
-        curves: Of each of ``SUSPECT_MEASURES``: x to mean and spread over seeds; None where nothing was measured.
+        runs: The runs it shows.
+        curves: For each of ``SUSPECT_MEASURES``: x to mean and spread over seeds; None where nothing was measured.
         marks: Published numbers of the same model and data set.
         same_size: The runs are of the published setting, with the published model and pretrained weights.
         ticks: The x values of the paper's grid and of the runs; empty over rounds.
@@ -69,7 +69,7 @@ def figure_pages(exhibit: Exhibit, runs: Sequence[CollectedRun]) -> dict[str, li
         runs: Usable ones.
 
     Returns:
-        Words of a page to its panels. Figure 2 has a page for each alpha, the others have one without words.
+        A page's subtitle to its panels. Figure 2 has a page per alpha, the others one page with an empty subtitle.
     """
     pages: dict[str, list[CollectedRun]] = {}
     for run in runs:

@@ -41,7 +41,7 @@ class Exhibit:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """The name of its files."""
         return f"{self.kind}{self.number}"
 
     @cached_property
@@ -71,7 +71,7 @@ def usable_runs(exhibit: Exhibit, runs: Iterable[CollectedRun]) -> tuple[list[Co
     seen: dict[tuple[str, int], str] = {}
     for run in runs:
         name, key = str(run.row["folder"]), (fingerprint(run.config.resolved), run.config.seed)
-        reason = f"is the same run as {seen[key]}" if key in seen else _why_not(exhibit, run)
+        reason = f"is the same run as {seen[key]}" if key in seen else _rejection_reason(exhibit, run)
         if reason:
             left_out.append(f"{name} {reason}")
         else:
@@ -119,8 +119,8 @@ def _values(point: GridPoint, fields: Iterable[str]) -> tuple[object, ...]:
     return tuple(getattr(point, field) for field in fields)
 
 
-def _why_not(exhibit: Exhibit, run: CollectedRun) -> str:
-    """Return why an exhibit cannot have a run, empty where it can."""
+def _rejection_reason(exhibit: Exhibit, run: CollectedRun) -> str:
+    """Return why an exhibit cannot use a run; empty where it can."""
     point = point_of(run.config)
     if exhibit.of_faults:
         if run.suspects is None:

@@ -34,7 +34,7 @@ class RuleFindings:
 
     @property
     def applies(self) -> bool:
-        """The rule could look at the run's rounds."""
+        """The rule applies to the run's rounds."""
         return self.rounds > 0 or not self.note
 
 
@@ -44,7 +44,7 @@ class RunSuspects:
 
     Attributes:
         rounds: Rounds with mispredicted inputs.
-        rounds_without_inputs: Traced rounds without any, though a participant was faulty: they say nothing of rules.
+        rounds_without_inputs: Traced rounds without any, though a participant was faulty; they do not count for the rules.
         chance: What a client drawn at random would score, mean over the rounds with inputs; None without.
         rules: Each rule by name.
     """

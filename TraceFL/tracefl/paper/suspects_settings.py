@@ -16,7 +16,7 @@ class Setting:
     """Runs of one setting.
 
     Attributes:
-        label: The setting in few words, and in more where another has the same.
+        label: The setting in a few words, more where another setting would have the same label.
         config: The configuration of one of the runs.
         row: What one of the runs is in ``collected.csv``.
         found: What the rules found in each run, one or more.
@@ -31,16 +31,16 @@ class Setting:
 
     @property
     def rounds(self) -> int:
-        """Rounds with mispredicted inputs, of all runs."""
+        """Rounds with mispredicted inputs, over all runs."""
         return sum(found.rounds for found in self.found)
 
     @property
     def rounds_without_inputs(self) -> int:
-        """Traced rounds without any, of all runs."""
+        """Traced rounds without mispredicted inputs, over all runs."""
         return sum(found.rounds_without_inputs for found in self.found)
 
     def is_applicable(self, rule: str) -> bool:
-        """Return whether a rule could look at the rounds of some run; also where it was not asked."""
+        """Return whether a rule applies to some run's rounds, or was never tried."""
         asked = [found.rules[rule].applies for found in self.found if rule in found.rules]
         return any(asked) or not asked
 

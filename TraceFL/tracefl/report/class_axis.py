@@ -14,12 +14,12 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def name_classes(axes: Axes, names: Sequence[str], **look: Any) -> None:
-    """Write the classes below a picture, long names aslant; a name that looks like a formula is none.
+    """Write the classes below a picture, long names at an angle; no name is read as a formula.
 
     Args:
         axes: One column of the picture for each class, from 0.
-        names: Of the classes.
-        look: Of the letters, as matplotlib has it.
+        names: The classes' names.
+        look: Text properties, as in matplotlib.
     """
     axes.set_xticks(range(len(names)), short_names(names), parse_math=False, **look)
     if any(len(name) > 3 for name in names):

@@ -20,21 +20,21 @@ COUNTERFACTUAL_COLUMNS = (
     *("centered_logit_without", "probability_without", "predicted_without"),
     *_SHAPLEY,
 )
-"""A row an input and client. ``centered_logit``: the predicted class's logit less the mean of all, with all clients;
+"""One row per input and client. ``centered_logit``: the predicted class's logit less the mean of all, with all clients;
 ``effect``: by how much it falls without the client, in logits. ``weight``: the client's in the average. ``faulty`` is
-empty where nothing is known to be wrong, ``effect`` and what is said ``without`` the client where the model gives no
-finite logits without it, ``shapley`` where it was not asked for."""
+empty where nothing is known to be wrong, ``effect`` and the ``without`` columns where the model gives no finite
+logits without the client, ``shapley`` where it was not requested."""
 
 
 def counterfactual_rows(truth: GroundTruth) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the CSV: the inputs in their order, and of each the clients in theirs."""
+    """Yield the rows of the CSV, by input and then by client."""
     for whole, clients in _inputs(truth):
         for client in clients:
             yield {"round": truth.server_round, **whole, **client}
 
 
 def as_json(truth: GroundTruth) -> dict[str, Any]:
-    """Return all of it in JSON's types; fractions 0 to 1, effects and Shapley values in logits, seconds."""
+    """Return the whole answer in JSON's types; fractions 0 to 1, effects and Shapley values in logits, seconds."""
     shapley = truth.shapley
     return {
         "round": truth.server_round,

@@ -22,9 +22,9 @@ def draw_label_counts(fault: InjectedFault, data: FederatedData, path: Path) -> 
 
     Args:
         fault: The fault with its changes.
-        data: Of the run; ``label_counts`` are those of the true labels. Of many clients only the first are drawn, and
+        data: The run's data; ``label_counts`` counts the true labels. Of many clients only the first are drawn, and
             all faulty ones.
-        path: Of the picture.
+        path: The picture.
     """
     if not fault.truth.in_examples:
         return

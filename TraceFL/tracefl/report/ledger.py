@@ -29,8 +29,8 @@ LEDGER_COLUMNS = (
     "wrong_mean",
     "usefulness",
 )
-"""A row for a client and all classes (``class`` is all), then one for each predicted class that was traced. ``rounds``:
-those that it took part in, ``rounds_left_out``: those in which it was sampled and did not count, ``rounds_traced``: how
+"""Per client a row over all classes (``class`` is all), then one per predicted class that was traced. ``rounds``:
+those it took part in, ``rounds_left_out``: those in which it was sampled and did not count, ``rounds_traced``: how
 many of its rounds have a traced prediction. Totals and means are in logits; a mean over no prediction is empty."""
 
 

@@ -18,11 +18,11 @@ _NONE = "#DDDDDD"  # nothing was traced
 
 
 def draw_ledger(accounts: Accounts, path: Path) -> None:
-    """Draw the clients with a traced prediction, the most useful first; of many the two ends.
+    """Draw the clients with a traced prediction, the most useful first; only both ends of a long list.
 
     Args:
-        accounts: With at least one traced prediction.
-        path: The picture, its kind by its suffix.
+        accounts: The account, with at least one traced prediction.
+        path: The picture; its suffix says in which format.
     """
     ranked, ledger = accounts.ranked, accounts.ledger
     half = _MOST_CLIENTS // 2

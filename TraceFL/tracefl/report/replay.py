@@ -20,8 +20,8 @@ REPLAY_COLUMNS = (
     *("round", "class", "class_name", "accuracy", "accuracy_without", "attack_success", "attack_success_without"),
     *("clients", "clients_left_out", "how", "exact"),
 )
-"""A row for a round and all classes (``class`` is all), then one for each class. ``clients``: those that the replayed
-round has, ``clients_left_out``: those of the run's round that it has not. Fractions 0 to 1; empty is not known."""
+"""Per round a row over all classes (``class`` is all), then one per class. ``clients``: those of the replayed round,
+``clients_left_out``: those of the run's round that it leaves out. Fractions 0 to 1; empty where unknown."""
 
 
 def replay_rows(replay: Replay) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import Full, Queue
 from typing import Any
 
-from tracefl.common.signals import children_deaf_to_warnings
+from tracefl.common.signals import block_sigusr2
 from tracefl.errors import TraceFLError, one_line
 from tracefl.records.observer import Observer
 from tracefl.records.result import RoundResult
@@ -53,7 +53,7 @@ class WandbTracker(Observer):
         self._calls: Queue[Callable[[], None] | None] = Queue(_WAITING)
         self._calls.put(self._begin)
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
-        with children_deaf_to_warnings():
+        with block_sigusr2():
             self._thread.start()
 
     def round_finished(self, result: RoundResult) -> None:
