@@ -13,36 +13,36 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 class StopRequest:
     """Whether a signal has asked the run to stop.
 
-    The first one lets the round in hand finish; after it the signals do what they did before, so that a second one
-    ends the run at once. Whoever listened before is told at the end: submitit then has SLURM requeue the job.
+    The first signal lets the current round finish and restores the handlers that were there before, so that a second
+    one ends the run at once. The handler it replaced is called at the end: submitit's has SLURM requeue the job.
     """
 
     def __init__(self) -> None:
         self.signal: str | None = None
-        """Name of the signal, None while there was none."""
+        """The signal's name; None before there is one."""
         self._before: dict[signal.Signals, Any] = {}
-        self._passed_over: Any = None
+        self._replaced_handler: Any = None
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python cannot listen to signals
+        if threading.current_thread() is threading.main_thread():  # Python handles signals in no other
             self._before = {number: signal.getsignal(number) for number in _SIGNALS}
             self.listen()
         return self
 
     def listen(self) -> None:
-        """Listen, or listen again: Ray, when it starts, puts a handler of its own in place that aborts the process."""
+        """Install the handlers, again once Ray has started: Ray installs one of its own that aborts the process."""
         for number in self._before:
-            signal.signal(number, self._hear)
+            signal.signal(number, self._receive)
 
     def __exit__(self, *error: object) -> None:
         self._restore_handlers()
-        if callable(self._passed_over):
-            self._passed_over(signal.Signals[str(self.signal)], None)
+        if callable(self._replaced_handler):
+            self._replaced_handler(signal.Signals[str(self.signal)], None)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal = signal.Signals(number).name
-        self._passed_over = self._before.get(signal.Signals(number))
+        self._replaced_handler = self._before.get(signal.Signals(number))
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:
@@ -53,10 +53,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def block_sigusr2() -> Iterator[None]:
-    """Let processes and threads started here never hear SIGUSR2, which would end them.
+    """Block SIGUSR2 in the processes and threads started inside the block: it would end them.
 
-    SLURM may send its warning to every process of a job. Only this one is to act on it, and Ray's are to live until the
-    round in hand is done. A blocked signal stays blocked in whatever is started meanwhile.
+    SLURM may send its warning to every process of a job. Only this one acts on it; Ray's processes must live until the
+    current round is done. A blocked signal stays blocked in whatever is started meanwhile.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:

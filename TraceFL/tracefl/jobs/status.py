@@ -55,7 +55,7 @@ def summary(states: Sequence[RunState], left: Sequence[float | None]) -> str:
 
 
 def seconds_left(settings: Sequence[Settings], states: Sequence[RunState]) -> list[float | None]:
-    """Estimate each run's time left: its own estimate, else the mean time of finished runs with its model and number of rounds.
+    """Estimate each run's time left: its own estimate, else the mean of finished runs of its model and rounds.
 
     Returns:
         Seconds, 0 for a run that is done, None where nothing is known yet.

@@ -44,7 +44,7 @@ class RunSuspects:
 
     Attributes:
         rounds: Rounds with mispredicted inputs.
-        rounds_without_inputs: Traced rounds without any, though a participant was faulty; they do not count for the rules.
+        rounds_without_inputs: Traced rounds without any, though a participant was faulty; no rule is judged by them.
         chance: What a client drawn at random would score, mean over the rounds with inputs; None without.
         rules: Each rule by name.
     """
