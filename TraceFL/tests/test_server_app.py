@@ -7,6 +7,7 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 
 from tests.helpers.configuration import REPOSITORY, TINY
+from tracefl import server_app
 from tracefl.conf.composing import compose_config, resolved_config
 from tracefl.errors import ConfigError
 from tracefl.paper.exhibits import EXHIBITS
@@ -74,7 +75,15 @@ def test_results_go_to_a_folder_that_does_not_depend_on_where_flower_runs(tmp_pa
     assert (before.parent / "pyproject.toml").exists()
     monkeypatch.chdir(tmp_path)
     assert results_folder("results") == before
-    assert results_folder("/elsewhere/results") == before.__class__("/elsewhere/results")
+    assert results_folder("/elsewhere/results") == Path("/elsewhere/results")
+
+
+def test_without_a_checkout_results_go_to_the_home_folder(monkeypatch):
+    def missing(name):
+        raise server_app.PackageNotFoundError(name)
+
+    monkeypatch.setattr(server_app, "distribution", missing)
+    assert results_folder("results") == Path.home().resolve() / "results"
 
 
 def test_the_experiment_is_said_before_it_runs(capsys, tmp_path):

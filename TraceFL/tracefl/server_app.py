@@ -1,7 +1,7 @@
-"""What Flower starts for the server: from its run configuration to the run that ``python -m tracefl.main`` makes.
+"""The program that Flower starts for the server: it turns a run configuration into a run of ``tracefl.main``.
 
-Each key of ``[tool.flwr.app.config]`` is a key of TraceFL's own configuration, the empty text leaving it as it is;
-``overrides`` holds any others, as on the command line.
+Each key of ``[tool.flwr.app.config]`` is a key of TraceFL's own configuration; an empty text leaves its default.
+``overrides`` takes all other keys, as on the command line.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -39,7 +39,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run what the run configuration says, on the clients of Flower's simulation or of a deployment."""
+    """Run the run configuration on the clients of Flower's simulation or of a deployment."""
     if isinstance(grid, InMemoryGrid):
         run_simulated(context.run_config, Federation(grid))
     else:
@@ -47,12 +47,12 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def run_simulated(run_config: RunConfig, federation: Federation) -> None:
-    """Run on the nodes of Flower's simulation; what stops the run is raised, and said in one line."""
+    """Run on the nodes of Flower's simulation; an error is printed in one line and raised."""
     _run(run_config, federation, None)
 
 
 def run_deployed(run_config: RunConfig, deployment: Deployment) -> None:
-    """Run on SuperNodes, each a client with data of its own; what stops the run is raised, and said in one line."""
+    """Run on SuperNodes, each a client with data of its own; an error is printed in one line and raised."""
     _run(run_config, deployment, lambda settings: prepare_deployed(settings, deployment.gather))
 
 
@@ -60,7 +60,7 @@ def read_overrides(run_config: RunConfig) -> list[str]:
     """Return the run configuration as overrides of the command line.
 
     Raises:
-        ConfigError: ``overrides`` is no text, or has a quote without its end.
+        ConfigError: ``overrides`` is not a text, or has an unclosed quote.
     """
     more = run_config.get("overrides", "")
     if not isinstance(more, str):
@@ -74,10 +74,10 @@ def read_overrides(run_config: RunConfig) -> list[str]:
 
 
 def results_folder(log_dir: str) -> Path:
-    """Return an absolute folder: a relative one lies in the project that is installed, else where Flower was started.
+    """Return ``log_dir`` as an absolute folder; a relative one lies in the checkout, or without one in the home folder.
 
-    The app itself runs from a copy, and its working directory is that of the first ``flwr run`` since Flower's local
-    server was started.
+    The app runs from a copy, and its working directory is that of the first ``flwr run`` since Flower's local server
+    was started: neither is where the user expects results.
     """
     return (_project() / Path(log_dir).expanduser()).resolve()
 
@@ -87,7 +87,7 @@ def _run(run_config: RunConfig, federation: Federation, prepare: Callable[[Setti
     try:
         overrides = read_overrides(run_config)
         cfg = compose_config(overrides)
-        if isinstance(cfg.log_dir, str):  # what else it is, read_settings refuses
+        if isinstance(cfg.log_dir, str):  # read_settings refuses anything else
             cfg.log_dir = str(results_folder(cfg.log_dir))
         settings = read_settings(cfg)
         _refuse_resources(settings)
@@ -101,7 +101,7 @@ def _run(run_config: RunConfig, federation: Federation, prepare: Callable[[Setti
 
 
 def _refuse_resources(settings: Settings) -> None:
-    """Refuse keys that have no effect, because Flower has started the clients already."""
+    """Refuse keys that have no effect because Flower has already started the clients."""
     for key, value in (
         ("total_cpus", settings.total_cpus),
         ("total_gpus", settings.total_gpus),
@@ -126,11 +126,10 @@ def _value(value: bool | int | float | str) -> str:
 
 
 def _project() -> Path:
-    """Return the folder that tracefl is installed from; where it is none, the working directory."""
+    """Return the folder that tracefl is installed from, as PEP 610 records it; the home folder where there is none."""
     try:
         origin = json.loads(distribution("tracefl").read_text("direct_url.json") or "{}")
-    except PackageNotFoundError:
+    except PackageNotFoundError:  # Flower runs its copy, and nothing is installed
         origin = {}
-    url = urlparse(origin.get("url", ""))
-    folder = Path(unquote(url.path))
-    return folder if url.scheme == "file" and (folder / "pyproject.toml").is_file() else Path.cwd()
+    folder = Path(unquote(origin.get("url", "file:///").removeprefix("file://")))
+    return folder if (folder / "pyproject.toml").is_file() else Path.home()

@@ -1,4 +1,4 @@
-"""Everything that a run needs before its first round, and what of it is kept for later questions."""
+"""Everything that a run needs before its first round, and the part of it kept for later questions."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ from tracefl.learning.models import ModelSpec, TextEncoder, build_text_encoder, 
 from tracefl.learning.privacy.settings import DpSgdSettings
 from tracefl.records.settings import Settings
 
-_TOKENIZER_TEXTS = 20_000  # documents that a tokenizer is trained on, at most
+_TOKENIZER_TEXTS = 20_000  # most documents that a tokenizer is trained on
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Prepared:
         data: The clients' and the server's examples, with their true labels.
         spec: The architecture.
         encoder: None for images.
-        fault: What some of the clients do wrong, and the examples that they then train on; None without a fault.
+        fault: What some clients do wrong, and the examples they then train on; None without a fault.
         client_job: How deployed clients read their own data; None in a simulation.
     """
 
@@ -56,17 +56,17 @@ class Prepared:
         return None if self.fault is None else self.fault.truth
 
     def with_client(self, client_id: str, counts: Sequence[int]) -> "Prepared":
-        """Return the same with another client, or with other examples of one, by their number of each class."""
+        """Return a copy with a new client, or with other examples of one, given as numbers by class."""
         return replace(
             self, data=replace(self.data, label_counts=with_client(self.data.label_counts, client_id, counts))
         )
 
 
 def prepare_run(settings: Settings) -> Prepared:
-    """Load and partition the data and settle the architecture; nothing is written.
+    """Load and partition the data and determine the architecture; nothing is written.
 
     Raises:
-        ConfigError: The model cannot be made as asked.
+        ConfigError: The model cannot be made as configured.
         DataError: The data cannot be read, too few clients can take part, or the fault does not fit the data.
     """
     raw = load_source(settings.dataset, settings.seed)
@@ -91,14 +91,15 @@ def prepare_run(settings: Settings) -> Prepared:
 
 
 def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[str, Sequence[int]]]) -> Prepared:
-    """Load the server's test set, settle the architecture, and wait for the clients; nothing is written.
+    """Load the server's test set, determine the architecture, and wait for the clients; nothing is written.
 
     Args:
-        settings: ``num_clients`` is how many are waited for, ``dataset`` the server's.
-        gather: Given that number, and how clients are to read their data: returns client id to examples of each class.
+        settings: ``num_clients`` is the number of clients to wait for, ``dataset`` the server's data.
+        gather: Waits for a number of clients, given how they are to read their data, as JSON. Returns client id to
+            examples of each class.
 
     Raises:
-        ConfigError: A fault is to be injected, or the model cannot be made as asked.
+        ConfigError: A fault is configured, or the model cannot be made as configured.
         DataError: The data cannot be read.
     """
     dataset = settings.dataset
@@ -148,7 +149,7 @@ def save_inputs(folder: Path, prepared: Prepared) -> None:
 
 
 def save_label_counts(folder: Path, prepared: Prepared) -> None:
-    """Write who holds how much of which class into a run's folder, and whether the clients have data of their own."""
+    """Write the clients' numbers of examples by class, and whether the clients have data of their own."""
     data, deployed = prepared.data, prepared.client_job is not None
     counts = {
         "label_names": list(data.label_names),
@@ -159,7 +160,7 @@ def save_label_counts(folder: Path, prepared: Prepared) -> None:
 
 
 def _architecture(settings: Settings, raw: RawDataset) -> tuple[ModelSpec, TextEncoder | None, Encode | None]:
-    """Return the model's architecture, and for text its tokenizer and how texts go through it."""
+    """Return the model's architecture, and for text its tokenizer and the function that applies it."""
     encoder = _encoder(settings, raw)
     spec = model_spec(settings.model, raw.num_classes, encoder)
     if isinstance(settings.privacy, DpSgdSettings):

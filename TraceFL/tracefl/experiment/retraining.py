@@ -1,8 +1,8 @@
-"""A run made again without some of its clients, in a folder beside it; the rounds before they leave are taken over.
+"""Training a run again without some of its clients, in a new folder beside it.
 
-It is the run that ``python -m tracefl.main`` makes with the run's configuration, ``without=`` and ``without_from=``.
-Its first rounds are those of the run itself: they are copied where the run kept the global model that the first round
-to train starts from, and trained again where it did not. It uses this machine, whichever the run was made on.
+The new run is what ``python -m tracefl.main`` makes of the run's configuration with ``without=`` and ``without_from=``,
+on this machine. Its rounds before ``without_from`` are those of the run: copied where the run kept the global model
+that training continues from, else trained again.
 """
 
 import shlex
@@ -24,19 +24,19 @@ from tracefl.records.weights import CHECKSUMS, check_file, sync
 
 
 def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) -> tuple[Path, str | None]:
-    """Make a run again without some clients; one that is there already is gone on with, or left as it is.
+    """Train a run again without some clients; an unfinished new run is resumed, a complete one left as it is.
 
     Args:
         run: The run.
-        name: Of the new folder, after the run's own name.
-        from_round: The first round without the clients.
-        without: Their ids.
+        name: Suffix of the new folder's name.
+        from_round: First round without the clients.
+        without: Ids of the clients.
 
     Returns:
-        The new run's folder, and where its first rounds come from; None where there are none, or were before.
+        The new run's folder, and a note on the origin of its first rounds; None where there is nothing to say.
 
     Raises:
-        TraceFLError: The run cannot be made so, failed or was stopped.
+        TraceFLError: The run cannot be trained without them, failed or was stopped.
     """
     settings = _settings(run, name, from_round, without)
     folder = settings.folder
@@ -90,7 +90,7 @@ def _settings(run: StoredRun, name: str, from_round: int, without: Sequence[str]
 
 
 def _take_over(run: StoredRun, settings: Settings, from_round: int) -> str:
-    """Copy the rounds before the clients leave, as a run that is to go on; all of them or none. Returns what it did."""
+    """Copy the rounds before ``from_round`` into a run to be resumed, all of them or none; return a note on it."""
     last, source = from_round - 1, run.folder / "rounds"
     try:
         RoundStore(source).read_global(last)

@@ -1,4 +1,4 @@
-"""A run as a user sees it: its folder, its log, its lines in the terminal, its table at the end."""
+"""A run from its settings: its folder, log and observers, Ray, and the table in the terminal at the end."""
 
 import logging
 import time
@@ -39,7 +39,7 @@ def run_settings(
     prepare: "Callable[[Settings], Prepared] | None" = None,
     command: str | None = None,
 ) -> None:
-    """Run one configuration and show it; a run that is already complete is shown again, not run again.
+    """Run one configuration and show it; a complete run is only shown again.
 
     Args:
         settings: The configuration.
@@ -48,7 +48,7 @@ def run_settings(
         command: What was typed to make the run, kept in its folder; None for a run made from Python.
 
     Raises:
-        TraceFLError: Bad input, or a run that failed or was stopped; run.log then says the same.
+        TraceFLError: Bad input, or a run that failed or was stopped; run.log has the same message.
     """
     console = TerminalConsole()
     path = settings.folder

@@ -1,11 +1,10 @@
-"""The clients and their server: Flower and Ray, which nothing outside this folder and its programs imports."""
+"""The clients and their server. Only this folder and Flower's two programs import Flower, only this folder Ray."""
 
 import os
 
-# Telemetry is opt-in here. These are read when the libraries are first imported, so they are set before any of them.
-# Ray leaves the visible GPUs alone, as it announces to do by default; its line about workers that Flower ends with a
-# simulation reads like a failure and is none. Where Flower starts Ray, it is one of the run's own, and no cluster that
-# happens to run on this machine.
+# The libraries read these when they are first imported. Telemetry is opt-in here. Where Flower starts Ray, it starts a
+# cluster of the run's own and joins none on this machine. Ray keeps its hands off the visible GPUs, which it announces
+# as its future default. The skipped log line, about workers that Flower ends, looks like a failure and is none.
 for _variable, _value in {
     "FLWR_TELEMETRY_ENABLED": "0",
     "RAY_ADDRESS": "local",

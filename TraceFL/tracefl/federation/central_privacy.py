@@ -24,17 +24,17 @@ _GUARD = "tracefl/above-zero"  # no parameter's name has a slash
 class CentralPrivacy:
     """Flower's central differential privacy, of the trainable parameters alone.
 
-    Flower's strategies clip and noise every array that they are handed, BatchNorm's statistics and counters too. So
-    they are handed the trainable parameters, and the buffers are averaged beside them as they are.
+    Flower's strategies clip every array and add noise to it, including BatchNorm's statistics and counters. So they
+    only get the trainable parameters; the buffers are averaged separately and stay as they are.
 
-    The clients keep FedAvg's weights, as in the paper. Flower's noise takes each for an equal part of the average: a
-    client with more examples can move it by more, and no epsilon is claimed. Each round's log line says what the noise
-    is worth for the heaviest client.
+    The clients keep FedAvg's weights, as in the paper. Flower's noise assumes that all clients weigh the same: one with
+    more examples can change the average by more, so no epsilon is claimed. Each round's log line states the effective
+    noise multiplier for the heaviest client.
 
     Args:
-        settings: How to clip and add noise; an ``initial_clipping_norm`` is that of the first round run.
-        clients_per_round: Clients sampled a round.
-        trainable: Names of the parameters that are trained.
+        settings: How to clip and add noise; an ``initial_clipping_norm`` is that of the first round to run.
+        clients_per_round: Clients sampled in each round.
+        trainable: Names of the trainable parameters.
         seed: Root seed.
     """
 
@@ -69,9 +69,9 @@ class CentralPrivacy:
         """Clip the clients in place and average them.
 
         Args:
-            server_round: The round; the noise is drawn from a seed of its own.
+            server_round: The round; it has a seed of its own for the noise.
             previous: Weights that the clients started from.
-            replies: Of the clients that count, without errors and finite, in the order of their ids.
+            replies: Accepted replies, in the order of the clients' ids.
 
         Returns:
             The average with its noise, the clients' metrics, and the average before the noise.
@@ -109,7 +109,7 @@ class CentralPrivacy:
         return self._whole(noisy, averaged_buffers), metrics, self._whole(before_noise, averaged_buffers)
 
     def _to_clip(self, arrays: ArrayRecord, guard: float) -> ArrayRecord:
-        """Return the trainable arrays, and a number that keeps an update's norm above 0: Flower divides by it."""
+        """Return the trainable arrays and an extra number that keeps the update's norm, Flower's divisor, above 0."""
         return ArrayRecord({name: arrays[name] for name in self._trainable} | {_GUARD: Array(np.array([guard]))})
 
     def _whole(self, trainable: ArrayRecord, others: ArrayRecord) -> ArrayRecord:
@@ -117,7 +117,7 @@ class CentralPrivacy:
 
 
 class _Mean(FedAvg):
-    """FedAvg that remembers its last average: Flower's privacy adds its noise outside of it."""
+    """FedAvg that keeps its last average, to which Flower's wrapper then adds the noise."""
 
     average: ArrayRecord | None = None
 
@@ -129,10 +129,10 @@ class _Mean(FedAvg):
 
 
 class _AdaptiveClipping(DifferentialPrivacyServerSideAdaptiveClipping):
-    """Flower's adaptive clipping as Andrew et al. (2021) have it.
+    """Flower's adaptive clipping, corrected to Andrew et al. (2021).
 
-    Flower 1.41 lowers the norm where too many clients are clipped, so that it runs away to 0 or without end; and it
-    adds the noise of the next round's norm, which where that is lower is too little.
+    Flower 1.41 lowers the norm when too many clients are clipped, so it tends to 0 or to infinity. It also scales the
+    noise with the next round's norm, which is too little where that norm is lower.
     """
 
     def aggregate_train(

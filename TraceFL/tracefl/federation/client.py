@@ -1,9 +1,8 @@
 """The Flower client: translates messages to tensors and back, and calls the library.
 
-A client is known by its id, which comes with the message. A simulation's node plays whichever client it is told to, and
-reads that client's prepared examples from a folder that the server names. A deployed client has data of its own, in the
-folder ``data-path`` of its SuperNode's configuration, and reads nothing else. The rest comes with the message: the
-model's architecture, the training settings, the seed.
+Each message names the client it is for and carries the model's architecture, the training settings and the seed. A
+simulation's node plays that client, and reads its prepared examples from a folder that the server names. A deployed
+client reads nothing but its own data, in the folder ``data-path`` of its SuperNode's configuration.
 """
 
 import functools
@@ -36,13 +35,13 @@ app = ClientApp()
 
 
 def client_id_of(message: Message) -> str:
-    """Return the id of the client that a message is for."""
+    """Return the id of the client that a message is addressed to."""
     return str(message.content.config_records["config"]["client-id"])
 
 
 @app.query()
 def identify(message: Message, context: Context) -> Message:
-    """Answer who a deployed client is, where its SuperNode's configuration says it, and what it holds.
+    """Reply with a deployed client's id, if its SuperNode's configuration has one, and its examples of each class.
 
     Raises:
         ConfigError: The SuperNode has no data of its own.
@@ -57,7 +56,7 @@ def identify(message: Message, context: Context) -> Message:
 
 @app.train()
 def train_client(message: Message, context: Context) -> Message:
-    """Train the global weights on the client's examples and answer with the client's weights."""
+    """Train the global model on the client's examples and reply with its weights."""
     config = message.content.config_records["config"]
     job = json.loads(str(config["job"]))
     client_id = client_id_of(message)
@@ -67,7 +66,7 @@ def train_client(message: Message, context: Context) -> Message:
     global_weights = message.content.array_records["arrays"].to_torch_state_dict()
     model.load_state_dict(global_weights)
     fault = _active_fault(job["fault"], client_id, server_round)
-    deployed = "num-partitions" not in context.node_config  # which a simulation's nodes have
+    deployed = "num-partitions" not in context.node_config  # set on a simulation's nodes
     if deployed:
         examples = _own_examples(context, job["data"])
     else:
@@ -76,7 +75,7 @@ def train_client(message: Message, context: Context) -> Message:
     training = TrainingSettings(**job["training"])
     device = str(context.node_config.get("device", job["device"]))
     dp_sgd = None if job["dp_sgd"] is None else DpSgdSettings(**job["dp_sgd"])
-    # The server knows the root seed, and must not know the noise that hides a client's examples from it.
+    # The server knows the root seed, and must not be able to compute the noise that hides the client's examples.
     private = deployed and dp_sgd is not None
     options: dict[str, Any] = {
         "seed": secrets.randbits(63) if private else derive_seed(job["seed"], "train", server_round, client_id),
@@ -113,12 +112,12 @@ def _own_examples(context: Context, job: dict[str, Any]) -> Examples:
 
 
 def _active_fault(text: str | None, client_id: str, server_round: int) -> Fault | None:
-    """Return the run's fault where the client has it in this round."""
+    """Return the run's fault if it is active for the client in this round."""
     fault = None if text is None else Fault.from_json(text)
     return fault if fault is not None and fault.is_active(client_id, server_round) else None
 
 
 @functools.lru_cache(maxsize=1)
 def _model(spec: str) -> nn.Module:
-    """Build a model once a worker; every message overwrites all of its weights."""
+    """Build a model, once per worker; every message overwrites all of its weights."""
     return build_model(ModelSpec.from_json(spec))

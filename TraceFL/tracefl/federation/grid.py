@@ -1,4 +1,4 @@
-"""Flower's connection to the nodes, which says when a reply comes in."""
+"""Flower's connection to the nodes, with a callback for each reply."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ POLL_SECONDS = 0.05
 
 
 class ReportingGrid(Grid):
-    """A grid that says when a reply comes in and sends no more than can be worked on; the rest is the inner grid's."""
+    """A grid that reports each reply and limits the messages in flight; everything else is the inner grid's."""
 
     def __init__(
         self, inner: Grid, on_reply: Callable[[], None], max_in_flight: int | None, over: threading.Event
@@ -24,32 +24,32 @@ class ReportingGrid(Grid):
         self._max_in_flight = max_in_flight
 
     def set_run(self, run: Run) -> None:
-        """See ``Grid``; the inner grid's."""
+        """Delegate to the inner grid."""
         self._inner.set_run(run)
 
     @property
     def run(self) -> Run:
-        """See ``Grid``; the inner grid's."""
+        """Delegate to the inner grid."""
         return self._inner.run
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """See ``Grid``; the inner grid's."""
+        """Delegate to the inner grid."""
         return self._inner.create_message(*args, **kwargs)
 
     def get_node_ids(self) -> Iterable[int]:
-        """See ``Grid``; the inner grid's."""
+        """Delegate to the inner grid."""
         return self._inner.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """See ``Grid``; the inner grid's."""
+        """Delegate to the inner grid."""
         return self._inner.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """See ``Grid``; the inner grid's."""
+        """Delegate to the inner grid."""
         return self._inner.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send the messages and wait for their replies, at most ``timeout`` seconds."""
+        """Send the messages and wait for their replies, for at most ``timeout`` seconds."""
         unsent = list(messages)
         waiting: set[str] = set()
         replies: list[Message] = []

@@ -1,4 +1,4 @@
-"""Data in a deployment: each client reads its own folder, the server its test set, and nothing is divided."""
+"""Data in a deployment: each client reads its own folder, the server its test set; nothing is partitioned."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ from tracefl.learning.examples import Examples
 from tracefl.learning.models import TextEncoder
 
 SOURCES = ("hub", "medmnist")
-"""Sources that read a folder, as each client has one."""
+"""Sources that read a folder."""
 
 
 def load_split(settings: DatasetSettings, split: str, seed: int) -> RawDataset:
-    """Open the data of which a client needs the training split alone, the server the test split.
+    """Open one split of a data set: clients need only ``train``, the server only ``test``.
 
     Raises:
-        ConfigError: The source reads no folder, or its columns are not named.
+        ConfigError: The source does not read a folder, or its columns are not named.
         DataError: The data cannot be read.
     """
     if settings.source not in SOURCES:
@@ -36,10 +36,10 @@ def load_split(settings: DatasetSettings, split: str, seed: int) -> RawDataset:
 
 
 def check_label_names(settings: DatasetSettings, names: Sequence[str]) -> None:
-    """Refuse classes whose numbers were found in the server's files and are not 0, 1, ...: a client's might differ.
+    """Check that clients number the classes as the server does.
 
     Raises:
-        ConfigError: They are such.
+        ConfigError: The labels were found in the server's files, are numbers, and are not 0, 1, ...
     """
     numbers = all(name.isdecimal() for name in names)
     if settings.label_names is None and numbers and [int(name) for name in names] != list(range(len(names))):
@@ -52,10 +52,10 @@ def check_label_names(settings: DatasetSettings, names: Sequence[str]) -> None:
 def client_job(
     settings: DatasetSettings, label_names: Sequence[str], batch_size: int, seed: int, encoder: TextEncoder | None
 ) -> dict[str, Any]:
-    """Return what a client must be told to read its data as the server reads its own, ready for JSON."""
-    told = replace(settings, path=None, root=None, label_names=tuple(label_names))  # not where the server's files are
+    """Return the instructions, ready for JSON, by which a client reads its data as the server reads its own."""
+    shared = replace(settings, path=None, root=None, label_names=tuple(label_names))  # without the server's paths
     return {
-        "dataset": asdict(told),
+        "dataset": asdict(shared),
         "num_classes": len(label_names),
         "batch_size": batch_size,
         "seed": seed,
@@ -64,15 +64,15 @@ def client_job(
 
 
 def own_examples(data_path: str, job: Mapping[str, Any]) -> Examples:
-    """Read what a deployed client trains on.
+    """Read a deployed client's training examples.
 
     Args:
-        data_path: Its folder, as ``dataset.path`` (parquet) or ``dataset.root`` (MedMNIST) would name it; of the files
-            only the training split is read.
-        job: What ``client_job`` returned.
+        data_path: The client's folder, in the layout of ``dataset.path`` (parquet) or ``dataset.root`` (MedMNIST); only
+            the training split is read.
+        job: The result of ``client_job``.
 
     Raises:
-        DataError: The data cannot be read, are less than a batch, or hold classes that the server does not know.
+        DataError: The data cannot be read, are fewer than a batch, or have classes that the server does not know.
     """
     settings = replace(read(DatasetSettings, job["dataset"], "dataset"), path=data_path, root=data_path)
     raw = load_split(settings, "train", job["seed"])
@@ -86,10 +86,10 @@ def own_examples(data_path: str, job: Mapping[str, Any]) -> Examples:
 
 
 def with_client(label_counts: Tensor, client_id: str, counts: Sequence[int]) -> Tensor:
-    """Return label counts ``(num_clients, C)`` with those of a client in its row, and rows of zeros up to it.
+    """Return label counts ``(num_clients, C)`` with a client's row set; missing rows before it are zeros.
 
     Raises:
-        ConfigError: The client counts another number of classes.
+        ConfigError: The client has another number of classes.
     """
     num_clients, num_classes = label_counts.shape
     if len(counts) != num_classes:
@@ -101,7 +101,7 @@ def with_client(label_counts: Tensor, client_id: str, counts: Sequence[int]) -> 
 
 
 def _pack(encoder: TextEncoder) -> dict[str, str]:
-    """Return a tokenizer's files, by name."""
+    """Return the contents of a tokenizer's files, by file name."""
     with tempfile.TemporaryDirectory() as folder:
         encoder.save(folder)
         return {path.name: path.read_text() for path in Path(folder).iterdir()}

@@ -1,4 +1,4 @@
-"""Who takes part in the rounds to come, and how much each weighs: ``without``, and what ``mitigate`` decides."""
+"""Which clients may be sampled and how much each weighs: ``without``, and the decisions of ``mitigate``."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -8,17 +8,16 @@ from tracefl.errors import ConfigError
 from tracefl.records.settings import Settings
 
 Draw = Callable[[Sequence[str], int, int], Sequence[str]]
-"""Client ids, how many of them and a seed, to those that are drawn."""
+"""Draws clients, given their ids, the number to draw and a seed."""
 
 
 @dataclass
 class Participation:
-    """Who takes no part in a run, or less; whoever runs the rounds may change it between two of them.
+    """Which clients are excluded and which weigh less; may change between two rounds.
 
     Attributes:
-        excluded: Ids of the clients that are not sampled.
-        factors: Client id to the factor in (0, 1) of its weight in the average; clients without one weigh what they
-            hold.
+        excluded: Ids of clients that are never sampled.
+        factors: Client id to the factor in (0, 1) that its weight in the average is multiplied with; no entry means 1.
     """
 
     excluded: set[str] = field(default_factory=set)
@@ -27,15 +26,14 @@ class Participation:
     def sample(self, draw: Draw, client_ids: Sequence[str], count: int, seed: int) -> list[str]:
         """Draw a round's clients.
 
-        Those are drawn that are drawn without any exclusion, as far as they may take part, and others in place of those
-        that may not. So runs with and without a client differ by as little as they can, and those left are as likely as
-        if the excluded ones were not there.
+        First draws as if nobody were excluded, then replaces the excluded clients by others. So runs with and without a
+        client differ as little as possible, and each remaining client is as likely as if the excluded did not exist.
 
         Args:
             draw: Draws clients.
-            client_ids: Those that are there, in an order that is the same in every run.
-            count: How many; all that are left where fewer are.
-            seed: Of this round.
+            client_ids: Connected clients, in the same order in every run.
+            count: Number to draw; where fewer remain, all of them are returned.
+            seed: Seed of this round.
         """
         drawn = [k for k in draw(client_ids, min(count, len(client_ids)), seed) if k not in self.excluded]
         others = [k for k in client_ids if k not in self.excluded and k not in drawn]
@@ -44,15 +42,15 @@ class Participation:
 
 
 def least_clients(clients_per_round: int, min_clients: int) -> int:
-    """Return how many clients must be left: half a round's, and as many as must answer."""
+    """Return how many clients must remain: half a round's, and at least the replies that a round needs."""
     return max(min_clients, -(-clients_per_round // 2))
 
 
 def check_without(settings: Settings) -> None:
-    """Refuse to leave out clients that do not exist, or so many that too few are left for a round.
+    """Check that the clients of ``without`` exist, leave enough others, and are left out in some round.
 
     Raises:
-        ConfigError: ``without`` names such a client, or too many.
+        ConfigError: A client or ``without_from`` does not exist, or too few clients would remain for a round.
     """
     num_clients, without = settings.num_clients, list(settings.without)
     unknown = sorted(client for client in without if client >= num_clients)
@@ -69,10 +67,10 @@ def check_without(settings: Settings) -> None:
 
 
 def check_left(settings: Settings, clients: Collection[int]) -> None:
-    """Refuse to leave out so many of the clients that could take part that too few are left for a round.
+    """Check that ``without`` leaves enough of the clients that can take part.
 
     Raises:
-        ConfigError: ``without`` names too many.
+        ConfigError: Too few would remain for a round.
     """
     without, a_round, min_clients = list(settings.without), settings.clients_per_round, settings.strategy.min_clients
     left, least = len(set(clients) - set(without)), least_clients(a_round, min_clients)

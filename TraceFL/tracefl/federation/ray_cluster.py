@@ -1,7 +1,7 @@
-"""Ray for one run: started in the background as early as can be, ended with the run; or a cluster that runs already.
+"""Ray for one run: a cluster started in the background and ended with the run, or one that is already running.
 
-Ray waits for its own processes for seconds, and its workers import torch and Flower for seconds more. All of that
-happens while this process does its own imports and prepares the data.
+Ray needs seconds to start its processes, and its workers seconds more to import torch and Flower. Meanwhile this
+process does its own imports and prepares the data.
 """
 
 import logging
@@ -23,9 +23,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tracefl.common.signals import block_sigusr2
 from tracefl.errors import ConfigError, one_line
 
-# For Ray's processes. glibc's allocator: keep the memory of a step's gradients for the next step, rather than hand it
-# back to the system and fault it in again page by page; a training step of ResNet-18 is 7 % shorter. And how long Ray's
-# agents look for a cluster that was killed with its run before they end too; Ray's default is 60 s.
+# For Ray's processes. The first two make glibc's allocator keep the memory of a step's gradients for the next step,
+# instead of returning it and faulting it in again page by page: a training step of ResNet-18 takes 7 % less. The third
+# is how long Ray's agents look for a cluster that was killed with its run before they end too; Ray's default is 60 s.
 _RAY_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -39,14 +39,14 @@ _SEE_SECONDS = 30.0  # longest wait for a file to appear on another node; networ
 
 @dataclass(frozen=True)
 class Resources:
-    """What the simulation may use.
+    """What a simulation may use.
 
     Attributes:
-        total_cpus: CPUs for all clients together; of a cluster given by its address, what the cluster has.
-        total_gpus: GPUs for all clients together; likewise.
+        total_cpus: CPUs for all clients together; not used with ``address``.
+        total_gpus: GPUs for all clients together; not used with ``address``.
         client_cpus: CPUs of one client, at least 1; also its number of threads.
         client_gpus: Fraction of a GPU of one client.
-        address: HOST:PORT of a Ray cluster that runs already; None for one of the run's own.
+        address: HOST:PORT of a running Ray cluster; None to start one.
     """
 
     total_cpus: int
@@ -58,12 +58,12 @@ class Resources:
 
 @contextmanager
 def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
-    """Start Ray, or connect to the cluster there is, in a thread, and end it, or leave it, with the context.
+    """Start Ray or connect to a cluster, in a thread; at the end of the context, end the one or leave the other.
 
-    Without any runtime environment: only then do clients run in the workers that Ray has started already.
+    Ray gets no runtime environment: only so do clients run in the workers that Ray has started already.
 
     Yields:
-        What starting will return or raise; to be waited for before Ray is used.
+        A future that is done, or raises, when Ray can be used.
     """
     with ThreadPoolExecutor(1) as background:
         with block_sigusr2():
@@ -74,15 +74,15 @@ def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
         try:
             yield starting
         finally:
-            wait([starting])  # a cluster that is still starting cannot be ended
-            ray.shutdown()  # of a cluster that is not ours, this only disconnects
+            wait([starting])  # Ray cannot be ended while it starts
+            ray.shutdown()  # from a cluster that is not ours, this only disconnects
 
 
 def clients_at_once(resources: Resources) -> int:
-    """Return how many clients run at once on the nodes of the cluster that this process is connected to.
+    """Return how many clients the connected cluster runs at once.
 
     Raises:
-        ConfigError: None does.
+        ConfigError: No node has enough for one client.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     at_once = 0
@@ -98,10 +98,10 @@ def clients_at_once(resources: Resources) -> int:
 
 
 def check_shared(file: Path, seconds: float = _SEE_SECONDS) -> None:
-    """Check that every node of the cluster sees a file: clients read their examples from the run's folder.
+    """Check that every node of the cluster sees a file of the run's folder, where clients read their examples.
 
     Raises:
-        ConfigError: A node does not.
+        ConfigError: A node does not see it.
     """
     path, text = str(file.resolve()), file.read_text()
     looking = {
@@ -120,7 +120,7 @@ def check_shared(file: Path, seconds: float = _SEE_SECONDS) -> None:
 
 @ray.remote(num_cpus=0)
 def _sees(path: str, text: str, seconds: float) -> bool:
-    """Wait on a node until a file with this text is there; False after ``seconds``."""
+    """Wait on a node for a file with this text; False if it is not there after ``seconds``."""
     until = time.monotonic() + seconds
     while not (os.path.exists(path) and Path(path).read_text() == text):  # noqa: PTH110
         if time.monotonic() > until:
@@ -133,7 +133,7 @@ def _start(resources: Resources) -> None:
     for variable, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     ray.init(
-        address="local",  # a cluster of its own on ports of its own, whatever else runs on this machine
+        address="local",  # a new cluster with its own ports, whatever else runs on this machine
         num_cpus=resources.total_cpus,
         num_gpus=resources.total_gpus,
         include_dashboard=False,
@@ -141,17 +141,17 @@ def _start(resources: Resources) -> None:
         logging_level=logging.ERROR,
         _system_config={
             "preload_python_modules": ["tracefl.federation.worker_imports"],
-            # Flower ends its workers by a task that Ray counts as failed, would report, and sometimes cannot any more.
+            # Flower ends its workers by a task that Ray takes for a failure and tries to report.
             "enable_output_error_log_if_still_retry": False,
         },
     )
 
 
 def _connect(address: str) -> None:
-    """Connect to a cluster within a minute and a half; ``ray.init`` alone tries for more than ten minutes.
+    """Connect to a cluster within 90 s; ``ray.init`` alone would try for more than ten minutes.
 
     Raises:
-        ConfigError: There is none, or it runs other versions.
+        ConfigError: There is no cluster, or it runs other versions.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -167,5 +167,5 @@ def _connect(address: str) -> None:
         raise ConfigError(f"ray.address={address} does not answer as Ray does: {reason}") from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (RuntimeError, ConnectionError) as error:  # above all other versions of Ray or Python
+    except (RuntimeError, ConnectionError) as error:  # mostly another version of Ray or Python
         raise ConfigError(f"ray.address={address}: {one_line(error)}") from error

@@ -1,13 +1,14 @@
-"""Clients of a round drawn by their usefulness in the rounds before: ``strategy=provenance_selection``.
+"""Sampling of clients by their usefulness in earlier rounds: ``strategy=provenance_selection``.
 
-With u_k the usefulness of client k (contributions.py), N clients and those with a u_k called seen,
+With N clients, u_k the usefulness of client k (``ContributionLedger.usefulness``), and a client that has a u_k called
+seen,
 
     z_k = (u_k - mean) / standard deviation, over the clients seen; 0 for the others
     q_k = (1 - exploration) * exp(z_k / temperature) / sum_j exp(z_j / temperature) + exploration / N
 
-is the probability of client k to be drawn first. The others of the round are drawn one after another without
-replacement, each in proportion to q among those that are left. A client never seen is drawn like an average one, and
-none with a probability below exploration / N. Before anything is traced all are equally likely, as in ``fedavg``.
+is the probability that client k is drawn first. The round's other clients are drawn one by one without replacement, in
+proportion to q among the remaining ones. A client never seen is drawn like an average one, and no probability is below
+exploration / N. Before anything is traced, all clients are equally likely, as in ``fedavg``.
 """
 
 import math
@@ -26,10 +27,10 @@ class Selection:
     """How clients are drawn.
 
     Attributes:
-        ledger: The account of the rounds so far; whoever runs the rounds adds to it.
-        temperature: Above 0, in standard deviations of the usefulness: low follows it closely.
-        exploration: Share in (0, 1] of the probability that is spread evenly.
-        wrong_weight: At least 0, see ``ContributionLedger.usefulness``.
+        ledger: Contributions in the rounds so far; the run adds each round to it.
+        temperature: Above 0, in standard deviations of the usefulness; a low one follows it closely.
+        exploration: Share of the probability that is spread evenly, in (0, 1].
+        wrong_weight: At least 0; see ``ContributionLedger.usefulness``.
     """
 
     ledger: ContributionLedger
@@ -41,9 +42,9 @@ class Selection:
         """Draw a round's clients.
 
         Args:
-            client_ids: Those that can take part, in an order that is the same in every run.
-            count: How many, at most as many as there are.
-            seed: Of this round.
+            client_ids: Clients that can take part, in the same order in every run.
+            count: Number to draw, at most ``len(client_ids)``.
+            seed: Seed of this round.
         """
         usefulness = {client_id: self.ledger.usefulness(client_id, self.wrong_weight) for client_id in client_ids}
         return draw_clients(selection_probabilities(usefulness, self.temperature, self.exploration), count, seed)
@@ -52,10 +53,10 @@ class Selection:
 def selection_probabilities(
     usefulness: Mapping[str, float | None], temperature: float, exploration: float
 ) -> dict[str, float]:
-    """Return each client's probability q_k to be drawn first; they sum to 1.
+    """Return each client's probability q_k of being drawn first; they sum to 1.
 
     Args:
-        usefulness: Client id to u_k, None for a client never seen. What is not finite, as from a model that has
+        usefulness: Client id to u_k, None for a client never seen. One that is not finite, from a model that has
             diverged, counts as never seen.
         temperature: Above 0.
         exploration: In (0, 1].
@@ -76,16 +77,18 @@ def selection_probabilities(
 
 
 def draw_clients(probabilities: Mapping[str, float], count: int, seed: int) -> tuple[str, ...]:
-    """Draw different clients one after another, each in proportion to its probability among those that are left.
+    """Draw clients one by one without replacement, in proportion to the probabilities of the remaining ones.
+
+    Each client is given a waiting time from the exponential distribution with its probability as rate, and the shortest
+    times win (Efraimidis and Spirakis 2006).
 
     Args:
         probabilities: Client id to a number above 0.
-        count: How many, at most as many as there are.
-        seed: The same gives the same clients.
+        count: Number to draw, at most ``len(probabilities)``.
+        seed: Determines the draw.
 
     Returns:
-        In the order in which they are drawn. Each client waits for a time that is exponential with its probability as
-        rate, and the first are taken (Efraimidis and Spirakis 2006).
+        The clients, in the order in which they are drawn.
     """
     draw = random.Random(seed)
     waits = {client_id: draw.expovariate(1.0) / probability for client_id, probability in probabilities.items()}
@@ -93,7 +96,7 @@ def draw_clients(probabilities: Mapping[str, float], count: int, seed: int) -> t
 
 
 def read_selection(strategy: Strategy) -> Selection | None:
-    """Return what draws the clients, with an empty ledger; None for a strategy that draws them at random."""
+    """Return the selection that a strategy uses, with an empty ledger; None where clients are drawn at random."""
     if not isinstance(strategy, SelectionSettings):
         return None
     numbers = (strategy.temperature, strategy.exploration, strategy.wrong_weight)
@@ -101,10 +104,10 @@ def read_selection(strategy: Strategy) -> Selection | None:
 
 
 def check_selection(settings: Settings) -> None:
-    """Refuse a selection by contributions that are not traced, or that say nothing of a client's use.
+    """Check that the contributions by which clients are to be selected are traced and comparable.
 
     Raises:
-        ConfigError: The groups ``strategy`` and ``provenance`` do not go together.
+        ConfigError: The groups ``strategy`` and ``provenance`` do not fit together.
     """
     if not isinstance(settings.strategy, SelectionSettings):
         return

@@ -1,4 +1,4 @@
-"""The Flower server: finds out which node is which client, then runs the strategy over the rounds."""
+"""The server: finds the node of each client, then runs the strategy over the rounds."""
 
 import threading
 import time
@@ -12,18 +12,18 @@ from tracefl.federation.grid import POLL_SECONDS, ReportingGrid
 from tracefl.federation.plan import FederationHooks, FederationPlan
 from tracefl.federation.strategy import STRATEGIES
 
-CONNECT_SECONDS = 600.0  # longest wait for clients to connect and to say who they are
+CONNECT_SECONDS = 600.0  # longest wait for clients to connect and identify themselves
 
 
 class Federation:
-    """A server and its clients; this one is a simulation's, whose nodes play whichever client they are told to.
+    """A server and its clients; here a simulation's, whose nodes play whichever client a message names.
 
     Args:
         grid: Flower's connection to the nodes.
-        least_nodes: Nodes that are waited for.
-        max_in_flight: Messages sent before replies are waited for, as many as there are workers; None for no limit.
-            More would only fill the memory: each carries the whole model.
-        over: Set when no client will answer any more.
+        least_nodes: Number of nodes to wait for.
+        max_in_flight: Most messages without a reply, the number of workers; None for no limit. More would only fill the
+            memory, since each message carries the whole model.
+        over: Set when no client will reply any more.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Federation:
         self._max_in_flight = max_in_flight
 
     def run(self, plan: FederationPlan, hooks: FederationHooks) -> None:
-        """Run the rounds that are still to do.
+        """Run the remaining rounds of a plan.
 
         Raises:
-            RoundFailedError: Clients are missing, or too few answered in a round.
+            RoundFailedError: Clients are missing, or too few replied in a round.
         """
         strategy = STRATEGIES[plan.strategy](plan, hooks, lambda: self._find_clients(plan, hooks))
         strategy.start(
@@ -54,7 +54,7 @@ class Federation:
         )
 
     def _find_clients(self, plan: FederationPlan, hooks: FederationHooks) -> Mapping[str, int]:
-        """Return who can take part in the round that begins: client id to node id."""
+        """Return the clients that can take part in the next round: client id to node id."""
         del hooks
         deadline = time.monotonic() + CONNECT_SECONDS
         while len(nodes := sorted(self._grid.get_node_ids())) < self._least_nodes:
@@ -65,7 +65,7 @@ class Federation:
 
 
 def make_server_app(serve: Callable[[Federation], None], federation: Callable[[Grid], Federation]) -> ServerApp:
-    """Return a ServerApp that hands the federation that is made of its grid to ``serve``."""
+    """Return a ServerApp that makes a federation from its grid and passes it to ``serve``."""
     app = ServerApp()
 
     @app.main()

@@ -1,4 +1,4 @@
-"""Runs a federation on this machine, or on a Ray cluster: Flower's simulation with Ray-backed clients."""
+"""Flower's simulation of a federation, with clients on Ray: on this machine or on a cluster."""
 
 import logging
 import threading
@@ -44,7 +44,7 @@ def simulate(
         "max_task_retries": 1,
     }
     flower = logging.getLogger("flwr")
-    flower.handlers.clear()  # its own terminal lines; the records still reach whoever listens at the root
+    flower.handlers.clear()  # no terminal lines of its own; the records still reach the root logger
     flower.propagate = True
     flower.setLevel(logging.INFO)
     over = threading.Event()
@@ -55,7 +55,7 @@ def simulate(
 
     with warnings.catch_warnings(), ExitStack() as ending:
         ending.callback(over.set)  # Flower's server thread must not wait for clients that are gone
-        warnings.filterwarnings("ignore", module="ray|flwr")  # notes to their own developers
+        warnings.filterwarnings("ignore", module="ray|flwr")  # meant for their own developers
         run_simulation(
             server_app=make_server_app(
                 keep_result, lambda grid: Federation(grid, num_clients, clients_at_once(resources), over)

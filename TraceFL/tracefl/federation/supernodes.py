@@ -18,15 +18,15 @@ from tracefl.federation.server import CONNECT_SECONDS, Federation
 
 log = logging.getLogger(__name__)
 
-ROSTER_SECONDS = 0.5  # between two looks at who is there
+ROSTER_SECONDS = 0.5  # between two checks of which nodes are connected
 
-ANSWER_SECONDS = 30.0  # longest wait of a round for a newcomer's answer
+ANSWER_SECONDS = 30.0  # longest time that a round waits for a newcomer's answer
 
 _AWAY = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 
 
 class Deployment(Federation):
-    """SuperNodes, each a client with data of its own. One that comes late takes part from the next round on.
+    """SuperNodes, each a client with data of its own. One that connects late takes part from the next round on.
 
     Args:
         grid: Flower's connection to the SuperNodes.
@@ -34,52 +34,55 @@ class Deployment(Federation):
 
     def __init__(self, grid: Grid) -> None:
         super().__init__(grid)
-        self._nodes: dict[str, int] = {}  # client id to node id, also of clients that are gone
-        self._settled: set[int] = set()  # nodes that have answered, also those that cannot take part
+        self._nodes: dict[str, int] = {}  # client id to node id, including clients that have gone
+        self._settled: set[int] = set()  # nodes that have answered, including those that cannot take part
         self._asked: dict[str, tuple[int, float]] = {}  # a question's message id to the node, and when it was asked
-        self._doubles: dict[int, tuple[str, list[int]]] = {}  # answers of those whose id another has
+        self._doubles: dict[int, tuple[str, list[int]]] = {}  # answers of nodes whose id another node holds
         self._question = ""
         self._num_classes = 0
 
     def gather(self, num_clients: int, question: str) -> dict[str, Sequence[int]]:
-        """Wait for clients and ask each what it holds.
+        """Wait for clients and ask each for its examples.
 
         Args:
             num_clients: Clients to wait for.
-            question: How they are to read their data, as JSON, see ``deployment.own_examples``.
+            question: How they are to read their data, as JSON; see ``own_data.client_job``.
 
         Returns:
             Client id to its examples of each class.
 
         Raises:
-            RoundFailedError: Fewer are there after ``CONNECT_SECONDS``.
+            RoundFailedError: Fewer are connected after ``CONNECT_SECONDS``.
         """
         self._question, self._num_classes = question, json.loads(question)["num_classes"]
         log.info("waiting for %d SuperNodes", num_clients)
         return self._wait_for(num_clients)
 
     def _find_clients(self, plan: FederationPlan, hooks: FederationHooks) -> Mapping[str, int]:
-        """Return the clients that are there, after meeting those that are new."""
+        """Return the connected clients, after admitting new ones."""
         for client_id, counts in self._wait_for(plan.min_clients, plan.participation.excluded).items():
             hooks.on_joined(client_id, counts)
         return self._present()
 
-    def _wait_for(self, num_clients: int, besides: Collection[str] = ()) -> dict[str, Sequence[int]]:
-        """Wait until so many clients are there; returns those that are new: client id to its examples of each class.
+    def _wait_for(self, num_clients: int, excluded: Collection[str] = ()) -> dict[str, Sequence[int]]:
+        """Wait until ``num_clients`` clients are connected, not counting the excluded ones.
 
-        With enough of them it waits a little for newcomers, once; who answers later takes part later. Those ``besides``
-        take no part and do not count.
+        A newcomer that has not answered yet is waited for, once and for ``ANSWER_SECONDS`` at most; if it answers
+        later, it takes part from a later round on.
+
+        Returns:
+            The new clients: client id to examples of each class.
         """
 
-        def there() -> int:
-            return len(self._present().keys() - set(besides))
+        def connected() -> int:
+            return len(self._present().keys() - set(excluded))
 
         deadline = time.monotonic() + CONNECT_SECONDS
         newcomers = self._meet()
-        while (few := there() < num_clients) or self._awaited():
+        while (few := connected() < num_clients) or self._awaited():
             if few and time.monotonic() > deadline:
                 raise RoundFailedError(
-                    f"{there()} of {num_clients} SuperNodes are there after {CONNECT_SECONDS:.0f} s; "
+                    f"{connected()} of {num_clients} SuperNodes are there after {CONNECT_SECONDS:.0f} s; "
                     "start more, or lower num_clients or strategy.min_clients"
                 )
             time.sleep(ROSTER_SECONDS if few else POLL_SECONDS)
@@ -91,25 +94,25 @@ class Deployment(Federation):
         return {client_id: node for client_id, node in self._nodes.items() if node in online}
 
     def _awaited(self) -> bool:
-        """Return whether somebody was asked a short while ago and may still answer."""
+        """Return whether a node was asked less than ``ANSWER_SECONDS`` ago and may still answer."""
         return any(time.monotonic() < asked + ANSWER_SECONDS for _, asked in self._asked.values())
 
     def _meet(self) -> dict[str, Sequence[int]]:
-        """Ask the SuperNodes that are new who they are and what they hold; returns whoever has answered since."""
+        """Ask new SuperNodes for their id and examples; return the clients whose answers have arrived since."""
         arrived = [node for _, node in sorted((each.registered_at, each.node_id) for each in self._grid.get_nodes())]
         online = set(self._grid.get_node_ids())
         self._asked = {each: (node, asked) for each, (node, asked) in self._asked.items() if node in online}
-        self._settled &= online  # who was away is asked again: its data may be others, or mended
+        self._settled &= online  # a node that was away is asked again: its data may have changed
         answers = self._ask([node for node in arrived if node in online and node not in self._settled])
         candidates = {node: who for node, who in self._doubles.items() if node in online} | answers
         self._doubles = {}
         newcomers: dict[str, Sequence[int]] = {}
-        # Who names itself has its name first; the others are numbered in the order in which they connected.
+        # Nodes with an id of their own come first; the others are numbered in the order in which they connected.
         for node in sorted(candidates, key=lambda n: (not candidates[n][0], arrived.index(n))):
             named, counts = candidates[node]
             client_id = named or self._own_id(node)
             holder = self._nodes.get(client_id, node)
-            if holder != node and holder in online:  # or it was, less than two heartbeats ago
+            if holder != node and holder in online:  # or was, less than two heartbeats ago
                 if node in answers:
                     log.warning("a second SuperNode says it is client %s: it waits until the first is gone", client_id)
                 self._doubles[node] = candidates[node]
@@ -120,12 +123,12 @@ class Deployment(Federation):
         return newcomers
 
     def _own_id(self, node: int) -> str:
-        """Return the id of a client that has none of its own: the one it had, or the first that is free."""
+        """Return an id for a client that has none of its own: the one it had before, or the first free one."""
         had = (client_id for client_id, known in self._nodes.items() if known == node)
         return next(had, None) or next(str(n) for n in itertools.count() if str(n) not in self._nodes)
 
     def _ask(self, nodes: Sequence[int]) -> dict[int, tuple[str, list[int]]]:
-        """Ask those that were not asked yet; returns who has answered by now, by node: its id and label counts."""
+        """Ask the nodes not asked yet; return the answers that have arrived, by node: id and label counts."""
         waiting = {node for node, _ in self._asked.values()}
         content = RecordDict({"config": ConfigRecord({"job": self._question})})
         new = [node for node in nodes if node not in waiting]
@@ -135,7 +138,7 @@ class Deployment(Federation):
         for answer in self._grid.pull_messages(list(self._asked)) if self._asked else ():
             node, _ = self._asked.pop(answer.metadata.reply_to_message_id)
             if answer.has_error() and answer.error.code in _AWAY:
-                continue  # and asked again when it is back
+                continue  # it is asked again when it is back
             self._settled.add(node)
             try:
                 if answer.has_error():

@@ -1,4 +1,4 @@
-"""What a Ray worker imports when it starts: Ray starts the workers while the server still prepares its data."""
+"""Imports that Ray workers make when they start, while the server still prepares its data."""
 
 import gc
 
@@ -9,5 +9,7 @@ with heavy_imports():
 
     import tracefl.federation.client  # noqa: F401
 
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what the first training step would, for seconds
-gc.freeze()  # a worker that ends need not look at all of it again, for a second
+    torch.optim.Adam(
+        [torch.zeros(1, requires_grad=True)]
+    )  # triggers the imports of the first training step, which take seconds
+gc.freeze()  # saves a worker that ends a last garbage collection, about a second

@@ -1,4 +1,4 @@
-"""The rule: from the mispredictions that name a client, and what leaving it out would gain, to a decision about it."""
+"""The rule: decides about a client by the mispredictions that name it and the accuracy gained without it."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,12 +27,12 @@ class _Round:
 
 
 class Mitigation:
-    """Decides after each round, and keeps ``participation`` as decided.
+    """Decides after each round, and applies the decisions to ``participation``.
 
     Args:
         settings: The rule.
-        participation: Who takes part and how much each weighs; changed here.
-        least_clients: Clients that must be left; an exclusion that would leave fewer is not made.
+        participation: Changed by the decisions.
+        least_clients: Clients that must remain; an exclusion that would leave fewer is not made.
     """
 
     def __init__(self, settings: Mitigate, participation: Participation, least_clients: int) -> None:
@@ -49,18 +49,18 @@ class Mitigation:
         gain_without: Callable[[str], float],
         able: Collection[str],
     ) -> tuple[Row, ...]:
-        """Look at a round's mispredictions and decide.
+        """Decide about the clients of a round by its mispredictions.
 
         Args:
             server_round: The round.
             clients: Its participants.
-            names: Of each of its traced mispredictions, the client that is held responsible.
-            gain_without: Returns what the accuracy on the server's examples gains without a client, a fraction.
-            able: Clients that could take part but for what was decided.
+            names: The client named by each traced misprediction.
+            gain_without: Returns the accuracy on the server's examples gained without a client, a fraction.
+            able: Clients that could take part if nothing had been decided.
 
         Returns:
-            A row of mitigation.csv a participant; none where the round is no evidence: too few mispredictions, or so
-            few participants that chance names each often enough, or it comes before ``from_round``.
+            A row of mitigation.csv for each participant; no rows where the round is no evidence: it comes before
+            ``from_round``, has too few mispredictions, or so few participants that chance alone reaches the share.
         """
         settings = self.settings
         too_early = server_round < settings.from_round
@@ -71,18 +71,18 @@ class Mitigation:
         for client in clients:
             named = sum(name == client for name in names)
             gain = gain_without(client) if _reaches(named, settings.share * len(names)) else None
-            rows[client] = self._look(client, _Round(server_round, len(names), named, gain))
+            rows[client] = self._row(client, _Round(server_round, len(names), named, gain))
         for row in sorted(rows.values(), key=lambda row: (-row["named"], int(row["client"]))):
             self._decide(row, able)
         return tuple(rows.values())
 
     def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take up the rows of a recorded round, as they were decided."""
+        """Take up the decisions of a recorded round."""
         for row in rows:
             self._remember(row["client"], _Round(row["round"], row["mispredictions"], row["named"], row["gain"]))
             self._apply(row)
 
-    def _look(self, client: str, part: _Round) -> Row:
+    def _row(self, client: str, part: _Round) -> Row:
         window = self._remember(client, part)
         return dict.fromkeys(MITIGATION_COLUMNS) | {
             "round": part.server_round,
@@ -103,7 +103,7 @@ class Mitigation:
         return window
 
     def _is_named(self, row: Row) -> bool:
-        """Return whether both are true of a client's whole window: it is named so often, and so much is gained."""
+        """Return whether a client reaches both the share and the gain over a full window."""
         settings = self.settings
         return (
             len(self._windows[row["client"]]) == settings.window
@@ -112,7 +112,7 @@ class Mitigation:
         )
 
     def _decide(self, row: Row, able: Collection[str]) -> None:
-        """Decide about a client; what is decided is in its row, the log and the participation."""
+        """Decide about a client; record the decision in its row, log it and apply it."""
         settings, client = self.settings, row["client"]
         is_named, is_light = self._is_named(row), client in self.participation.factors
         if not isinstance(settings, DownweightSettings) and is_named:
@@ -137,7 +137,7 @@ class Mitigation:
             self.participation.factors.pop(client, None)
 
     def _words(self, row: Row) -> str:
-        """Return a decision with its evidence."""
+        """Return a decision and its evidence in one line."""
         done = {
             EXCLUDE: f"is sampled no more from round {row['from_round']} on",
             DOWNWEIGHT: f"weighs {row['factor']} times its part from round {row['from_round']} on",
@@ -157,5 +157,5 @@ class Mitigation:
 
 
 def _reaches(value: float, least: float) -> bool:
-    """Return whether a value is at least another, which rounding may have put a little above it: 14 of 50 are 28 %."""
+    """Return whether ``value >= least`` up to rounding: 14 of 50 reach 28 %."""
     return value >= least - 1e-9

@@ -1,4 +1,4 @@
-"""What mitigation did in a run, and whom it hit."""
+"""Summary of what mitigation did in a run, and to which clients."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,18 +19,18 @@ _KNOWN = {None: "", True: " (faulty)", False: " (honest)"}
 def summarize_mitigation(
     name: str, rows: Iterable[Mapping[str, Any]], fault: Fault | None, everyone_is_known: bool
 ) -> dict[str, Any]:
-    """Return what was done in a run, for results.json.
+    """Return the entry ``mitigation`` of results.json.
 
     Args:
         name: ``exclude`` or ``downweight``.
-        rows: Of mitigation.csv.
+        rows: Rows of mitigation.csv.
         fault: What some clients did wrong.
-        everyone_is_known: The other clients are honest, as a simulation's are; of a deployment's nobody knows.
+        everyone_is_known: All other clients are known to be honest: true of a simulation, false of a deployment.
 
     Returns:
-        ``decisions``: an entry each, with its evidence, and whether the client was faulty in the round that it was
-        decided after. ``clients_hit``: different clients that were excluded or weighed less; ``honest_clients_hit``:
-        those of them that were not faulty then; None where nobody knows.
+        ``decisions``: each with its evidence, and whether the client was faulty in the round of the decision.
+        ``clients_hit``: number of clients that were excluded or down-weighted. ``honest_clients_hit``: number of those
+        that were not faulty then; None where unknown.
     """
     decided = [row for row in rows if row["decision"]]
     faulty = [
@@ -52,16 +52,16 @@ def summarize_mitigation(
 
 
 def mitigation_words(found: Mapping[str, Any]) -> str:
-    """Return in one line what was done in a run.
+    """Return a summary in one line.
 
     Args:
-        found: What ``summarize_mitigation`` returned.
+        found: The result of ``summarize_mitigation``.
     """
     counted = f"mitigate={found['name']}: clients hit: {found['clients_hit']}"
     if found["honest_clients_hit"] is not None:
         counted += f", honest ones among them: {found['honest_clients_hit']}"
-    told = (
+    decisions = (
         f"client {each['client']}{_KNOWN[each['faulty']]} {_DONE[each['decision']].format(**each)}"
         for each in found["decisions"]
     )
-    return "; ".join((counted, *told))
+    return "; ".join((counted, *decisions))
