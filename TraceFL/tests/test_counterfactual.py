@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.helpers.commands import ask_main, call_main
 from tests.helpers.made_runs import FLIP
 from tests.helpers.stored_runs import P, make_stored_run
-from tests.helpers.tables import read_csv
+from tests.helpers.tables import read_csv, whole_row
 from tracefl.common.seeds import derive_seed
 from tracefl.counterfactual import main
 from tracefl.learning.faults import Fault, Trigger
@@ -42,7 +42,7 @@ def ask(monkeypatch, capfd):
 
 
 def commit(run, record):
-    result = RoundResult({"round": record.server_round}, (), (), dict(record.client_weights), {})
+    result = RoundResult(whole_row(round=record.server_round), (), (), dict(record.client_weights), {})
     RoundStore(run / "rounds", keep="all").commit(result, record)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.helpers.commands import call_main
 from tests.helpers.replayed_runs import FLIP, ROUNDS, make_replayed_run
-from tests.helpers.tables import read_csv
+from tests.helpers.tables import read_csv, whole_row
 from tracefl.learning.examples import PIXELS
 from tracefl.learning.faults import Fault, Trigger
 from tracefl.learning.models import ModelSpec, build_model
@@ -185,7 +185,7 @@ def test_what_is_no_average_and_noise_are_said(monkeypatch, capsys, tmp_path):
     noisy = {name: tensor + 0.01 if "fc" in name else tensor for name, tensor in other.items()}
     record = RoundRecord(2, r.clients, r.client_weights, r.previous_global, noisy, other)
     RoundStore(run / "rounds", keep="all").commit(
-        RoundResult({"round": 2, "global_accuracy": 0.5}, (), (), r.client_weights, {}), record
+        RoundResult(whole_row(round=2, global_accuracy=0.5), (), (), r.client_weights, {}), record
     )
     status, out, _ = call(monkeypatch, capsys, run, "from=2", "without=3")
     assert status == 0

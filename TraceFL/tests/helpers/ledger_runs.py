@@ -2,6 +2,7 @@
 
 import random
 
+from tests.helpers.tables import whole_row
 from tracefl.provenance import TracedInput
 from tracefl.records.result import RoundResult
 
@@ -21,6 +22,6 @@ def made_results(rounds=4, num_clients=6, num_classes=3, untraced=(3,), seed=0):
             traced.append(
                 TracedInput(index, label, predicted, parts[0][0], (), None, 1 / 3, ranking, *unknown, tuple(parts))
             )
-        row = {"round": number, "global_accuracy": 0.5}
+        row = whole_row(round=number, global_accuracy=0.5)
         results.append(RoundResult(row, tuple(traced), (), {str(k): 1 / 3 for k in clients}, {}))
     return results

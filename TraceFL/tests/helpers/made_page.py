@@ -72,6 +72,7 @@ def traced_input(index, label=0, predicted=None, scores=None, responsible=("0",)
         "top_holder": None,
         "removal_client": first,
         "removal_correlation": 1.0,
+        "contributions": (),
     }
     return TracedInput(**(given | more))
 

@@ -2,8 +2,10 @@
 
 import torch
 
+from tests.helpers.tables import whole_row
 from tracefl.provenance import RoundRecord, TracedInput
 from tracefl.records.result import RoundResult
+from tracefl.records.tables import SUSPECT_COLUMNS
 
 RANKING = (("7", 0.75), ("3", 0.25))
 TRACED = TracedInput(
@@ -20,10 +22,14 @@ def record(server_round=1, size=3):
     return RoundRecord(server_round, {"3": state(), "7": state()}, {"3": 0.25, "7": 0.75}, state(), state())
 
 
-SUSPECTS = ({"round": 1, "rule": "provenance", "inputs": 3, "auroc": 0.75, "note": ""},)
+SUSPECT = {"round": 1, "rule": "provenance", "inputs": 3, "auroc": 0.75, "note": ""}
 
 
 def result(server_round=1):
     return RoundResult(
-        {"round": server_round, "global_accuracy": 0.5}, (TRACED,), SUSPECTS, {"3": 0.25, "7": 0.75}, {"9": "died"}
+        whole_row(round=server_round, global_accuracy=0.5),
+        (TRACED,),
+        (dict.fromkeys(SUSPECT_COLUMNS) | SUSPECT,),
+        {"3": 0.25, "7": 0.75},
+        {"9": "died"},
     )

@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 from tests.helpers.made_runs import FLIP as FAULT_KEYS
 from tests.helpers.models import clients_near
 from tests.helpers.stored_runs import make_stored_run
+from tests.helpers.tables import whole_row
 from tracefl.learning.datasets import save_examples
 from tracefl.learning.examples import PIXELS, Examples
 from tracefl.learning.faults import Fault
@@ -53,7 +54,7 @@ def make_replayed_run(folder, rounds=ROUNDS, fault=FLIP, keep="all"):
         }
         model.load_state_dict(after)
         records.append(RoundRecord(number, clients, p, before, after))
-        row = {"round": number, "global_accuracy": 0.25}
+        row = whole_row(round=number, global_accuracy=0.25)
         store.commit(RoundResult(row, (), (), p, {}), records[-1])
     return run, records
 

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
 from tests.helpers.models import clients_near
+from tests.helpers.tables import whole_row
 from tracefl.experiment.settings import read_settings
 from tracefl.learning.datasets import save_examples
 from tracefl.learning.examples import Examples
@@ -62,5 +63,5 @@ def make_stored_run(folder, kind="image", rounds=(1, 2)):
             for name, tensor in first.items()
         }
         record = RoundRecord(server_round, clients, P, model.state_dict(), average)
-        store.commit(RoundResult({"round": server_round}, (), (), P, {}), record)
+        store.commit(RoundResult(whole_row(round=server_round), (), (), P, {}), record)
     return run

@@ -2,6 +2,8 @@
 
 import csv
 
+from tracefl.records.tables import ROUND_COLUMNS
+
 
 def read_csv(path):
     with path.open() as file:
@@ -11,3 +13,8 @@ def read_csv(path):
 def read_untimed(path):
     """Read a CSV without its columns of seconds."""
     return [{key: value for key, value in row.items() if not key.endswith("_seconds")} for row in read_csv(path)]
+
+
+def whole_row(**values):
+    """Return a round's row with every column; those that are not given are None."""
+    return dict.fromkeys(ROUND_COLUMNS) | values

@@ -1,14 +1,11 @@
 """The account of made rounds: by hand, against a slow reading of provenance.csv's rows, and replayed from the disk."""
 
-import json
 import random
-from dataclasses import asdict
 
 import pytest
 import torch
 
 from tests.helpers.ledger_runs import made_results
-from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord, TracedInput
 from tracefl.questions.ledger import ContributionLedger, Tally
 from tracefl.records.result import RoundResult
@@ -110,18 +107,3 @@ def test_shuffled_inputs_change_nothing_but_the_rounding():
     one, other = ContributionLedger(results), ContributionLedger(shuffled)
     for client in one.participation:
         assert other.usefulness(client) == pytest.approx(one.usefulness(client))
-
-
-def test_rounds_from_before_contributions_were_kept_are_refused(tmp_path):
-    result = made_results()[0]
-    fields = asdict(result)
-    for row in fields["traced"]:
-        del row["contributions"]
-    place = tmp_path / "0001"
-    place.mkdir()
-    (place / "round.json").write_text(json.dumps(fields))
-    (old,) = RoundStore(tmp_path).results()
-    assert old.traced[0].contributions == ()
-    assert old.traced[0].ranking == result.traced[0].ranking
-    with pytest.raises(RecordError, match="round 1 was recorded before contributions were kept; run it again"):
-        ContributionLedger([old])

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -95,17 +96,42 @@ def test_half_a_claim_is_held_until_it_is_silent(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_two_that_displace_a_silent_claim_one_holds_the_folder(tmp_path, monkeypatch):
-    """The second has judged the old claim silent when the first has already replaced it."""
+def test_of_two_that_take_over_at_once_one_holds_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(claim, "_HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(claim, "_SILENT_SECONDS", 0.5)
     (tmp_path / CLAIM).write_text(json.dumps({"machine": "node7", "pid": 1, "token": "a"}))
-    silent = (tmp_path / CLAIM).read_text()
+    held, refused = [], []
+
+    def take():
+        try:
+            held.append(Claim(tmp_path))
+        except RecordError as error:
+            refused.append(str(error))
+
+    both = [threading.Thread(target=take) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert len(held) == 1
+    assert ["is being written by process" in words for words in refused] == [True]
+    held[0].check()
+    held[0].release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_that_was_silent_and_has_been_replaced_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "_HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(claim, "_SILENT_SECONDS", 0.5)
+    silent = json.dumps({"machine": "node7", "pid": 1, "token": "a"})
+    (tmp_path / CLAIM).write_text(silent)
     first = Claim(tmp_path)
-    second = object.__new__(Claim)
-    second._path, second._token = tmp_path / CLAIM, {"token": "second"}
-    second._displace(silent)
-    assert not second._take()
+    with monkeypatch.context() as patch:
+        patch.setattr(claim, "_silent_claim", lambda path: silent)  # what the second has seen before
+        second = object.__new__(Claim)
+        second._path, second._text = tmp_path / CLAIM, "second"
+        assert not second._replace()
+        assert not second._create()
     first.check()
     with pytest.raises(RecordError, match="is being written"):
         Claim(tmp_path)

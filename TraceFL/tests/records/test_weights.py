@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from tests.helpers.tables import whole_row
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
 from tracefl.records.result import RoundResult
@@ -27,7 +28,7 @@ def record():
 
 def stored(folder, **kept):
     store = RoundStore(folder, "all", **kept)
-    store.commit(RoundResult({"round": 1}, (), (), P, {}), record())
+    store.commit(RoundResult(whole_row(round=1), (), (), P, {}), record())
     return store.read(1)
 
 
@@ -64,6 +65,7 @@ from torch import nn
 from tracefl.provenance import RoundRecord, counterfactuals, sampled_shapley
 from tracefl.records.result import RoundResult
 from tracefl.records.store import RoundStore
+from tracefl.records.tables import ROUND_COLUMNS
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -78,7 +80,8 @@ class Made(dict):
     def items(self):
         return ((k, {n: w + 0.01 * torch.randn_like(w) for n, w in state.items()}) for k in p)
 
-store.commit(RoundResult({"round": 1}, (), (), p, {}), RoundRecord(1, Made(p), p, state, state))
+result = RoundResult(dict.fromkeys(ROUND_COLUMNS) | {"round": 1}, (), (), p, {})
+store.commit(result, RoundRecord(1, Made(p), p, state, state))
 inputs = torch.randn(8, 1024)
 found = counterfactuals(model, store.read(1), inputs)  # what torch itself needs once
 

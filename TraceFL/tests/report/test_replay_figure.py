@@ -12,10 +12,10 @@ from tracefl.report.replay_figure import draw_replay
 NAMES = ("ant", "bee", r"$\frac$", "a very long name indeed")
 
 
-def made(rounds=3, names=NAMES, attack=True, known=True):
+def made(rounds=3, names=NAMES, attack=True):
     def measures(value):
         by_class = tuple(None if n == 2 else min(1.0, value + 0.1 * (n % 3)) for n in range(len(names)))
-        return Measures(value, value / 2 if attack else None, by_class if known else None)
+        return Measures(value, value / 2 if attack else None, by_class)
 
     replayed = [
         ReplayedRound(n, ("0", "1"), ("2",), n == 1, measures(0.2 * n), measures(0.15 * n + 0.1))
@@ -63,11 +63,6 @@ def test_the_classes_after_the_last_round(drawn):
 
 def test_without_an_attack_there_is_no_panel_of_it(drawn):
     assert [ax.get_title() for ax in drawn(made(attack=False)).axes][0::2] == ["global accuracy"]
-
-
-def test_classes_that_are_not_known_are_not_drawn_as_zero(drawn):
-    classes = drawn(made(known=False)).axes[-1]
-    assert all(np.isnan(line.get_ydata()).all() for line in classes.get_lines())
 
 
 def test_of_many_classes_the_first_are_drawn(drawn):

@@ -32,6 +32,7 @@ def traced_input(index):
         top_holder=True,
         removal_client="3",
         removal_correlation=1.0,
+        contributions=(("3", 0.4), ("4", -0.7)),
     )
 
 

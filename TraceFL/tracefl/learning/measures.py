@@ -25,13 +25,12 @@ class Measures:
     Attributes:
         accuracy: Of all examples predicted correctly.
         attack_success: See above; None without a fault that aims at a class, or an example that it aims at.
-        class_accuracy: Of each class's examples predicted correctly, None for a class without any; None as a whole
-            where it is not known.
+        class_accuracy: Of each class's examples predicted correctly, None for a class without any.
     """
 
     accuracy: float
     attack_success: float | None
-    class_accuracy: tuple[float | None, ...] | None
+    class_accuracy: tuple[float | None, ...]
 
 
 def measure(
@@ -95,19 +94,17 @@ def class_accuracy(labels: Tensor, predicted: Tensor, num_classes: int) -> tuple
 
 def measure_columns(measures: Measures) -> dict[str, Any]:
     """Return what a round's row says beside the accuracy; the classes as text such as ``0:0.75 2:1``."""
-    known = enumerate(measures.class_accuracy or ())
+    known = enumerate(measures.class_accuracy)
     by_class = " ".join(f"{number}:{fraction:.6g}" for number, fraction in known if fraction is not None)
-    return {"class_accuracy": by_class or None, "attack_success": measures.attack_success}
+    return {"class_accuracy": by_class, "attack_success": measures.attack_success}
 
 
-def read_measures(row: Mapping[str, Any], num_classes: int) -> Measures | None:
-    """Return what a round's row says, None for one that was recorded before classes were.
+def read_measures(row: Mapping[str, Any], num_classes: int) -> Measures:
+    """Return what a round's row says.
 
     Raises:
         ValueError: The row is damaged.
     """
-    if not row.get("class_accuracy"):
-        return None
     known = dict(pair.split(":") for pair in row["class_accuracy"].split())
     by_class = tuple(float(known[str(n)]) if str(n) in known else None for n in range(num_classes))
     return Measures(row["global_accuracy"], row["attack_success"], by_class)

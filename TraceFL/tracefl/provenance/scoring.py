@@ -31,8 +31,7 @@ class TracedInput:
         top_holder: No participant holds more examples of the label than the traced client; None for a misprediction.
         removal_client: Client whose removal lowers the centered logit most; None where it was not computed.
         removal_correlation: Spearman correlation of contributions and removal effects, -1 to 1; None likewise.
-        contributions: (client id, contribution in units of the target, logits), in the order of the ranking; empty in
-            rounds recorded before they were kept.
+        contributions: (client id, contribution in units of the target, logits), in the order of the ranking.
         verified: Clients whose contribution is not an estimate but their exact removal's, in the order of the ranking.
     """
 
@@ -48,7 +47,7 @@ class TracedInput:
     top_holder: bool | None
     removal_client: str | None
     removal_correlation: float | None
-    contributions: tuple[tuple[str, float], ...] = ()
+    contributions: tuple[tuple[str, float], ...]
     verified: tuple[str, ...] = ()
 
 

@@ -238,30 +238,15 @@ def _trained(
             left_out = tuple(client_id for client_id in before.client_weights if client_id in request.without)
             measures = _measured(run, before), _measured(new, after)
             rounds.append(ReplayedRound(after.server_round, tuple(after.client_weights), left_out, True, *measures))
-    unknown = sum(r.before.class_accuracy is None for r in rounds)
-    if unknown:
-        notes.append(
-            f"with all clients, the classes of {unknown} of {len(rounds)} rounds are not known: the run is older than "
-            "they are recorded, and keeps no weights of those rounds"
-        )
     return _replay_of(run, request, "train", rounds, notes, str(folder))
 
 
 def _measured(run: StoredRun, result: RoundResult) -> Measures:
-    """Return the recorded measures of a round's model, or measure the stored model."""
+    """Return the recorded measures of a round's model."""
     try:
-        recorded = read_measures(result.row, len(run.label_names))
+        return read_measures(result.row, len(run.label_names))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"round {result.server_round} of {run.folder} is damaged ({error!r})") from error
-    if recorded is not None:
-        return recorded
-    try:
-        weights = RoundStore(run.folder / "rounds").read_global(result.server_round)
-    except RecordError:
-        return Measures(result.row["global_accuracy"], None, None)
-    model = build_model(ModelSpec.from_json(run.read_text("model.json")))
-    model.load_state_dict(weights)
-    return measure(model, run.server, len(run.label_names), run.fault, run.device)
 
 
 def _replay_of(

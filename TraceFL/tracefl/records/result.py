@@ -1,13 +1,14 @@
 """A finished round: what its round.json says."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracefl.errors import RecordError
+from tracefl.errors import RecordError, one_line
 from tracefl.provenance import TracedInput
+from tracefl.records.tables import MITIGATION_COLUMNS, ROUND_COLUMNS, SUSPECT_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,25 @@ def read_result(path: Path) -> RoundResult:
     """
     try:
         content = json.loads(path.read_text())
-        traced = tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"])
-        suspects = tuple(content.get("suspects", ()))  # rounds written before there were any have none
-        mitigation = tuple(content.get("mitigation", ()))
-        return RoundResult(content["row"], traced, suspects, content["client_weights"], content["left_out"], mitigation)
+        return RoundResult(
+            row=_whole(content["row"], ROUND_COLUMNS),
+            traced=tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"]),
+            suspects=tuple(_whole(row, SUSPECT_COLUMNS) for row in content["suspects"]),
+            client_weights=content["client_weights"],
+            left_out=content["left_out"],
+            mitigation=tuple(_whole(row, MITIGATION_COLUMNS) for row in content["mitigation"]),
+        )
     except FileNotFoundError as error:
         raise RecordError(f"no round record at {path}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{path} is damaged ({error}); delete its folder and run again") from error
+    except KeyError as error:
+        raise RecordError(f"{path} is damaged: it lacks {error.args[0]}; delete its folder and run again") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RecordError(f"{path} is damaged ({one_line(error)}); delete its folder and run again") from error
+
+
+def _whole(row: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, Any]:
+    """Return a row of a table that has a value, or None, in each of its columns."""
+    return {column: row[column] for column in columns}
 
 
 def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
@@ -59,6 +71,6 @@ def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {
         "responsible_clients": tuple(fields["responsible_clients"]),
         "ranking": tuple((client_id, score) for client_id, score in fields["ranking"]),
-        "contributions": tuple((client_id, value) for client_id, value in fields.get("contributions", ())),
-        "verified": tuple(fields.get("verified", ())),
+        "contributions": tuple((client_id, value) for client_id, value in fields["contributions"]),
+        "verified": tuple(fields["verified"]),
     }

@@ -42,23 +42,21 @@ def replay_rows(replay: Replay) -> Iterator[dict[str, Any]]:
             "attack_success": r.before.attack_success,
             "attack_success_without": r.after.attack_success,
         }
-        for number, (before, after) in enumerate(by_class(replay, r)):
+        for number, (before, after) in enumerate(by_class(r)):
             name = replay.label_names[number]
             yield {**which, "class": number, "class_name": name, "accuracy": before, "accuracy_without": after}
 
 
-def by_class(replay: Replay, replayed: ReplayedRound) -> list[tuple[float | None, float | None]]:
-    """Return each class's accuracy with and without the clients, None where it is not known."""
-    unknown = (None,) * len(replay.label_names)
-    return list(zip(replayed.before.class_accuracy or unknown, replayed.after.class_accuracy or unknown, strict=True))
+def by_class(replayed: ReplayedRound) -> list[tuple[float | None, float | None]]:
+    """Return each class's accuracy with and without the clients, None for a class without examples."""
+    return list(zip(replayed.before.class_accuracy, replayed.after.class_accuracy, strict=True))
 
 
 def as_json(replay: Replay) -> dict[str, Any]:
     """Return the whole replay as JSON holds it."""
 
     def numbers(m: Measures) -> dict[str, Any]:
-        classes = None if m.class_accuracy is None else list(m.class_accuracy)
-        return {"accuracy": m.accuracy, "attack_success": m.attack_success, "class_accuracy": classes}
+        return {"accuracy": m.accuracy, "attack_success": m.attack_success, "class_accuracy": list(m.class_accuracy)}
 
     return {
         "how": replay.how,
@@ -105,7 +103,7 @@ def show(console: Console, replay: Replay, written: Sequence[str]) -> None:
 def _show_classes(console: Console, replay: Replay) -> None:
     """Print the classes after the last round; of many those whose accuracy changes most."""
     last = replay.rounds[-1]
-    rows = list(enumerate(by_class(replay, last)))
+    rows = list(enumerate(by_class(last)))
     rows.sort(key=lambda row: -_change(row[1]))
     title = f"accuracy of each class after round {last.server_round}"
     if len(rows) > CLASSES_SHOWN:

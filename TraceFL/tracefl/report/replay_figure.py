@@ -62,7 +62,7 @@ def _draw_rounds(ax: Axes, replay: Replay, measure: str, title: str) -> None:
 def _draw_classes(ax: Axes, replay: Replay) -> None:
     """Draw the classes after the last round, each with a line from its accuracy with the clients to that without."""
     last = replay.rounds[-1]
-    pairs = by_class(replay, last)[:_MOST_CLASSES]
+    pairs = by_class(last)[:_MOST_CLASSES]
     values = np.array([[np.nan if v is None else 100 * v for v in pair] for pair in pairs])  # (C, 2)
     places = np.arange(len(pairs))
     worse = values[:, 1] < values[:, 0]

@@ -78,8 +78,7 @@ def test_settings_do_not_share_the_callers_mapping():
     assert settings.config == {"n_layer": 2}
 
 
-def test_a_specification_from_before_there_was_a_choice_of_norm():
-    text = '{"config": {}, "family": "torchvision", "name": "resnet18", "num_classes": 10}'
-    assert ModelSpec.from_json(text) == ModelSpec("torchvision", "resnet18", 10)
+def test_an_unknown_norm_is_refused():
+    text = ModelSpec("torchvision", "resnet18", 10).to_json()
     with pytest.raises(RecordError, match="has norm='instance', expected own or group"):
-        ModelSpec.from_json(text.replace('"num_classes"', '"norm": "instance", "num_classes"'))
+        ModelSpec.from_json(text.replace('"own"', '"instance"'))

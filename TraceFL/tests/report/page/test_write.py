@@ -110,15 +110,6 @@ def test_where_the_time_went(tmp_path):
     assert "Provenance took 500.0 ms an input." in words  # 0.25 s in each of two rounds, one input
 
 
-def test_a_round_of_an_older_version(tmp_path):
-    run = make_run(tmp_path, ROUNDS)
-    path = run / "rounds" / "0002" / "round.json"
-    content = json.loads(path.read_text())
-    del content["row"]["counterfactual_seconds"]
-    path.write_text(json.dumps(content))
-    assert "Timings" in Page(write_page(run)).words
-
-
 def test_the_command(call, tmp_path):
     run = make_run(tmp_path, ROUNDS)
     assert call(run) == (0, f"report: {run / 'report.html'}\n", "")

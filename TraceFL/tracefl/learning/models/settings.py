@@ -73,7 +73,7 @@ class ModelSpec:
         norm: ``own`` for the architecture's normalisation, ``group`` for GroupNorm in place of every BatchNorm.
     """
 
-    KEYS: ClassVar[frozenset[str]] = frozenset({"family", "name", "num_classes", "config"})
+    KEYS: ClassVar[frozenset[str]] = frozenset({"family", "name", "num_classes", "config", "norm"})
     NORMS: ClassVar[tuple[str, ...]] = ("own", "group")
 
     family: str
@@ -99,8 +99,8 @@ class ModelSpec:
             raise RecordError(
                 f"model specification is not JSON ({error}): {text[:60]!r}; record the run anew"
             ) from error
-        if not isinstance(values, dict) or set(values) - {"norm"} != cls.KEYS:  # older ones have no norm
+        if not isinstance(values, dict) or set(values) != cls.KEYS:
             raise RecordError(f"model specification needs exactly {sorted(cls.KEYS)}, got {text[:60]!r}")
-        if values.get("norm", "own") not in cls.NORMS:
+        if values["norm"] not in cls.NORMS:
             raise RecordError(f"model specification has norm={values['norm']!r}, expected {' or '.join(cls.NORMS)}")
         return cls(**values)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from tracefl.records.run import StoredRun
 from tracefl.records.settings import Settings
 from tracefl.records.status import RunState, read_run_state
 from tracefl.records.store import RoundStore
-from tracefl.records.tables import ROUND_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,7 @@ def read_record(
         RecordError: It is no run's, is damaged, or has no recorded round.
     """
     run = StoredRun(folder)
-    none = dict.fromkeys(ROUND_COLUMNS)  # a round that an older version recorded may have fewer
-    found = RoundStore(folder / "rounds").results() if rounds is None else rounds
-    rounds = tuple(replace(result, row=none | dict(result.row)) for result in found)
+    rounds = tuple(RoundStore(folder / "rounds").results() if rounds is None else rounds)
     if not rounds:
         raise RecordError(f"{folder} has no recorded round: there is nothing to report yet")
     try:
