@@ -98,7 +98,8 @@ def test_half_a_claim_is_held_until_it_is_silent(tmp_path, monkeypatch):
 
 def test_of_two_that_take_over_at_once_one_holds_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(claim, "_HEARTBEAT_SECONDS", 0.1)
-    monkeypatch.setattr(claim, "_SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(claim, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(claim, "_SETTLE_SECONDS", 0.2)
     (tmp_path / CLAIM).write_text(json.dumps({"machine": "node7", "pid": 1, "token": "a"}))
     held, refused = [], []
 

@@ -1,7 +1,7 @@
 """Who is writing into a run's folder: one process at a time, on whatever machine.
 
-The writer leaves ``.claim`` in the folder and touches it every few seconds, so that others can tell a living writer
-from one that was killed, without locks, which network file systems may not have.
+The writer leaves ``.claim`` in the folder and touches it every few seconds; whoever finds it untouched for longer takes
+the folder over. That needs no locks, which network file systems may not have.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ from tracefl.errors import RecordError
 CLAIM = ".claim"
 _HEARTBEAT_SECONDS = 5.0
 _SILENT_SECONDS = 3 * _HEARTBEAT_SECONDS  # without a heartbeat for so long, the writer is gone
-_SILENT_ELSEWHERE_SECONDS = 120.0  # the same for a glance from another machine, whose clock may differ
+_SILENT_ELSEWHERE_SECONDS = 120.0  # the same at a glance from another machine, whose clock may differ
+_SETTLE_SECONDS = 1.0  # within which all that take over a silent claim at once have done so
 
 
 class Claim:
@@ -33,11 +34,9 @@ class Claim:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / CLAIM
-        self._token = {"machine": _machine(), "pid": os.getpid(), "token": secrets.token_hex(8)}
-        while not self._take():
-            silent = _silent_claim(folder)
-            if silent is not None:
-                self._displace(silent)
+        self._text = json.dumps({"machine": _machine(), "pid": os.getpid(), "token": secrets.token_hex(8)})
+        while not (self._create() or self._replace()):
+            pass
         self._released = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self._heart.start()
@@ -45,7 +44,7 @@ class Claim:
     @property
     def is_ours(self) -> bool:
         """No other process took the folder, as one may while this one is suspended."""
-        return _holder(_text(self._path) or "") == self._token
+        return _read(self._path) == self._text
 
     def check(self) -> None:
         """Make sure that the folder is still ours.
@@ -54,7 +53,7 @@ class Claim:
             RecordError: Another process took it.
         """
         if not self.is_ours:
-            raise RecordError(f"another process took over {self._path.parent} while this one stood still", 1)
+            raise RecordError(f"another process took over {self._path.parent} while this one was suspended", 1)
 
     def release(self) -> None:
         """Let go of the folder."""
@@ -63,26 +62,25 @@ class Claim:
         if self.is_ours:
             self._path.unlink()
 
-    def _take(self) -> bool:
+    def _create(self) -> bool:
+        """Leave a claim where there is none."""
         try:
             with self._path.open("x") as file:  # only one of two processes can create it
-                file.write(json.dumps(self._token))
+                file.write(self._text)
         except FileExistsError:
             return False
         return True
 
-    def _displace(self, silent: str) -> None:
-        """Remove a silent claim; one that has taken its place meanwhile is put back."""
-        aside = self._path.with_name(f"{CLAIM}.{self._token['token']}")
-        try:
-            self._path.rename(aside)
-        except FileNotFoundError:
-            return
-        found = aside.read_text()
-        if found != silent:
-            with contextlib.suppress(FileExistsError), self._path.open("x") as file:
-                file.write(found)
-        aside.unlink()
+    def _replace(self) -> bool:
+        """Put our claim in the place of one whose writer is gone; of several that do so at once, the last one holds."""
+        silent = _silent_claim(self._path)
+        if silent is None or _read(self._path) != silent:
+            return False
+        draft = self._path.with_name(f"{CLAIM}.{secrets.token_hex(8)}")
+        draft.write_text(self._text)
+        draft.replace(self._path)
+        time.sleep(_SETTLE_SECONDS)
+        return self.is_ours
 
     def _beat(self) -> None:
         while not self._released.wait(_HEARTBEAT_SECONDS):
@@ -94,12 +92,11 @@ class Claim:
 def is_claimed(folder: Path) -> bool:
     """Tell at a glance whether a process is writing there; right unless two machines' clocks differ by minutes."""
     path = folder / CLAIM
-    text = _text(path)
-    if text is None or _is_dead_here(text):
+    text = _read(path)
+    if text is None or _is_dead(text):
         return False
     here = _holder(text).get("machine") == _machine()
-    limit = _SILENT_SECONDS if here else _SILENT_ELSEWHERE_SECONDS
-    return time.time() - _touched(path) / 1e9 < limit
+    return time.time() - _touched(path) / 1e9 < (_SILENT_SECONDS if here else _SILENT_ELSEWHERE_SECONDS)
 
 
 def refuse_if_claimed(folder: Path) -> None:
@@ -108,32 +105,28 @@ def refuse_if_claimed(folder: Path) -> None:
     Raises:
         RecordError: One is.
     """
-    _silent_claim(folder)
+    _silent_claim(folder / CLAIM)
 
 
-def _silent_claim(folder: Path) -> str | None:
-    """Return the claim of a writer that is gone, None where there is no claim."""
-    path = folder / CLAIM
-    text = _text(path)
-    if text is None or _is_dead_here(text):
+def _silent_claim(path: Path) -> str | None:
+    """Return the claim of a writer that is gone, None where there is no claim; raises a RecordError for a living one."""
+    text = _read(path)
+    if text is None or _is_dead(text):
         return text
     seen, deadline = _touched(path), time.monotonic() + _SILENT_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and (now := _touched(path)):
         time.sleep(0.2)
-        now = _touched(path)
-        if now == 0:  # released
-            return None
-        if now != seen:  # a heartbeat, by its own file's clock, so that machines may differ
+        if now != seen:  # a heartbeat, by the file's own clock, so that machines' may differ
             holder = _holder(text)
             raise RecordError(
-                f"{folder} is being written by process {holder.get('pid', '?')} on "
+                f"{path.parent} is being written by process {holder.get('pid', '?')} on "
                 f"{str(holder.get('machine', 'another machine')).split()[0]}; wait for it or stop it, or set run_name "
                 "to another"
             )
     return text
 
 
-def _text(path: Path) -> str | None:
+def _read(path: Path) -> str | None:
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:
@@ -141,36 +134,36 @@ def _text(path: Path) -> str | None:
 
 
 def _holder(text: str) -> dict[str, object]:
-    """Return who wrote a claim, nothing where its writer was killed while it wrote."""
+    """Return who wrote a claim; nothing where its writer was killed while it wrote."""
     try:
-        holder = json.loads(text)
-    except json.JSONDecodeError:
+        return dict(json.loads(text))
+    except (ValueError, TypeError):
         return {}
-    return holder if isinstance(holder, dict) else {}
 
 
 def _touched(path: Path) -> int:
+    """Return when a file was last touched, in ns; 0 where there is none."""
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
 
 
-def _is_dead_here(text: str) -> bool:
-    """Return whether a claim's writer was a process of this machine that is no more."""
+def _is_dead(text: str) -> bool:
+    """Return whether a claim's writer is known to be gone: a process of this machine that is no more."""
     holder = _holder(text)
     if holder.get("machine") != _machine():
         return False
     try:
         os.kill(int(str(holder["pid"])), 0)
-    except PermissionError:  # somebody else's, and alive
-        return False
     except ProcessLookupError:
         return True
+    except PermissionError:
+        pass  # somebody else's process
     return False
 
 
 def _machine() -> str:
-    """Return the machine's name and, where there are containers, the space that its process numbers count in."""
+    """Return the machine's name, and where there are containers the one whose process numbers a claim tells."""
     space = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()} {space.readlink() if space.exists() else ''}".strip()
