@@ -109,7 +109,7 @@ def refuse_if_claimed(folder: Path) -> None:
 
 
 def _silent_claim(path: Path) -> str | None:
-    """Return the claim of a writer that is gone, None where there is no claim; raises a RecordError for a living one."""
+    """Return the claim of a writer that is gone, None without a claim; a living writer's is a RecordError."""
     text = _read(path)
     if text is None or _is_dead(text):
         return text
