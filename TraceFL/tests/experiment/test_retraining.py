@@ -138,7 +138,7 @@ def test_settings_are_those_of_the_run_on_this_machine(tmp_path, monkeypatch):
     config.total_cpus, config.ray.address = 512, "10.0.0.1:6379"
     OmegaConf.save(config, folder / "config.yaml")
     asked = []
-    monkeypatch.setattr("tracefl.experiment.retraining.run_settings", asked.append)
+    monkeypatch.setattr("tracefl.experiment.retraining.run_settings", lambda settings, **_: asked.append(settings))
     new, note = retrain(StoredRun(folder), "without-2-from-2", 2, ["2"])
     (settings,) = asked
     assert settings.without == (2,)
@@ -160,7 +160,7 @@ def test_a_damaged_start_is_trained_again(tmp_path, monkeypatch):
     folder, _ = make_replayed_run(tmp_path, fault=None)
     with (folder / "rounds" / "0002" / "global.safetensors").open("ab") as file:
         file.write(b"\0")
-    monkeypatch.setattr("tracefl.experiment.retraining.run_settings", lambda settings: None)
+    monkeypatch.setattr("tracefl.experiment.retraining.run_settings", lambda settings, **_: None)
     _, note = retrain(StoredRun(folder), "without-2-from-3", 3, ["2"])
     assert note.startswith("the rounds before were trained again too: ")
     assert "global.safetensors is damaged" in note
@@ -188,7 +188,7 @@ def test_what_cannot_be_trained_leaves_nothing(tmp_path, change, without, messag
 def test_a_run_that_is_refused_before_it_begins_leaves_nothing(tmp_path, monkeypatch):
     folder, _ = make_replayed_run(tmp_path, fault=None)
 
-    def refuses(settings):
+    def refuses(settings, **_):
         raise ConfigError("no such data")
 
     monkeypatch.setattr("tracefl.experiment.retraining.run_settings", refuses)
