@@ -8,8 +8,9 @@ ARGS ?=
 run: .venv/.installed
 	$(BIN)/python -m tracefl.main $(ARGS)
 
+# One thread a worker: threads that wait for a core spin, and cost a small run five times its time.
 test: .venv/.installed
-	cd TraceFL && ../$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	cd TraceFL && OMP_NUM_THREADS=1 ../$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Into site/; the notebooks are run for it. make test builds it too, strictly, and looks at what was built.
 docs: .venv/.installed

@@ -1,11 +1,22 @@
 """Fixtures for the whole suite: tiny configurations, the real data where it is there."""
 
+from collections import Counter
+
 import pytest
 
 import tracefl.collect
 import tracefl.jobs.__main__
 from tests.helpers.commands import call_main
 from tests.helpers.configuration import REPOSITORY
+from tests.helpers.stored_runs import make_stored_run
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files first that take longest: else a worker is left with one at the end, and the others wait."""
+    weight = Counter()
+    for item in items:
+        weight[item.path] += 10 * ("simulation" in item.keywords) + ("slow" in item.keywords)
+    items.sort(key=lambda item: -weight[item.path])
 
 
 @pytest.fixture
@@ -31,19 +42,13 @@ def shared_data():
     return folder
 
 
-def _stored_run(folder, kind):
-    from tests.helpers.stored_runs import make_stored_run  # it imports this module
-
-    return make_stored_run(folder, kind)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def image_run(tmp_path_factory):
-    """The folder of a run on images whose rounds are stored."""
-    return _stored_run(tmp_path_factory.mktemp("run"), "image")
+    """The folder of a run on images whose rounds are stored; tests only read it."""
+    return make_stored_run(tmp_path_factory.mktemp("run"), "image")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def text_run(tmp_path_factory):
-    """The folder of a run on texts whose rounds are stored."""
-    return _stored_run(tmp_path_factory.mktemp("run"), "text")
+    """The folder of a run on texts whose rounds are stored; tests only read it."""
+    return make_stored_run(tmp_path_factory.mktemp("run"), "text")

@@ -1,4 +1,4 @@
-"""Whole runs with faulty clients through Flower and Ray on tiny data."""
+"""Whole runs with faulty clients on tiny data."""
 
 import json
 
@@ -7,19 +7,19 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from tests.helpers.runs import run
+from tests.helpers.runs import SMALL_MODEL, run
 from tests.helpers.tables import read_csv
 from tracefl.errors import DataError
 from tracefl.learning.faults import Fault
 
-pytestmark = [pytest.mark.simulation, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 COMMON = (
+    *SMALL_MODEL,
     "clients_per_round=5",
     "store=all",
     "provenance.counterfactual=false",
     "provenance.inputs=correct",  # so that rounds compare
-    "total_cpus=1",
 )
 FAULTY = ("fault.clients=[1]", "fault.from_round=2", "fault.min_examples=1")
 
@@ -117,7 +117,7 @@ def test_dp_sgd_and_a_trigger_in_texts_go_with_faults(tmp_path):
 
 
 def test_flips_go_with_central_privacy_and_a_client_with_too_few_is_replaced(tmp_path):
-    flip = ("fault=label_flip", "fault.flip={1: 0, 2: 0}", "fault.min_examples=9", "wandb.mode=offline")
+    flip = (*SMALL_MODEL, "fault=label_flip", "fault.flip={1: 0, 2: 0}", "fault.min_examples=9", "wandb.mode=offline")
     folder = run(tmp_path / "one", *flip, "privacy=central", "num_rounds=1", "dirichlet_alpha=0.3", "fault.clients=[4]")
     fault = Fault.from_json((folder / "fault.json").read_text())
     assert fault.flips == {1: 0, 2: 0}

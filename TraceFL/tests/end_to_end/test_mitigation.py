@@ -1,4 +1,4 @@
-"""Whole runs in which something is done about a client, through Flower and Ray on bundled digits."""
+"""Whole runs in which something is done about a client, on bundled digits."""
 
 import json
 import shutil
@@ -6,13 +6,13 @@ import shutil
 import pytest
 import torch
 
-from tests.helpers.runs import run
+from tests.helpers.runs import SMALL_MODEL, run
 from tests.helpers.tables import read_csv, read_untimed
 from tracefl.questions.overrides import retrace
 from tracefl.records.store import RoundStore
 from tracefl.records.tables import MITIGATION_COLUMNS, provenance_rows
 
-pytestmark = [pytest.mark.simulation, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 # Client 2 flips all its labels to 0; with three of four clients a round it has a third of the average.
 FLIP = (
@@ -26,30 +26,23 @@ FLIP = (
     "num_rounds=10",
     "client.epochs=2",
     "dirichlet_alpha=100",
-    "model.config.layers=[1,1,1,1]",
-    "dataset.image_size=16",
+    *SMALL_MODEL,
     "dataset.max_examples_per_client=128",
     "dataset.max_server_examples=200",
-    "total_cpus=1",
 )
 RULE = ("mitigate.share=0.34", "mitigate.window=2", "mitigate.from_round=2")
-
-
-def config_keys(*keys):
-    """Return keys as ``compose`` takes them."""
-    return [f"++{key}" if key.startswith("model.config.") else key for key in keys]
 
 
 @pytest.fixture(scope="module")
 def excluded(tmp_path_factory):
     """A run from which client 2 is excluded."""
-    return run(tmp_path_factory.mktemp("excluded"), *config_keys(*FLIP, *RULE, "mitigate=exclude", "store=all"))
+    return run(tmp_path_factory.mktemp("excluded"), *FLIP, *RULE, "mitigate=exclude", "store=all")
 
 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory):
     """A run in which client 2 weighs less."""
-    return run(tmp_path_factory.mktemp("light"), *config_keys(*FLIP, *RULE, "mitigate=downweight", "store=all"))
+    return run(tmp_path_factory.mktemp("light"), *FLIP, *RULE, "mitigate=downweight", "store=all")
 
 
 def decisions(folder):
@@ -122,7 +115,7 @@ def test_a_run_that_goes_on_decides_the_same(name, choice, after, request, tmp_p
     shutil.copytree(whole, folder)
     (folder / "results.json").unlink()
     (folder / f"rounds/{kept + 1:04d}/round.json").write_text("{}")  # damaged: from here on it is run again
-    run(tmp_path, *config_keys(*FLIP, *RULE, f"mitigate={choice}", "store=all", "resume=true"))
+    run(tmp_path, *FLIP, *RULE, f"mitigate={choice}", "store=all", "resume=true")
     assert f"going on after round {kept} of 10" in (folder / "run.log").read_text()
     for table in ("rounds.csv", "mitigation.csv"):
         assert read_untimed(folder / table) == read_untimed(whole / table)
@@ -134,7 +127,7 @@ def test_a_run_that_goes_on_decides_the_same(name, choice, after, request, tmp_p
 
 def test_nothing_is_done_and_nothing_written_without_mitigate(excluded, tmp_path):
     """Before the first exclusion the two runs are one, to the last bit."""
-    folder = run(tmp_path, *config_keys(*FLIP, "store=all"))
+    folder = run(tmp_path, *FLIP, "store=all")
     assert not (folder / "mitigation.csv").exists()
     assert json.loads((folder / "results.json").read_text())["mitigation"] is None
     from_round = int(decisions(excluded)[0]["from_round"])

@@ -1,4 +1,4 @@
-"""Whole private runs through Flower and Ray on tiny data."""
+"""Whole private runs on tiny data."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.runs import run
+from tests.helpers.runs import SMALL_MODEL, run
 from tests.helpers.tables import read_csv
 from tracefl.common.seeds import derive_seed
 from tracefl.learning.models import ModelSpec, build_model
@@ -16,7 +16,7 @@ from tracefl.questions.overrides import retrace
 from tracefl.records.store import RoundStore
 from tracefl.records.tables import provenance_rows
 
-pytestmark = [pytest.mark.simulation, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def trainable_names(folder):
@@ -58,7 +58,13 @@ def check_traces_again(folder):
 
 
 def test_central_clips_adds_seeded_noise_and_traces_what_is_deployed(tmp_path):
-    private = ("privacy=central", "privacy.noise_multiplier=0.001", "privacy.clipping_norm=1.5", "store=all")
+    private = (
+        *SMALL_MODEL,
+        "privacy=central",
+        "privacy.noise_multiplier=0.001",
+        "privacy.clipping_norm=1.5",
+        "store=all",
+    )
     folder = run(tmp_path / "one", *private)
     table = read_csv(folder / "rounds.csv")
     assert [(row["clipping_norm"], row["next_clipping_norm"]) for row in table] == [("1.5", "1.5")] * 2
@@ -70,7 +76,7 @@ def test_central_clips_adds_seeded_noise_and_traces_what_is_deployed(tmp_path):
         assert torch.equal(tensor, first.global_weights[name]), name  # round 2 starts from the model with its noise
     check_traces_again(folder)
     # Traced before the noise, the same rounds are trained, and provenance is asked of another model.
-    before = run(tmp_path / "two", *private, "privacy.trace=before_noise", "total_cpus=1")
+    before = run(tmp_path / "two", *private, "privacy.trace=before_noise")
     place = folder / "rounds" / "0002"
     kept = {str(path.relative_to(place)) for path in place.rglob("*.safetensors")}
     assert {"global.safetensors", "weights/previous_global.safetensors", "weights/before_noise.safetensors"} < kept
@@ -88,7 +94,7 @@ def test_central_clips_adds_seeded_noise_and_traces_what_is_deployed(tmp_path):
 
 
 def test_central_adaptive_writes_the_norm_of_each_round(tmp_path):
-    folder = run(tmp_path, "privacy=central_adaptive", "privacy.noise_multiplier=0.01", "store=all")
+    folder = run(tmp_path, *SMALL_MODEL, "privacy=central_adaptive", "privacy.noise_multiplier=0.01", "store=all")
     first, second = read_csv(folder / "rounds.csv")
     assert float(first["clipping_norm"]) == 0.1
     assert first["next_clipping_norm"] == second["clipping_norm"]
@@ -105,14 +111,14 @@ def test_central_adaptive_writes_the_norm_of_each_round(tmp_path):
 def test_dp_sgd_trains_with_group_norm_and_writes_what_each_client_has_spent(tmp_path):
     folder = run(
         tmp_path,
+        *SMALL_MODEL,
         "privacy=dp_sgd",
         "privacy.noise_multiplier=null",
         "privacy.target_epsilon=8",
         "store=all",
-        "total_cpus=1",
         "strategy=fedprox",
     )
-    assert "20 BatchNorm layers are replaced by GroupNorm: bn1, layer1.0.bn1, " in (folder / "run.log").read_text()
+    assert "12 BatchNorm layers are replaced by GroupNorm: bn1, layer1.0.bn1, " in (folder / "run.log").read_text()
     assert json.loads((folder / "model.json").read_text())["norm"] == "group"
     weights = load_file(folder / "rounds" / "0002" / "global.safetensors")
     assert not any(name.startswith("_module") or "running" in name for name in weights)

@@ -13,18 +13,22 @@ import pytest
 
 from tests.helpers.configuration import TINY
 from tests.helpers.processes import PATIENCE, wait_until
+from tests.helpers.runs import SMALL_MODEL, run
 from tests.helpers.tables import read_untimed
+from tracefl.errors import RunStopped
 from tracefl.main import main
+from tracefl.records.store import RoundStore
 
-pytestmark = [pytest.mark.simulation, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 ROUNDS = 10
-KEYS = (*TINY, f"num_rounds={ROUNDS}", "run_name=run", "dataset.image_size=16", "total_cpus=1", "resume=true")
+KILLS = 3
+KEYS = (*SMALL_MODEL, f"num_rounds={ROUNDS}", "total_cpus=1", "resume=true")
 
 
 def begin(folder, *overrides):
     """Start a run in a process group of its own, all output in one file."""
-    command = [sys.executable, "-m", "tracefl.main", *KEYS, f"log_dir={folder}", *overrides]
+    command = [sys.executable, "-m", "tracefl.main", *TINY, "run_name=run", *KEYS, f"log_dir={folder}", *overrides]
     folder.mkdir(exist_ok=True)
     with (folder / "output").open("w") as output:
         return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
@@ -57,17 +61,19 @@ def numbers(folder):
 
 @pytest.fixture(scope="module")
 def never_stopped(tmp_path_factory):
+    """The numbers of the same run in this process."""
     folder = tmp_path_factory.mktemp("reference") / "logs"
-    status, last = finish(folder)
-    assert status == 0, last
-    assert len(numbers(folder)[0]) == ROUNDS
-    return numbers(folder)
+    run(folder, *KEYS)
+    found = numbers(folder)
+    assert len(found[0]) == ROUNDS
+    return found
 
 
-def test_a_run_killed_at_ten_random_moments_ends_the_same(never_stopped, tmp_path):
+@pytest.mark.simulation
+def test_a_run_killed_at_random_moments_ends_the_same(never_stopped, tmp_path):
     draw = random.Random(0)
     kills = 0
-    while kills < 10:
+    while kills < KILLS:
         process = begin(tmp_path / "logs")
         wait_for(tmp_path / "logs", "disk:", process)
         time.sleep(draw.uniform(0, 5))
@@ -79,13 +85,14 @@ def test_a_run_killed_at_ten_random_moments_ends_the_same(never_stopped, tmp_pat
         process.wait()
         run = tmp_path / "logs" / "default" / "run"
         rounds = len(list((run / "rounds").glob("[0-9]*"))) if run.exists() else 0
-        assert kills == 10 or rounds < ROUNDS, "the run is too short for ten kills"
+        assert kills == KILLS or rounds < ROUNDS, "the run is too short for so many kills"
     status, last = finish(tmp_path / "logs")
     assert status == 0, last
     assert numbers(tmp_path / "logs") == never_stopped
     assert not (tmp_path / "logs" / "default" / "run" / ".work").exists()
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("number", "everyone"), [(signal.SIGTERM, False), (signal.SIGUSR2, True)])
 def test_a_signal_lets_the_round_finish(never_stopped, tmp_path, number, everyone):
     folder = tmp_path / "logs"
@@ -109,37 +116,38 @@ def test_a_signal_lets_the_round_finish(never_stopped, tmp_path, number, everyon
     assert f"going on after round {done}" in (run / "run.log").read_text()
 
 
-def test_a_damaged_file_is_named_and_the_round_before_it_used(never_stopped, tmp_path):
-    folder = tmp_path / "logs"
-    process = begin(folder)
-    wait_for(folder, "round=5 clients sampled", process)
-    process.terminate()
-    process.wait(timeout=PATIENCE)
-    damaged = folder / "default" / "run" / "rounds" / "0005" / "global.safetensors"
+def stop(folder, *overrides, in_round):
+    """Run in this process until a round begins, which is stopped."""
+    with pytest.raises(RunStopped):
+        run(folder, *KEYS, *overrides, stop_in=in_round)
+
+
+def test_a_damaged_file_is_named_and_the_round_before_it_used(never_stopped, tmp_path, caplog):
+    stop(tmp_path, in_round=6)
+    damaged = tmp_path / "default" / "run" / "rounds" / "0005" / "global.safetensors"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
-    assert finish(folder)[0] == 0
-    output = (folder / "output").read_text()
-    assert f"{damaged} is damaged: its checksum" in output.replace("\n", " ")
-    assert "going on after round 4 of" in output
-    assert numbers(folder) == never_stopped
+    folder = run(tmp_path, *KEYS)
+    assert f"{damaged} is damaged: its checksum" in caplog.text
+    assert "going on after round 4 of" in (folder / "run.log").read_text()
+    assert numbers(tmp_path) == never_stopped
 
 
-def test_a_run_killed_after_its_last_round_only_has_to_end(never_stopped, tmp_path):
-    folder = tmp_path / "logs"
-    process = begin(folder)
-    run = folder / "default" / "run"
-    wait_for(folder, f"round={ROUNDS}/{ROUNDS}", process)
-    while not (run / "rounds" / f"{ROUNDS:04d}").exists():
-        time.sleep(0.001)
-    process.kill()
-    process.wait()
-    (run / "results.json").unlink(missing_ok=True)  # had it come so far
-    (run / "rounds.csv").write_text("round\n")
-    assert finish(folder)[0] == 0
-    assert json.loads((run / "results.json").read_text())["rounds"] == ROUNDS
-    assert numbers(folder) == never_stopped
+def test_a_run_that_breaks_off_after_its_last_round_only_has_to_end(never_stopped, tmp_path, monkeypatch):
+    def breaks_off(store):
+        raise RunStopped("after the last round")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RoundStore, "finish", breaks_off)
+        with pytest.raises(RunStopped):
+            run(tmp_path, *KEYS)
+    folder = tmp_path / "default" / "run"
+    (folder / "results.json").unlink(missing_ok=True)  # had it come so far
+    (folder / "rounds.csv").write_text("round\n")
+    run(tmp_path, *KEYS, stop_in=1)  # in which no client is asked for anything
+    assert json.loads((folder / "results.json").read_text())["rounds"] == ROUNDS
+    assert numbers(tmp_path) == never_stopped
 
 
 @pytest.mark.parametrize(
@@ -175,18 +183,24 @@ def test_what_a_run_carries_over_its_rounds_goes_on(tmp_path, overrides):
         }
         return read_untimed(run / "rounds.csv"), (run / "provenance.csv").read_text(), weights
 
-    assert finish(tmp_path / "whole", *overrides)[0] == 0
-    folder = tmp_path / "stopped"
-    process = begin(folder, *overrides)
-    wait_for(folder, "round=2 clients sampled", process)
-    process.terminate()
-    assert process.wait(timeout=PATIENCE) == 75
-    assert finish(folder, *overrides)[0] == 0
-    assert tables(folder) == tables(tmp_path / "whole")
+    run(tmp_path / "whole", *KEYS, *overrides)
+    stop(tmp_path / "stopped", *overrides, in_round=3)
+    run(tmp_path / "stopped", *KEYS, *overrides)
+    assert tables(tmp_path / "stopped") == tables(tmp_path / "whole")
 
 
+@pytest.mark.simulation
 def test_a_run_whose_reader_goes_away_runs_on(tmp_path):
-    command = [sys.executable, "-m", "tracefl.main", *KEYS, f"log_dir={tmp_path}", "num_rounds=2"]
+    command = [
+        sys.executable,
+        "-m",
+        "tracefl.main",
+        *TINY,
+        "run_name=run",
+        *KEYS,
+        f"log_dir={tmp_path}",
+        "num_rounds=2",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()  # as `| head -1` does
@@ -196,7 +210,7 @@ def test_a_run_whose_reader_goes_away_runs_on(tmp_path):
 
 def test_a_run_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["tracefl", *KEYS, "store=all", "num_rounds=10000000"])
+    monkeypatch.setattr(sys, "argv", ["tracefl", *TINY, *KEYS, "store=all", "num_rounds=10000000"])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2

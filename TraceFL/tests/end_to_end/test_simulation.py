@@ -1,4 +1,4 @@
-"""Whole runs through Flower and Ray on tiny data."""
+"""Whole runs on tiny data: on Ray, and in this process to the same bits."""
 
 import functools
 import json
@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from tests.helpers.configuration import TINY, compose_settings
 from tests.helpers.misbehaving import misbehaving_app
-from tests.helpers.runs import run
+from tests.helpers.runs import SMALL_MODEL, run, run_in_process, run_on_ray, run_settings_of
 from tests.helpers.tables import read_csv
 from tests.helpers.wandb_reader import read_datastore
 from tracefl.errors import RoundFailedError
@@ -20,15 +20,19 @@ from tracefl.questions.overrides import retrace
 from tracefl.records.folder import RunFolder
 from tracefl.records.tables import provenance_rows
 
-pytestmark = [pytest.mark.simulation, pytest.mark.slow]
+pytestmark = pytest.mark.slow
+on_ray = pytest.mark.simulation
+
+DIGITS = (*SMALL_MODEL, "client.epochs=2")
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """One run on digits that several tests look at, with all rounds kept, on one worker."""
-    return run(tmp_path_factory.mktemp("digits"), "store=all", "total_cpus=1", "wandb.mode=offline")
+    """One run on digits that several tests read, with all rounds kept, on one Ray worker."""
+    return run_on_ray(tmp_path_factory.mktemp("digits"), *DIGITS, "store=all", "total_cpus=1", "wandb.mode=offline")
 
 
+@on_ray
 def test_a_run_leaves_what_the_design_says(digits):
     names = {path.name for path in digits.iterdir()}
     assert names >= {
@@ -72,6 +76,7 @@ def test_a_run_leaves_what_the_design_says(digits):
         ), path
 
 
+@on_ray
 def test_the_average_is_that_of_the_clients_weighted_by_examples(digits):
     folder = digits / "rounds" / "0001"
     p = json.loads((folder / "round.json").read_text())["client_weights"]
@@ -84,6 +89,7 @@ def test_the_average_is_that_of_the_clients_weighted_by_examples(digits):
     assert_close(load_file(digits / "rounds/0002/weights/previous_global.safetensors"), average)
 
 
+@on_ray
 def test_a_stored_round_traces_to_the_same_rows(digits):
     recorded = read_csv(digits / "provenance.csv")
     for n in (1, 2):
@@ -92,6 +98,7 @@ def test_a_stored_round_traces_to_the_same_rows(digits):
         assert again == [row for row in recorded if row["round"] == str(n)]
 
 
+@on_ray
 def test_the_same_round_under_another_preset(digits):
     _, removal = retrace(digits, 2)
     _, artifact = retrace(digits, 2, ["provenance=artifact"])
@@ -111,6 +118,7 @@ def test_the_same_round_under_another_preset(digits):
     assert [t.score for t in artifact.traced] != [t.score for t in removal.traced]
 
 
+@on_ray
 def test_wandb_offline_holds_the_rounds(digits):
     (written,) = (digits / "wandb").glob("offline-run-*/run-*.wandb")
     steps = [record.history for record in read_datastore(written) if record.HasField("history")]
@@ -120,6 +128,7 @@ def test_wandb_offline_holds_the_rounds(digits):
         assert [json.loads(step[column]) for step in held] == [float(row[column]) for row in table]
 
 
+@on_ray
 def test_wandb_offline_holds_the_figures_of_the_run(digits):
     (written,) = (digits / "wandb").glob("offline-run-*/run-*.wandb")
     (last,) = [r.history for r in read_datastore(written) if r.HasField("history") and "report/" in str(r.history)]
@@ -143,8 +152,11 @@ def test_wandb_offline_holds_the_figures_of_the_run(digits):
         assert ranked == [entry.split(":")[0] for entry in same["ranking"].split()]
 
 
-def test_the_same_seed_gives_the_same_run_whatever_the_workers(digits, tmp_path):
-    again = run(tmp_path, "store=last", "total_cpus=2")
+@on_ray
+@pytest.mark.parametrize("run_again", [run_on_ray, run])
+def test_the_same_seed_gives_the_same_run_whatever_the_workers(digits, tmp_path, run_again):
+    """On two Ray workers, and in this process."""
+    again = run_again(tmp_path, *DIGITS, "store=last", "total_cpus=2")
     assert (again / "provenance.csv").read_text() == (digits / "provenance.csv").read_text()
     seconds = {name for name in read_csv(again / "rounds.csv")[0] if name.endswith("_seconds")}
 
@@ -157,9 +169,10 @@ def test_the_same_seed_gives_the_same_run_whatever_the_workers(digits, tmp_path)
     assert not (again / "rounds" / "0001" / "weights").exists()
 
 
+@on_ray
 def test_a_complete_run_is_shown_and_not_run_again(digits, capsys):
     before = (digits / "results.json").stat().st_mtime_ns
-    settings = compose_settings(*TINY, f"log_dir={digits.parent.parent}", "run_name=run", "store=all")
+    settings = compose_settings(*TINY, *DIGITS, f"log_dir={digits.parent.parent}", "run_name=run", "store=all")
     run_settings(settings)
     assert "already complete" in capsys.readouterr().out
     assert (digits / "results.json").stat().st_mtime_ns == before
@@ -176,9 +189,10 @@ def misbehaving(monkeypatch):
     return use
 
 
+@on_ray
 def test_clients_that_fail_are_left_out_and_the_run_goes_on(misbehaving, tmp_path):
     misbehaving(bad_round=1)
-    folder = run(tmp_path, "clients_per_round=5", "store=all")
+    folder = run_on_ray(tmp_path, *SMALL_MODEL, "clients_per_round=5", "store=all")
     first, second = (json.loads((folder / f"rounds/000{n}/round.json").read_text()) for n in (1, 2))
     assert set(first["client_weights"]) == {"0", "4"}
     assert set(first["left_out"]) == {"1", "2", "3"}
@@ -192,11 +206,12 @@ def test_clients_that_fail_are_left_out_and_the_run_goes_on(misbehaving, tmp_pat
     assert "left out of the average: client 1 (" in (folder / "report.html").read_text()
 
 
+@on_ray
 def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(misbehaving, tmp_path):
     misbehaving(bad_round=2)
-    overrides = ("clients_per_round=5", "strategy.min_clients=3")
+    overrides = (*SMALL_MODEL, "clients_per_round=5", "strategy.min_clients=3")
     with pytest.raises(RoundFailedError, match=r"round 2: 2 of 5 clients answered, .*min_clients is 3; .*client 1"):
-        run(tmp_path, *overrides)
+        run_on_ray(tmp_path, *overrides)
     folder = tmp_path / "default" / "run"
     assert [row["round"] for row in read_csv(folder / "rounds.csv")] == ["1"]
     assert {row["round"] for row in read_csv(folder / "provenance.csv")} == {"1"}
@@ -221,6 +236,7 @@ def test_medmnist_runs_from_a_local_file(tmp_path, dataset, shape, classes):
     np.savez(tmp_path / f"{dataset}.npz", **arrays)
     folder = run(
         tmp_path,
+        "++model.config.layers=[1,1,1,1]",
         f"dataset={dataset}",
         f"dataset.root={tmp_path}",
         "num_rounds=1",
@@ -263,6 +279,7 @@ def test_text_models_run_and_trace_again(tmp_path, model):
 
 def test_real_data_from_a_folder_traced_every_second_round(tmp_path, shared_data):
     overrides = (
+        *SMALL_MODEL,
         "dataset=mnist",
         f"dataset.path={shared_data / 'mnist'}",
         "provenance.every=2",
@@ -278,10 +295,10 @@ def test_real_data_from_a_folder_traced_every_second_round(tmp_path, shared_data
 def test_an_unfinished_run_of_the_same_configuration_is_run_again(tmp_path):
     place = tmp_path / "default" / "run"
     place.mkdir(parents=True)
-    settings = compose_settings(*TINY, f"log_dir={tmp_path}", "run_name=run", "num_rounds=1", "provenance=off")
+    settings = run_settings_of(tmp_path, *SMALL_MODEL, "num_rounds=1", "provenance=off")
     unfinished = RunFolder(place, settings)
     unfinished.begin(resume=False)
     unfinished.close()
     (place / "rounds.csv").write_text("left by a kill")
-    run_settings(settings)
+    run_in_process(settings)
     assert [row["round"] for row in read_csv(place / "rounds.csv")] == ["1"]

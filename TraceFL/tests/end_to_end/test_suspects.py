@@ -4,27 +4,28 @@ import json
 
 import pytest
 
-from tests.helpers.runs import run
+from tests.helpers.runs import SMALL_MODEL, run
 from tests.helpers.tables import read_csv
 from tracefl.questions.baselines import RULES
 from tracefl.questions.overrides import retrace
 from tracefl.records.tables import SUSPECT_COLUMNS
 
-pytestmark = [pytest.mark.simulation, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 FLIP = (
+    *SMALL_MODEL,
     "fault=label_flip",
     "fault.num_clients=2",
     "fault.min_examples=1",
     "fault.from_round=2",
     "num_rounds=3",
     "client.lr=0.01",
+    "client.epochs=2",
     "clients_per_round=5",
     "provenance=fault",
     "baselines=all",
     "provenance.max_inputs=8",
     "store=all",
-    "total_cpus=1",
 )
 
 

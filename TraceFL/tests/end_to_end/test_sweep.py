@@ -11,18 +11,30 @@ from pathlib import Path
 import pytest
 import ray
 import torch
+from hydra.core.global_hydra import GlobalHydra
 
+from tests.helpers.commands import call_main
 from tests.helpers.configuration import TINY, compose_settings
 from tests.helpers.processes import PATIENCE, descendants, processes, wait_until
+from tests.helpers.runs import SMALL_MODEL
 from tests.helpers.tables import read_csv
 from tracefl.experiment.runner import run_settings
+from tracefl.main import main
 
-SHORT = (*TINY, "num_rounds=1", "provenance=off")
+SHORT = (*TINY, *SMALL_MODEL, "num_rounds=1", "provenance=off")
 
 
 def sweep(*overrides, cwd):
     command = [sys.executable, "-m", "tracefl.main", "--multirun", *SHORT, *overrides]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path, capfd):
+    """Call the command line in this process and an empty folder; returns (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    GlobalHydra.instance().clear()
+    return lambda *arguments: call_main(monkeypatch, capfd, main, "tracefl", *arguments)
 
 
 def test_a_dry_sweep_says_each_run_and_submits_nothing(tmp_path):
@@ -43,22 +55,19 @@ def test_a_dry_sweep_says_each_run_and_submits_nothing(tmp_path):
         (["launcher=slrum"], "unknown launcher 'slrum'"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused_before_any_run(overrides, words, tmp_path):
-    done = sweep(*overrides, cwd=tmp_path)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert words in done.stderr
+def test_a_sweep_that_cannot_be_is_refused_before_any_run(overrides, words, call, tmp_path):
+    status, _, err = call("--multirun", *SHORT, *overrides)
+    assert status == 2
+    assert len(err.splitlines()) == 1, err
+    assert words in err
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_slurm_where_there_is_none_is_refused(tmp_path):
-    env = {**os.environ, "PATH": "/nowhere"}
-    command = [sys.executable, "-m", "tracefl.main", "launcher=slurm"]  # also without --multirun
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 2
-    assert done.stderr == (
-        "tracefl: launcher=slurm, and this machine has no sbatch; use another launcher, or a login node\n"
-    )
+def test_slurm_where_there_is_none_is_refused(call, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    status, _, err = call("launcher=slurm")  # also without --multirun
+    assert status == 2
+    assert err == ("tracefl: launcher=slurm, and this machine has no sbatch; use another launcher, or a login node\n")
 
 
 @pytest.mark.slow

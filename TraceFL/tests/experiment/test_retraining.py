@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from tests.helpers.commands import call_main
 from tests.helpers.configuration import TINY, compose_settings
 from tests.helpers.replayed_runs import make_replayed_run
-from tests.helpers.runs import run
+from tests.helpers.runs import SMALL_MODEL, run, run_in_process
 from tests.helpers.tables import read_csv, read_untimed
 from tracefl.errors import ConfigError
 from tracefl.experiment.retraining import retrain
@@ -21,8 +21,8 @@ from tracefl.records.store import RoundStore
 from tracefl.replay import main
 
 KEYS = (
-    *("num_rounds=4", "store=all", "total_cpus=1", "dataset.image_size=16", "model.pretrained=false"),
-    *("++model.config.layers=[1,1,1,1]", "clients_per_round=4", "provenance.counterfactual=false"),
+    *(*SMALL_MODEL, "num_rounds=4", "store=all", "model.pretrained=false"),
+    *("clients_per_round=4", "provenance.counterfactual=false"),
     *("fault=label_flip", "fault.flip={3: 8, 8: 3, 1: 7, 7: 1}", "fault.clients=[1]", "fault.min_examples=1"),
 )
 
@@ -40,6 +40,7 @@ def copied(flipped, tmp_path):
 
 
 def call(monkeypatch, capfd, *arguments):
+    monkeypatch.setattr("tracefl.experiment.retraining.run_settings", run_in_process)
     capfd.readouterr()  # what the run before said
     return call_main(monkeypatch, capfd, main, "replay", *arguments)
 
@@ -50,7 +51,6 @@ def weights(folder, number):
     return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*.safetensors")}
 
 
-@pytest.mark.simulation
 @pytest.mark.slow
 def test_a_round_s_row_says_what_its_model_gets_right(flipped):
     stored, store = StoredRun(flipped), RoundStore(flipped / "rounds")
@@ -69,7 +69,6 @@ def test_a_round_s_row_says_what_its_model_gets_right(flipped):
     assert results["mean"]["attack_success"] == pytest.approx(sum(float(r["attack_success"]) for r in rows) / 4)
 
 
-@pytest.mark.simulation
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [1, 3])
 def test_it_is_the_run_without_the_client_to_the_bit(monkeypatch, capfd, copied, tmp_path, first):
@@ -105,7 +104,6 @@ def test_it_is_the_run_without_the_client_to_the_bit(monkeypatch, capfd, copied,
     assert (folder / "results.json").stat().st_mtime_ns == written
 
 
-@pytest.mark.simulation
 @pytest.mark.slow
 def test_without_the_faulty_client_the_attack_succeeds_less(monkeypatch, capfd, flipped, tmp_path):
     files = (f"csv={tmp_path / 'a.csv'}", f"png={tmp_path / 'a.png'}")
@@ -117,7 +115,6 @@ def test_without_the_faulty_client_the_attack_succeeds_less(monkeypatch, capfd, 
     assert last["with"]["attack_success"] > last["without"]["attack_success"] + 0.1
 
 
-@pytest.mark.simulation
 @pytest.mark.slow
 def test_rounds_that_are_not_stored_are_trained_again(monkeypatch, capfd, tmp_path):
     folder = run(tmp_path / "logs", *KEYS, "store=last", "num_rounds=3")

@@ -12,17 +12,17 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from tests.helpers.configuration import TINY, compose_settings
+from tests.helpers.configuration import TINY
 from tests.helpers.processes import PATIENCE, descendants, processes, wait_until
 from tests.helpers.recording import app as recording_app
+from tests.helpers.runs import SMALL_MODEL, run, run_on_ray
 from tracefl.errors import ConfigError
-from tracefl.experiment.runner import run_settings
 from tracefl.federation import simulation
 from tracefl.federation.ray_cluster import Resources, check_shared, clients_at_once, ray_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 
-RUN = ("num_rounds=2", "clients_per_round=4", "store=all", "run_name=run")
+RUN = (*SMALL_MODEL, "num_rounds=2", "clients_per_round=4", "store=all")
 
 
 def files_of(folder):
@@ -33,7 +33,7 @@ def files_of(folder):
 
 def start(*overrides, cwd):
     """Start a run in a process of its own."""
-    command = [sys.executable, "-m", "tracefl.main", *TINY, *overrides]
+    command = [sys.executable, "-m", "tracefl.main", *TINY, *SMALL_MODEL, *overrides]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -50,9 +50,9 @@ def two_nodes():
 
 
 def test_two_nodes_share_the_work_and_change_no_result(two_nodes, tmp_path, monkeypatch):
-    run_settings(compose_settings(*TINY, *RUN, f"log_dir={tmp_path / 'one'}"))
+    run(tmp_path / "one", *RUN)
     monkeypatch.setattr(simulation, "simulate", functools.partial(simulation.simulate, app=recording_app))
-    run_settings(compose_settings(*TINY, *RUN, f"log_dir={tmp_path / 'two'}", f"ray.address={two_nodes}"))
+    run_on_ray(tmp_path / "two", *RUN, f"ray.address={two_nodes}")
     worked = {path.name.removeprefix("node-") for path in (tmp_path / "two" / "default").glob("node-*")}
     one, two = (files_of(tmp_path / name / "default" / "run") for name in ("one", "two"))
     assert one == two
@@ -93,9 +93,9 @@ def test_an_address_where_there_is_no_ray_is_refused_in_bounded_time(tmp_path):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        run = start(f"ray.address={address}", cwd=tmp_path)
-        said, _ = run.communicate(timeout=PATIENCE)
-        assert run.returncode == 2
+        refused = start(f"ray.address={address}", cwd=tmp_path)
+        said, _ = refused.communicate(timeout=PATIENCE)
+        assert refused.returncode == 2
         assert said.splitlines()[-1].startswith(f"tracefl: ray.address={address} cannot be reached: ")
         server.listen()
         with pytest.raises(ConfigError, match=f"ray.address={address} does not answer as Ray does") as caught:
@@ -135,21 +135,21 @@ def test_another_version_of_ray_is_refused(tmp_path):
 
 def test_two_runs_started_at_once_do_not_fight(tmp_path):
     runs = [start(f"seed={n}", "total_cpus=1", "run_name=run", f"exp_key=e{n}", cwd=tmp_path) for n in (1, 2)]
-    said = [run.communicate(timeout=PATIENCE)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], said
+    said = [each.communicate(timeout=PATIENCE)[0] for each in runs]
+    assert [each.returncode for each in runs] == [0, 0], said
     for n in (1, 2):
         assert (tmp_path / "logs" / f"e{n}" / "run" / "results.json").exists()
 
 
 def test_nothing_is_left_of_a_killed_run(tmp_path):
-    run = start("num_rounds=200", cwd=tmp_path)
-    for line in run.stdout:
+    killed = start("num_rounds=200", cwd=tmp_path)
+    for line in killed.stdout:
         if line.startswith("round=1/"):
             break
-    family = descendants(run.pid)
+    family = descendants(killed.pid)
     assert {"raylet", "gcs_server"} <= set(family.values())
-    os.kill(run.pid, signal.SIGKILL)
-    run.wait(PATIENCE)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait(PATIENCE)
     wait_until(lambda: not family.keys() & {pid for pid, _, _ in processes()}, lambda: f"{family}: {processes()}")
 
 

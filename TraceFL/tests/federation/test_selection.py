@@ -6,10 +6,9 @@ from collections import Counter
 
 import pytest
 
-from tests.helpers.configuration import TINY, compose_settings
 from tests.helpers.ledger_runs import made_results
+from tests.helpers.runs import SMALL_MODEL, run
 from tracefl.common.seeds import derive_seed
-from tracefl.experiment.runner import run_settings
 from tracefl.federation.selection import Selection, draw_clients, selection_probabilities
 from tracefl.questions.ledger import ContributionLedger
 from tracefl.records.store import RoundStore
@@ -108,13 +107,12 @@ def test_the_weight_of_wrong_predictions_counts():
     assert probabilities != selection_probabilities({k: ledger.usefulness(k) for k in ids}, 1.0, 0.2)
 
 
-@pytest.mark.simulation
 @pytest.mark.slow
 def test_a_run_draws_by_what_it_recorded_of_the_rounds_before(tmp_path):
     own = ("strategy=provenance_selection", "strategy.temperature=0.2", "strategy.exploration=0.05")
-    spread = ("num_clients=8", "num_rounds=4", "dirichlet_alpha=100", "provenance.every=2", "dataset.image_size=16")
-    run_settings(compose_settings(*TINY, *own, *spread, f"log_dir={tmp_path}", "run_name=run", "store=none"))
-    results = list(RoundStore(tmp_path / "default" / "run" / "rounds").results())
+    spread = ("num_clients=8", "num_rounds=4", "dirichlet_alpha=100", "provenance.every=2")
+    folder = run(tmp_path, *SMALL_MODEL, *own, *spread, "store=none")
+    results = list(RoundStore(folder / "rounds").results())
     ids = [str(k) for k in range(8)]
     usefulness = []
     for number, result in enumerate(results, start=1):

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from tests.helpers.configuration import REPOSITORY, TINY
+from tests.helpers.configuration import REPOSITORY, TINY, compose_settings
 from tests.helpers.processes import PATIENCE, wait_until
+from tests.helpers.runs import SMALL_MODEL, run_in_process
 from tests.helpers.slurm import Slurm
 from tests.helpers.tables import read_untimed
 
@@ -36,7 +37,7 @@ runs=("seed=1" "seed=2")
 
 
 def sweep(*overrides, cwd, env=None):
-    command = [sys.executable, "-m", "tracefl.main", "--multirun", *TINY, *overrides]
+    command = [sys.executable, "-m", "tracefl.main", "--multirun", *TINY, *SMALL_MODEL, *overrides]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=PATIENCE)
 
 
@@ -57,11 +58,11 @@ def records(folder):
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    """The same runs one after the other on this machine."""
+    """The same runs in this process."""
     folder = tmp_path_factory.mktemp("here")
-    done = sweep(*SWEEP, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    found = records(folder / "logs" / "default")
+    for seed in (1, 2):
+        run_in_process(compose_settings(*TINY, *SMALL_MODEL, f"seed={seed}", "num_rounds=1", f"log_dir={folder}"))
+    found = records(folder / "default")
     assert len(found) == 2
     return found
 
@@ -112,14 +113,14 @@ def test_a_job_script_as_an_array(slurm, here, tmp_path):
     (tmp_path / "logs").mkdir()
     script = tmp_path / "job.sh"
     script.write_text(TINY_JOB.format(python=sys.executable))
-    job = slurm.submit("--array=0-1%1", script, *TINY, "num_rounds=1", cwd=tmp_path)
+    job = slurm.submit("--array=0-1%1", script, *TINY, *SMALL_MODEL, "num_rounds=1", cwd=tmp_path)
     assert slurm.wait(job) == {"0": "COMPLETED", "1": "COMPLETED"}
     assert records(tmp_path / "logs" / "default") == here
 
 
 def test_a_run_on_a_ray_that_slurm_started(slurm, here, tmp_path):
     """job_cluster.sh on the one node there is: Ray's head in a step of its own, ended with the run."""
-    overrides = (*TINY, "num_rounds=1", "seed=1", f"log_dir={tmp_path / 'logs'}")
+    overrides = (*TINY, *SMALL_MODEL, "num_rounds=1", "seed=1", f"log_dir={tmp_path / 'logs'}")
     output = tmp_path / "job.out"
     arguments = ("--nodes=1", "--cpus-per-task=2", f"--output={output}", "job_cluster.sh", *overrides)
     env = {**slurm.env, "PYTHON": sys.executable}
@@ -131,23 +132,24 @@ def test_a_run_on_a_ray_that_slurm_started(slurm, here, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "tasks"),
+    ("name", "tasks", "dry"),
     [
-        ("job_training_all_exps.sh", "0-1%1"),
-        ("job_dp_exps.sh", "37"),
-        ("job_scalability_exps.sh", "9"),
-        ("job_dirichlet_exps.sh", "59"),
-        ("job_faulty_exps.sh", "17"),
+        ("job_training_all_exps.sh", "0-1%1", False),
+        ("job_dp_exps.sh", "37", True),
+        ("job_scalability_exps.sh", "9", True),
+        ("job_dirichlet_exps.sh", "59", True),
+        ("job_faulty_exps.sh", "17", True),
     ],
 )
-def test_the_job_scripts_as_arrays(name, tasks, slurm, tmp_path):
+def test_the_job_scripts_as_arrays(name, tasks, dry, slurm, tmp_path):
     """Submitted from the repository, for SLURM runs a copy of the script; an index picks the run."""
-    job = slurm.submit(
-        f"--array={tasks}", f"--output={tmp_path}/%a.out", name, *SMALL, f"log_dir={tmp_path}", cwd=REPOSITORY
-    )
+    keys = (*SMALL, f"log_dir={tmp_path}", f"dry_run={str(dry).lower()}")
+    job = slurm.submit(f"--array={tasks}", f"--output={tmp_path}/%a.out", name, *keys, cwd=REPOSITORY)
     states = slurm.wait(job)
-    assert set(states.values()) == {"COMPLETED"}, [said(path) for path in tmp_path.glob("*.out")]
-    assert len(states) == len(list(tmp_path.rglob("results.json")))
+    outputs = [said(path) for path in tmp_path.glob("*.out")]
+    assert set(states.values()) == {"COMPLETED"}, outputs
+    assert len(states) == len(list(tmp_path.rglob("results.json"))) + sum("would run in" in text for text in outputs)
+    assert dry == any("would run in" in text for text in outputs)
 
 
 def test_slurms_warning_stops_a_job_script_after_its_round_and_it_goes_on(slurm, tmp_path):

@@ -1,0 +1,71 @@
+"""A run's folder, read back."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.helpers.stored_runs import COUNTS, NAMES, P
+from tracefl.errors import ConfigError, RecordError
+from tracefl.records.run import StoredRun, read_config
+
+
+@pytest.fixture
+def copied(image_run, tmp_path):
+    """The stored run in a folder of the test's own."""
+    return shutil.copytree(image_run, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("asked", "number"), [(None, 2), (1, 1), (2, 2)])
+def test_a_round_and_its_model(image_run, asked, number):
+    model, record = StoredRun(image_run).round(asked)
+    assert (record.server_round, dict(record.client_weights)) == (number, P)
+    written = load_file(image_run / "rounds" / f"000{number}" / "global.safetensors")
+    state = model.state_dict()
+    assert state.keys() == written.keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in written.items())
+
+
+def test_what_the_run_knew(image_run):
+    stored = StoredRun(image_run)
+    assert stored.label_names == tuple(NAMES)
+    assert stored.label_counts.tolist() == COUNTS
+    assert stored.server.labels.tolist() == [0, 1, 2, 3]
+    assert (stored.is_deployed, stored.fault, stored.device) == (False, None, "cpu")
+
+
+def test_what_is_not_there_is_refused(copied):
+    stored = StoredRun(copied)
+    with pytest.raises(RecordError, match="round 3 has no weights"):
+        stored.round(3)
+    with pytest.raises(ConfigError, match="privacy.trace=before_noise, and round 1 of .* has no noise"):
+        stored.round(1, before_noise=True)
+    shutil.rmtree(copied / "rounds")
+    with pytest.raises(RecordError, match="keeps no round's weights; run with store=last or store=all"):
+        stored.round()
+    (copied / "model.json").unlink()
+    with pytest.raises(RecordError, match="it has no model.json"):
+        stored.read_text("model.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "is no run's folder: it has no config.yaml"),
+        ("a: [1", "config.yaml is damaged: "),
+        ("[1, 2]", "is no run's configuration"),
+        ("client_resources: {cpus: 1}\n", "config.yaml is damaged: it lacks seed"),
+    ],
+)
+def test_a_configuration_that_is_no_run_s_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(RecordError, match=message):
+        read_config(tmp_path / "config.yaml")
+
+
+def test_damaged_label_counts_are_named(copied):
+    (copied / "label_counts.json").write_text('{"label_names": ["one"], "label_counts": [[1, 2]]}')
+    with pytest.raises(RecordError, match="label_counts.json is damaged: .*1 names for counts of shape"):
+        _ = StoredRun(copied).label_counts
