@@ -27,9 +27,9 @@ def run(tmp_path, *overrides, app=client.app, stop_in=None):
     return settings.folder
 
 
-def run_in_process(settings, app=client.app, stop_in=None):
+def run_in_process(settings, app=client.app, stop_in=None, command=None):
     """Run settings without Ray: takes the place of ``run_settings``."""
-    runner.run_settings(settings, Federation(InProcessGrid(app, stop_in)))
+    runner.run_settings(settings, Federation(InProcessGrid(app, stop_in)), command=command)
 
 
 def run_on_ray(tmp_path, *overrides):
