@@ -19,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import InMemoryGrid
 from omegaconf.errors import OmegaConfBaseException
 
+from tracefl.common.paths import expand
 from tracefl.conf.cli import command_line
 from tracefl.conf.composing import compose_config
 from tracefl.errors import ConfigError, TraceFLError, one_line
@@ -79,7 +80,7 @@ def results_folder(log_dir: str) -> Path:
     The app runs from a copy, and its working directory is that of the first ``flwr run`` since Flower's local server
     was started: neither is where the user expects results.
     """
-    return (_project() / Path(log_dir).expanduser()).resolve()
+    return (_project() / expand(log_dir)).resolve()
 
 
 def _run(run_config: RunConfig, federation: Federation, prepare: Callable[[Settings], Prepared] | None) -> None:

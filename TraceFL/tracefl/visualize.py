@@ -14,8 +14,8 @@ complete runs count: the others are named, and so is every setting of the paper 
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from tracefl.common.paths import expand
 from tracefl.conf.tool import folder, read_arguments, run_tool, some_of, text
 from tracefl.errors import ConfigError
 
@@ -52,7 +52,7 @@ def _main(arguments: Sequence[str]) -> None:
         folder("exp", str(runs / exp)) if exp else runs,
         own=exp is None,
         needed=not everything,
-        out=Path(given.get("out", runs / "figures")).expanduser(),
+        out=expand(given.get("out", runs / "figures")),
         console=Console(width=None if sys.stdout.isatty() else 200),
     )
 

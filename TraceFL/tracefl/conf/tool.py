@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from tracefl.common.imports import missing_library
 from tracefl.common.names import did_you_mean
+from tracefl.common.paths import expand
 from tracefl.errors import ConfigError, RecordError, TraceFLError, one_line
 
 Reader: TypeAlias = Callable[[str, str], Any]
@@ -39,7 +40,7 @@ class Given:
     @property
     def folder(self) -> Path:
         """The folder that comes first."""
-        return Path(self.words[0]).expanduser()
+        return expand(self.words[0])
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, or the default where it is not given."""
@@ -191,7 +192,7 @@ def file(*suffixes: str) -> Reader:
     """Return what reads a file to write, whose name ends in one of the suffixes; in any way without them."""
 
     def read(key: str, given: str) -> Path:
-        path = Path(given).expanduser()
+        path = expand(given)
         if suffixes and path.suffix.lower() not in suffixes:
             raise ConfigError(f"{key}={given!r}: give a file that ends in {', '.join(suffixes)}")
         if path.is_dir() or not path.parent.is_dir():
@@ -203,7 +204,7 @@ def file(*suffixes: str) -> Reader:
 
 def folder(key: str, given: str) -> Path:
     """Return a folder that exists."""
-    path = Path(given).expanduser()
+    path = expand(given)
     if not path.is_dir():
         raise ConfigError(f"{key}={given!r} is not a folder; give that of the runs, such as logs/ or results/")
     return path

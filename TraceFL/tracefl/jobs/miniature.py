@@ -7,6 +7,7 @@ of tracing, what is kept.
 import os
 from pathlib import Path
 
+from tracefl.common.paths import expand
 from tracefl.errors import ConfigError
 from tracefl.learning.datasets.settings import DatasetSettings
 from tracefl.learning.faults.words import faulty_clients
@@ -53,7 +54,7 @@ def data_root() -> Path | None:
     given = os.environ.get("DATA_ROOT")
     if not given:
         return None
-    root = Path(given).expanduser().resolve()
+    root = expand(given).resolve()
     if not root.is_dir():
         raise ConfigError(f"DATA_ROOT={given!r} is not a folder; give one that holds mnist/, pathmnist.npz, ...")
     return root

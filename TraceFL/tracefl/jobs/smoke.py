@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tracefl.common.environment import cpus_here
+from tracefl.common.paths import expand
 from tracefl.jobs.execute import MOST_FAILED
 from tracefl.jobs.miniature import data_root, miniature
 from tracefl.jobs.plan import Plan
@@ -55,7 +56,7 @@ def smoke(name: str, plans: Sequence[Plan], extra: Sequence[str], console: Conso
         How many failed, at most 100.
     """
     root = data_root()
-    logs = Path(plans[0].settings.log_dir).expanduser() / "smoke" / name
+    logs = expand(plans[0].settings.log_dir) / "smoke" / name
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
     say(console, f"{len(plans)} runs in miniature, data: {root or 'DATA_ROOT is not set, so stand-ins'}, logs: {logs}")

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from tracefl.common.names import did_you_mean
+from tracefl.common.paths import expand
 from tracefl.errors import ConfigError, DataError
 from tracefl.learning.datasets import images_to_tensor
 from tracefl.learning.examples import PIXELS, Examples
@@ -148,7 +149,7 @@ def find_class(given: str, names: Sequence[str]) -> int:
 
 def _image(run: StoredRun, tracer: Tracer, given: str) -> Question:
     del tracer
-    path, dataset = Path(given).expanduser(), run.settings.dataset
+    path, dataset = expand(given), run.settings.dataset
     try:
         with Image.open(path) as image:
             pixels = images_to_tensor([image], dataset.image_size)  # (1, 3, H, W)

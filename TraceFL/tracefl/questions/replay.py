@@ -10,7 +10,7 @@ from tracefl.common.words import percent
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.faults.words import describe_fault
 from tracefl.learning.measures import Measures, measure, read_measures
-from tracefl.learning.models import ModelSpec, build_model
+from tracefl.learning.models import build_model
 from tracefl.questions.reaggregation import CARRY, ReaggregatedRound, reaggregate
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
@@ -189,7 +189,7 @@ def _notes(run: StoredRun, request: ReplayRequest, results: Mapping[int, RoundRe
 
 
 def _reaggregated(run: StoredRun, store: RoundStore, request: ReplayRequest, notes: list[str]) -> Replay:
-    model = build_model(ModelSpec.from_json(run.read_text("model.json")))
+    model = build_model(run.spec)
     server, fault, classes = run.server, run.fault, len(run.label_names)
     rounds = []
     numbers = range(request.from_round, store.last_round + 1)

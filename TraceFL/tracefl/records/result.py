@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracefl.errors import RecordError, one_line
 from tracefl.provenance import TracedInput
+from tracefl.records.reading import reading
 from tracefl.records.tables import MITIGATION_COLUMNS, ROUND_COLUMNS, SUSPECT_COLUMNS
 
 
@@ -43,25 +43,19 @@ def read_result(path: Path) -> RoundResult:
     Raises:
         RecordError: It is missing or damaged.
     """
-    try:
+    with reading(path, of="round"):
         content = json.loads(path.read_text())
         return RoundResult(
-            row=_whole(content["row"], ROUND_COLUMNS),
+            row=_whole(content["row"], ROUND_COLUMNS) | {"round": int(content["row"]["round"])},
             traced=tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"]),
             suspects=tuple(_whole(row, SUSPECT_COLUMNS) for row in content["suspects"]),
-            client_weights=content["client_weights"],
-            left_out=content["left_out"],
+            client_weights=dict(content["client_weights"]),
+            left_out=dict(content["left_out"]),
             mitigation=tuple(_whole(row, MITIGATION_COLUMNS) for row in content["mitigation"]),
         )
-    except FileNotFoundError as error:
-        raise RecordError(f"no round record at {path}") from error
-    except KeyError as error:
-        raise RecordError(f"{path} is damaged: it lacks {error.args[0]}; delete its folder and run again") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise RecordError(f"{path} is damaged ({one_line(error)}); delete its folder and run again") from error
 
 
-def _whole(row: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, Any]:
+def _whole(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
     """Return a row of a table that has a value, or None, in each of its columns."""
     return {column: row[column] for column in columns}
 

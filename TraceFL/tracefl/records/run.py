@@ -1,8 +1,11 @@
 """A run, read from the folder that it left: what a later question needs, without Flower or Ray."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +13,10 @@ from torch import Tensor, nn
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.datasets import load_examples
 from tracefl.learning.examples import Examples
-from tracefl.learning.faults import Fault
+from tracefl.learning.faults import ClientChange, Fault
 from tracefl.learning.models import ModelSpec, build_model
 from tracefl.provenance import RoundRecord
+from tracefl.records.reading import reading
 from tracefl.records.settings import read_config
 from tracefl.records.store import RoundStore
 
@@ -36,21 +40,33 @@ class StoredRun:
     @property
     def command(self) -> str | None:
         """The command that made the run; None where it was made from Python."""
-        return self.read_text(COMMAND).strip() if (self.folder / COMMAND).exists() else None
+        if not (self.folder / COMMAND).exists():
+            return None
+        with self._reading(COMMAND) as path:
+            return path.read_text().strip()
 
-    def read_text(self, name: str) -> str:
-        """Return one of the run's files.
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's architecture.
 
         Raises:
-            RecordError: It is not there, or is no text.
+            RecordError: model.json is missing or damaged.
         """
-        path = self.folder / name
-        if not path.exists():
-            raise RecordError(f"{self.folder} is no run's folder: it has no {name}")
-        try:
-            return path.read_text()
-        except UnicodeDecodeError as error:
-            raise RecordError(f"{path} is damaged: {error}") from error
+        with self._reading("model.json") as path:
+            return ModelSpec.from_json(path.read_text())
+
+    @property
+    def environment(self) -> Mapping[str, Any] | None:
+        """What results.json says, versions and hardware among it; None of a run that is not complete.
+
+        Raises:
+            RecordError: It is damaged.
+        """
+        if not (self.folder / "results.json").exists():
+            return None
+        with self._reading("results.json") as path:
+            results = json.loads(path.read_text())
+            return {**results, "versions": dict(results["versions"]), "hardware": dict(results["hardware"])}
 
     def round(self, server_round: int | None = None, before_noise: bool = False) -> tuple[nn.Module, RoundRecord]:
         """Return a round's global model and the round.
@@ -74,26 +90,34 @@ class StoredRun:
             if record.before_noise is None:
                 raise ConfigError(f"privacy.trace=before_noise, and round {server_round} of {self.folder} has no noise")
             record = record.without_noise()
-        model = build_model(ModelSpec.from_json(self.read_text("model.json")))
-        model.load_state_dict(dict(record.global_weights))
+        with self._reading("model.json"):
+            model = build_model(self.spec)
+            model.load_state_dict(dict(record.global_weights))
         return model, record
 
     @property
     def server(self) -> Examples:
-        """The server's examples."""
-        return load_examples(self.folder / "server.safetensors")
+        """The server's examples.
+
+        Raises:
+            RecordError: server.safetensors is missing or damaged.
+        """
+        examples, classes = load_examples(self.folder / "server.safetensors"), len(self.label_names)
+        with self._reading("server.safetensors"):
+            if examples.labels.ndim != 1 or not ((examples.labels >= 0) & (examples.labels < classes)).all():
+                raise ValueError(f"its labels are not numbers of {classes} classes")
+        return examples
 
     @cached_property
     def _labels(self) -> tuple[tuple[str, ...], Tensor, bool]:
-        try:
-            found = json.loads(self.read_text("label_counts.json"))
+        with self._reading("label_counts.json") as path:
+            found, clients = json.loads(path.read_text()), self.settings.num_clients
             counts = torch.tensor(found["label_counts"], dtype=torch.int64)
             names = tuple(map(str, found["label_names"]))
-            if counts.shape[1:] != (len(names),):
-                raise ValueError(f"{len(names)} names for counts of shape {tuple(counts.shape)}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise RecordError(f"{self.folder / 'label_counts.json'} is damaged: {error!r}") from error
-        return names, counts, bool(found.get("deployed"))
+            if counts.shape[1:] != (len(names),) or len(counts) < clients:
+                shape = tuple(counts.shape)
+                raise ValueError(f"counts of shape {shape} for {clients} clients and {len(names)} classes")
+            return names, counts, bool(found.get("deployed"))
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -112,10 +136,34 @@ class StoredRun:
 
     @property
     def fault(self) -> Fault | None:
-        """What some clients do wrong; None where all are honest."""
-        return None if self.settings.fault is None else Fault.from_json(self.read_text("fault.json"))
+        """What some clients do wrong; None where all are honest.
+
+        Raises:
+            RecordError: fault.json is missing or damaged.
+        """
+        if self.settings.fault is None:
+            return None
+        with self._reading("fault.json") as path:
+            return Fault.from_json(path.read_text())
+
+    @property
+    def changes(self) -> tuple[ClientChange, ...]:
+        """What the fault changed, an entry a faulty client; empty where all are honest.
+
+        Raises:
+            RecordError: fault.json is missing or damaged.
+        """
+        if self.settings.fault is None:
+            return ()
+        with self._reading("fault.json") as path:
+            return tuple(ClientChange(**change) for change in json.loads(path.read_text())["changes"])
 
     @property
     def device(self) -> str:
         """Where to compute: the run's device where it is there, for its rounding."""
         return "cuda" if self.settings.device == "cuda" and torch.cuda.is_available() else "cpu"
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[Path]:
+        with reading(self.folder / name):
+            yield self.folder / name

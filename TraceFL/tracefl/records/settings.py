@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from omegaconf import OmegaConf
-from yaml import YAMLError
 
+from tracefl.common.paths import expand
 from tracefl.conf.rules import Count, Rule, Unused, above, are_different, at_least, between, described, is_index, read
-from tracefl.errors import ConfigError, RecordError, one_line
+from tracefl.errors import ConfigError
 from tracefl.learning.datasets.partitioning import PartitionSettings
 from tracefl.learning.datasets.settings import DatasetSettings
 from tracefl.learning.faults.settings import AnyFault
@@ -26,6 +26,7 @@ from tracefl.provenance.compute import Precision
 from tracefl.provenance.method import Method, MethodTarget, Reference, Weighting
 from tracefl.provenance.verification import Verify
 from tracefl.records.naming import fingerprint
+from tracefl.records.reading import reading
 from tracefl.records.store import Dtype, Keep, Kind
 
 Inputs = Literal["correct", "mispredicted", "all"]
@@ -312,7 +313,7 @@ class Settings(SettingsKeys):
     @property
     def folder(self) -> Path:
         """The run's folder: ``log_dir/exp_key/run_name``, the name by default what the run is and its fingerprint."""
-        return Path(self.log_dir).expanduser() / self.exp_key / (self.run_name or self._name)
+        return expand(self.log_dir) / self.exp_key / (self.run_name or self._name)
 
     @property
     def _name(self) -> str:
@@ -339,12 +340,8 @@ def read_config(path: Path) -> Settings:
     Raises:
         RecordError: It is missing, damaged, or of no run.
     """
-    if not path.exists():
-        raise RecordError(f"{path.parent} is no run's folder: it has no {path.name}")
-    try:
+    with reading(path):
         config = OmegaConf.to_container(OmegaConf.load(path))
-        if isinstance(config, dict):
-            return read_keys({str(key): value for key, value in config.items()})
-    except (OSError, ValueError, YAMLError) as error:
-        raise RecordError(f"{path} is damaged: {one_line(error)}") from error
-    raise RecordError(f"{path} is no run's configuration")
+        if not isinstance(config, dict):
+            raise TypeError("it is no run's configuration")
+        return read_keys({str(key): value for key, value in config.items()})

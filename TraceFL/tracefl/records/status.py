@@ -53,6 +53,11 @@ class _Status:
     updated: float
     error: str | None = None
 
+    def __post_init__(self) -> None:
+        numbers = (self.rounds_done, self.num_rounds, self.seconds, self.seconds_a_round or 0, self.updated)
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise TypeError(f"{_STATUS} holds what is no number")
+
 
 def read_run_state(folder: Path, num_rounds: int) -> RunState:
     """Return how far the run in a folder is; a folder that is not there is a run still to do."""
@@ -125,5 +130,5 @@ def read_progress(folder: Path, rounds_done: int, num_rounds: int) -> Progress:
 def _read(folder: Path) -> _Status | None:
     try:
         return _Status(**json.loads((folder / _STATUS).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return None  # as unknown as a run that was killed before it wrote one

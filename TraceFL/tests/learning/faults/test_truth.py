@@ -22,7 +22,7 @@ def test_json_gives_the_fault_back(fault):
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", FLIP.to_json().replace("label_flip", "flip"), "3"])
 def test_what_is_no_fault_is_refused_in_one_line(text):
-    with pytest.raises(RecordError, match="no description of a fault .*record the run anew") as caught:
+    with pytest.raises(RecordError, match="no description of a fault") as caught:
         Fault.from_json(text)
     assert "\n" not in str(caught.value)
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tracefl.common.paths import expand
 from tracefl.errors import ConfigError, DataError
 from tracefl.learning.datasets.settings import DatasetSettings
 from tracefl.learning.datasets.sources import RawDataset, register_source
@@ -78,10 +79,10 @@ def _folder(settings: DatasetSettings) -> tuple[Path, str]:
     hub_id = settings.hub_id or settings.name
     fetch = f"fetch the data set with `{fetch_command(hub_id)}` and set dataset.path=DIR"
     if settings.path is not None:
-        folder = Path(settings.path).expanduser()
+        folder = expand(settings.path)
         remedy = f"set dataset.path to a folder with train*.parquet and test*.parquet, or {fetch}"
     elif settings.hub_id is None and settings.name.startswith(("/", ".", "~")):
-        folder = Path(settings.name).expanduser()
+        folder = expand(settings.name)
         remedy = "set dataset.name to a hub id or to a folder with train*.parquet and test*.parquet"
     elif settings.hub_id is None and Path(settings.name).is_dir():
         return Path(settings.name), "set dataset.name to a folder with train*.parquet and test*.parquet"

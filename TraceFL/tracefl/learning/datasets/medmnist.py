@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tracefl.common.paths import expand
 from tracefl.errors import ConfigError, DataError
 from tracefl.learning.datasets.settings import DatasetSettings
 from tracefl.learning.datasets.sources import RawDataset, Rows, Split, register_source
@@ -63,7 +64,7 @@ def _root(settings: DatasetSettings, class_name: str) -> tuple[Path, bool]:
     if settings.root is None and DEFAULT_ROOT is not None:
         root = Path(DEFAULT_ROOT)
         return root, not (root / f"{settings.name}.npz").is_file()
-    root = Path(settings.root or ".").expanduser()
+    root = expand(settings.root or ".")
     if settings.root is None or not (root / f"{settings.name}.npz").is_file():
         where = (
             "the home directory cannot be written" if settings.root is None else f"{root} has no {settings.name}.npz"

@@ -100,5 +100,5 @@ class Fault:
             if own["name"] not in EXAMPLE_FAULTS + WEIGHT_FAULTS:
                 raise ValueError(f"name {own['name']!r}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecordError(f"no description of a fault ({error!r}): {text[:60]!r}; record the run anew") from error
+            raise RecordError(f"no description of a fault ({error!r}): {text[:60]!r}") from error
         return cls(**own)

@@ -7,9 +7,9 @@ import threading
 import urllib.error
 import urllib.request
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from tracefl.common.paths import expand
 from tracefl.errors import ConfigError, one_line
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def http_status(url: str, timeout_seconds: float = NETWORK_WAIT_SECONDS) -> int 
 
 def is_folder(source: str) -> bool:
     """Say whether ``source`` is a folder rather than a Hugging Face id."""
-    return Path(source).expanduser().is_dir()
+    return expand(source).is_dir()
 
 
 def find_local(loader: Any, source: str, **options: Any) -> Any:
@@ -87,7 +87,7 @@ def find_local(loader: Any, source: str, **options: Any) -> Any:
     Returns:
         What ``from_pretrained`` returns, or ``None`` where the files are not there or not readable.
     """
-    path = str(Path(source).expanduser()) if is_folder(source) else source
+    path = str(expand(source)) if is_folder(source) else source
     try:
         return loader.from_pretrained(path, local_files_only=True, **options)
     except transformers_errors() as error:

@@ -96,9 +96,7 @@ class ModelSpec:
         try:
             values = json.loads(text)
         except ValueError as error:
-            raise RecordError(
-                f"model specification is not JSON ({error}): {text[:60]!r}; record the run anew"
-            ) from error
+            raise RecordError(f"model specification is not JSON ({error}): {text[:60]!r}") from error
         if not isinstance(values, dict) or set(values) != cls.KEYS:
             raise RecordError(f"model specification needs exactly {sorted(cls.KEYS)}, got {text[:60]!r}")
         if values["norm"] not in cls.NORMS:

@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+from tracefl.common.paths import expand
 from tracefl.errors import ConfigError
 from tracefl.learning.models.byte_pairs import train_tokenizer
 from tracefl.learning.models.hub import fetch, find_local, is_folder, load_transformers
@@ -62,7 +62,7 @@ def _own_tokenizer(settings: ModelSettings, repository: str) -> Any:
 
 
 def _local_tokenizer(source: str) -> Any:
-    if is_folder(source) and not any(any(Path(source).expanduser().glob(name)) for name in VOCABULARY_FILES):
+    if is_folder(source) and not any(any(expand(source).glob(name)) for name in VOCABULARY_FILES):
         return None
     return find_local(load_transformers().AutoTokenizer, source)
 

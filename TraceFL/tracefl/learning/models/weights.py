@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tracefl.common.paths import expand
 from tracefl.errors import ConfigError, ModelMismatchError
 from tracefl.learning.models.hub import brief
 
@@ -29,7 +30,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
         ConfigError: There is no such file, or it cannot be read.
         ModelMismatchError: The file holds something else than a state dict.
     """
-    file = Path(path).expanduser()
+    file = expand(path)
     reader = _READERS.get(file.suffix)
     if reader is None:
         raise ConfigError(f"model.pretrained={path!r}: expected true, false or a path in {', '.join(_READERS)}")
@@ -49,7 +50,7 @@ def check_exists(path: str) -> None:
     Raises:
         ConfigError: There is no such file or folder.
     """
-    if not Path(path).expanduser().exists():
+    if not expand(path).exists():
         raise ConfigError(f"model.pretrained={path!r}: there is no such file; give an existing one, or false")
 
 

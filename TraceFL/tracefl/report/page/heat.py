@@ -1,10 +1,10 @@
 """Clients by classes: how many examples each holds, beside how much it contributed to each predicted class."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from tracefl.learning.faults import ClientChange
 from tracefl.provenance import TracedInput
 from tracefl.report.page.record import RunRecord
 
@@ -104,7 +104,7 @@ def heat_map(record: RunRecord) -> HeatMap:
     held = record.run.label_counts.tolist()  # (num_clients, C)
     names = record.run.label_names
     clients, classes = _shown_clients(record, means), _shown_classes(traced, len(names))
-    changed = {} if record.fault is None else _changed_labels(record.fault)
+    changed = _changed_labels(record.run.changes)
     counted = [held[int(client)][c] for client in clients for c in classes]
     counted += [changed[client][c] for client in clients if client in changed for c in classes]
     most_held = max(1, *counted)
@@ -143,12 +143,12 @@ def _contributed(client: str, name: str, mean: tuple[float, int] | None, most: f
     return Cell(f"{score:.2f}".removeprefix("0"), score / most if most else 0.0, words)
 
 
-def _changed_labels(fault: Mapping[str, Any]) -> dict[str, Sequence[int]]:
+def _changed_labels(changes: Iterable[ClientChange]) -> dict[str, Sequence[int]]:
     """Return the label counts that faulty clients train on, where the fault changes them."""
     return {
-        str(change["client"]): change["faulty_label_counts"]
-        for change in fault.get("changes", ())
-        if change["faulty_label_counts"] != change["label_counts"]
+        change.client: change.faulty_label_counts
+        for change in changes
+        if change.faulty_label_counts != change.label_counts
     }
 
 

@@ -1,6 +1,5 @@
 """What the page tells of a run, read from the run's folder."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,14 +26,12 @@ class RunRecord:
         state: How far it is.
         rounds: The recorded rounds, in order.
         environment: Versions and hardware, as of ``describe_environment``; None where they are not known.
-        fault: ``fault.json``; None without a fault.
     """
 
     run: StoredRun
     state: RunState
     rounds: tuple[RoundResult, ...]
     environment: Mapping[str, Any] | None
-    fault: Mapping[str, Any] | None
 
     @property
     def settings(self) -> Settings:
@@ -49,7 +46,7 @@ class RunRecord:
     @property
     def faulty_clients(self) -> tuple[str, ...]:
         """Ids of the clients that are known to be faulty."""
-        return () if self.fault is None else tuple(map(str, self.fault["clients"]))
+        return () if self.run.fault is None else self.run.fault.clients
 
     @property
     def mispredictions(self) -> bool:
@@ -92,13 +89,5 @@ def read_record(
     rounds = tuple(RoundStore(folder / "rounds").results() if rounds is None else rounds)
     if not rounds:
         raise RecordError(f"{folder} has no recorded round: there is nothing to report yet")
-    try:
-        results = json.loads((folder / "results.json").read_text())
-        environment = {**results, "versions": results["versions"], "hardware": results["hardware"]}
-    except FileNotFoundError:
-        pass  # of a run that is not complete
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{folder / 'results.json'} is damaged ({error!r}); run again with overwrite=true") from error
-    fault = json.loads(run.read_text("fault.json")) if run.fault is not None else None
     state = state or read_run_state(folder, run.settings.num_rounds)
-    return RunRecord(run, state, rounds, environment, fault)
+    return RunRecord(run, state, rounds, run.environment or environment)

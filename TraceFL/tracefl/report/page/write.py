@@ -77,7 +77,7 @@ def render(record: RunRecord) -> str:
     rows = [result.row for result in record.rounds]
     template = files(__package__) / "template"  # .md, for flwr run packs no .html, .js or .css
     script = (template / "script.js.md").read_text()
-    names = record.run.label_names
+    settings, names = record.settings, record.run.label_names
     data = {
         "rows": inputs.rows,
         "shown": inputs.shown,
@@ -91,11 +91,11 @@ def render(record: RunRecord) -> str:
         .get_template("report.html.md")
         .render(
             record=record,
-            config=record.settings,
-            yaml=OmegaConf.to_yaml(OmegaConf.create(dict(record.settings.resolved))),
+            config=settings,
+            yaml=OmegaConf.to_yaml(OmegaConf.create(dict(settings.resolved))),
             name=record.run.folder.resolve().name,
             state=words.state_words(record),
-            setting=words.setting(record.settings, record.run.is_deployed),
+            setting=words.setting(settings, record.run.is_deployed),
             environment=words.environment(record.environment),
             rows=rows,
             means={
@@ -108,10 +108,10 @@ def render(record: RunRecord) -> str:
             height=HEIGHT,
             heat=heat,
             even=mean_measured([1 / len(t.ranking) for _, t in record.traced]),
-            fault=None if record.fault is None else describe_fault(record.settings.fault, record.settings.num_clients),
+            fault=None if settings.fault is None else describe_fault(settings.fault, settings.num_clients),
             rules=mean_suspects(row for result in record.rounds for row in result.suspects),
             suspicious={each.server_round: each for each in suspicious},
-            meaning=(MEANING_OF_FAULT, *MEANING) if record.fault is not None else MEANING,
+            meaning=(MEANING_OF_FAULT, *MEANING) if settings.fault is not None else MEANING,
             inputs=inputs,
             names=names,
             data=data,

@@ -1,0 +1,33 @@
+"""Reading the files of a run's folder: whatever is wrong with one is a RecordError of one line that names it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import shorten
+
+from yaml import YAMLError
+
+from tracefl.errors import RecordError, one_line
+
+_LONGEST = 300  # characters of what another library says of a file
+
+
+@contextmanager
+def reading(path: Path, of: str = "run") -> Iterator[None]:
+    """Raise one RecordError for whatever goes wrong while a file is read and understood.
+
+    Args:
+        path: The file.
+        of: What leaves such a file in its folder, ``run`` or ``round``.
+
+    Raises:
+        RecordError: The file is missing, cannot be read, or does not hold what it should.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RecordError(f"{path.parent} is no {of}'s folder: it has no {path.name}") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, YAMLError) as error:
+        reason = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
+        reason = shorten(reason, _LONGEST, placeholder=" ...").rstrip(";.")
+        raise RecordError(f"{path} is damaged: {reason}; delete {path.parent} and run again") from error
