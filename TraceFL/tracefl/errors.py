@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Failure:
-    """What stopped a run, as a run of a sweep gives it back to the command.
+    """What stopped a run of a sweep, as it is returned to the command.
 
     Attributes:
         message: One line.
@@ -25,7 +25,7 @@ class TraceFLError(Exception):
 
     Args:
         message: One line: what, the value received and what to do.
-        exit_status: Other than the class's own.
+        exit_status: In place of the class's own.
     """
 
     exit_status = 2
@@ -53,7 +53,7 @@ class LayerNotTraceableError(TraceFLError, ValueError):
 
 
 class RoundFailedError(TraceFLError, RuntimeError):
-    """Too few clients answered in a round for it to count; what was asked for was legal."""
+    """Too few clients answered for a round to count; the configuration was legal."""
 
     exit_status = 1
 

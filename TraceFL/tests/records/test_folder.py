@@ -106,7 +106,7 @@ def test_keeping_less_than_before_is_said(place, caplog):
     write(place, [1, 2], "store=all", finish=False)
     folder, _ = begun(place, "store=last", resume=True)
     folder.close()
-    assert "store.keep=last now, and the run kept all: older weights go" in caplog.text
+    assert "store.keep=last, and the run has kept all so far: weights of earlier rounds are deleted" in caplog.text
 
 
 def test_the_command_that_was_typed_is_kept(tmp_path):

@@ -49,7 +49,7 @@ def cpus_here() -> int:
 
 
 def keep_own_gpus(index: int, runs: int) -> None:
-    """Leave only one run's GPUs visible, where several runs share a machine; before torch looks at them.
+    """Leave only one run's GPUs visible where several runs share a machine; call it before torch finds them.
 
     Args:
         index: Number of the run among all of its sweep, from 0.

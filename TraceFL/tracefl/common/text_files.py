@@ -20,12 +20,12 @@ def append_atomically(path: Path, heading: str, text: str) -> None:
     """Append to a file atomically; a new file begins with the heading.
 
     Raises:
-        OSError: It cannot be written; the file that was there still is.
+        OSError: It cannot be written; the old file is unchanged.
     """
     draft = _draft(path)
     draft.unlink(missing_ok=True)
     if path.exists():
-        shutil.copyfile(path, draft)  # by the kernel: whatever the length, nothing of it passes through this process
+        shutil.copyfile(path, draft)  # by the kernel: a long file does not pass through this process
         heading = ""
     _finish(draft, path, heading + text)
 

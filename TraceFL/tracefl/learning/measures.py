@@ -1,9 +1,9 @@
-"""What a model gets right of the server's examples: in all, of each class, and where a fault wants it to be wrong.
+"""A model's accuracy on the server's examples, in all and by class, and the success of a fault's attack.
 
 Attack success is the share of the examples that a fault aims at which are predicted as it wants. Flipped labels: of the
 examples of a class whose label was flipped, those predicted as the label that it became. Backdoor: of the examples of
 other classes, those predicted as the target once the trigger is in them (Gu et al. 2017). A model that confuses two
-classes by itself has some of it too. Needs torch alone.
+classes without any fault has some too. Needs torch alone.
 """
 
 from collections.abc import Mapping
@@ -47,15 +47,15 @@ def measure(
         model: Gives logits ``(B, C)``; afterwards on ``device``, in evaluation mode.
         server: The server's N examples.
         num_classes: C.
-        fault: What some clients do wrong; None without.
+        fault: The injected fault; None without one.
         device: Where to compute.
-        evaluation: Of the model on ``server``, where it is at hand.
+        evaluation: The model's on ``server``, where it is already known.
     """
     evaluation = evaluate(model, server, device=device) if evaluation is None else evaluation
     success = None
     if fault is not None:
-        asked = fault.inputs(server)
-        predicted = evaluation.predicted if asked is server else evaluate(model, asked, device=device).predicted
+        inputs = fault.inputs(server)
+        predicted = evaluation.predicted if inputs is server else evaluate(model, inputs, device=device).predicted
         success = attack_success(fault, server.labels, predicted)
     by_class = class_accuracy(server.labels, evaluation.predicted, num_classes)
     return Measures(evaluation.accuracy, success, by_class)
@@ -93,14 +93,14 @@ def class_accuracy(labels: Tensor, predicted: Tensor, num_classes: int) -> tuple
 
 
 def measure_columns(measures: Measures) -> dict[str, Any]:
-    """Return what a round's row says beside the accuracy; the classes as text such as ``0:0.75 2:1``."""
+    """Return a round's columns besides the accuracy; the classes as text such as ``0:0.75 2:1``."""
     known = enumerate(measures.class_accuracy)
     by_class = " ".join(f"{number}:{fraction:.6g}" for number, fraction in known if fraction is not None)
     return {"class_accuracy": by_class, "attack_success": measures.attack_success}
 
 
 def read_measures(row: Mapping[str, Any], num_classes: int) -> Measures:
-    """Return what a round's row says.
+    """Read the measures from a round's row.
 
     Raises:
         ValueError: The row is damaged.

@@ -11,7 +11,7 @@ from torch import Tensor
 from tracefl.provenance import score_suspicions
 from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.baselines import RULES, Evidence, NotApplicableError
-from tracefl.records.tables import _OF_INPUTS, _OF_ROUND, SUSPECT_COLUMNS, SUSPECT_MEASURES
+from tracefl.records.tables import INPUT_MEASURES, ROUND_MEASURES, SUSPECT_COLUMNS, SUSPECT_MEASURES
 
 PROVENANCE = "provenance"
 NOBODY_FAULTY = "no participant is faulty in this round"
@@ -120,8 +120,8 @@ def _row(
     row |= {"seconds": seconds, "ranking": " ".join(f"{ids[k]}:{float(whole[k]):.6g}" for k in order)}
     if faulty is not None and faulty.any():
         row |= {"chance_accuracy": float(faulty.double().mean())}
-        row |= dict(zip(_OF_INPUTS, astuple(score_suspicions(suspicions, faulty)), strict=True))
-        row |= dict(zip(_OF_ROUND, astuple(score_suspicions(whole, faulty)), strict=True))
+        row |= dict(zip(INPUT_MEASURES, astuple(score_suspicions(suspicions, faulty)), strict=True))
+        row |= dict(zip(ROUND_MEASURES, astuple(score_suspicions(whole, faulty)), strict=True))
     return row
 
 

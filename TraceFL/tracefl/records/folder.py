@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,6 +32,16 @@ from tracefl.records.tables import (
 from tracefl.records.weights import cannot_write
 
 log = logging.getLogger(__name__)
+
+_TABLES: dict[str, tuple[Sequence[str], Callable[[RoundResult], Iterable[Mapping[str, Any]]]]] = {
+    "rounds.csv": (ROUND_COLUMNS, lambda result: [result.row]),
+    "provenance.csv": (PROVENANCE_COLUMNS, lambda result: provenance_rows(result.server_round, result.traced)),
+    "suspects.csv": (SUSPECT_COLUMNS, lambda result: result.suspects),
+    "mitigation.csv": (MITIGATION_COLUMNS, lambda result: result.mitigation),
+}
+"""Columns of each table, and its rows of a round."""
+
+_OF_EVERY_RUN = ("rounds.csv", "provenance.csv")  # written without rows too
 
 
 class RunFolder:
@@ -77,7 +87,7 @@ class RunFolder:
 
     @property
     def work(self) -> Path:
-        """Files that live no longer than the run: the clients' prepared examples."""
+        """Working files, deleted at the run's end: the clients' prepared examples."""
         return self.path / ".work"
 
     def refuse_if_claimed(self) -> None:
@@ -85,7 +95,7 @@ class RunFolder:
         refuse_if_claimed(self.path)
 
     def check_space(self, needed: int) -> None:
-        """Say how much of the disk the run will take at most.
+        """Log how much disk the run needs at most, and refuse to run with less.
 
         Args:
             needed: Bytes of all that the run keeps at once.
@@ -104,10 +114,10 @@ class RunFolder:
             )
 
     def begin(self, resume: bool) -> tuple[RoundResult, ...]:
-        """Hold the folder and write the configuration.
+        """Claim the folder and write the configuration.
 
         Args:
-            resume: Go on with the run that is there; else what an unfinished or overwritten run left is cleared.
+            resume: Continue the run that is there; otherwise clear what an unfinished or overwritten run left.
 
         Returns:
             The rounds that are recorded whole, from the first on.
@@ -143,18 +153,15 @@ class RunFolder:
         self._claim.check()
         self.rounds.commit(result, record)
         try:
-            rows = provenance_rows(result.server_round, result.traced)
-            append_atomically(self.path / "rounds.csv", *csv_parts(ROUND_COLUMNS, [result.row]))
-            append_atomically(self.path / "provenance.csv", *csv_parts(PROVENANCE_COLUMNS, rows))
-            if result.suspects:
-                append_atomically(self.path / "suspects.csv", *csv_parts(SUSPECT_COLUMNS, result.suspects))
-            if result.mitigation:
-                append_atomically(self.path / "mitigation.csv", *csv_parts(MITIGATION_COLUMNS, result.mitigation))
+            for name, (columns, rows_of) in _TABLES.items():
+                rows = list(rows_of(result))
+                if rows or name in _OF_EVERY_RUN:
+                    append_atomically(self.path / name, *csv_parts(columns, rows))
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
     def close(self) -> None:
-        """Delete what lives no longer than the run, and let go of the folder."""
+        """Delete the working files and release the folder."""
         if self._claim is not None:
             if self.is_ours:
                 shutil.rmtree(self.work, ignore_errors=True)
@@ -164,31 +171,30 @@ class RunFolder:
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write results.json, which marks the run complete."""
         write_atomically(self.path / "results.json", json.dumps(results, indent=1) + "\n")
-        self.rounds.finish()  # only now: until the run is complete, a kill must leave what it goes on from
+        self.rounds.finish()  # only now: until the run is complete, a kill must leave what it resumes from
 
     def _write_tables(self, rounds: Sequence[RoundResult]) -> None:
         """Write the tables of the recorded rounds anew."""
-        rows = (row for result in rounds for row in provenance_rows(result.server_round, result.traced))
-        write_atomically(self.path / "rounds.csv", to_csv(ROUND_COLUMNS, [result.row for result in rounds]))
-        write_atomically(self.path / "provenance.csv", to_csv(PROVENANCE_COLUMNS, rows))
-        for name, columns, found in (
-            ("suspects.csv", SUSPECT_COLUMNS, [row for result in rounds for row in result.suspects]),
-            ("mitigation.csv", MITIGATION_COLUMNS, [row for result in rounds for row in result.mitigation]),
-        ):
-            if found:
-                write_atomically(self.path / name, to_csv(columns, found))
+        for name, (columns, rows_of) in _TABLES.items():
+            rows = [row for result in rounds for row in rows_of(result)]
+            if rows or name in _OF_EVERY_RUN:
+                write_atomically(self.path / name, to_csv(columns, rows))
             else:
                 (self.path / name).unlink(missing_ok=True)
 
     def _warn_if_less_is_kept(self) -> None:
-        """Say that rounds which the run has kept until now will go."""
+        """Warn where weights that the run has stored so far will be deleted."""
         if (self.path / "config.yaml").exists():
             before, keeps = read_config(self.path / "config.yaml").store.keep, get_args(Keep)
             if keeps.index(before) > keeps.index(self.rounds.keep):
-                log.warning("store.keep=%s now, and the run kept %s: older weights go", self.rounds.keep, before)
+                log.warning(
+                    "store.keep=%s, and the run has kept %s so far: weights of earlier rounds are deleted",
+                    self.rounds.keep,
+                    before,
+                )
 
     def _clear(self) -> None:
-        """Delete a run; its results first, so that a kill leaves it unfinished, and its configuration not at all."""
+        """Delete all but the configuration; results.json first, so that a kill leaves the run unfinished."""
         (self.path / "results.json").unlink(missing_ok=True)
         for entry in self.path.iterdir():
             if entry.name in (CLAIM, "config.yaml"):

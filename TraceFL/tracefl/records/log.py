@@ -1,4 +1,4 @@
-"""What a run says: every record in run.log, TraceFL's own lines on the terminal."""
+"""run.log: every log record of a run."""
 
 import contextlib
 import logging
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 class RunLog:
-    """All log records of a run in run.log, those from before its folder exists too."""
+    """Writes a run's log records to run.log, those from before its folder exists included."""
 
     def __init__(self) -> None:
         self._buffer = logging.handlers.MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
@@ -21,7 +21,7 @@ class RunLog:
         return self
 
     def open(self, path: Path) -> None:
-        """Write what came so far, and everything to come, to ``path``."""
+        """Write the records so far, and all to come, to ``path``."""
         file = _LogFile(path)
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._buffer.setTarget(file)
@@ -37,7 +37,7 @@ class RunLog:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file whose disk may be full: it then says so once, and never stands in the way of the run's own error."""
+    """A log file that reports a full disk once and never hides the run's own error."""
 
     _failed = False
 

@@ -5,10 +5,10 @@ from tracefl.records.result import RoundResult
 
 
 class Observer:
-    """Told of a run's events, in the server's thread; each does nothing unless a subclass cares."""
+    """Receives a run's events, in the server's thread; by default each does nothing."""
 
     def run_started(self, progress: Progress) -> None:
-        """The federation starts, or goes on; ``progress`` stays true of the run."""
+        """The federation starts or resumes; ``progress`` is kept up to date."""
 
     def round_started(self, server_round: int, clients: tuple[str, ...]) -> None:
         """A round's clients are sampled."""

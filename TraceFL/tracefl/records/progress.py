@@ -1,4 +1,4 @@
-"""How far a run is and how long it may still take."""
+"""A run's progress, and an estimate of the time left."""
 
 import time
 
@@ -7,7 +7,7 @@ class Progress:
     """Rounds and wall time of a run, over all of its sessions.
 
     Args:
-        num_rounds: Rounds that were asked for.
+        num_rounds: Rounds of the run.
         rounds_done: Rounds that earlier sessions recorded.
         seconds: Wall time that earlier sessions took.
     """
@@ -37,7 +37,7 @@ class Progress:
         return None if a_round is None else a_round * (self.num_rounds - self.rounds_done)
 
     def round_started(self) -> None:
-        """Start the clock with the session's first round: what comes before it is not repeated."""
+        """Start the clock at the session's first round: what precedes it happens once."""
         if self.rounds_done == self._rounds_before:
             self._first_round_began = time.monotonic()
 

@@ -24,7 +24,7 @@ COMMAND = "command.txt"
 
 
 class StoredRun:
-    """The folder of a run.
+    """A run, by its folder.
 
     Args:
         folder: The run's folder.
@@ -131,12 +131,12 @@ class StoredRun:
 
     @property
     def is_deployed(self) -> bool:
-        """The clients had data of their own, which no configuration says."""
+        """The run was a deployment: its clients had data of their own."""
         return self._labels[2]
 
     @property
     def fault(self) -> Fault | None:
-        """What some clients do wrong; None where all are honest.
+        """The injected fault; None without one.
 
         Raises:
             RecordError: fault.json is missing or damaged.
@@ -148,7 +148,7 @@ class StoredRun:
 
     @property
     def changes(self) -> tuple[ClientChange, ...]:
-        """What the fault changed, an entry a faulty client; empty where all are honest.
+        """What the fault changed, one entry for each faulty client; empty without a fault.
 
         Raises:
             RecordError: fault.json is missing or damaged.
@@ -160,7 +160,7 @@ class StoredRun:
 
     @property
     def device(self) -> str:
-        """Where to compute: the run's device where it is there, for its rounding."""
+        """The run's device, for the same rounding, where this machine has it; else the CPU."""
         return "cuda" if self.settings.device == "cuda" and torch.cuda.is_available() else "cpu"
 
     @contextmanager

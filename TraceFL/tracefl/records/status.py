@@ -1,4 +1,4 @@
-"""How far a run is, written by the run and read by whoever asks: ``status.json`` in its folder."""
+"""A run's state: ``status.json`` in its folder, written by the run and read by other processes."""
 
 import json
 import logging
@@ -22,12 +22,12 @@ _STATUS = "status.json"
 
 @dataclass(frozen=True)
 class RunState:
-    """A run as its folder tells it.
+    """A run's state, by its folder.
 
     Attributes:
         state: ``stopped`` is a run that was interrupted or killed: ``resume=true`` goes on with it.
         rounds_done: Rounds that are recorded.
-        num_rounds: Rounds that were asked for.
+        num_rounds: Rounds of the run.
         seconds: Wall time so far, of all sessions; None where nothing has run.
         seconds_left: Estimate; None where none can be made.
         error: Why it failed, one line; None otherwise.
@@ -60,7 +60,7 @@ class _Status:
 
 
 def read_run_state(folder: Path, num_rounds: int) -> RunState:
-    """Return how far the run in a folder is; a folder that is not there is a run still to do."""
+    """Return the state of the run in a folder; without a folder it is still to do."""
     if not (folder / "config.yaml").exists():
         return RunState("to do", 0, num_rounds)
     status = _read(folder)
@@ -79,7 +79,7 @@ def read_run_state(folder: Path, num_rounds: int) -> RunState:
 
 
 def read_ended_state(folder: Path) -> RunState | None:
-    """Return how a run ended that this process has just ended, and whose folder it still holds; None where unknown."""
+    """Return how a run ended in this process, which still holds its folder; None where that is unknown."""
     status = _read(folder)
     if status is None:
         return None
@@ -94,17 +94,17 @@ class StatusFile(Observer):
         self._progress = Progress(0)
 
     def run_started(self, progress: Progress) -> None:
-        """Say that it runs."""
+        """Record that the run is going."""
         self._progress = progress
         self._write("running")
 
     def round_finished(self, result: RoundResult) -> None:
-        """Say how far it is."""
+        """Record the progress."""
         del result
         self._write("running")
 
     def ended(self, error: BaseException | None) -> None:
-        """Say how it ended."""
+        """Record how the run ended."""
         if error is None:
             self._write("done")
         elif isinstance(error, RunStopped):
@@ -117,12 +117,12 @@ class StatusFile(Observer):
         status = _Status(state, p.rounds_done, p.num_rounds, p.seconds, p.seconds_a_round, time.time(), error)
         try:
             write_atomically(self._folder / _STATUS, json.dumps(asdict(status), indent=1) + "\n")
-        except OSError as failure:  # the rounds count, this only tells of them
+        except OSError as failure:  # the rounds are on disk; this file only describes them
             log.warning("%s could not be written: %s", _STATUS, failure)
 
 
 def read_progress(folder: Path, rounds_done: int, num_rounds: int) -> Progress:
-    """Return the progress that a run goes on from."""
+    """Return the progress that a resumed run starts with."""
     before = _read(folder) if rounds_done else None
     return Progress(num_rounds, rounds_done, before.seconds if before else 0.0)
 

@@ -1,7 +1,7 @@
 """What is kept of a round, and how it is read back: whole rounds or none.
 
 ``rounds/0001/round.json`` holds the round's row and its traced inputs; ``global.safetensors`` the new global model, of
-which an unfinished run keeps at least the last two, to go on from; ``weights/``, where they are kept, the clients':
+which an unfinished run keeps at least the last two, to resume from; ``weights/``, where they are kept, the clients':
 ``previous_global.safetensors``, ``before_noise.safetensors`` where privacy added noise, and one
 ``client-ID.safetensors`` a participant, or ``update-ID.safetensors`` where its difference to ``previous_global`` is
 kept instead; ``SHA256SUMS`` the checksums of them all. A round is written beside its place and then renamed into it, so
@@ -52,7 +52,7 @@ class RoundStore:
         keep: Rounds whose weights are kept.
         dtype: Numbers of the clients' floating-point tensors, a key of ``DTYPES``. The global model is kept as it is.
         kind: The clients' weights, or their updates: differences to the weights that they started from, which lose far
-            less to bfloat16.
+            less precision in bfloat16.
     """
 
     def __init__(self, folder: Path, keep: Keep = "none", dtype: Dtype = "float32", kind: Kind = "weights") -> None:
@@ -62,7 +62,7 @@ class RoundStore:
         self.kind = kind
 
     def commit(self, result: RoundResult, record: RoundRecord) -> None:
-        """Write a round, then let go of what is not kept of the rounds before it.
+        """Write a round, then delete what is not kept of earlier rounds.
 
         Raises:
             RecordError: The disk is full or fails; earlier rounds are left as they were.
@@ -82,7 +82,7 @@ class RoundStore:
             self._drop_global_models(before=result.server_round - 1)
 
     def bytes_needed(self, model: Mapping[str, Tensor], clients: int, num_rounds: int, with_noise: bool = False) -> int:
-        """Return what the weights of a run take at most at once, as rounds are written before older ones go.
+        """Return the most bytes of weights on disk at any time: a round is written before older ones are deleted.
 
         Args:
             model: A state dict of the global model.
@@ -99,15 +99,15 @@ class RoundStore:
         return min(num_rounds, 3) * whole + (min(num_rounds, 2) * a_round if self.keep == "last" else 0)
 
     def finish(self) -> None:
-        """Let go of the global models that only an unfinished run needs."""
+        """Delete the global models that only resuming needs."""
         if self.keep != "all":
             rounds = self._numbers("global.safetensors")
             self._drop_global_models(before=rounds[-1] + (self.keep == "none") if rounds else 0)
 
     def rewind(self) -> int:
-        """Delete what is damaged and every round after it; returns the last round to go on from, 0 for none.
+        """Delete damaged rounds and all after them; return the last round to resume from, 0 for none.
 
-        What is damaged is named in the log.
+        Damaged files are named in the log.
         """
         last = 0
         for number in self._numbers("round.json"):
@@ -160,10 +160,9 @@ class RoundStore:
         return load_weights(self._place(server_round) / "global.safetensors")
 
     def read(self, server_round: int) -> RoundRecord:
-        """Return a kept round, its weights in the global model's types whatever they were kept in.
+        """Return a stored round, its weights in the global model's dtypes however they were stored.
 
-        Every file is compared with its checksum; then the clients are read when they are asked for, see
-        ``StoredClients``.
+        Every file is compared with its checksum; a client's weights are then read on access, see ``StoredClients``.
 
         Raises:
             RecordError: The round's weights are not kept, or a file is damaged.
@@ -209,7 +208,7 @@ class RoundStore:
         check_file(self._place(server_round), name)
 
     def _is_whole(self, server_round: int, name: str) -> bool:
-        """Return whether a file is as it was written; one that is not is named in the log."""
+        """Return whether a file is as it was written; log one that is not."""
         try:
             self._check(server_round, name)
         except RecordError as error:

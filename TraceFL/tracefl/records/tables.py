@@ -50,6 +50,51 @@ PROVENANCE_COLUMNS = (
     "verified",
 )
 
+INPUT_MEASURES = ("localization_accuracy", "mean_rank", "precision", "auroc")
+
+ROUND_MEASURES = ("whole_localization", "whole_rank", "whole_precision", "whole_auroc")
+
+SUSPECT_MEASURES = ("localization_accuracy", "chance_accuracy", "mean_rank", "precision", "auroc", *ROUND_MEASURES)
+"""How well a rule finds the faulty clients: input by input, then (``whole_``) with suspicions summed over the round."""
+
+SUSPECT_COLUMNS = (
+    "round",
+    "rule",
+    *SUSPECT_MEASURES,
+    "inputs",
+    "faulty_clients",
+    "clients",
+    "seconds",
+    "ranking",
+    "note",
+)
+"""``seconds``: the rule's, for all inputs. ``ranking``: client and its summed suspicion, most suspicious first.
+``note``: why a rule does not apply."""
+
+MITIGATION_COLUMNS = (
+    "round",
+    "client",
+    "mispredictions",
+    "named",
+    "gain",
+    "window_rounds",
+    "window_mispredictions",
+    "window_named",
+    "window_gain",
+    "decision",
+    "from_round",
+    "factor",
+)
+"""One row for each participant of a round that counts as evidence.
+
+``mispredictions``: those traced. ``named``: those of them that name the client. ``gain``: accuracy on the server's
+examples, a fraction, of the round's average without the client less that with it; empty where the client is not named
+often enough to compute it. ``window_``: over the client's last rounds, this one included; the gain is their median, of
+an even number the lower one, with 0 where it was not computed. ``decision``: exclude, downweight, restore, or too few
+left; empty where nothing changes. ``from_round``: first round in which it holds. ``factor``: of the client's weight,
+1 restores it.
+"""
+
 
 def provenance_rows(server_round: int, traced: Iterable[TracedInput]) -> Iterable[dict[str, Any]]:
     """Yield the rows of provenance.csv of one round."""
@@ -62,11 +107,6 @@ def provenance_rows(server_round: int, traced: Iterable[TracedInput]) -> Iterabl
             "contributions": _of_clients(t.contributions),
             "verified": " ".join(t.verified),
         }
-
-
-def _of_clients(values: Iterable[tuple[str, float]]) -> str:
-    """Return clients and their numbers as text such as ``3:0.75 4:0.25``."""
-    return " ".join(f"{client}:{value:.6g}" for client, value in values)
 
 
 def csv_parts(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
@@ -84,45 +124,6 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-_OF_INPUTS = ("localization_accuracy", "mean_rank", "precision", "auroc")
-
-_OF_ROUND = ("whole_localization", "whole_rank", "whole_precision", "whole_auroc")
-
-SUSPECT_MEASURES = ("localization_accuracy", "chance_accuracy", "mean_rank", "precision", "auroc", *_OF_ROUND)
-"""Of a rule: for its inputs one by one, then ``whole_``: for a round as a whole, suspicions summed over its inputs."""
-
-SUSPECT_COLUMNS = (
-    "round",
-    "rule",
-    *SUSPECT_MEASURES,
-    "inputs",
-    "faulty_clients",
-    "clients",
-    "seconds",
-    "ranking",
-    "note",
-)
-"""``seconds``: the rule's, for all inputs. ``ranking``: client and its summed suspicion, most suspicious first.
-``note``: why a rule does not apply."""
-
-
-MITIGATION_COLUMNS = (
-    "round",
-    "client",
-    "mispredictions",
-    "named",
-    "gain",
-    "window_rounds",
-    "window_mispredictions",
-    "window_named",
-    "window_gain",
-    "decision",
-    "from_round",
-    "factor",
-)
-"""A row is a participant of a round that is evidence. ``mispredictions`` that were traced, and ``named``: those of them
-that name the client. ``gain``: accuracy on the server's examples, a fraction, of the round's average without the client
-less that with it; empty where the client is not named often enough to ask. ``window_``: over the client's last rounds,
-this one included; the gain is their median, of an even number the lower one, with 0 where it was not asked.
-``decision``: exclude, downweight, restore, or too few left; empty where nothing changes. ``from_round``: first round in
-which it holds. ``factor``: of the client's weight, 1 restores it."""
+def _of_clients(values: Iterable[tuple[str, float]]) -> str:
+    """Return clients and their numbers as text such as ``3:0.75 4:0.25``."""
+    return " ".join(f"{client}:{value:.6g}" for client, value in values)

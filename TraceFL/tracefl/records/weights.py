@@ -1,7 +1,7 @@
-"""Files of a round's folder: weights in safetensors, their checksums, and bringing both to the disk.
+"""Files of a round's folder: weights in safetensors, their checksums, and flushing both to disk.
 
-Checksums are kept as ``SHA256SUMS`` in the layout of ``sha256sum``: ``sha256sum -c --ignore-missing SHA256SUMS`` says
-the same as this module. Nothing that is read here is ever unpickled.
+Checksums are kept as ``SHA256SUMS`` in the layout of ``sha256sum``: ``sha256sum -c --ignore-missing SHA256SUMS``
+checks the same. Nothing is unpickled.
 """
 
 import errno
@@ -52,11 +52,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def cannot_write(path: Path, error: Exception) -> RecordError:
-    """Return what to say when a round cannot be written; the round is lost, those before it are not."""
+    """Return the error of a round that cannot be written: the round is lost, earlier ones are not."""
     full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left" in str(error)
     remedy = "free some space" if full else "check the disk"
     return RecordError(
-        f"{path} cannot be written ({error}); earlier rounds stay recorded: {remedy} and go on with resume=true",
+        f"{path} cannot be written ({error}); earlier rounds stay recorded: {remedy} and continue with resume=true",
         exit_status=1,
     )
 
@@ -86,7 +86,7 @@ def check_file(folder: Path, name: str) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Bring every file below a folder to the disk."""
+    """Flush every file below a folder to disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -95,7 +95,7 @@ def sync(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's list of files to the disk."""
+    """Flush a folder's list of files to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -103,21 +103,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class StoredClients(Mapping[str, Mapping[str, Tensor]]):
-    """Client id to its state dict, which is read anew each time that it is asked for.
+    """Client id to state dict, read from disk on each access.
 
-    So whoever goes through the clients holds one of them at a time, however many took part. Weights that are kept as
-    the clients sent them are mapped from their file, which the system reads as they are used; those that are kept in
-    another form are computed.
+    Iterating holds one client at a time, however many took part. Weights stored as the clients sent them are
+    memory-mapped; those stored in another form are converted.
 
     Args:
-        folder: Of ``client-ID.safetensors``, or of ``update-ID.safetensors`` where a client's difference to
-            ``previous`` is kept.
+        folder: Holds ``client-ID.safetensors``, or ``update-ID.safetensors`` where a client's difference to
+            ``previous`` is stored.
         client_ids: The clients.
         previous: State dict that the clients started from; floating-point tensors are given in its types.
     """
@@ -151,3 +145,8 @@ class StoredClients(Mapping[str, Mapping[str, Tensor]]):
         if previous is None or not kept.is_floating_point():
             return kept
         return kept.to(previous) + previous if is_update else kept.to(previous)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Faults of clients: what they are told to do wrong, and the truth that is kept of it. Imports torch alone."""
+"""Faults of clients: what they do wrong, and the ground truth that is stored. Imports torch alone."""
 
 from tracefl.learning.faults.injection import ClientChange, InjectedFault, Vocabulary, inject
 from tracefl.learning.faults.trigger import Trigger

@@ -18,7 +18,7 @@ def changeable(fault: Fault, labels: Tensor) -> Tensor:
 
     Returns:
         ``(M,)`` int64. Flipped labels: those of a flipped label. Backdoor: those of other classes than the target.
-        Other faults: all, for a fault in the weights lies on all that the client sends.
+        Other faults: all, as a fault in the weights affects all that the client sends.
     """
     if fault.name == "label_flip":
         flipped = torch.isin(labels, torch.tensor(sorted(fault.flips), dtype=labels.dtype))

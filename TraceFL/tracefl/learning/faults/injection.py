@@ -27,7 +27,7 @@ class Vocabulary:
 
     Attributes:
         size: Number of ids.
-        special: Those of padding, of a text's ends and the like.
+        special: Ids of padding, of a text's ends and the like.
     """
 
     size: int
@@ -36,7 +36,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class ClientChange:
-    """What a fault does to one client.
+    """What a fault changes of one client.
 
     Attributes:
         client: Its id.
@@ -82,7 +82,7 @@ def inject(
     vocabulary: Vocabulary | None,
     seed: int,
 ) -> InjectedFault:
-    """Settle which clients are faulty and change their examples; one line of log says what for each.
+    """Choose the faulty clients and change their examples; log one line for each.
 
     Args:
         settings: The fault.

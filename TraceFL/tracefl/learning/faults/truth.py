@@ -1,4 +1,4 @@
-"""What a run injected: the truth that localization is measured against."""
+"""The fault that a run injected: the ground truth of localization."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ class Fault:
         return torch.tensor([self.is_active(client_id, server_round) for client_id in client_ids], dtype=torch.bool)
 
     def inputs(self, server: Examples) -> Examples:
-        """Return the examples that are asked for the fault: the server's, for a backdoor with the trigger in them."""
+        """Return the examples that show the fault: the server's, for a backdoor with the trigger in them."""
         return server if self.trigger is None else self.trigger.put_on(server)
 
     def misled(self, labels: Tensor, predicted: Tensor) -> Tensor:

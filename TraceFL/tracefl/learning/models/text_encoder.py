@@ -1,4 +1,4 @@
-"""A tokenizer with what it takes to encode texts for a model."""
+"""A tokenizer that encodes texts for a model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -79,10 +79,10 @@ class TextEncoder:
         return encoded
 
     def decode(self, encoded: Mapping[str, Tensor]) -> list[str]:
-        """Return what is left of N texts: the words of their tokens, without special ones.
+        """Return N texts as the model sees them: cut, and without special tokens.
 
         Args:
-            encoded: As of ``encode``.
+            encoded: As ``encode`` returns it.
         """
         pairs = zip(encoded["input_ids"], encoded["attention_mask"], strict=True)
         kept = [ids[mask.bool()].tolist() for ids, mask in pairs]
@@ -106,9 +106,9 @@ class TextEncoder:
         try:
             origin = json.loads((Path(folder) / ORIGIN_FILE).read_text())["origin"]
         except (OSError, ValueError, KeyError) as error:
-            raise RecordError(f"{str(folder)!r} holds no saved tokenizer ({error}); record the run anew") from error
+            raise RecordError(f"{str(folder)!r} holds no saved tokenizer ({error}); run again") from error
         if tokenizer is None:
-            raise RecordError(f"{str(folder)!r} holds no readable tokenizer.json; record the run anew")
+            raise RecordError(f"{str(folder)!r} holds no readable tokenizer.json; run again")
         return ready(tokenizer, origin)
 
 

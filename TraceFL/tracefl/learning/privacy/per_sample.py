@@ -1,4 +1,4 @@
-"""Per-sample gradients by Opacus's hooks, and what common architectures do that the hooks do not bear."""
+"""Per-sample gradients by Opacus's hooks, made to work with what common architectures do."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +74,7 @@ def check_per_sample_gradients(model: nn.Module, inputs: Inputs, labels: Tensor)
     was_training = model.training
     try:
         trouble = _trouble(model, inputs, labels)
-    except (NotImplementedError, RuntimeError, ValueError, AttributeError) as error:  # whatever the hooks do not bear
+    except (NotImplementedError, RuntimeError, ValueError, AttributeError) as error:  # whatever the hooks cannot handle
         trouble = one_line(error)[:200]
     finally:
         model.zero_grad(set_to_none=True)
