@@ -112,7 +112,7 @@ def test_unfinished_runs_are_named_and_not_in_the_table(collect, tmp_path):
     ("file", "text", "words"),
     [
         ("config.yaml", "a: [", "config.yaml is damaged"),
-        ("config.yaml", "a: 1", "config.yaml is damaged: exp_key is missing"),
+        ("config.yaml", "a: 1", "config.yaml is damaged or of another version of tracefl: exp_key is missing"),
         ("config.yaml", "- 3", "is no run's configuration"),
         ("rounds.csv", "round,global_accuracy\n1,0.5\n2,0.6\n", "no 'localization_accuracy'"),
         ("rounds.csv", ",".join(ROUND_COLUMNS) + "\n" + ",".join(["x"] * len(ROUND_COLUMNS)) + "\n", "1 of 2 rounds"),

@@ -158,7 +158,7 @@ def damage(run, number=2):
         (lambda run: (run / "config.yaml").write_bytes(b"\xff\xfe"), "config.yaml is damaged"),
         (
             lambda run: (run / "config.yaml").write_text("client_resources: {}\n"),
-            "config.yaml is damaged: exp_key is missing",
+            "config.yaml is damaged or of another version of tracefl: exp_key is missing",
         ),
         *(
             (lambda run, text=text: (run / "label_counts.json").write_bytes(text), "label_counts.json is damaged")

@@ -254,7 +254,7 @@ def damage(run):
         (
             lambda run: (run / "model.json").write_bytes(b"\xff\xfe"),
             ["from=1", "without=2"],
-            "RUN/model.json is damaged: 'utf-8' codec can't decode byte 0xff",
+            "RUN/model.json is damaged or of another version of tracefl: 'utf-8' codec can't decode byte 0xff",
         ),
         (damage, ["from=1", "without=2"], "client-3.safetensors is damaged"),
         (lambda run: (run / "config.yaml").unlink(), ["from=1", "without=2"], "is no run's folder: it has no config"),

@@ -73,7 +73,7 @@ def test_a_damaged_file_of_a_round(run, name, text):
     (run / "rounds" / "0002" / name).write_bytes(text)
     refused(run, name)
     if name == "round.json":
-        with pytest.raises(RecordError, match=r"0002/round\.json is damaged: .*; delete .*/0002 and run again"):
+        with pytest.raises(RecordError, match=r"0002/round\.json is damaged or of another version of tracefl: .*; use that version or run again"):
             list(RoundStore(run / "rounds").results())
 
 
@@ -96,7 +96,7 @@ def test_a_run_that_is_not_complete_has_no_results(run):
         ("row", {"round": 2}, "it lacks global_loss"),
         ("suspects", [{"round": 2}], "it lacks rule"),
         ("traced", [{"label": 3}], "it lacks responsible_clients"),
-        ("client_weights", None, "round.json is damaged: "),
+        ("client_weights", None, "round.json is damaged or of another version of tracefl: "),
     ],
 )
 def test_a_round_that_lacks_something(run, key, value, words):
@@ -109,7 +109,7 @@ def test_a_round_that_lacks_something(run, key, value, words):
 def test_too_few_clients_are_counted(run):
     found = json.loads((run / "label_counts.json").read_text())
     (run / "label_counts.json").write_text(json.dumps(found | {"label_counts": found["label_counts"][:2]}))
-    assert r"counts of shape (2, 4) for 4 clients and 4 classes; delete" in refused(run, "label_counts.json")
+    assert r"counts of shape (2, 4) for 4 clients and 4 classes; use" in refused(run, "label_counts.json")
 
 
 @pytest.mark.parametrize("labels", [torch.tensor([4] * 40), torch.tensor([-1] * 40), torch.zeros(40, 2)])

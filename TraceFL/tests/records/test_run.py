@@ -53,7 +53,7 @@ def test_what_is_not_there_is_refused(copied):
     ("text", "message"),
     [
         (None, "is no run's folder: it has no config.yaml"),
-        ("a: [1", "config.yaml is damaged: "),
+        ("a: [1", "config.yaml is damaged or of another version of tracefl: "),
         ("[1, 2]", "is no run's configuration"),
     ],
 )
@@ -66,5 +66,5 @@ def test_a_configuration_that_is_no_run_s_is_refused(tmp_path, text, message):
 
 def test_damaged_label_counts_are_named(copied):
     (copied / "label_counts.json").write_text('{"label_names": ["one"], "label_counts": [[1, 2]]}')
-    with pytest.raises(RecordError, match="label_counts.json is damaged: counts of shape .1, 2. for 4 clients and 1"):
+    with pytest.raises(RecordError, match="version of tracefl: counts of shape .1, 2. for 4 clients and 1"):
         _ = StoredRun(copied).label_counts

@@ -94,10 +94,13 @@ def test_a_stored_configuration_is_read_as_the_one_that_was_composed(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["dataset"].pop("kind"), "is damaged: dataset.kind is missing"),
-        (lambda c: c.pop("fault"), "is damaged: fault is missing"),
-        (lambda c: c.update(seed="x"), "is damaged: seed must be a whole number of at least 0, got 'x'"),
-        (lambda c: c["store"].update(older=1), "is damaged: store.older is unknown"),
+        (lambda c: c["dataset"].pop("kind"), "is damaged or of another version of tracefl: dataset.kind is missing"),
+        (lambda c: c.pop("fault"), "is damaged or of another version of tracefl: fault is missing"),
+        (
+            lambda c: c.update(seed="x"),
+            "is damaged or of another version of tracefl: seed must be a whole number of at least 0, got 'x'",
+        ),
+        (lambda c: c["store"].update(older=1), "is damaged or of another version of tracefl: store.older is unknown"),
     ],
 )
 def test_a_damaged_configuration_names_the_key(tmp_path, change, message):

@@ -30,4 +30,6 @@ def reading(path: Path, of: str = "run") -> Iterator[None]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, YAMLError) as error:
         reason = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
         reason = shorten(reason, _LONGEST, placeholder=" ...").rstrip(";.")
-        raise RecordError(f"{path} is damaged: {reason}; delete {path.parent} and run again") from error
+        raise RecordError(
+            f"{path} is damaged or of another version of tracefl: {reason}; use that version or run again"
+        ) from error

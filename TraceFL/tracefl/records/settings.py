@@ -175,7 +175,7 @@ class ProvenanceSettings:
 
 @dataclass(frozen=True)
 class ExclusionSettings:
-    """A client that mispredictions are traced to is sampled no more.
+    """A client that mispredictions are traced to is no longer drawn.
 
     Attributes:
         share: Share of its window's mispredictions that must name a client.
@@ -183,7 +183,7 @@ class ExclusionSettings:
             rounds, a fraction.
         window: Rounds of a client, its last ones.
         from_round: First round whose mispredictions count.
-        min_mispredictions: Least traced mispredictions of a round that is evidence.
+        min_mispredictions: Fewest traced mispredictions for a round to count as evidence.
     """
 
     name: ClassVar[str] = "exclude"
@@ -338,7 +338,7 @@ def read_config(path: Path) -> Settings:
     """Read a run's config.yaml.
 
     Raises:
-        RecordError: It is missing, damaged, or of no run.
+        RecordError: It is missing, damaged, of another version of tracefl, or of no run.
     """
     with reading(path):
         config = OmegaConf.to_container(OmegaConf.load(path))
