@@ -73,7 +73,10 @@ def test_a_damaged_file_of_a_round(run, name, text):
     (run / "rounds" / "0002" / name).write_bytes(text)
     refused(run, name)
     if name == "round.json":
-        with pytest.raises(RecordError, match=r"0002/round\.json is damaged or of another version of tracefl: .*; use that version or run again"):
+        with pytest.raises(
+            RecordError,
+            match=r"0002/round\.json is damaged or of another version of tracefl: .*; use that version or run again",
+        ):
             list(RoundStore(run / "rounds").results())
 
 
