@@ -25,8 +25,8 @@ from selection import words
 
 from tracefl.conf.rules import choice_name
 from tracefl.errors import RecordError
-from tracefl.paper.findings import over_seeds
-from tracefl.paper.gathered import run_folders
+from tracefl.paper.rule_findings import over_seeds
+from tracefl.paper.run_folders import run_folders
 from tracefl.records.settings import read_config
 from tracefl.records.store import RoundStore
 

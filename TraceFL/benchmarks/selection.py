@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import fmean
 
 from tracefl.learning.faults.words import NO_FAULT, describe_fault, faulty_clients
-from tracefl.paper.findings import SeedMean, over_seeds
-from tracefl.paper.gathered import run_folders
+from tracefl.paper.rule_findings import SeedMean, over_seeds
+from tracefl.paper.run_folders import run_folders
 from tracefl.records.naming import fingerprint
 from tracefl.records.settings import Settings, read_config
 from tracefl.records.store import RoundStore

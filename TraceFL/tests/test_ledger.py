@@ -79,8 +79,8 @@ def test_the_table_and_the_files(monkeypatch, capsys, run):
     assert list(whole) == [str(k) for k in range(6)]
     for k, row in whole.items():
         assert row["faulty"] == str(k in ("1", "5"))
-        assert row["rounds"] == " ".join(map(str, ledger.participation.get(k, [])))
-        assert int(row["rounds_traced"]) == len({1, 2, 4} & set(ledger.participation.get(k, [])))
+        assert row["rounds"] == " ".join(map(str, ledger.rounds_of.get(k, [])))
+        assert int(row["rounds_traced"]) == len({1, 2, 4} & set(ledger.rounds_of.get(k, [])))
         for name, correct in (("correct", True), ("wrong", False)):
             tally = ledger.tally(k, correct)
             assert int(row[f"{name}_predictions"]) == tally.predictions
@@ -89,7 +89,7 @@ def test_the_table_and_the_files(monkeypatch, capsys, run):
     assert (whole["5"]["usefulness"], whole["5"]["rounds"], whole["5"]["correct_predictions"]) == ("", "", "0")
     classes = [row for row in rows if row["class"] != "all"]
     assert all(row["class_name"] == ["ant", "bee", "Cat", "dog"][int(row["class"])] for row in classes)
-    for k in ledger.participation:
+    for k in ledger.rounds_of:
         for name in ("correct_predictions", "wrong_predictions"):
             assert sum(int(row[name]) for row in classes if row["client"] == k) == int(whole[k][name])
 

@@ -64,7 +64,7 @@ def test_the_flipping_client_is_excluded_and_no_other(excluded):
     assert all("2" not in clients for number, clients in took_part.items() if number >= from_round)
     assert all(len(clients) == 3 for clients in took_part.values())
     log = (excluded / "run.log").read_text()
-    assert f"round={from_round - 1} mitigate: client 2 is sampled no more from round {from_round} on; named in" in log
+    assert f"round={from_round - 1} mitigate: client 2 is no longer drawn from round {from_round} on; named in" in log
     assert "mitigate=exclude: clients hit: 1, honest ones among them: 0; " in log
     assert f"; client 2 (faulty) excluded from round {from_round} on" in log
     found = json.loads((excluded / "results.json").read_text())["mitigation"]

@@ -70,9 +70,9 @@ def test_a_sound_reply_counts():
         (WHO, GOOD, BACK | {"more": array(1)}, "weights of another model, first more"),
         (WHO, GOOD, BACK | {"w": array(3, 2)}, "weights of another shape or type, first w"),
         (WHO, GOOD, BACK | {"w": array(2, 3, dtype="object")}, "weights of another shape or type, first w"),
-        (WHO, GOOD | {"num-examples": 11}, BACK, "weights of 11 examples, and it has 10"),
-        (WHO, GOOD | {"num-examples": -5}, BACK, "weights of -5 examples, and it has 10"),
-        (WHO, {"train-loss": 0.5}, BACK, "weights of None examples, and it has 10"),
+        (WHO, GOOD | {"num-examples": 11}, BACK, "it reports 11 examples, expected 10"),
+        (WHO, GOOD | {"num-examples": -5}, BACK, "it reports -5 examples, expected 10"),
+        (WHO, {"train-loss": 0.5}, BACK, "it reports None examples, expected 10"),
     ],
 )
 def test_what_cannot_be_averaged_is_left_out_with_a_reason(client, metrics, arrays, reason):
@@ -81,4 +81,4 @@ def test_what_cannot_be_averaged_is_left_out_with_a_reason(client, metrics, arra
 
 def test_a_reply_of_nothing_never_counts():
     reply = records(WHO, GOOD | {"num-examples": 0}, BACK)
-    assert rejection_reason(reply, "4", SENT, None) == "weights of 0 examples, and it has at least 1"
+    assert rejection_reason(reply, "4", SENT, None) == "it reports 0 examples, expected at least 1"

@@ -125,7 +125,7 @@ def test_only_fedprox_sends_its_mu():
         (unreadable, "weights that cannot be read: "),
         (trained(1.0, float("nan")), "weights that are not finite, first in w"),
         (trained(1.0, 1.0, 1.0), "weights of another shape or type, first w"),
-        (trained(1.0, 1.0, examples=11), "weights of 11 examples, and it has 10"),
+        (trained(1.0, 1.0, examples=11), "it reports 11 examples, expected 10"),
     ],
 )
 def test_a_reply_that_cannot_be_averaged_is_left_out(reply, reason, caplog):

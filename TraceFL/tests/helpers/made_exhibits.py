@@ -8,7 +8,7 @@ import time
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
-from tracefl.paper.collected import read_run
+from tracefl.paper.collected_run import read_run
 from tracefl.records.settings import read_keys
 from tracefl.records.tables import ROUND_COLUMNS, to_csv
 

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from tests.helpers.made_exhibits import made_run
 from tracefl.errors import RecordError
 from tracefl.paper.classes import CLASS_COLUMNS, class_rows, draw_classes, read_classes
-from tracefl.paper.findings import SeedMean
+from tracefl.paper.rule_findings import SeedMean
 from tracefl.records.tables import PROVENANCE_COLUMNS, to_csv
 
 NAMES = ["ant", "bee", "cat"]

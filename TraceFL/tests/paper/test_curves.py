@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.made_exhibits import made_run
 from tracefl.paper.curves import CURVE_COLUMNS, Mark, curve_rows, figure_pages, size_words
 from tracefl.paper.exhibits import EXHIBITS
-from tracefl.paper.findings import SeedMean
+from tracefl.paper.rule_findings import SeedMean
 
 DENSENET = ("experiment=figure3", "model=densenet121", "dataset=mnist")
 DIGITS = ("experiment=figure2", "model=resnet18", "dataset=digits")

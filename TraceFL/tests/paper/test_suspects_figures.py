@@ -4,7 +4,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from tests.helpers.made_runs import FLIP, does_not_apply, found, make_faulty_run
-from tracefl.paper.collected import read_run
+from tracefl.paper.collected_run import read_run
 from tracefl.paper.suspects_figures import draw_seconds, draw_suspects
 from tracefl.paper.suspects_settings import suspects_settings
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.made_runs import FLIP, does_not_apply, found, make_faulty_run, without_inputs
-from tracefl.paper.collected import read_run
+from tracefl.paper.collected_run import read_run
 from tracefl.paper.suspects_settings import suspects_settings
 from tracefl.paper.suspects_table import SUSPECTS_COLUMNS, accuracy_grid, seconds_grid, suspects_rows
 

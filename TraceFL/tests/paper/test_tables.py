@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.made_exhibits import made_run
 from tests.helpers.made_runs import FLIP, does_not_apply, found, make_faulty_run
-from tracefl.paper.collected import read_run
+from tracefl.paper.collected_run import read_run
 from tracefl.paper.exhibits import EXHIBITS
 from tracefl.paper.tables import make_table
 from tracefl.records.tables import to_csv

@@ -35,7 +35,7 @@ def test_the_account_by_hand():
     second = RoundResult({"round": 2}, (traced(1, 1, (("b", 2.0), ("c", 0.25))),), (), {"b": 0.9, "c": 0.1}, {})
     third = RoundResult({"round": 3}, (), (), {"a": 1.0}, {})  # not traced
     ledger = ContributionLedger([first, second, third])
-    assert ledger.participation == {"a": [1, 3], "b": [1, 2], "c": [2]}
+    assert ledger.rounds_of == {"a": [1, 3], "b": [1, 2], "c": [2]}
     assert ledger.left_out == {"c": [1]}
     assert (ledger.rounds, ledger.traced_rounds) == (3, [1, 2])
     assert (ledger.correct_predictions, ledger.wrong_predictions) == (3, 1)
@@ -76,7 +76,7 @@ def test_the_account_against_a_slow_reading_of_the_table():
 
 def test_totals_are_those_of_the_classes():
     ledger = ContributionLedger(made_results())
-    for client in ledger.participation:
+    for client in ledger.rounds_of:
         for correct in (True, False):
             classes = ledger.by_class(client, correct).values()
             assert sum(t.predictions for t in classes) == ledger.tally(client, correct).predictions
@@ -105,5 +105,5 @@ def test_shuffled_inputs_change_nothing_but_the_rounding():
         RoundResult(r.row, tuple(draw.sample(r.traced, len(r.traced))), (), r.client_weights, {}) for r in results
     ]
     one, other = ContributionLedger(results), ContributionLedger(shuffled)
-    for client in one.participation:
+    for client in one.rounds_of:
         assert other.usefulness(client) == pytest.approx(one.usefulness(client))

@@ -88,7 +88,7 @@ def test_the_definition(participants, without, carry):
     assert [r.record.server_round for r in found] == list(range(1, len(records) + 1))
     for replayed, weights, record in zip(found, expected, records, strict=True):
         assert replayed.kept == tuple(k for k in record.clients if k not in without)
-        assert replayed.left_out == tuple(k for k in record.clients if k in without)
+        assert replayed.removed == tuple(k for k in record.clients if k in without)
         for name, tensor in weights.items():
             if name in BUFFERS and not tensor.is_floating_point():
                 continue
@@ -125,7 +125,7 @@ def test_a_client_that_is_the_average_of_the_others_changes_nothing():
         previous = records[-1].global_weights if records else record.previous_global
         records.append(RoundRecord(record.server_round, clients, P, previous, average(clients, P)))
     for replayed, record in zip(reaggregate(records, ("1",), BUFFERS), records, strict=True):
-        assert replayed.left_out == ("1",)
+        assert replayed.removed == ("1",)
         for name, tensor in record.global_weights.items():
             assert_close(replayed.weights[name], tensor, rtol=0, atol=1e-6)
 

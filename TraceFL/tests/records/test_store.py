@@ -164,14 +164,14 @@ def test_what_is_gone_on_from(tmp_path, caplog, keep, damaged, goes_on_from):
         store.commit(result(n), record(n))
     for name in damaged:
         flip(tmp_path / name)
-    assert store.rewind() == goes_on_from
+    assert store.drop_unusable_rounds() == goes_on_from
     assert [r.server_round for r in store.results()] == list(range(1, goes_on_from + 1))
     if goes_on_from:
         assert_close(store.read_global(goes_on_from), dict(record(goes_on_from).global_weights), rtol=0, atol=0)
     named = [name for name in damaged if "client" not in name]
     assert [str(tmp_path / name) in caplog.text for name in named] == [True] * len(named)
     store.commit(result(goes_on_from + 1), record(goes_on_from + 1))
-    assert store.rewind() == goes_on_from + 1
+    assert store.drop_unusable_rounds() == goes_on_from + 1
 
 
 def test_sha256sum_agrees(tmp_path):
@@ -233,7 +233,7 @@ def test_what_is_not_a_round_is_left_alone(tmp_path):
         store.commit(result(n), record(n))
     shutil.copytree(tmp_path / "0002", tmp_path / "0002.bak")
     (tmp_path / "0001" / ".nfs0001").write_text("a file server's")
-    assert store.rewind() == 2
+    assert store.drop_unusable_rounds() == 2
     assert (tmp_path / "0002.bak" / "round.json").exists()
 
 
@@ -244,8 +244,8 @@ def test_a_disk_that_fails_for_a_moment_deletes_nothing(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(round_files, "_sha256", lambda path: Path("/dev/null/x").read_bytes())  # NotADirectoryError
         with pytest.raises(OSError):  # noqa: PT011
-            store.rewind()
-    assert store.rewind() == 2
+            store.drop_unusable_rounds()
+    assert store.drop_unusable_rounds() == 2
 
 
 def test_rounds_kept_by_an_earlier_session_stay_whole(tmp_path):

@@ -39,9 +39,7 @@ def test_bars_and_maps_hold_the_means(drawn):
     widths = [patch.get_width() for patch in bars.patches]
     means = [ledger.tally(k, correct).mean for correct in (True, False) for k in ranked]
     assert np.allclose(widths, [np.nan if m is None else m for m in means], equal_nan=True)
-    assert [text.get_text() for text in bars.get_yticklabels()] == [
-        f"{k} ({len(ledger.participation[k])})" for k in ranked
-    ]
+    assert [text.get_text() for text in bars.get_yticklabels()] == [f"{k} ({len(ledger.rounds_of[k])})" for k in ranked]
     marked = [k for k, text in zip(ranked, bars.get_yticklabels(), strict=True) if text.get_color() != "black"]
     assert marked == ["1"]
     for ax, correct in ((right, True), (wrong, False)):

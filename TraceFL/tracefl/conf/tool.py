@@ -211,9 +211,9 @@ def folder(key: str, given: str) -> Path:
 
 
 def run_tool(document: str | None, usage: str, run: Callable[[list[str]], None]) -> None:
-    """Run a program: help without arguments or when asked for, bad input in one line and exit status 2.
+    """Run a program: print help where it is asked for or no argument is given, and every error on one line.
 
-    Any other error that TraceFL raises is one line too, with the error's own status.
+    Bad input ends with exit status 2, any other of TraceFL's errors with its own.
 
     Args:
         document: The module's docstring.

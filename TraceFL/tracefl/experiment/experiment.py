@@ -58,7 +58,7 @@ class Experiment:
         self.accountant = make_accountant(settings, self.model, prepared.data.server, self.num_examples)
         self.selection = read_selection(settings.strategy)
         self.participation = Participation()
-        self.leave_out(1)
+        self.exclude_without(1)
         self.mitigation: Mitigation | None = None
         if settings.mitigate is not None:
             least = max(2, settings.strategy.min_clients)
@@ -82,7 +82,7 @@ class Experiment:
         """Take up the rounds that earlier sessions recorded, in order."""
         if self.prepared.client_job is not None and rounds:
             self._admit_recorded_clients()
-        self.leave_out(len(rounds) + 1)
+        self.exclude_without(len(rounds) + 1)
         self.privacy = resumed_privacy(self.settings.privacy, rounds)
         for result in rounds:
             if self.accountant is not None:
@@ -152,7 +152,7 @@ class Experiment:
             dp_sgd = client_dp_sgd(settings.privacy, settings.training, sum(counts), settings.num_rounds)
             self.accountant.clients[client_id] = dp_sgd
 
-    def leave_out(self, server_round: int) -> None:
+    def exclude_without(self, server_round: int) -> None:
         """Exclude the clients of ``without`` once ``server_round`` has reached ``without_from``."""
         if server_round >= self.settings.without_from:
             self.participation.excluded.update(map(str, self.settings.without))
@@ -177,7 +177,7 @@ class Experiment:
         result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, left_out, mitigated)
         if self.selection is not None:
             self.selection.ledger.add_round(result)
-        self.leave_out(record.server_round + 1)
+        self.exclude_without(record.server_round + 1)
         return result
 
     def _admit_recorded_clients(self) -> None:

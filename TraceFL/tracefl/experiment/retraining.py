@@ -15,12 +15,13 @@ from omegaconf import OmegaConf
 from tracefl.errors import ConfigError, RecordError, RunStopped, TraceFLError
 from tracefl.experiment.runner import run_settings
 from tracefl.experiment.settings import read_settings
+from tracefl.records.checksums import CHECKSUMS, check_file
 from tracefl.records.claim import is_claimed
 from tracefl.records.folder import RunFolder
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import Settings
 from tracefl.records.store import RoundStore
-from tracefl.records.weights import CHECKSUMS, check_file, sync
+from tracefl.records.weights import sync
 
 
 def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) -> tuple[Path, str | None]:

@@ -43,7 +43,7 @@ def run_session(
         stop: Checked between two rounds.
 
     Returns:
-        All rounds of the run, each read from its record once.
+        The results of all rounds of the run, in order.
 
     Raises:
         RoundFailedError: Too few clients replied; earlier rounds stay recorded.

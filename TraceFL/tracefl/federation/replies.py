@@ -12,11 +12,11 @@ _NUMBERS = re.compile(r"(b?float|u?int)\d+|bool")
 HIGHEST_ID = 99_999
 
 
-def read_identity(records: Any, num_classes: int) -> tuple[str, list[int]]:
+def read_identity(content: Any, num_classes: int) -> tuple[str, list[int]]:
     """Return the id that a deployed client gives itself, and its number of examples of each class.
 
     Args:
-        records: The answer's content, Flower's ``RecordDict``.
+        content: The answer's content, Flower's ``RecordDict``.
         num_classes: Number of classes of the server's data.
 
     Returns:
@@ -25,7 +25,7 @@ def read_identity(records: Any, num_classes: int) -> tuple[str, list[int]]:
     Raises:
         ValueError: The answer is malformed; the message is the reason.
     """
-    who = records.config_records.get("client", {})
+    who = content.config_records.get("client", {})
     client_id, counts = who.get("client-id"), who.get("label-counts")
     if not isinstance(client_id, str) or (client_id and not _ID.fullmatch(client_id)):
         raise ValueError(f"its partition-id must be 0 to {HIGHEST_ID}, got {str(client_id)[:20]!r}")
@@ -65,18 +65,18 @@ def read_weights(
     return dict(state)
 
 
-def rejection_reason(records: Any, client_id: str, previous: Mapping[str, Any], num_examples: int | None) -> str | None:
+def rejection_reason(content: Any, client_id: str, previous: Mapping[str, Any], num_examples: int | None) -> str | None:
     """Return why a reply to a training message cannot be averaged, None where it can; see ``read_weights``.
 
     Args:
-        records: The reply's content, Flower's ``RecordDict``.
+        content: The reply's content, Flower's ``RecordDict``.
         client_id: The client that was asked.
         previous: The global weights that it was sent.
         num_examples: Number of examples it trains on; None where unknown.
     """
-    arrays = records.array_records.get("arrays")
-    metrics = records.metric_records.get("metrics", {})
-    answered_by = records.config_records.get("client", {}).get("client-id")
+    arrays = content.array_records.get("arrays")
+    metrics = content.metric_records.get("metrics", {})
+    answered_by = content.config_records.get("client", {}).get("client-id")
     if answered_by != client_id:
         return f"client {str(answered_by)[:20]} answered in its place"
     if arrays is None or not isinstance(metrics.get("train-loss"), int | float):
@@ -89,7 +89,7 @@ def rejection_reason(records: Any, client_id: str, previous: Mapping[str, Any], 
             return f"weights of another shape or type, first {name}"
     count = metrics.get("num-examples")
     if not isinstance(count, int) or count < 1 or num_examples not in (None, count):
-        return f"weights of {count} examples, and it has {'at least 1' if num_examples is None else num_examples}"
+        return f"it reports {count} examples, expected {'at least 1' if num_examples is None else num_examples}"
     return None
 
 

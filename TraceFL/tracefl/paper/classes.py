@@ -12,8 +12,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from tracefl.errors import RecordError
-from tracefl.paper.collected import CollectedRun
-from tracefl.paper.findings import SeedMean, over_seeds
+from tracefl.paper.collected_run import CollectedRun
+from tracefl.paper.rule_findings import SeedMean, over_seeds
 from tracefl.report.style import COLUMN, GREY, VERMILLION, paper_style, save_figure
 
 _LONGEST_NAME = 24  # characters

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tracefl.paper.collected import CollectedRun
+from tracefl.paper.collected_run import CollectedRun
 from tracefl.paper.exhibits import Exhibit, words_of
-from tracefl.paper.findings import SeedMean, over_seeds
 from tracefl.paper.grid_points import GridPoint, point_of, pretty
 from tracefl.paper.published import find_published
+from tracefl.paper.rule_findings import SeedMean, over_seeds
 from tracefl.paper.settings_words import tell_apart
 from tracefl.records.naming import fingerprint
 

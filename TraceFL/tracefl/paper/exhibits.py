@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tracefl.learning.faults.words import NO_FAULT
-from tracefl.paper.collected import CollectedRun
+from tracefl.paper.collected_run import CollectedRun
 from tracefl.paper.grid_points import GridPoint, point_of, point_of_job, pretty
 from tracefl.paper.runs import JOBS, Overrides
 from tracefl.records.naming import fingerprint

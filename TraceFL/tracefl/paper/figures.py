@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from tracefl.paper.curves import Mark, Panel, on_page, size_words
 from tracefl.paper.exhibits import Exhibit
-from tracefl.paper.findings import SeedMean
 from tracefl.paper.grid_points import GridPoint
+from tracefl.paper.rule_findings import SeedMean
 from tracefl.report.style import BLUE, COLUMN, GREY, VERMILLION, paper_style, save_figure
 
 _MOST_COLUMNS = 3

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from tracefl.common.text_files import write_atomically
 from tracefl.errors import RecordError
-from tracefl.paper.collected import settings_table
-from tracefl.paper.gathered import gather_runs
+from tracefl.paper.collected_run import settings_table
+from tracefl.paper.run_folders import gather_runs
 from tracefl.paper.suspects_settings import Setting, suspects_settings
 from tracefl.paper.suspects_table import SUSPECTS_COLUMNS, accuracy_grid, seconds_grid, seconds_per_input, suspects_rows
 from tracefl.records.tables import to_csv

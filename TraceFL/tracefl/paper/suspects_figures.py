@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 
 from tracefl.conf.rules import choice_name
 from tracefl.learning.faults.words import fault_share, faulty_clients
-from tracefl.paper.findings import CHANCE, SeedMean, over_seeds, rule_names, rule_over_seeds
 from tracefl.paper.grid_points import pretty_words
 from tracefl.paper.published import published_seconds
+from tracefl.paper.rule_findings import CHANCE, SeedMean, over_seeds, rule_names, rule_over_seeds
 from tracefl.paper.suspects_settings import Setting, data_words
 from tracefl.records.naming import fingerprint
 from tracefl.report.style import (

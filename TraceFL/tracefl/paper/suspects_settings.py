@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracefl.learning.faults.words import describe_fault, fault_order
-from tracefl.paper.collected import CollectedRun
-from tracefl.paper.findings import RunSuspects
+from tracefl.paper.collected_run import CollectedRun
+from tracefl.paper.rule_findings import RunSuspects
 from tracefl.paper.settings_words import tell_apart
 from tracefl.records.settings import Settings
 

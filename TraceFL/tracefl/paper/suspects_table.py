@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tracefl.learning.faults.words import fault_share, faulty_clients
-from tracefl.paper.findings import SeedMean, over_seeds, rule_names, rule_over_seeds
 from tracefl.paper.grid import Grid
 from tracefl.paper.grid_points import GridPoint, point_of
 from tracefl.paper.published import find_published_suspects
+from tracefl.paper.rule_findings import SeedMean, over_seeds, rule_names, rule_over_seeds
 from tracefl.paper.suspects_settings import Setting
 from tracefl.records.tables import SUSPECT_MEASURES
 

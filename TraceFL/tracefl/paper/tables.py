@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tracefl.paper.collected import CollectedRun
+from tracefl.paper.collected_run import CollectedRun
 from tracefl.paper.exhibits import Exhibit, data_words, words_of
-from tracefl.paper.findings import SeedMean, over_seeds
 from tracefl.paper.grid import Grid
 from tracefl.paper.grid_points import GridPoint, point_of, pretty_words
 from tracefl.paper.published import find_published
+from tracefl.paper.rule_findings import SeedMean, over_seeds
 from tracefl.paper.settings_words import tell_apart
 from tracefl.paper.suspects_settings import suspects_settings
 from tracefl.paper.suspects_table import SUSPECTS_COLUMNS, accuracy_grid, missing_suspects_rows, suspects_rows

@@ -8,13 +8,13 @@ from rich.console import Console
 from tracefl.common.text_files import write_atomically
 from tracefl.errors import RecordError
 from tracefl.paper.classes import CLASS_COLUMNS, class_rows, draw_classes, read_classes
-from tracefl.paper.collected import CollectedRun
+from tracefl.paper.collected_run import CollectedRun
 from tracefl.paper.curves import CURVE_COLUMNS, curve_rows, figure_pages
 from tracefl.paper.exhibits import Exhibit, missing_lines, usable_runs
 from tracefl.paper.figures import draw_page
-from tracefl.paper.gathered import gather_runs
 from tracefl.paper.grid_points import GridPoint
 from tracefl.paper.published import published_seconds
+from tracefl.paper.run_folders import gather_runs
 from tracefl.paper.suspects_figures import draw_seconds
 from tracefl.paper.suspects_settings import suspects_settings
 from tracefl.paper.suspects_table import seconds_per_input

@@ -56,7 +56,7 @@ class ContributionLedger:
         results: Rounds to start with.
 
     Attributes:
-        participation: Client id to the rounds in which it took part, ascending.
+        rounds_of: Client id to the rounds in which it took part, ascending.
         left_out: Client id to the rounds for which it was sampled and in which it did not count, ascending.
         rounds: Number of rounds.
         traced_rounds: The rounds with a traced prediction, ascending.
@@ -65,7 +65,7 @@ class ContributionLedger:
     """
 
     def __init__(self, results: Iterable[RoundResult] = ()) -> None:
-        self.participation: dict[str, list[int]] = {}
+        self.rounds_of: dict[str, list[int]] = {}
         self.left_out: dict[str, list[int]] = {}
         self.rounds = 0
         self.traced_rounds: list[int] = []
@@ -81,7 +81,7 @@ class ContributionLedger:
         number = result.server_round
         self.rounds += 1
         for client_id in result.client_weights:
-            self.participation.setdefault(client_id, []).append(number)
+            self.rounds_of.setdefault(client_id, []).append(number)
         for client_id in result.left_out:
             self.left_out.setdefault(client_id, []).append(number)
         if result.traced:
@@ -157,7 +157,7 @@ class Accounts:
         return sorted(useful, key=lambda k: -useful[k])
 
     @property
-    def without(self) -> list[str]:
+    def untraced(self) -> list[str]:
         """The clients without a traced prediction."""
         return [k for k in self.client_ids if self.usefulness(k) is None]
 
@@ -168,7 +168,7 @@ class Accounts:
     def traced_rounds(self, client_id: str) -> list[int]:
         """Return the rounds of a client in which predictions were traced."""
         traced = set(self.ledger.traced_rounds)
-        return [n for n in self.ledger.participation.get(client_id, ()) if n in traced]
+        return [n for n in self.ledger.rounds_of.get(client_id, ()) if n in traced]
 
 
 def read_accounts(folder: Path) -> Accounts:

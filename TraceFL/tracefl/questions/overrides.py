@@ -22,7 +22,7 @@ GROUPS = ("provenance", "baselines")
 
 
 def read_tracer(run: StoredRun, overrides: Sequence[str] = ()) -> Tracer:
-    """Return what a run traces, and how.
+    """Return the run's Tracer, with overrides applied.
 
     Args:
         run: The run.

@@ -36,9 +36,9 @@ class ReaggregatedRound:
         record: The round with all its clients.
         weights: V_n, a state dict in the dtypes of the global model.
         kept: The participants that are still averaged.
-        left_out: The participants that are left out.
+        removed: The participants that are no longer averaged.
         is_exact: V_n is the exact average of the others, not an estimate.
-        is_unchanged: V_n is W_n, because no client has been left out so far.
+        is_unchanged: V_n is W_n, because no client has been removed so far.
         average_error: Distance between the clients' weighted average and the server's, as a fraction of how far the
             server's moved: rounding for FedAvg. None where the clients' weights were not read.
     """
@@ -46,7 +46,7 @@ class ReaggregatedRound:
     record: RoundRecord
     weights: dict[str, Tensor]
     kept: tuple[str, ...]
-    left_out: tuple[str, ...]
+    removed: tuple[str, ...]
     is_exact: bool
     is_unchanged: bool
     average_error: float | None
@@ -73,16 +73,16 @@ def reaggregate(
     replayed: dict[str, Tensor] | None = None  # V in float64; None while it is W itself
     for record in records:
         kept = tuple(k for k in record.client_weights if k not in without)
-        left_out = tuple(k for k in record.client_weights if k in without)
+        removed = tuple(k for k in record.client_weights if k in without)
         is_exact, error = replayed is None and bool(kept), None
-        if left_out and replayed is None:
+        if removed and replayed is None:
             replayed = _in_float64(record.previous_global)
         if replayed is not None:
             if kept:
                 for name, total in replayed.items():
                     start = record.previous_global[name]
                     total.sub_(start).mul_(0.0 if name in buffers else carry).add_(start)
-            if left_out:
+            if removed:
                 error = _add_updates(replayed, record, kept)
             else:
                 for name, total in replayed.items():
@@ -91,7 +91,7 @@ def reaggregate(
             name: tensor.clone() if replayed is None or name not in replayed else replayed[name].to(tensor)
             for name, tensor in record.global_weights.items()
         }
-        yield ReaggregatedRound(record, weights, kept, left_out, is_exact, replayed is None, error)
+        yield ReaggregatedRound(record, weights, kept, removed, is_exact, replayed is None, error)
 
 
 def _add_updates(replayed: Weights, record: RoundRecord, kept: Collection[str]) -> float:

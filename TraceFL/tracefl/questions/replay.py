@@ -34,7 +34,7 @@ class ReplayedRound:
     Attributes:
         server_round: The round, from 1.
         clients: The participants without them.
-        left_out: The run's participants that are left out.
+        removed: The run's participants that are removed from it.
         is_exact: The model without them is the one that the server would have deployed.
         before: Measures of the run's global model.
         after: Measures of the model without them.
@@ -42,7 +42,7 @@ class ReplayedRound:
 
     server_round: int
     clients: tuple[str, ...]
-    left_out: tuple[str, ...]
+    removed: tuple[str, ...]
     is_exact: bool
     before: Measures
     after: Measures
@@ -202,7 +202,7 @@ def _reaggregated(run: StoredRun, store: RoundStore, request: ReplayRequest, not
             model.load_state_dict(again.weights)
             after = measure(model, server, classes, fault, run.device)
         number = again.record.server_round
-        rounds.append(ReplayedRound(number, again.kept, again.left_out, again.is_exact, before, after))
+        rounds.append(ReplayedRound(number, again.kept, again.removed, again.is_exact, before, after))
         notes += _round_notes(again)
     first = next((r.server_round for r in rounds if not r.is_exact), None)
     if first is not None:
@@ -222,7 +222,7 @@ def _round_notes(again: ReaggregatedRound) -> Iterator[str]:
             f"round {number}: what the server made is not the average of the clients' stored weights, off by "
             f"{percent(again.average_error)} of how far it moved; the replay averages them all the same"
         )
-    if again.record.before_noise is not None and again.left_out and again.kept:
+    if again.record.before_noise is not None and again.removed and again.kept:
         yield f"round {number} keeps the noise that was drawn for {len(again.record.client_weights)} clients"
 
 
@@ -235,9 +235,9 @@ def _trained(
     for after in RoundStore(folder / "rounds").results():
         before = results.get(after.server_round)
         if before is not None:
-            left_out = tuple(client_id for client_id in before.client_weights if client_id in request.without)
+            removed = tuple(client_id for client_id in before.client_weights if client_id in request.without)
             measures = _measured(run, before), _measured(new, after)
-            rounds.append(ReplayedRound(after.server_round, tuple(after.client_weights), left_out, True, *measures))
+            rounds.append(ReplayedRound(after.server_round, tuple(after.client_weights), removed, True, *measures))
     return _replay_of(run, request, "train", rounds, notes, str(folder))
 
 

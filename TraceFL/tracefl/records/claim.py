@@ -56,7 +56,7 @@ class Claim:
             raise RecordError(f"another process took over {self._path.parent} while this one was suspended", 1)
 
     def release(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         self._released.set()
         self._heart.join()
         if self.is_ours:

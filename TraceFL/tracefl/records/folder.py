@@ -132,7 +132,7 @@ class RunFolder:
         recorded: tuple[RoundResult, ...] = ()
         if resume:
             self._warn_if_less_is_kept()
-            if self.rounds.rewind():
+            if self.rounds.drop_unusable_rounds():
                 recorded = tuple(self.rounds.results())
         if not recorded:
             self._clear()

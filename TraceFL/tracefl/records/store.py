@@ -21,16 +21,15 @@ from torch import Tensor
 
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
+from tracefl.records.checksums import check_file, write_checksums
 from tracefl.records.result import RoundResult, read_result
 from tracefl.records.weights import (
     StoredClients,
     cannot_write,
-    check_file,
     load_weights,
     save_weights,
     sync,
     sync_folder,
-    write_checksums,
 )
 
 log = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ class RoundStore:
             rounds = self._numbers("global.safetensors")
             self._drop_global_models(before=rounds[-1] + (self.keep == "none") if rounds else 0)
 
-    def rewind(self) -> int:
+    def drop_unusable_rounds(self) -> int:
         """Delete damaged rounds and all after them; return the last round to resume from, 0 for none.
 
         Damaged files are named in the log.
@@ -130,7 +129,7 @@ class RoundStore:
         return max(self._numbers("round.json"), default=0)
 
     def results(self, check: bool = False, first: int = 1) -> Iterator[RoundResult]:
-        """Yield every whole round's result, in order.
+        """Yield every recorded round's result, in order.
 
         Args:
             check: Compare each with its checksum.

@@ -1,11 +1,6 @@
-"""Files of a round's folder: weights in safetensors, their checksums, and flushing both to disk.
-
-Checksums are kept as ``SHA256SUMS`` in the layout of ``sha256sum``: ``sha256sum -c --ignore-missing SHA256SUMS``
-checks the same. Nothing is unpickled.
-"""
+"""Files of a round's folder: weights in safetensors, and flushing files to disk. Nothing is unpickled."""
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +10,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tracefl.errors import RecordError
-
-CHECKSUMS = "SHA256SUMS"
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -59,30 +52,6 @@ def cannot_write(path: Path, error: Exception) -> RecordError:
         f"{path} cannot be written ({error}); earlier rounds stay recorded: {remedy} and continue with resume=true",
         exit_status=1,
     )
-
-
-def write_checksums(folder: Path) -> None:
-    """Write the SHA-256 of every file below a folder into its ``SHA256SUMS``."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    (folder / CHECKSUMS).write_text("".join(lines))
-
-
-def check_file(folder: Path, name: str) -> None:
-    """Compare a file with its checksum.
-
-    Raises:
-        RecordError: It is missing, was changed since it was written, or has no checksum.
-    """
-    path = folder / name
-    try:
-        lines = (folder / CHECKSUMS).read_text().splitlines()
-        kept = {line[66:]: line[:64] for line in lines}.get(name)
-        found = _sha256(path)
-    except (FileNotFoundError, UnicodeDecodeError) as error:  # not a disk that fails for a moment
-        raise RecordError(f"{path} cannot be checked ({error}); the round is damaged, use another") from error
-    if found != kept:
-        raise RecordError(f"{path} is damaged: its checksum is not the one in {CHECKSUMS}; use another round")
 
 
 def sync(folder: Path) -> None:
@@ -145,8 +114,3 @@ class StoredClients(Mapping[str, Mapping[str, Tensor]]):
         if previous is None or not kept.is_floating_point():
             return kept
         return kept.to(previous) + previous if is_update else kept.to(previous)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -41,7 +41,7 @@ def ledger_rows(accounts: Accounts) -> Iterator[dict[str, Any]]:
         whose = {
             "client": client_id,
             "faulty": None if accounts.faulty is None else client_id in accounts.faulty,
-            "rounds": " ".join(map(str, ledger.participation.get(client_id, ()))),
+            "rounds": " ".join(map(str, ledger.rounds_of.get(client_id, ()))),
             "rounds_left_out": " ".join(map(str, ledger.left_out.get(client_id, ()))),
             "rounds_traced": len(accounts.traced_rounds(client_id)),
         }
@@ -78,7 +78,7 @@ def as_json(accounts: Accounts) -> dict[str, Any]:
             {
                 "client": client_id,
                 "faulty": None if accounts.faulty is None else client_id in accounts.faulty,
-                "rounds": ledger.participation.get(client_id, []),
+                "rounds": ledger.rounds_of.get(client_id, []),
                 "rounds_left_out": ledger.left_out.get(client_id, []),
                 "rounds_traced": accounts.traced_rounds(client_id),
                 "usefulness": accounts.usefulness(client_id),
@@ -104,7 +104,7 @@ def show(console: Console, accounts: Accounts, name: str, written: Sequence[str]
         mark = "*" if client_id in (accounts.faulty or ()) else ""
         table.add_row(
             f"{mark}{client_id}",
-            str(len(ledger.participation[client_id])),
+            str(len(ledger.rounds_of[client_id])),
             *_cells(ledger.tally(client_id, True)),
             *_cells(ledger.tally(client_id, False)),
             f"{accounts.usefulness(client_id):.3f}",
@@ -126,8 +126,8 @@ def _notes(accounts: Accounts, middle: int) -> Iterator[str]:
     yield f"usefulness: mean contribution to correct ones less {accounts.wrong_weight:g} times that to wrong ones"
     if middle:
         yield f"{middle} more clients between the two parts of the table"
-    if accounts.without:
-        yield f"without a traced prediction: {len(accounts.without)} clients, {' '.join(accounts.without)}"
+    if accounts.untraced:
+        yield f"without a traced prediction: {len(accounts.untraced)} clients, {' '.join(accounts.untraced)}"
     if accounts.faulty is not None:
         yield f"* faulty: {' '.join(sorted(accounts.faulty, key=int))}"
     for correct, kind in ((True, "correct"), (False, "wrong")):

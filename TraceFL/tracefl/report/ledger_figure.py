@@ -38,7 +38,7 @@ def draw_ledger(accounts: Accounts, path: Path) -> None:
         bars.barh(rows + offset, means, height=0.36, color=colour, label=label)
     bars.axvline(0, color="black", linewidth=0.8)
     bars.set(xlabel="mean contribution to a prediction, logits", ylabel="client (rounds it took part in)")
-    bars.set_yticks(rows, [f"{k} ({len(ledger.participation[k])})" for k in shown])
+    bars.set_yticks(rows, [f"{k} ({len(ledger.rounds_of[k])})" for k in shown])
     bars.invert_yaxis()
     for text, client_id in zip(bars.get_yticklabels(), shown, strict=True):
         if client_id in (accounts.faulty or ()):

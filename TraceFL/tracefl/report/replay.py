@@ -30,7 +30,7 @@ def replay_rows(replay: Replay) -> Iterator[dict[str, Any]]:
         which = {
             "round": r.server_round,
             "clients": " ".join(r.clients),
-            "clients_left_out": " ".join(r.left_out),
+            "clients_left_out": " ".join(r.removed),
             "how": replay.how,
             "exact": r.is_exact,
         }
@@ -70,7 +70,7 @@ def as_json(replay: Replay) -> dict[str, Any]:
             {
                 "round": r.server_round,
                 "clients": list(r.clients),
-                "clients_left_out": list(r.left_out),
+                "clients_left_out": list(r.removed),
                 "exact": r.is_exact,
                 "with": numbers(r.before),
                 "without": numbers(r.after),
@@ -90,7 +90,7 @@ def show(console: Console, replay: Replay, written: Sequence[str]) -> None:
     for r in replay.rounds:
         success = (percent(r.before.attack_success), percent(r.after.attack_success)) if attack else ()
         table.add_row(
-            *(str(r.server_round), str(len(r.clients)), str(len(r.left_out))),
+            *(str(r.server_round), str(len(r.clients)), str(len(r.removed))),
             *(percent(r.before.accuracy), percent(r.after.accuracy), *success),
         )
     console.print(table)

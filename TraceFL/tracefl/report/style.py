@@ -58,7 +58,7 @@ _LOOK: Any = {
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Draw like that inside of the block."""
+    """Use the paper's style within the block."""
     with plt.rc_context(_LOOK):
         yield
 

@@ -53,7 +53,7 @@ def test_a_client_named_often_enough_in_a_whole_window_is_excluded(caplog):
     assert rule.participation.excluded == {"3"}
     (line,) = (record.getMessage() for record in caplog.records)
     assert line == (
-        "round=2 mitigate: client 3 is sampled no more from round 3 on; named in 16 of 40 mispredictions, "
+        "round=2 mitigate: client 3 is no longer drawn from round 3 on; named in 16 of 40 mispredictions, "
         "2.00% accuracy gained without it, the median of rounds (round:named/mispredictions:gained) "
         "1:6/20:+2.00% 2:10/20:+4.00%; asked are mitigate.share=0.3 and mitigate.gain=0.01"
     )

@@ -37,7 +37,7 @@ def test_both_maps_have_the_same_clients(tmp_path):
     ]  # 0 is not missing
     assert "no traced input" in found.rows[3].contributed[2].words
     assert all(cell.level is None for cell in found.rows[1].contributed)  # it took no part
-    assert (found.most_held, found.most_contributed, found.left_out) == (9, 1.0, ())
+    assert (found.most_held, found.most_contributed, found.not_shown) == (9, 1.0, ())
 
 
 def test_a_faulty_client_has_the_labels_it_trains_on(tmp_path):
@@ -55,7 +55,7 @@ def test_what_is_left_out_is_said(tmp_path, monkeypatch):
     found = heat_map(read_record(make_run(tmp_path, [result(1, TRACED)])))
     assert [row.name for row in found.rows] == ["2", "3"]  # 1.4 and 0.9 in all, client 0 has 0.7
     assert found.classes == ((0, "ant"),)
-    assert found.left_out == (
+    assert found.not_shown == (
         "2 of 5 clients are shown: the faulty ones, then those with the most contribution",
         "1 of 4 classes are shown: those that were predicted most often",
     )

@@ -32,13 +32,13 @@ def test_a_picture_is_the_input_and_is_there_once(tmp_path):
     server = load_examples(tmp_path / 'a<b>&"run"' / "server.safetensors").features["pixels"]
     assert pixels_of(found.shown[0]).mode == "L"  # equal colours
     assert (np.asarray(pixels_of(found.shown[2])) == server[2].permute(1, 2, 0).numpy()).all()
-    assert found.left_out == ()
+    assert found.not_shown == ()
 
 
 def test_a_large_picture_is_reduced(tmp_path):
     found = read(tmp_path, [result(1, [traced_input(0)])], size=200)
     assert pixels_of(found.shown[0]).size == (96, 96)
-    assert found.left_out == ("pictures are reduced from 200 to 96 pixels",)
+    assert found.not_shown == ("pictures are reduced from 200 to 96 pixels",)
 
 
 def test_a_picture_need_not_be_square():
@@ -50,7 +50,7 @@ def test_a_text_is_as_the_model_sees_it(tmp_path, monkeypatch):
     found = read(tmp_path, [result(1, [traced_input(1), traced_input(2)])], kind="text")
     assert not found.are_pictures
     assert found.shown == {1: TEXTS[1][:15] + "…", 2: TEXTS[2]}
-    assert found.left_out == ("1 texts are cut after 15 characters",)
+    assert found.not_shown == ("1 texts are cut after 15 characters",)
 
 
 def test_the_rows_by_hand(tmp_path):
@@ -68,7 +68,7 @@ def test_many_clients_are_cut_and_counted(tmp_path):
     assert len(found.rows[0]["k"]) == 10
     assert found.rows[0]["k"][0] == ["0", None, 0]  # which JSON has no number for
     assert (found.rows[0]["n"], found.rows[0]["first"]) == (40, 21)
-    assert found.left_out == ("of 1 inputs only the first 10 ranked clients; provenance.csv has all",)
+    assert found.not_shown == ("of 1 inputs only the first 10 ranked clients; provenance.csv has all",)
 
 
 def test_of_many_inputs_those_that_are_asked_for_first_stay(tmp_path, monkeypatch):
@@ -76,14 +76,14 @@ def test_of_many_inputs_those_that_are_asked_for_first_stay(tmp_path, monkeypatc
     rounds = [result(n, [traced_input(n), traced_input(0)]) for n in (1, 2, 3)]
     found = read(tmp_path, rounds, order=[2, 3, 1])
     assert [(row["r"], row["i"]) for row in found.rows] == [(2, 0), (2, 2), (3, 0)]
-    assert found.left_out[0].startswith("3 of 6 traced inputs are listed")
+    assert found.not_shown[0].startswith("3 of 6 traced inputs are listed")
 
 
 def test_pictures_over_the_budget_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "MOST_BYTES", 600)
     found = read(tmp_path, [result(1, [traced_input(n) for n in range(4)])])
     assert 0 < len(found.shown) < 4
-    assert found.left_out == (f"{len(found.shown)} of 4 pictures are on the page, which would be too large with all",)
+    assert found.not_shown == (f"{len(found.shown)} of 4 pictures are on the page, which would be too large with all",)
 
 
 @pytest.mark.parametrize(("budget", "kept"), [(0, []), (3, [7]), (5, [7, 8]), (9, [7, 8, 9])])
@@ -93,4 +93,4 @@ def test_the_budget_is_in_bytes(budget, kept):
 
 def test_nothing_traced(tmp_path):
     found = read(tmp_path, [result(1)], "provenance=off")
-    assert (found.rows, found.shown, found.left_out) == ((), {}, ())
+    assert (found.rows, found.shown, found.not_shown) == ((), {}, ())

@@ -1,4 +1,4 @@
-"""The rule: decides about a client by the mispredictions that name it and the accuracy gained without it."""
+"""Decides whether to act against a client, from the mispredictions traced to it and the accuracy gained without it."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -139,9 +139,9 @@ class Mitigation:
     def _words(self, row: Row) -> str:
         """Return a decision and its evidence in one line."""
         done = {
-            EXCLUDE: f"is sampled no more from round {row['from_round']} on",
+            EXCLUDE: f"is no longer drawn from round {row['from_round']} on",
             DOWNWEIGHT: f"weighs {row['factor']} times its part from round {row['from_round']} on",
-            RESTORE: f"weighs its whole part again from round {row['from_round']} on",
+            RESTORE: f"is back at its full weight from round {row['from_round']} on",
             TOO_FEW: f"is not excluded: fewer than {self._least_clients} clients would be left",
         }[row["decision"]]
         rounds = " ".join(

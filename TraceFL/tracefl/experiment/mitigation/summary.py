@@ -10,7 +10,7 @@ _KEPT = ("client", "decision", "from_round", "window_rounds", "window_named", "w
 _DONE = {
     EXCLUDE: "excluded from round {from_round} on",
     DOWNWEIGHT: "weighs less from round {from_round} on",
-    RESTORE: "weighs its whole part again from round {from_round} on",
+    RESTORE: "is back at its full weight from round {from_round} on",
     TOO_FEW: "not excluded in round {from_round}, for too few would have been left",
 }
 _KNOWN = {None: "", True: " (faulty)", False: " (honest)"}

@@ -26,7 +26,7 @@ def draw_heat_map(heat: HeatMap) -> Image.Image:
     _draw(right, heat, [row.contributed for row in heat.rows], "Oranges", f"contribution to what was predicted\n{most}")
     left.set_ylabel("client")
     left.set_yticks(range(len(heat.rows)), [f"{row.name} {row.note}".strip() for row in heat.rows], fontsize=8)
-    figure.supxlabel("; ".join(("class; grey: no traced input", *heat.left_out)), fontsize=8)
+    figure.supxlabel("; ".join(("class; grey: no traced input", *heat.not_shown)), fontsize=8)
     FigureCanvasAgg(figure)
     file = io.BytesIO()
     figure.savefig(file, format="png")

@@ -60,14 +60,14 @@ class HeatMap:
         rows: The clients that are shown.
         most_held: Examples where the left colour is deepest.
         most_contributed: Mean score where the right colour is deepest; None where no input was traced.
-        left_out: What is not shown, in words.
+        not_shown: What is not shown, in words.
     """
 
     classes: tuple[tuple[int, str], ...]
     rows: tuple[Row, ...]
     most_held: int
     most_contributed: float | None
-    left_out: tuple[str, ...]
+    not_shown: tuple[str, ...]
 
     @property
     def has_long_names(self) -> bool:
@@ -119,7 +119,7 @@ def heat_map(record: RunRecord) -> HeatMap:
             faulty = changed[client]
             cells = tuple(_held(f"{client} as trained on", names[c], faulty[c], most_held) for c in classes)
             rows.append(Row(client, "as trained on", cells))
-    left_out = [
+    not_shown = [
         f"{shown} of {of} {what} are shown: {which}"
         for shown, of, what, which in (
             (len(clients), len(held), "clients", "the faulty ones, then those with the most contribution"),
@@ -127,7 +127,7 @@ def heat_map(record: RunRecord) -> HeatMap:
         )
         if shown < of
     ]
-    return HeatMap(tuple((c, names[c]) for c in classes), tuple(rows), most_held, most, tuple(left_out))
+    return HeatMap(tuple((c, names[c]) for c in classes), tuple(rows), most_held, most, tuple(not_shown))
 
 
 def _held(client: str, name: str, examples: int, most: int) -> Cell:

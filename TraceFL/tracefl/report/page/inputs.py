@@ -34,13 +34,13 @@ class PageInputs:
             client is none, ``c`` chance, ``x`` the client whose removal costs the prediction most.
         shown: Input to its picture as a data URI, or to its text.
         are_pictures: Whether they are pictures.
-        left_out: What is not on the page, in words.
+        not_shown: What is not on the page, in words.
     """
 
     rows: tuple[dict[str, Any], ...]
     shown: Mapping[int, str]
     are_pictures: bool
-    left_out: tuple[str, ...]
+    not_shown: tuple[str, ...]
 
 
 def page_inputs(record: RunRecord, order: Sequence[int]) -> PageInputs:
@@ -53,15 +53,15 @@ def page_inputs(record: RunRecord, order: Sequence[int]) -> PageInputs:
     place = {server_round: n for n, server_round in enumerate(order)}
     traced = sorted(record.traced, key=lambda each: (place[each[0]], each[1].input_index))
     kept = traced[:MOST_INPUTS]
-    left_out = []
+    not_shown = []
     if len(kept) < len(traced):
-        left_out.append(
+        not_shown.append(
             f"{len(kept)} of {len(traced)} traced inputs are listed, those of suspicious rounds and then of the last "
             "ones; provenance.csv has all"
         )
     cut = sum(len(t.ranking) > MOST_CLIENTS for _, t in kept)
     if cut:
-        left_out.append(f"of {cut} inputs only the first {MOST_CLIENTS} ranked clients; provenance.csv has all")
+        not_shown.append(f"of {cut} inputs only the first {MOST_CLIENTS} ranked clients; provenance.csv has all")
     examples = record.inputs()
     wanted = list(dict.fromkeys(t.input_index for _, t in kept))
     are_pictures = PIXELS in examples.features
@@ -69,9 +69,9 @@ def page_inputs(record: RunRecord, order: Sequence[int]) -> PageInputs:
     shown = within_budget(all_shown, MOST_BYTES)
     if len(shown) < len(wanted):
         what = "pictures" if are_pictures else "texts"
-        left_out.append(f"{len(shown)} of {len(wanted)} {what} are on the page, which would be too large with all")
+        not_shown.append(f"{len(shown)} of {len(wanted)} {what} are on the page, which would be too large with all")
     rows = tuple(_row(server_round, t) for server_round, t in kept)
-    return PageInputs(rows, shown, are_pictures, (*left_out, *notes))
+    return PageInputs(rows, shown, are_pictures, (*not_shown, *notes))
 
 
 def within_budget(shown: Iterable[tuple[int, str]], most_bytes: int) -> dict[int, str]:

@@ -63,7 +63,7 @@ class RunRecord:
 
     @cached_property
     def _tracer(self) -> Tracer | None:
-        """What is traced, by the run's own settings; unlike ``StoredRun.tracer`` it composes no configuration."""
+        """What is traced, by the run's own settings."""
         settings = self.settings.provenance
         return None if settings is None else Tracer(settings, self.run.label_counts, self.run.fault)
 

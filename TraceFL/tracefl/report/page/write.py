@@ -119,7 +119,7 @@ def render(record: RunRecord) -> str:
             seconds_an_input=words.seconds_an_input(record),
             command=record.run.command,
             is_deployed=record.run.is_deployed,
-            left_out=(*inputs.left_out, *heat.left_out),
+            not_shown=(*inputs.not_shown, *heat.not_shown),
             style=(template / "style.css.md").read_text(),
             script=script,
             # The only script that may run is the page's own, whatever a class or a text says.

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.made_runs import COLUMNS, does_not_apply, found, without_inputs
-from tracefl.paper.findings import over_seeds, read_suspects, rule_names, rule_over_seeds
+from tracefl.paper.rule_findings import over_seeds, read_suspects, rule_names, rule_over_seeds
 from tracefl.records.tables import to_csv
 
 

@@ -15,9 +15,9 @@ from tracefl.common.words import duration, percent
 from tracefl.conf.rules import choice_name
 from tracefl.errors import RecordError, one_line
 from tracefl.learning.faults.words import NO_FAULT, describe_fault, fault_order
-from tracefl.paper.findings import RunSuspects, read_suspects
 from tracefl.paper.grid_points import noise_and_clip, point_of
 from tracefl.paper.published import find_published
+from tracefl.paper.rule_findings import RunSuspects, read_suspects
 from tracefl.provenance import Method
 from tracefl.records.naming import fingerprint
 from tracefl.records.settings import Settings, read_config

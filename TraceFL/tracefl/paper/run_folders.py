@@ -8,7 +8,7 @@ from pathlib import Path
 from tracefl.conf.cli import choices
 from tracefl.conf.composing import resolved_config
 from tracefl.errors import RecordError, one_line
-from tracefl.paper.collected import CollectedRun, read_run
+from tracefl.paper.collected_run import CollectedRun, read_run
 from tracefl.paper.runs import JOBS
 from tracefl.provenance import Method
 from tracefl.records.settings import read_keys
