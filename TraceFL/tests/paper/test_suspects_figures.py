@@ -44,7 +44,7 @@ def test_a_line_for_each_rule_over_the_shares(panels):
         (rows(0.8, 0.5), {"share": 1.0}, ["seed=2"]),
         (rows(0.6, 0.1), {"share": 0.1}, []),
         (rows(0.7, 0.2), {"share": 0.1}, ["dirichlet_alpha=1.0"]),  # one share alone: no curve
-        (rows(0.7, 0.2), {"name": "free_rider", "share": None}, []),
+        (rows(0.7, 0.2), {"name": "free_rider", "share": None, "scale": 0.001}, []),
     )
     (lines,) = drawn.values()
     assert list(drawn) == ["resnet18 mnist alpha 0.3\nlabel_flip, 1 of 10"]

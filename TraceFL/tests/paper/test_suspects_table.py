@@ -67,7 +67,7 @@ def test_settings_from_the_easiest_fault_on_and_runs_without_suspects_left_out(m
     rows = [found(1, "provenance", 1.0)]
     shares = [make(rows, fault=FLIP | {"share": share}) for share in (0.1, 1.0, 0.3)]
     two = make(rows, fault=FLIP | {"clients": [0, 1]})
-    backdoor = make(rows, fault=FLIP | {"name": "backdoor", "share": 0.5})
+    backdoor = make(rows, fault=FLIP | {"name": "backdoor", "share": 0.5, "target": 0})
     honest = make(None, fault=None)
     settings = suspects_settings([honest, two, *shares, backdoor])
     assert [setting.label.split(", ", 1)[1] for setting in settings] == [
