@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tracefl.common.words import percent
 from tracefl.provenance import summarize
-from tracefl.questions.overrides import retrace
+from tracefl.questions.retrace import retrace
 from tracefl.records.store import RoundStore
 
 PRESETS = ("removal", "artifact", "paper")

@@ -22,7 +22,7 @@ from tracefl.counterfactual import main
 from tracefl.learning.faults import Fault, Trigger
 from tracefl.learning.models import ModelSpec, build_model
 from tracefl.provenance import RoundRecord, exact_shapley, sampled_shapley
-from tracefl.questions.overrides import retrace
+from tracefl.questions.retrace import retrace
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
 from tracefl.records.store import RoundStore

@@ -17,7 +17,7 @@ from tests.helpers.tables import read_csv
 from tracefl.learning.faults import Fault
 from tracefl.ledger import main
 from tracefl.provenance import RoundRecord
-from tracefl.questions.ledger import ContributionLedger, read_accounts
+from tracefl.questions.ledger import ContributionLedger, read_ledger
 from tracefl.records.store import RoundStore
 from tracefl.report.ledger import LEDGER_COLUMNS
 
@@ -121,10 +121,10 @@ def test_of_many_clients_the_two_ends_are_shown(monkeypatch, capsys, run):
     (run / "label_counts.json").write_text(json.dumps({**labels, "label_counts": [[1, 1, 1, 1]] * 32}))
     status, out, _ = call(monkeypatch, capsys, run)
     assert status == 0
-    accounts = read_accounts(run)
+    run_ledger = read_ledger(run)
     lines = [line.split() for line in out.splitlines() if len(line.split()) == 9 and line.split()[1].isdigit()]
-    assert [line[0].lstrip("*") for line in lines] == [*accounts.ranked[:10], *accounts.ranked[-10:]]
-    assert f"{len(accounts.ranked) - 20} more clients between the two parts" in out
+    assert [line[0].lstrip("*") for line in lines] == [*run_ledger.ranked[:10], *run_ledger.ranked[-10:]]
+    assert f"{len(run_ledger.ranked) - 20} more clients between the two parts" in out
 
 
 def test_a_class_may_be_called_anything(monkeypatch, capsys, run):

@@ -26,7 +26,7 @@ def _main(arguments: Sequence[str]) -> None:
     given = read_run_arguments(arguments, USAGE, {"csv": file(), "png": file(*PICTURES)})
 
     from tracefl.common.text_files import write_atomically
-    from tracefl.questions.ledger import read_accounts
+    from tracefl.questions.ledger import read_ledger
     from tracefl.records.tables import to_csv
     from tracefl.report.ledger import LEDGER_COLUMNS, as_json, ledger_rows, show
     from tracefl.report.ledger_figure import draw_ledger
@@ -34,14 +34,14 @@ def _main(arguments: Sequence[str]) -> None:
 
     folder = given.folder
     csv, png = given.get("csv", folder / "ledger.csv"), given.get("png", folder / "ledger.png")
-    accounts = read_accounts(folder)
-    write_atomically(csv, to_csv(LEDGER_COLUMNS, ledger_rows(accounts)))
-    draw_ledger(accounts, png)
+    run_ledger = read_ledger(folder)
+    write_atomically(csv, to_csv(LEDGER_COLUMNS, ledger_rows(run_ledger)))
+    draw_ledger(run_ledger, png)
     written = [str(csv), str(png)]
     if JSON in given.flags:
-        say_json({"run": str(folder), **as_json(accounts), "files": written})
+        say_json({"run": str(folder), **as_json(run_ledger), "files": written})
     else:
-        show(TerminalConsole(), accounts, folder.name, written)
+        show(TerminalConsole(), run_ledger, folder.name, written)
 
 
 if __name__ == "__main__":

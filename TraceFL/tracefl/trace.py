@@ -45,7 +45,7 @@ def _trace(given: Given) -> None:
     from rich.console import Console
 
     from tracefl.common.text_files import write_atomically
-    from tracefl.questions.overrides import retrace
+    from tracefl.questions.retrace import retrace
     from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows, to_csv
     from tracefl.report.terminal import terminal_lines
     from tracefl.report.trace import show

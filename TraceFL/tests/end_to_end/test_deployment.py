@@ -14,7 +14,7 @@ from tests.helpers.certificates import write_certificates
 from tests.helpers.flower_processes import Flower
 from tests.helpers.processes import wait_until
 from tests.helpers.tables import read_csv
-from tracefl.questions.overrides import retrace
+from tracefl.questions.retrace import retrace
 from tracefl.records.tables import provenance_rows
 
 pytestmark = [pytest.mark.slow]

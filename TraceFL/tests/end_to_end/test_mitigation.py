@@ -8,7 +8,7 @@ import torch
 
 from tests.helpers.runs import SMALL_MODEL, run
 from tests.helpers.tables import read_csv, read_untimed
-from tracefl.questions.overrides import retrace
+from tracefl.questions.retrace import retrace
 from tracefl.records.store import RoundStore
 from tracefl.records.tables import MITIGATION_COLUMNS, provenance_rows
 

@@ -12,7 +12,7 @@ from tests.helpers.runs import SMALL_MODEL, run
 from tests.helpers.tables import read_csv
 from tracefl.common.seeds import derive_seed
 from tracefl.learning.models import ModelSpec, build_model
-from tracefl.questions.overrides import retrace
+from tracefl.questions.retrace import retrace
 from tracefl.records.store import RoundStore
 from tracefl.records.tables import provenance_rows
 

@@ -16,7 +16,7 @@ from tests.helpers.wandb_reader import read_datastore
 from tracefl.errors import RoundFailedError
 from tracefl.experiment.runner import run_settings
 from tracefl.federation import simulation
-from tracefl.questions.overrides import retrace
+from tracefl.questions.retrace import retrace
 from tracefl.records.folder import RunFolder
 from tracefl.records.tables import provenance_rows
 

@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.runs import SMALL_MODEL, run
 from tests.helpers.tables import read_csv
 from tracefl.questions.baselines import RULES
-from tracefl.questions.overrides import retrace
+from tracefl.questions.retrace import retrace
 from tracefl.records.tables import SUSPECT_COLUMNS
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from tracefl.experiment.runner import run_settings
 from tracefl.federation.own_data import check_label_names, client_job, load_split, own_examples, with_client
 from tracefl.learning.datasets import load_source
 from tracefl.learning.models import build_text_encoder
-from tracefl.questions.overrides import retrace
+from tracefl.questions.retrace import retrace
 from tracefl.records.run import StoredRun
 
 HUB = (

@@ -6,15 +6,15 @@ from matplotlib import pyplot as plt
 
 from tests.helpers.ledger_runs import made_results
 from tracefl.provenance import Method
-from tracefl.questions.ledger import Accounts, ContributionLedger
+from tracefl.questions.ledger import ContributionLedger, RunLedger
 from tracefl.report import ledger_figure
 from tracefl.report.ledger_figure import draw_ledger, mean_by_class
 
 
-def accounts(faulty=frozenset({"1"}), **made):
+def run_ledger(faulty=frozenset({"1"}), **made):
     num_clients, names = made.get("num_clients", 6), ("ant", "bee", "a very long name indeed")
     ledger = ContributionLedger(made_results(**made))
-    return Accounts(ledger, tuple(map(str, range(num_clients))), names, faulty, Method())
+    return RunLedger(ledger, tuple(map(str, range(num_clients))), names, faulty, Method())
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def drawn(monkeypatch, tmp_path):
 
 
 def test_bars_and_maps_hold_the_means(drawn):
-    found = accounts()
+    found = run_ledger()
     bars, right, wrong, *_ = drawn(found).axes
     ledger, ranked = found.ledger, found.ranked
     widths = [patch.get_width() for patch in bars.patches]
@@ -51,7 +51,7 @@ def test_bars_and_maps_hold_the_means(drawn):
 
 
 def test_means_by_class():
-    found = accounts()
+    found = run_ledger()
     grid = mean_by_class(found, ["0", "5"], True)
     for number, tally in found.ledger.by_class("0", True).items():
         assert grid[0, number] == tally.mean
@@ -59,7 +59,7 @@ def test_means_by_class():
 
 
 def test_of_many_clients_the_two_ends_are_drawn(drawn):
-    found = accounts(faulty=None, rounds=60, num_clients=50, untraced=())
+    found = run_ledger(faulty=None, rounds=60, num_clients=50, untraced=())
     assert len(found.ranked) > 40
     figure = drawn(found)
     names = [text.get_text().split()[0] for text in figure.axes[0].get_yticklabels()]
@@ -68,7 +68,7 @@ def test_of_many_clients_the_two_ends_are_drawn(drawn):
 
 
 def test_a_kind_that_was_not_traced_is_empty(drawn, monkeypatch):
-    found = accounts()
+    found = run_ledger()
     found.ledger._tallies = {k: v for k, v in found.ledger._tallies.items() if k[1]}
     figure = drawn(found)
     assert figure.axes[2].images[0].get_array().mask.all()

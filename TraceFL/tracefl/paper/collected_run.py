@@ -1,4 +1,4 @@
-"""What many runs found: each run in one row, and runs that differ in their seed alone in one line of a table."""
+"""A run as one row of collected.csv, and a table with one line for all runs that differ only in their seed."""
 
 import csv
 import json
@@ -34,12 +34,12 @@ _MEANS = (
 
 @dataclass(frozen=True)
 class CollectedRun:
-    """One run.
+    """A run as the paper's figures and tables read it.
 
     Attributes:
         config: Its configuration.
         state: How far it is.
-        row: Its setting and what it found, accuracies as fractions, None where nothing was measured.
+        row: Its row of collected.csv: setting and results, accuracies as fractions, None where nothing was measured.
         suspects: How well each rule found the faulty clients; None where the run did not look for any.
         rounds: rounds.csv: a row of texts for each round, empty where nothing was measured.
         path: Its folder.
@@ -63,12 +63,12 @@ class CollectedRun:
 
 
 def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> CollectedRun:
-    """Read what a run left.
+    """Read a run's folder.
 
     Args:
         folder: The run's folder.
         shown_as: Its name in the row.
-        presets: Names of ways of tracing.
+        presets: Methods by the name of their preset.
 
     Raises:
         RecordError: The folder is damaged.
@@ -99,7 +99,7 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
 
 
 def settings_table(runs: Sequence[CollectedRun]) -> Table:
-    """Return a line for each setting, means over its seeds, with the published numbers of the same setting."""
+    """Return a table with one line per setting: means over its seeds, beside the published numbers."""
     groups: dict[tuple[str, str], list[CollectedRun]] = {}
     for run in runs:
         groups.setdefault(run.setting, []).append(run)

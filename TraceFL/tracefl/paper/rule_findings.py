@@ -1,4 +1,4 @@
-"""How well each rule finds the faulty clients: runs' ``suspects.csv``, gathered over rounds and seeds."""
+"""How well each rule finds the faulty clients: means of ``suspects.csv`` over rounds, then over seeds."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 from tracefl.questions.suspects import NOBODY_FAULTY, mean_suspects
 from tracefl.records.tables import SUSPECT_MEASURES
 
-FIRST = ("provenance", "feddebug")  # of the rules, wherever they are listed; chance has a place of its own
+FIRST = ("provenance", "feddebug")  # of the rules, wherever they are listed; chance is listed separately
 CHANCE = "chance"
 
 
@@ -69,7 +69,7 @@ def read_suspects(path: Path) -> RunSuspects | None:
 
     Raises:
         KeyError: It lacks a column.
-        ValueError: It holds what is no number.
+        ValueError: A value is not a number.
     """
     if not path.exists():
         return None
@@ -86,7 +86,7 @@ def read_suspects(path: Path) -> RunSuspects | None:
 
 
 def rule_names(runs: Iterable[RunSuspects]) -> list[str]:
-    """Return the rules of all runs without chance: provenance, FedDebug, then the others as they come."""
+    """Return the rules of all runs except chance: provenance, FedDebug, then the others in order of appearance."""
     names = dict.fromkeys(rule for run in runs for rule in run.rules)
     return [*(rule for rule in FIRST if rule in names), *(r for r in names if r not in (*FIRST, CHANCE))]
 

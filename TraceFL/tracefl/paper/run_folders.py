@@ -1,4 +1,4 @@
-"""The runs below a folder, read once for whatever is made of many runs."""
+"""Finds and reads the runs below a folder."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,11 @@ from tracefl.records.settings import read_keys
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a folder holds.
+    """The runs below a folder.
 
     Attributes:
-        runs: Every run that can be read, in the order of their folders; one or more.
-        damaged: Why each of the others cannot, one line.
+        runs: Every readable run, in the order of their folders; at least one.
+        damaged: For each other run, one line on why it cannot be read.
     """
 
     runs: Sequence[CollectedRun]
@@ -28,16 +28,16 @@ class Gathered:
 
     @property
     def done(self) -> list[CollectedRun]:
-        """The runs that are complete."""
+        """The complete runs."""
         return [run for run in self.runs if run.state.state == "done"]
 
     @property
     def unfinished(self) -> list[CollectedRun]:
-        """The runs that are not."""
+        """The runs that are not complete."""
         return [run for run in self.runs if run.state.state != "done"]
 
     def unfinished_lines(self) -> Iterator[str]:
-        """Yield how far each unfinished run is."""
+        """Yield one line per unfinished run: how far it is."""
         for run in self.unfinished:
             state = run.state
             why = f" ({state.error})" if state.error else ""
@@ -45,10 +45,10 @@ class Gathered:
 
 
 def gather_runs(root: Path) -> Gathered:
-    """Read all runs below a folder, without those in miniature (``smoke/`` of the job scripts).
+    """Read all runs below a folder, except the job scripts' miniatures (``smoke/``).
 
     Raises:
-        RecordError: There is no run that can be read.
+        RecordError: No run can be read.
     """
     presets = _preset_methods()
     runs: list[CollectedRun] = []
@@ -79,7 +79,7 @@ def run_folders(root: Path) -> Iterator[Path]:
 
 
 def _preset_methods() -> dict[str, Method]:
-    """Return the ways of tracing that have a name."""
+    """Return the method of each preset that traces."""
     read = {name: read_keys(resolved_config([f"provenance={name}"])).provenance for name in choices("provenance")}
     return {name: settings.method for name, settings in read.items() if settings is not None}
 

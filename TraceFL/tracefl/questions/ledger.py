@@ -127,7 +127,7 @@ class ContributionLedger:
 
 
 @dataclass(frozen=True)
-class Accounts:
+class RunLedger:
     """A run's ledger, and what is needed to show it.
 
     Attributes:
@@ -171,7 +171,7 @@ class Accounts:
         return [n for n in self.ledger.rounds_of.get(client_id, ()) if n in traced]
 
 
-def read_accounts(folder: Path) -> Accounts:
+def read_ledger(folder: Path) -> RunLedger:
     """Return a run's ledger, from its folder.
 
     Raises:
@@ -190,7 +190,7 @@ def read_accounts(folder: Path) -> Accounts:
             "provenance=removal provenance.inputs=all"
         )
     tracer, strategy = read_tracer(run), run.settings.strategy
-    return Accounts(
+    return RunLedger(
         ledger=ledger,
         client_ids=tuple(map(str, range(len(run.label_counts)))),
         label_names=run.label_names,

@@ -1,7 +1,6 @@
 """A stored run's settings with some of them changed, as on the command line."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,8 +12,7 @@ from tracefl.conf.composing import compose_config
 from tracefl.conf.rules import read, read_value
 from tracefl.errors import ConfigError
 from tracefl.learning.privacy.settings import PrivacyTrace
-from tracefl.questions.suspects import NO_MISPREDICTIONS
-from tracefl.questions.trace import RoundTrace, Tracer
+from tracefl.questions.trace import Tracer
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import BaselineSettings, ProvenanceSettings
 
@@ -72,26 +70,3 @@ def _groups(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, di
         raise ConfigError(f"{' '.join(keys)} cannot be read: {said}; quote the value") from error
     assert isinstance(resolved, dict)
     return {group: resolved[group] for group in GROUPS}
-
-
-def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[str] = ()) -> tuple[int, RoundTrace]:
-    """Trace a stored round from a run's folder alone.
-
-    Args:
-        folder: The run's folder.
-        server_round: The round; None for the last one that is stored.
-        overrides: Of the groups provenance and baselines, and of privacy.trace, as on the command line.
-
-    Returns:
-        The round and its trace.
-
-    Raises:
-        RecordError: The folder is no run's, or the round is not stored.
-        ConfigError: An override is illegal.
-    """
-    run = StoredRun(folder)
-    tracer = read_tracer(run, overrides)
-    model, record = run.round(server_round, asks_before_noise(run, overrides))
-    if tracer.baselines and not tracer.seeks_faulty and any(o.startswith("baselines") for o in overrides):
-        raise ConfigError(f"baselines.rules={list(tracer.baselines)} {NO_MISPREDICTIONS}")
-    return record.server_round, tracer.trace(model, record, run.server)

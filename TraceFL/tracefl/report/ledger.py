@@ -1,4 +1,4 @@
-"""The account of a run as rows of ledger.csv, as JSON, and as a table in the terminal."""
+"""A run's ledger as rows of ledger.csv, as JSON, and as a table in the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tracefl.questions.ledger import Accounts, Tally
+from tracefl.questions.ledger import RunLedger, Tally
 from tracefl.report.terminal import say, two_ends
 
 ALL = "all"
@@ -34,16 +34,16 @@ those it took part in, ``rounds_left_out``: those in which it was sampled and di
 many of its rounds have a traced prediction. Totals and means are in logits; a mean over no prediction is empty."""
 
 
-def ledger_rows(accounts: Accounts) -> Iterator[dict[str, Any]]:
+def ledger_rows(run_ledger: RunLedger) -> Iterator[dict[str, Any]]:
     """Yield the rows of ledger.csv, in the order of the clients and the classes."""
-    ledger = accounts.ledger
-    for client_id in accounts.client_ids:
+    ledger = run_ledger.ledger
+    for client_id in run_ledger.client_ids:
         whose = {
             "client": client_id,
-            "faulty": None if accounts.faulty is None else client_id in accounts.faulty,
+            "faulty": None if run_ledger.faulty is None else client_id in run_ledger.faulty,
             "rounds": " ".join(map(str, ledger.rounds_of.get(client_id, ()))),
             "rounds_left_out": " ".join(map(str, ledger.left_out.get(client_id, ()))),
-            "rounds_traced": len(accounts.traced_rounds(client_id)),
+            "rounds_traced": len(run_ledger.traced_rounds(client_id)),
         }
         right, wrong = ledger.by_class(client_id, True), ledger.by_class(client_id, False)
         yield {
@@ -51,49 +51,49 @@ def ledger_rows(accounts: Accounts) -> Iterator[dict[str, Any]]:
             "class": ALL,
             **_columns("correct", ledger.tally(client_id, True)),
             **_columns("wrong", ledger.tally(client_id, False)),
-            "usefulness": accounts.usefulness(client_id),
+            "usefulness": run_ledger.usefulness(client_id),
         }
         for number in sorted({*right, *wrong}):
             yield {
                 **whose,
                 "class": number,
-                "class_name": accounts.label_names[number],
+                "class_name": run_ledger.label_names[number],
                 **_columns("correct", right.get(number, Tally())),
                 **_columns("wrong", wrong.get(number, Tally())),
             }
 
 
-def as_json(accounts: Accounts) -> dict[str, Any]:
-    """Return the whole account as JSON holds it; the clients in their order."""
-    ledger = accounts.ledger
+def as_json(run_ledger: RunLedger) -> dict[str, Any]:
+    """Return the whole ledger as JSON, the clients in the order of their ids."""
+    ledger = run_ledger.ledger
     return {
         "rounds": ledger.rounds,
         "rounds_traced": ledger.traced_rounds,
-        "correct_predictions": accounts.predictions(True),
-        "wrong_predictions": accounts.predictions(False),
+        "correct_predictions": run_ledger.predictions(True),
+        "wrong_predictions": run_ledger.predictions(False),
         "unit": "logits",
-        "wrong_weight": accounts.wrong_weight,
-        "method": asdict(accounts.method),
+        "wrong_weight": run_ledger.wrong_weight,
+        "method": asdict(run_ledger.method),
         "clients": [
             {
                 "client": client_id,
-                "faulty": None if accounts.faulty is None else client_id in accounts.faulty,
+                "faulty": None if run_ledger.faulty is None else client_id in run_ledger.faulty,
                 "rounds": ledger.rounds_of.get(client_id, []),
                 "rounds_left_out": ledger.left_out.get(client_id, []),
-                "rounds_traced": accounts.traced_rounds(client_id),
-                "usefulness": accounts.usefulness(client_id),
-                "correct": _json(ledger.tally(client_id, True), ledger.by_class(client_id, True), accounts),
-                "wrong": _json(ledger.tally(client_id, False), ledger.by_class(client_id, False), accounts),
+                "rounds_traced": run_ledger.traced_rounds(client_id),
+                "usefulness": run_ledger.usefulness(client_id),
+                "correct": _json(ledger.tally(client_id, True), ledger.by_class(client_id, True), run_ledger),
+                "wrong": _json(ledger.tally(client_id, False), ledger.by_class(client_id, False), run_ledger),
             }
-            for client_id in accounts.client_ids
+            for client_id in run_ledger.client_ids
         ],
     }
 
 
-def show(console: Console, accounts: Accounts, name: str, written: Sequence[str]) -> None:
-    """Print the account: a line a client, the most useful first, and what it stands on."""
-    ledger = accounts.ledger
-    shown, middle = two_ends(accounts.ranked, CLIENTS_SHOWN)
+def show(console: Console, run_ledger: RunLedger, name: str, written: Sequence[str]) -> None:
+    """Print the ledger: one line per client, the most useful first, and notes on how it was computed."""
+    ledger = run_ledger.ledger
+    shown, middle = two_ends(run_ledger.ranked, CLIENTS_SHOWN)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in (
         *("client", "rounds", "correct\ntraced", "mean", "total"),
@@ -101,37 +101,37 @@ def show(console: Console, accounts: Accounts, name: str, written: Sequence[str]
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for place, client_id in enumerate(shown):
-        mark = "*" if client_id in (accounts.faulty or ()) else ""
+        mark = "*" if client_id in (run_ledger.faulty or ()) else ""
         table.add_row(
             f"{mark}{client_id}",
             str(len(ledger.rounds_of[client_id])),
             *_cells(ledger.tally(client_id, True)),
             *_cells(ledger.tally(client_id, False)),
-            f"{accounts.usefulness(client_id):.3f}",
+            f"{run_ledger.usefulness(client_id):.3f}",
             end_section=bool(middle) and place == CLIENTS_SHOWN // 2 - 1,
         )
     say(
         console,
         f"{name}: {ledger.rounds} rounds, {len(ledger.traced_rounds)} traced; contributions in logits to "
-        f"{accounts.predictions(True)} correct and {accounts.predictions(False)} wrong predictions",
+        f"{run_ledger.predictions(True)} correct and {run_ledger.predictions(False)} wrong predictions",
     )
     console.print(table)
-    for line in _notes(accounts, middle):
+    for line in _notes(run_ledger, middle):
         say(console, line)
     say(console, f"by class and with the rounds of each client: {', '.join(written)}")
 
 
-def _notes(accounts: Accounts, middle: int) -> Iterator[str]:
+def _notes(run_ledger: RunLedger, middle: int) -> Iterator[str]:
     """Yield what a reader of the table has to know."""
-    yield f"usefulness: mean contribution to correct ones less {accounts.wrong_weight:g} times that to wrong ones"
+    yield f"usefulness: mean contribution to correct ones less {run_ledger.wrong_weight:g} times that to wrong ones"
     if middle:
         yield f"{middle} more clients between the two parts of the table"
-    if accounts.untraced:
-        yield f"without a traced prediction: {len(accounts.untraced)} clients, {' '.join(accounts.untraced)}"
-    if accounts.faulty is not None:
-        yield f"* faulty: {' '.join(sorted(accounts.faulty, key=int))}"
+    if run_ledger.untraced:
+        yield f"without a traced prediction: {len(run_ledger.untraced)} clients, {' '.join(run_ledger.untraced)}"
+    if run_ledger.faulty is not None:
+        yield f"* faulty: {' '.join(sorted(run_ledger.faulty, key=int))}"
     for correct, kind in ((True, "correct"), (False, "wrong")):
-        if not accounts.predictions(correct):
+        if not run_ledger.predictions(correct):
             yield f"no {kind} prediction was traced, and it counts as 0; provenance.inputs=all traces both kinds"
 
 
@@ -143,12 +143,12 @@ def _cells(tally: Tally) -> tuple[str, str, str]:
     return str(tally.predictions), "-" if tally.mean is None else f"{tally.mean:.3f}", f"{tally.total:.2f}"
 
 
-def _json(tally: Tally, by_class: Mapping[int, Tally], accounts: Accounts) -> dict[str, Any]:
+def _json(tally: Tally, by_class: Mapping[int, Tally], run_ledger: RunLedger) -> dict[str, Any]:
     def numbers(t: Tally) -> dict[str, Any]:
         return {"predictions": t.predictions, "total": t.total, "mean": t.mean}
 
     classes = [
-        {"class": number, "class_name": accounts.label_names[number], **numbers(by_class[number])}
+        {"class": number, "class_name": run_ledger.label_names[number], **numbers(by_class[number])}
         for number in sorted(by_class)
     ]
     return {**numbers(tally), "by_class": classes}

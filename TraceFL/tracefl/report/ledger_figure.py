@@ -1,4 +1,4 @@
-"""The account of a run as a picture: each client's mean contributions, in all and by predicted class."""
+"""A run's ledger as a picture: each client's mean contributions, overall and by predicted class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import Colormap
 
-from tracefl.questions.ledger import Accounts
+from tracefl.questions.ledger import RunLedger
 from tracefl.report.class_axis import name_classes
 from tracefl.report.style import BLUE, ORANGE, VERMILLION
 
@@ -17,42 +17,42 @@ _FAULTY = VERMILLION
 _NONE = "#DDDDDD"  # nothing was traced
 
 
-def draw_ledger(accounts: Accounts, path: Path) -> None:
+def draw_ledger(run_ledger: RunLedger, path: Path) -> None:
     """Draw the clients with a traced prediction, the most useful first; only both ends of a long list.
 
     Args:
-        accounts: The account, with at least one traced prediction.
+        run_ledger: The ledger, with at least one traced prediction.
         path: The picture; its suffix says in which format.
     """
-    ranked, ledger = accounts.ranked, accounts.ledger
+    ranked, ledger = run_ledger.ranked, run_ledger.ledger
     half = _MOST_CLIENTS // 2
     shown = ranked if len(ranked) <= _MOST_CLIENTS else [*ranked[:half], *ranked[-half:]]
-    classes, rows = len(accounts.label_names), np.arange(len(shown))
+    classes, rows = len(run_ledger.label_names), np.arange(len(shown))
     size = (5.6 + 2 * max(3.0, 0.34 * classes), 2.2 + 0.3 * len(shown))
     figure, (bars, *maps) = plt.subplots(
         1, 3, figsize=size, layout="constrained", sharey=True, width_ratios=(4.2, *[max(3.0, 0.34 * classes)] * 2)
     )
     for offset, (correct, name, colour) in zip((-0.19, 0.19), _KINDS, strict=True):
         means = [mean if (mean := ledger.tally(k, correct).mean) is not None else np.nan for k in shown]
-        label = f"{accounts.predictions(correct)} {name} predictions"
+        label = f"{run_ledger.predictions(correct)} {name} predictions"
         bars.barh(rows + offset, means, height=0.36, color=colour, label=label)
     bars.axvline(0, color="black", linewidth=0.8)
     bars.set(xlabel="mean contribution to a prediction, logits", ylabel="client (rounds it took part in)")
     bars.set_yticks(rows, [f"{k} ({len(ledger.rounds_of[k])})" for k in shown])
     bars.invert_yaxis()
     for text, client_id in zip(bars.get_yticklabels(), shown, strict=True):
-        if client_id in (accounts.faulty or ()):
+        if client_id in (run_ledger.faulty or ()):
             text.set(color=_FAULTY, fontweight="bold")
-    grids = [mean_by_class(accounts, shown, correct) for correct, _, _ in _KINDS]
+    grids = [mean_by_class(run_ledger, shown, correct) for correct, _, _ in _KINDS]
     highest = max((float(np.nanmax(np.abs(grid))) for grid in grids if not np.isnan(grid).all()), default=1.0) or 1.0
     for ax, grid, (_, name, _) in zip(maps, grids, _KINDS, strict=True):
         ax.set_title(f"by class predicted: {name}", fontsize=10)
         image = ax.imshow(np.ma.masked_invalid(grid), aspect="auto", cmap=_colours(), vmin=-highest, vmax=highest)
-        name_classes(ax, accounts.label_names)
+        name_classes(ax, run_ledger.label_names)
     figure.colorbar(image, ax=maps, label="mean, logits (grey: none traced)", aspect=30, pad=0.02)
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     rest = "" if len(shown) == len(ranked) else f", {half} at each end of {len(ranked)}"
-    marked = "; faulty clients in colour" if accounts.faulty else ""
+    marked = "; faulty clients in colour" if run_ledger.faulty else ""
     figure.suptitle(
         f"What each client contributed in {ledger.rounds} rounds, the most useful first{rest}{marked}", fontsize=11
     )
@@ -60,11 +60,11 @@ def draw_ledger(accounts: Accounts, path: Path) -> None:
     plt.close(figure)
 
 
-def mean_by_class(accounts: Accounts, client_ids: Sequence[str], correct: bool) -> np.ndarray:
+def mean_by_class(run_ledger: RunLedger, client_ids: Sequence[str], correct: bool) -> np.ndarray:
     """Return the mean contributions ``(clients, C)`` by predicted class, NaN where none was traced."""
-    grid = np.full((len(client_ids), len(accounts.label_names)), np.nan)
+    grid = np.full((len(client_ids), len(run_ledger.label_names)), np.nan)
     for row, client_id in enumerate(client_ids):
-        for number, tally in accounts.ledger.by_class(client_id, correct).items():
+        for number, tally in run_ledger.ledger.by_class(client_id, correct).items():
             grid[row, number] = tally.mean
     return grid
 

@@ -1,4 +1,4 @@
-"""The chart of the rounds, as SVG that takes its colours from the page."""
+"""The chart of accuracies over the rounds, laid out for an SVG that takes its colours from the page."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ _TICKS = 12
 
 @dataclass(frozen=True)
 class Point:
-    """A measured value: its place, and what it says."""
+    """A measured value: its position, and its text."""
 
     x: float
     y: float
@@ -34,8 +34,8 @@ class Curve:
     Attributes:
         name: What it shows.
         style: Class of its colour.
-        pieces: Runs of rounds that follow one another.
-        marks: Whether each point is marked; else only those that stand alone are.
+        pieces: Stretches of consecutive rounds.
+        marks: Whether every point is marked; otherwise only isolated points are.
     """
 
     name: str
@@ -46,15 +46,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """What the template draws, in the units of a picture of ``WIDTH`` x ``HEIGHT``.
+    """What the template draws, in a coordinate system of ``WIDTH`` x ``HEIGHT``.
 
     Attributes:
-        curves: Those that have a value at all.
-        x_ticks: (place, round).
-        y_ticks: (place, percent).
+        curves: The curves with at least one value.
+        x_ticks: (position, round).
+        y_ticks: (position, percent).
         bands: (left, width, round) of the suspicious rounds.
         left, right, top, bottom: Edges of the field.
-        gaps: What was not measured, in words.
+        gaps: What was not measured, one line each.
     """
 
     curves: tuple[Curve, ...]
@@ -73,7 +73,7 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int])
 
     Args:
         rows: Rows of rounds.csv, fractions 0 to 1; None where nothing was measured. At least one.
-        suspicious: Rounds that get a band.
+        suspicious: Rounds to highlight with a band.
     """
     rounds = [int(row["round"]) for row in rows]
     first, last = rounds[0], max(rounds[-1], rounds[0] + 1)
@@ -117,7 +117,7 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int])
 
 
 def _ticks(rounds: Sequence[int]) -> list[int]:
-    """Return all of few rounds, of many the multiples of a round number."""
+    """Return all rounds if they are few, else the multiples of 1, 2 or 5 times a power of ten."""
     steps = (factor * 10**power for power in range(9) for factor in (1, 2, 5))
     step = next(step for step in steps if len(rounds) <= _TICKS * step)
     return [n for n in rounds if n % step == 0] or [rounds[0]]

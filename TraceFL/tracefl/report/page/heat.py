@@ -18,9 +18,9 @@ class Cell:
     """A cell.
 
     Attributes:
-        text: What stands in it.
+        text: Its text.
         level: Depth of its colour, 0 to 1; None where nothing was measured.
-        words: The same in full.
+        words: Its tooltip, the text in full.
     """
 
     text: str
@@ -40,7 +40,7 @@ class Row:
 
     Attributes:
         name: The client.
-        note: What is special about it.
+        note: What is special about the client.
         held: Its label counts.
         contributed: Its mean scores; empty in a second row of the same client.
     """
@@ -60,7 +60,7 @@ class HeatMap:
         rows: The clients that are shown.
         most_held: Examples where the left colour is deepest.
         most_contributed: Mean score where the right colour is deepest; None where no input was traced.
-        not_shown: What is not shown, in words.
+        not_shown: What is not shown, one line each.
     """
 
     classes: tuple[tuple[int, str], ...]
@@ -83,7 +83,7 @@ class HeatMap:
 def mean_scores(traced: Sequence[TracedInput]) -> dict[tuple[str, int], tuple[float, int]]:
     """Return each client's mean score over the inputs that were predicted as a class, and how many those are.
 
-    Only inputs of rounds that the client took part in count. A pair of client and class without any is not there.
+    Only inputs of rounds that the client took part in count. Pairs of client and class without such inputs are omitted.
     """
     sums: defaultdict[tuple[str, int], float] = defaultdict(float)
     counts: defaultdict[tuple[str, int], int] = defaultdict(int)
@@ -97,7 +97,8 @@ def mean_scores(traced: Sequence[TracedInput]) -> dict[tuple[str, int], tuple[fl
 def heat_map(record: RunRecord) -> HeatMap:
     """Return a run's two maps.
 
-    Of many clients the faulty ones are shown, then those that contributed most; of many classes the most predicted.
+    Where there are too many clients, the faulty ones are shown, then those that contributed most; of too many classes,
+    the most predicted ones.
     """
     traced = [t for _, t in record.traced]
     means = mean_scores(traced)

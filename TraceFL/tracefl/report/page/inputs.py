@@ -1,4 +1,4 @@
-"""The traced inputs as the page's script reads them: each picture and text once, however often it was traced."""
+"""The traced inputs for the page's script; each picture or text is included once, however often it was traced."""
 
 import base64
 import io
@@ -25,10 +25,10 @@ MOST_BYTES = 4_000_000  # of all pictures or texts
 
 @dataclass(frozen=True)
 class PageInputs:
-    """Traced inputs in JSON's types.
+    """Traced inputs as JSON types.
 
     Attributes:
-        rows: One a traced input: ``r`` round, ``i`` input, ``l`` label, ``p`` predicted class, ``ok`` whether the
+        rows: One per traced input: ``r`` round, ``i`` input, ``l`` label, ``p`` predicted class, ``ok`` whether the
             traced client is responsible (None where nobody is known to be), ``k`` ranked clients as [client, score, 1
             where responsible], ``n`` how many there are, ``first`` rank of the first responsible one where the traced
             client is none, ``c`` chance, ``x`` the client whose removal costs the prediction most.
@@ -48,7 +48,7 @@ def page_inputs(record: RunRecord, order: Sequence[int]) -> PageInputs:
 
     Args:
         record: The run.
-        order: Its rounds, first those that are to be kept where there are too many inputs.
+        order: Its rounds by priority: where there are too many inputs, those of the last rounds are dropped.
     """
     place = {server_round: n for n, server_round in enumerate(order)}
     traced = sorted(record.traced, key=lambda each: (place[each[0]], each[1].input_index))
@@ -75,7 +75,7 @@ def page_inputs(record: RunRecord, order: Sequence[int]) -> PageInputs:
 
 
 def within_budget(shown: Iterable[tuple[int, str]], most_bytes: int) -> dict[int, str]:
-    """Return the first of the (input, text) that together take no more than so many bytes."""
+    """Return the first (input, text) pairs that fit into ``most_bytes``."""
     kept, size = {}, 0
     for index, text in shown:
         size += len(text.encode())
@@ -140,5 +140,5 @@ def _row(server_round: int, t: TracedInput) -> dict[str, Any]:
 
 
 def _short(score: float) -> float | None:
-    """Return a score with as many digits as the page shows; None for what JSON has no number for."""
+    """Return a score with the digits that the page shows; None where it is not finite, which JSON cannot hold."""
     return float(f"{score:.4g}") if math.isfinite(score) else None

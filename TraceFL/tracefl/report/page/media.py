@@ -1,4 +1,4 @@
-"""What the page shows beside the curves, as W&B's media: a picture of the maps, and a table of the traced inputs."""
+"""Parts of the page as W&B media: a picture of the maps, and a table of the traced inputs."""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 def report_media(folder: Path, wandb: Any) -> dict[str, Any]:
-    """Return W&B's media of a run, by their names.
+    """Return a run's W&B media by name.
 
     Args:
         folder: The run's folder, with at least one recorded round.
@@ -38,7 +38,7 @@ def report_media(folder: Path, wandb: Any) -> dict[str, Any]:
 
 
 def table_rows(record: RunRecord, image: Callable[[Any], Any]) -> list[list[Any]]:
-    """Return the rows of the traced inputs of all rounds, suspicious rounds first; of many the first ``MOST_ROWS``.
+    """Return the rows of the traced inputs of all rounds, suspicious rounds first; at most ``MOST_ROWS``.
 
     Args:
         record: The run.

@@ -1,4 +1,4 @@
-"""What the page tells of a run, read from the run's folder."""
+"""A run as the page shows it, read from the run's folder."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class RunRecord:
         run: Its folder.
         state: How far it is.
         rounds: The recorded rounds, in order.
-        environment: Versions and hardware, as of ``describe_environment``; None where they are not known.
+        environment: Versions and hardware, as ``describe_environment`` returns them; None where unknown.
     """
 
     run: StoredRun
@@ -54,7 +54,7 @@ class RunRecord:
         return self._tracer is not None and self._tracer.seeks_faulty
 
     def inputs(self) -> Examples:
-        """Return the server's examples as they were asked: of a backdoor with the trigger in them.
+        """Return the server's examples as they were traced: with the trigger, where the fault is a backdoor.
 
         Raises:
             RecordError: They are missing or damaged.
@@ -78,9 +78,9 @@ def read_record(
 
     Args:
         folder: The run's folder.
-        state: How far the run is, where the caller knows better than a glance at the folder does.
+        state: How far the run is; None to read it from the folder.
         environment: Versions and hardware, for a run that has no results.json yet.
-        rounds: All its rounds, where the caller has read them already.
+        rounds: The results of all rounds; None to read them from the folder.
 
     Raises:
         RecordError: It is no run's, is damaged, or has no recorded round.

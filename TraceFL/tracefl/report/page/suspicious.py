@@ -1,4 +1,4 @@
-"""Which rounds to look at first, and why, in words that stand on the page."""
+"""Which rounds to look at first, with the reasons that the page shows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class SuspiciousRound:
 
     Attributes:
         server_round: The round, from 1.
-        reasons: In words.
+        reasons: The reasons, each a phrase.
     """
 
     server_round: int
@@ -33,7 +33,7 @@ class SuspiciousRound:
 
 
 def suspicious_rounds(rounds: Sequence[RoundResult]) -> list[SuspiciousRound]:
-    """Return the rounds that give a reason: most reasons first, then in order."""
+    """Return the rounds with a reason, those with most reasons first."""
     before: Mapping[str, Any] | None = None
     found = []
     for result in rounds:
@@ -45,7 +45,7 @@ def suspicious_rounds(rounds: Sequence[RoundResult]) -> list[SuspiciousRound]:
 
 
 def reading_order(rounds: Sequence[RoundResult]) -> list[int]:
-    """Return the rounds as they are worth reading: the suspicious ones, then from the last to the first."""
+    """Return all rounds by interest: the suspicious ones, then the others, latest first."""
     first = [each.server_round for each in suspicious_rounds(rounds)]
     return [*first, *sorted({result.server_round for result in rounds} - set(first), reverse=True)]
 
@@ -71,7 +71,7 @@ def _reasons(result: RoundResult, before: Mapping[str, Any] | None) -> list[str]
 
 
 def _named_first(suspects: Mapping[str, Any]) -> str:
-    """Say whom provenance names for a round's mispredictions as a whole."""
+    """Return which client provenance names for all of a round's mispredictions together."""
     first = str(suspects["ranking"]).partition(":")[0]
     right = suspects["whole_localization"]
     truth = "" if right is None else ", which is faulty" if right == 1 else ", which is honest" if right == 0 else ""

@@ -17,13 +17,13 @@ Pairs = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Timing:
-    """Where the time went.
+    """How long one part of the rounds took.
 
     Attributes:
-        what: Part of a round.
-        seconds: In all recorded rounds.
-        a_round: Mean of a round.
-        share: Of the run's wall time, 0 to 1; None where that is not known.
+        what: The part.
+        seconds: Its time in all recorded rounds.
+        a_round: Mean time in a round.
+        share: Share of the run's wall time, 0 to 1; None where that is unknown.
     """
 
     what: str
@@ -44,8 +44,8 @@ def setting(settings: Settings, is_deployed: bool = False) -> Pairs:
     """Return a run's configuration in short.
 
     Args:
-        settings: The run's.
-        is_deployed: Its clients had data of their own.
+        settings: The run's settings.
+        is_deployed: The clients had data of their own.
     """
     pairs = dict(_setting(settings))
     if is_deployed:
@@ -55,7 +55,7 @@ def setting(settings: Settings, is_deployed: bool = False) -> Pairs:
 
 
 def environment(found: Mapping[str, Any] | None) -> Pairs:
-    """Return versions and hardware; says so where they are not known."""
+    """Return versions and hardware, or that they were not recorded."""
     if found is None:
         return [("versions, hardware", "not recorded: they are written when a run is complete")]
     hardware = found["hardware"]
@@ -71,7 +71,7 @@ def environment(found: Mapping[str, Any] | None) -> Pairs:
 
 
 def timings(record: RunRecord) -> list[Timing]:
-    """Return where the run's wall time went, in recorded rounds; last what is not measured by itself."""
+    """Return how long each part of the recorded rounds took; last, the time that no part was measured for."""
     whole = record.state.seconds
     rounds = len(record.rounds)
     found = []
@@ -89,7 +89,7 @@ def timings(record: RunRecord) -> list[Timing]:
 
 
 def seconds_an_input(record: RunRecord) -> float | None:
-    """Return seconds of provenance an input, None where none was traced."""
+    """Return seconds of provenance per input; None where none was traced."""
     inputs = len(record.traced)
     seconds = [result.row["provenance_seconds"] for result in record.rounds]
     return None if not inputs or None in seconds else sum(seconds) / inputs
@@ -139,7 +139,7 @@ def _setting(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _keys(group: Strategy | Privacy, without: set[str]) -> str:
-    """Return a group's choice and the keys that it sets."""
+    """Return a group's choice with the keys that it sets, without zeros."""
     keys = (f"{k}={_plain(value)}" for k, value in vars(group).items() if k not in without and value not in (None, 0.0))
     return f"{group.name} ({', '.join(keys)})"
 

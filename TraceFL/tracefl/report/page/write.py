@@ -38,7 +38,7 @@ def write_page(folder: Path, path: Path | None = None, record: RunRecord | None 
     Args:
         folder: The run's folder.
         path: The file; None for ``report.html`` in the run's folder.
-        record: The run, where it has been read already.
+        record: The run, if it has been read already.
 
     Returns:
         The file.
@@ -53,12 +53,12 @@ def write_page(folder: Path, path: Path | None = None, record: RunRecord | None 
 
 
 def write_at_end(folder: Path, device: str, rounds: Sequence[RoundResult] | None = None) -> None:
-    """Write the report of a run that ends in this process; what goes wrong is a warning, as the run's results count.
+    """Write the report at the end of a run; a failure is only a warning, because the run's results are safe.
 
     Args:
         folder: The run's folder, with at least one recorded round.
         device: What the run computed on.
-        rounds: All its rounds; None to read them.
+        rounds: The results of all rounds; None to read them from the folder.
     """
     try:
         record = read_record(folder, read_ended_state(folder), describe_environment(device), rounds)
@@ -129,12 +129,12 @@ def render(record: RunRecord) -> str:
 
 
 def _responsible_words(record: RunRecord) -> str:
-    """Say what it means here that a client is responsible."""
+    """Return what makes a client responsible in this run."""
     return "is faulty" if record.mispredictions else "holds the label"
 
 
 def _environment() -> Environment:
-    """Return Jinja as the page needs it: everything is escaped, and a name that is not given is an error."""
+    """Return the page's Jinja environment: everything is escaped, and an undefined name is an error."""
     made = Environment(
         loader=PackageLoader("tracefl.report.page", "template"),
         autoescape=True,

@@ -1,0 +1,33 @@
+"""A stored round traced again, from a run's folder alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tracefl.errors import ConfigError
+from tracefl.questions.overrides import asks_before_noise, read_tracer
+from tracefl.questions.suspects import NO_MISPREDICTIONS
+from tracefl.questions.trace import RoundTrace
+from tracefl.records.run import StoredRun
+
+
+def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[str] = ()) -> tuple[int, RoundTrace]:
+    """Trace a stored round from a run's folder alone.
+
+    Args:
+        folder: The run's folder.
+        server_round: The round; None for the last one that is stored.
+        overrides: Of the groups provenance and baselines, and of privacy.trace, as on the command line.
+
+    Returns:
+        The round and its trace.
+
+    Raises:
+        RecordError: The folder is no run's, or the round is not stored.
+        ConfigError: An override is illegal.
+    """
+    run = StoredRun(folder)
+    tracer = read_tracer(run, overrides)
+    model, record = run.round(server_round, asks_before_noise(run, overrides))
+    if tracer.baselines and not tracer.seeks_faulty and any(o.startswith("baselines") for o in overrides):
+        raise ConfigError(f"baselines.rules={list(tracer.baselines)} {NO_MISPREDICTIONS}")
+    return record.server_round, tracer.trace(model, record, run.server)
