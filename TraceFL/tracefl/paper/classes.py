@@ -1,4 +1,4 @@
-"""Figure 5's page over the classes: how well predictions of each class are traced, and to how many clients."""
+"""Figure 5's page by class: how well the predictions of each class are traced, and to how many clients."""
 
 import csv
 import json
@@ -27,12 +27,12 @@ CLASS_COLUMNS = (
 
 @dataclass(frozen=True)
 class ClassFindings:
-    """What was found about one class's inputs.
+    """The traces of one class's inputs.
 
     Attributes:
         name: The class's name.
         inputs: Traced inputs in all rounds of all runs.
-        clients: Number of different clients that came first, in the run where there were most.
+        clients: Number of different clients ranked first, in the run with the most of them.
         localization: How often the first client holds the class, over seeds; None without inputs.
         chance: What a random participant would score on the same inputs.
     """
@@ -45,7 +45,7 @@ class ClassFindings:
 
 
 def read_classes(runs: Iterable[CollectedRun]) -> list[ClassFindings]:
-    """Return what runs of one setting found, for each class, from their ``provenance.csv``.
+    """Return the findings of one setting's runs for each class, from their ``provenance.csv``.
 
     Raises:
         RecordError: A ``provenance.csv`` is missing or damaged.
@@ -79,7 +79,7 @@ def class_rows(panels: Mapping[str, Sequence[ClassFindings]]) -> list[dict[str, 
     """Return the rows of the CSV.
 
     Args:
-        panels: What was found, by the words of a setting.
+        panels: The findings, by the setting's label.
     """
     return [
         {
@@ -100,11 +100,11 @@ def class_rows(panels: Mapping[str, Sequence[ClassFindings]]) -> list[dict[str, 
 
 
 def draw_classes(panels: Mapping[str, Sequence[ClassFindings]], path: Path) -> list[Path]:
-    """Draw localization accuracy and its chance level for each class; a panel for each setting.
+    """Draw localization accuracy and its chance level for each class, one panel per setting.
 
     Args:
-        panels: What was found, by the words of a setting.
-        path: Of the files, without a suffix.
+        panels: The findings, by the setting's label.
+        path: Path of the files, without a suffix.
 
     Returns:
         The files.
@@ -159,7 +159,7 @@ def _draw_panel(ax: Axes, found: Sequence[ClassFindings]) -> None:
 
 
 def _rows(path: Path) -> list[tuple[int, str, bool, float]]:
-    """Return label, traced client, whether it holds the label, and chance, of each input that a chance is known of."""
+    """Return (label, traced client, whether it holds the label, chance) for each input with a known chance."""
     with path.open(newline="") as file:
         rows = [
             (int(row["label"]), row["traced_client"], row["correct"] == "True", float(row["chance"]))

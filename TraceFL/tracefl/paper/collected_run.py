@@ -187,7 +187,7 @@ def _setting(config: Settings, presets: Mapping[str, Method]) -> dict[str, Any]:
 
 
 def _findings(rounds: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Summarise rounds.csv: means of what was measured, and the worst and the best round."""
+    """Summarise rounds.csv: means of the measured columns, the worst and the best round."""
 
     def values(column: str) -> list[float]:
         return [float(row[column]) for row in rounds if row[column] != ""]

@@ -44,7 +44,7 @@ class Panel:
         runs: The runs it shows.
         curves: For each of ``SUSPECT_MEASURES``: x to mean and spread over seeds; None where nothing was measured.
         marks: Published numbers of the same model and data set.
-        same_size: The runs are of the published setting, with the published model and pretrained weights.
+        same_size: The runs have the published setting, with the published model and pretrained weights.
         ticks: The x values of the paper's grid and of the runs; empty over rounds.
     """
 
@@ -62,14 +62,14 @@ class Panel:
 
 
 def figure_pages(exhibit: Exhibit, runs: Sequence[CollectedRun]) -> dict[str, list[Panel]]:
-    """Return the panels of a figure over something, in the paper's order, then others.
+    """Return a figure's pages with their panels, those of the paper in its order, then others.
 
     Args:
         exhibit: Figure 2, 3, 4 or 5.
         runs: Usable ones.
 
     Returns:
-        A page's subtitle to its panels. Figure 2 has a page per alpha, the others one page with an empty subtitle.
+        Page subtitle to panels. Figure 2 has a page per alpha, the others one page with an empty subtitle.
     """
     pages: dict[str, list[CollectedRun]] = {}
     for run in runs:
@@ -78,12 +78,12 @@ def figure_pages(exhibit: Exhibit, runs: Sequence[CollectedRun]) -> dict[str, li
 
 
 def on_page(exhibit: Exhibit, words: str, points: Iterable[GridPoint]) -> list[GridPoint]:
-    """Return the places that belong to a page of a figure."""
+    """Return the grid points on a page of a figure."""
     return [point for point in points if _page(exhibit, point) == words]
 
 
 def size_words(runs: Sequence[CollectedRun]) -> str:
-    """Return how large the runs are, such as ``10 clients, 4 a round, 3 rounds``; values that differ as a range."""
+    """Return the size of the runs, such as ``10 clients, 4 a round, 3 rounds``; values that differ as a range."""
     points = [point_of(run.config) for run in runs]
     words = []
     for field, name in zip(_SIZE, ("clients", "a round", "rounds"), strict=True):
@@ -95,7 +95,7 @@ def size_words(runs: Sequence[CollectedRun]) -> str:
 
 
 def curve_rows(exhibit: Exhibit, panels: Iterable[Panel], missing: Iterable[GridPoint]) -> Iterator[dict[str, Any]]:
-    """Yield what is drawn, a row for each point of a panel, then a row for each place without a run."""
+    """Yield one row for each point that is drawn, then one for each grid point without a run."""
     for panel in panels:
         by_x = {_x(exhibit, run): run for run in reversed(panel.runs)}
         for x in dict.fromkeys(x for curve in panel.curves.values() for x in curve):
@@ -164,7 +164,7 @@ def _over_rounds(exhibit: Exhibit, measure: str, runs: Sequence[CollectedRun]) -
 
 
 def _over(exhibit: Exhibit, measure: str, runs: Sequence[CollectedRun]) -> dict[float, SeedMean | None]:
-    """Return a measure over the x axis; None where the grid has a place between, so that no line leads across."""
+    """Return a measure over the x axis; None at grid points without a run, so that the line breaks there."""
     points = [point for point in exhibit.grid if _panel(exhibit, point) == _panel(exhibit, point_of(runs[0].config))]
     xs = {getattr(point, exhibit.over) for point in points} | {_x(exhibit, run) for run in runs}
     column = _OF_RUNS.get(measure, measure)
@@ -202,7 +202,7 @@ def _page(exhibit: Exhibit, point: GridPoint) -> str:
 
 
 def _panel(exhibit: Exhibit, point: GridPoint) -> tuple[Any, ...]:
-    """Return what puts places into one panel."""
+    """Return the key that grid points of one panel share."""
     return point.model, point.dataset, point.clip if "clip" in exhibit.varied else None
 
 

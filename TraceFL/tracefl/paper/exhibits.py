@@ -20,12 +20,12 @@ class Exhibit:
         number: Its number in the paper.
         title: What it shows.
         keys: ``exp_key`` of its runs: the job scripts', then the Flower app's.
-        jobs: Its runs in the paper, as the job scripts have them.
+        jobs: Its runs in the paper, as in the job scripts.
         varied: Fields of ``GridPoint`` that its runs vary, beside model and data set.
-        over: What a figure's x axis is: ``round`` or one of ``varied``; empty for what has none.
+        over: A figure's x axis: ``round`` or one of ``varied``; empty without an x axis.
         of_faults: Its runs look for faulty clients.
-        of_classes: It has a page over the classes too.
-        borrowed: ``exp_key`` of another figure, whose runs count where they are at one of this one's places.
+        of_classes: It has a page by class too.
+        borrowed: ``exp_key`` of another figure, whose runs are used too where they match one of this grid's points.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Exhibit:
 
     @cached_property
     def grid(self) -> list[GridPoint]:
-        """The places of its runs in the paper."""
+        """The grid points of its runs in the paper."""
         return [point_of_job(overrides) for overrides in self.jobs]
 
     def has(self, run: CollectedRun) -> bool:
@@ -59,7 +59,7 @@ class Exhibit:
         return key in self.keys
 
     def missing(self, runs: Iterable[CollectedRun]) -> list[GridPoint]:
-        """Return the places of the grid where none of the runs is."""
+        """Return the grid points without a run."""
         there = {point_of(run.config) for run in runs}
         return [point for point in self.grid if point not in there]
 
@@ -81,7 +81,7 @@ def usable_runs(exhibit: Exhibit, runs: Iterable[CollectedRun]) -> tuple[list[Co
 
 
 def missing_lines(exhibit: Exhibit, missing: Sequence[GridPoint]) -> list[str]:
-    """Return the places as text, a line for all that differ in the first of what the exhibit varies alone."""
+    """Return the grid points as text, one line for all that differ only in the first varied field."""
     first = exhibit.varied[0]
     lines: dict[str, list[str]] = {}
     for point in missing:
@@ -92,7 +92,7 @@ def missing_lines(exhibit: Exhibit, missing: Sequence[GridPoint]) -> list[str]:
 
 
 def words_of(point: GridPoint, fields: Iterable[str]) -> str:
-    """Return some fields of a place as text, such as ``noise 0.003, clip 15``; without those that it does not have."""
+    """Return some fields of a grid point as text, such as ``noise 0.003, clip 15``, without fields that are None."""
     values = {field: getattr(point, field) for field in fields}
     words = {field: value for field, value in values.items() if value not in (None, NO_FAULT)}
     return ", ".join(_WORDS[field].format(f"{v:g}" if isinstance(v, float) else v) for field, v in words.items())

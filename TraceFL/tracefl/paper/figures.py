@@ -35,10 +35,10 @@ def draw_page(
 
     Args:
         exhibit: Figure 2, 3, 4 or 5.
-        words: What all of the page shares, such as ``alpha 0.3``; empty without.
+        words: What all panels of the page share, such as ``alpha 0.3``; empty without.
         panels: Its panels, one or more.
-        missing: Places of the paper's grid without a run: the page says how many.
-        path: Of the files, without a suffix.
+        missing: The paper's grid points without a run; the page says how many.
+        path: Path of the files, without a suffix.
 
     Returns:
         The files.
@@ -113,7 +113,7 @@ def _alone(values: Sequence[float]) -> list[int]:
 
 
 def _draw_mark(ax: Axes, mark: Mark) -> None:
-    """Draw a published number: at its place, or beside the curves where it is of all rounds."""
+    """Draw a published number: at its x, or beside the curves where it is a mean over all rounds."""
     colour, marker = _MARKS[mark.measure]
     beside = mark.x is None
     ax.plot(
@@ -131,7 +131,7 @@ def _draw_mark(ax: Axes, mark: Mark) -> None:
 
 
 def _legend(exhibit: Exhibit, panels: Sequence[Panel]) -> dict[str, Line2D]:
-    """Return what the legend says, in its order: each curve, then each kind of mark that is drawn."""
+    """Return the legend's entries: each curve, then each kind of mark that is drawn."""
     best = "" if exhibit.over == "round" else ", best round"
     words = {
         "localization_accuracy": "localization accuracy",
@@ -162,7 +162,7 @@ def _legend(exhibit: Exhibit, panels: Sequence[Panel]) -> dict[str, Line2D]:
 
 
 def _notes(exhibit: Exhibit, words: str, panels: Sequence[Panel], missing: Sequence[GridPoint]) -> list[str]:
-    """Return what has to be said below: what the runs are where they are not the paper's, seeds, and what misses."""
+    """Return the notes below the figure: how the runs differ from the paper's, their seeds, and what is missing."""
     notes = [f"Dirichlet {words}"] if words else []
     seeds = {len({run.config.seed for run in panel.runs}) for panel in panels}
     if max(seeds) > 1:

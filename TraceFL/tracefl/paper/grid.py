@@ -1,4 +1,4 @@
-"""A table before it is drawn: for the terminal, as Markdown or as LaTeX."""
+"""A table of texts, to be shown in the terminal, as Markdown or as LaTeX."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class Grid:
     """A table's texts.
 
     Attributes:
-        headings: One for each column. The first column is text, the others are numbers.
-        rows: As many texts each.
-        caption: What has to be said below.
-        fixed: How many columns, from the first, stand in every part where the terminal is too narrow for all.
+        headings: One per column. The first column is text, the others are numbers.
+        rows: One text per column.
+        caption: Text below the table.
+        fixed: Number of first columns that are repeated in every part where the terminal is too narrow for all.
     """
 
     headings: Sequence[str]
@@ -47,17 +47,17 @@ class Grid:
         console.print(self.caption, style="dim italic", highlight=False)
 
     def markdown(self) -> str:
-        """Return it as a Markdown table, with the caption below."""
+        """Return the table as Markdown, with the caption below."""
         lines = [self.headings, ["---", *["---:"] * (len(self.headings) - 1)], *self.rows]
         cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
         return "".join(f"| {' | '.join(line)} |\n" for line in cells) + f"\n{self.caption}\n"
 
     def latex(self, title: str, label: str) -> str:
-        """Return it as a LaTeX table of the package booktabs: of one column, or of two where it has many columns.
+        """Return the table as LaTeX (booktabs), one text column wide, or two where it has many columns.
 
         Args:
-            title: Of the caption, before what has to be said.
-            label: For references: ``tab:label``.
+            title: Title of the caption, before ``self.caption``.
+            label: Label for references, as ``tab:label``.
         """
         wide = "*" if len(self.headings) > _MOST_OF_A_COLUMN else ""
         lines = [[_latex_heading(heading) for heading in self.headings], *self.rows]
@@ -80,7 +80,7 @@ class Grid:
         )
 
     def parts(self, width: int) -> list[list[int]]:
-        """Return the columns of each part for a terminal of so many characters, each column but the fixed in one."""
+        """Return the columns of each part for a terminal of ``width`` characters; the fixed ones are in every part."""
         fixed = list(range(self.fixed))
         least = used = 1 + sum(self._width(column) for column in fixed)
         parts = [list(fixed)]
@@ -93,7 +93,7 @@ class Grid:
         return parts
 
     def _width(self, column: int) -> int:
-        """Return the characters that a column takes, with the space between columns."""
+        """Return a column's width in characters, with the space between columns."""
         longest = max((len(row[column]) for row in self.rows), default=0)
         if column == 0:
             longest = min(longest, _LEAST_LABEL)
@@ -106,11 +106,11 @@ def _words(heading: str) -> list[str]:
 
 
 def _latex(text: str) -> str:
-    """Return text that LaTeX sets as it is."""
+    """Return text with LaTeX's special characters escaped."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
 def _latex_heading(heading: str) -> str:
-    """Return a heading, its words below each other."""
+    """Return a heading, one word per line."""
     words = [_latex(word) for word in _words(heading)]
     return words[0] if len(words) == 1 else r"\shortstack{" + r" \\ ".join(words) + "}"

@@ -1,4 +1,4 @@
-"""A place in the grids of the paper's experiments: what a run varies, without its seed and its circumstances."""
+"""Grid points of the paper's experiments: what a run varies, without its seed and its circumstances."""
 
 import re
 from collections.abc import Iterable
@@ -38,14 +38,14 @@ class GridPoint:
     Attributes:
         dataset: Name of the data set.
         model: Name of the model.
-        alpha: Of the Dirichlet partition; None with another partition.
-        num_clients: All clients.
-        clients_per_round: Of a round.
-        num_rounds: Rounds.
-        privacy: Way of privacy, ``none`` without.
-        noise: Noise multiplier, None without.
-        clip: Clipping norm, None without.
-        fault: The fault as ``describe_fault`` says it.
+        alpha: Alpha of the Dirichlet partition; None with another partition.
+        num_clients: Number of clients.
+        clients_per_round: Clients sampled in a round.
+        num_rounds: Number of rounds.
+        privacy: Privacy mechanism; ``none`` for none.
+        noise: Noise multiplier; None without privacy.
+        clip: Clipping norm; None without privacy.
+        fault: The fault in the words of ``describe_fault``.
     """
 
     dataset: str
@@ -61,7 +61,7 @@ class GridPoint:
 
 
 def point_of(config: Settings) -> GridPoint:
-    """Return the place of a run."""
+    """Return a run's grid point."""
     noise, clip = noise_and_clip(config.privacy)
     return GridPoint(
         dataset=config.dataset.name,
@@ -78,14 +78,14 @@ def point_of(config: Settings) -> GridPoint:
 
 
 def point_of_job(overrides: Iterable[str]) -> GridPoint:
-    """Return the place of a job script's run.
+    """Return the grid point of a job script's run.
 
     Args:
-        overrides: Of ``tracefl.paper.runs``. Composing all of them would take a minute; so the experiment alone is
+        overrides: As in ``tracefl.paper.runs``. Composing each run's would take a minute, so only the experiment is
             composed, and what the script varies is filled in.
 
     Raises:
-        KeyError: The script varies something that no place has.
+        KeyError: The script varies something that is not in a grid point.
     """
     keys = dict(override.split("=", 1) for override in overrides)
     point = point_of(_experiment(keys.pop("experiment")))
@@ -93,7 +93,7 @@ def point_of_job(overrides: Iterable[str]) -> GridPoint:
 
 
 def noise_and_clip(privacy: Privacy | None) -> tuple[float | None, float | None]:
-    """Return the noise multiplier and the clipping norm, None each where the way of privacy has none."""
+    """Return the noise multiplier and the clipping norm, each None where the mechanism has none."""
     noise = None if privacy is None else privacy.noise_multiplier
     clip = privacy.clipping_norm if isinstance(privacy, CentralPrivacySettings) else None
     return None if noise is None else float(noise), None if clip is None else float(clip)

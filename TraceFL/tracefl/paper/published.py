@@ -1,4 +1,4 @@
-"""The paper's published results, to set beside a run's: ``published*.csv``, which name their source."""
+"""The paper's published results, for comparison with a run's: ``published*.csv``, which name their source."""
 
 import csv
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Published:
 
 @dataclass(frozen=True)
 class PublishedSeconds:
-    """Seconds an input as published: the mean over settings, and the quickest and slowest where they were given."""
+    """Published seconds per input: mean over settings, with the fastest and slowest setting where given."""
 
     mean: float
     lowest: float | None
@@ -38,25 +38,25 @@ class PublishedSeconds:
 
 
 def find_published(point: GridPoint) -> Published | None:
-    """Return the published run of a place, None where there is none.
+    """Return the published run of a grid point; None where there is none.
 
-    Faulty runs have none: what faults give is another table, ``find_published_suspects``. Whether a run beside it had
-    the paper's data at full size and its pretrained weights is for the reader to see.
+    Runs with faults have none: those are in Table I, see ``find_published_suspects``. It is not checked whether the run
+    has the paper's full-size data and pretrained weights.
     """
     return _published().get(point)
 
 
 def find_published_suspects(point: GridPoint) -> dict[str, float | None]:
-    """Return Table I's localization accuracy of a place: rule to fraction, None: not applicable.
+    """Return Table I's localization accuracies of a grid point: rule to fraction, None where not applicable.
 
-    Empty where Table I does not have the place: without privacy, all labels of one client of ten flipped to 0 from the
-    first round on.
+    Empty where Table I does not have the grid point. Its setting: no privacy, all labels of one client of ten flipped
+    to 0 from the first round on.
     """
     return dict(_published_suspects().get(point, {}))
 
 
 def published_seconds() -> dict[str, PublishedSeconds]:
-    """Return Figure 6: rule to seconds an input."""
+    """Return Figure 6: rule to seconds per input."""
     return {
         row["rule"]: PublishedSeconds(float(row["mean"]), _number(row["lowest"]), _number(row["highest"]))
         for row in _rows(_FIGURE6)

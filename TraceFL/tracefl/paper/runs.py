@@ -1,6 +1,6 @@
 """Which runs each job script is for: overrides of ``python -m tracefl.main``, in the order of their index.
 
-The settings are in ``conf/experiment``, a file for each figure or table; here is only what a figure varies.
+The settings are in ``conf/experiment``, one file per figure or table; here is only what a figure varies.
 """
 
 from itertools import product

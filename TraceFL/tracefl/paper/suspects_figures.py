@@ -38,14 +38,14 @@ _THICK = 2.0  # line width of provenance and FedDebug, which alone have a band
 
 
 def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
-    """Draw localization accuracy over the share of flipped labels, a panel for each setting, a line for each rule.
+    """Draw localization accuracy over the share of flipped labels, one panel per setting, one line per rule.
 
     Args:
-        settings: What was found; those that differ in ``fault.share`` alone make one panel.
-        path: The picture.
+        settings: The settings' findings; those that differ only in ``fault.share`` share a panel.
+        path: Path of the picture.
 
     Returns:
-        Whether there was something to draw: two shares of one setting.
+        Whether there was anything to draw: a setting with at least two shares.
     """
     panels: dict[str, list[Setting]] = {}
     for setting in settings:
@@ -75,12 +75,12 @@ def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
 
 
 def draw_seconds(seconds: Mapping[str, Mapping[str, float]], path: Path, note: str = "") -> list[Path]:
-    """Draw seconds an input of each rule, on a logarithmic scale, quickest on top: the paper's Figure 6.
+    """Draw each rule's seconds per input on a logarithmic scale, fastest on top, as in the paper's Figure 6.
 
     Args:
         seconds: Model and data set to rule to seconds.
-        path: Of the files, without a suffix.
-        note: Stands above.
+        path: Path of the files, without a suffix.
+        note: Text above the figure.
 
     Returns:
         The files; none where there was nothing to draw.
@@ -156,7 +156,7 @@ def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> Non
 def _draw_curve(
     ax: Axes, values: Mapping[float, SeedMean | None], name: str, colour: str, line: str, marker: str, width: float
 ) -> None:
-    """Draw means over the shares, in percent; of thick lines the spread as a band: a dozen would hide each other."""
+    """Draw means over the shares, in percent; only thick lines get their spread as a band, as a dozen would overlap."""
     known = [(share, value) for share, value in sorted(values.items()) if value is not None]
     if not known:
         return

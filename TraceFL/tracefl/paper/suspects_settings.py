@@ -1,4 +1,4 @@
-"""Runs that looked for faulty clients, by setting: those that differ in their seed alone belong together."""
+"""Runs that looked for faulty clients, grouped by setting: those of a group differ only in their seed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Setting:
     Attributes:
         label: The setting in a few words, more where another setting would have the same label.
         config: The configuration of one of the runs.
-        row: What one of the runs is in ``collected.csv``.
-        found: What the rules found in each run, one or more.
-        seeds: Different seeds among the runs.
+        row: One of the runs' rows of ``collected.csv``.
+        found: What the rules found in each run; at least one.
+        seeds: The runs' different seeds.
     """
 
     label: str

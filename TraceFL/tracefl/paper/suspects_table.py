@@ -1,4 +1,4 @@
-"""The rules that look for faulty clients side by side: a line for each setting, means and spread over its seeds."""
+"""Tables that compare the rules that look for faulty clients: one line per setting, means and spread over its seeds."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -35,12 +35,12 @@ SUSPECTS_COLUMNS = (
 
 
 def accuracy_grid(settings: Sequence[Setting], only: Sequence[str] = (), missing: Sequence[GridPoint] = ()) -> Grid:
-    """Return localization accuracies, a column for each rule, chance beside, and Table I's where it has a setting.
+    """Return localization accuracies, one column per rule, beside chance and, where there are any, Table I's numbers.
 
     Args:
-        settings: What was found.
-        only: Rules that alone are shown, beside provenance; empty for all that were asked.
-        missing: Places of the paper's grid without a run, which stand below with the published numbers.
+        settings: The settings' findings.
+        only: The rules to show beside provenance; empty for all.
+        missing: The paper's grid points without a run, which are listed below with the published numbers.
     """
     asked = rule_names(found for setting in settings for found in setting.found)
     rules = [rule for rule in asked if rule in ("provenance", *only) or not only]
@@ -79,7 +79,7 @@ def accuracy_grid(settings: Sequence[Setting], only: Sequence[str] = (), missing
 
 
 def missing_suspects_rows(missing: Iterable[GridPoint]) -> Iterator[dict[str, Any]]:
-    """Yield a row as of ``suspects_rows`` for each place without a run and each rule with a published number."""
+    """Yield a row like ``suspects_rows``' for each grid point without a run and each rule with a published number."""
     for point in missing:
         place = {
             "setting": f"no run: {point.model} {point.dataset} alpha {point.alpha}, {point.fault}",
@@ -98,7 +98,7 @@ def missing_suspects_rows(missing: Iterable[GridPoint]) -> Iterator[dict[str, An
 
 
 def seconds_grid(settings: Sequence[Setting]) -> Grid:
-    """Return seconds an input, a row for each model and data set, a column for each rule: the paper's Figure 6."""
+    """Return seconds per input, one row per model and data set, one column per rule, as in the paper's Figure 6."""
     groups = _by_data(settings)
     rules = rule_names(found for setting in settings for found in setting.found)
     rows = [
@@ -109,7 +109,7 @@ def seconds_grid(settings: Sequence[Setting]) -> Grid:
 
 
 def seconds_per_input(settings: Sequence[Setting]) -> dict[str, dict[str, float]]:
-    """Return each rule's seconds an input, mean over the runs of a model and data set, without rules not timed."""
+    """Return each timed rule's seconds per input, mean over the runs of a model and data set."""
     seconds: dict[str, dict[str, float]] = {}
     for label, group in _by_data(settings).items():
         everyone = [found for setting in group for found in setting.found]
@@ -121,7 +121,7 @@ def seconds_per_input(settings: Sequence[Setting]) -> dict[str, dict[str, float]
 
 
 def suspects_rows(settings: Sequence[Setting]) -> Iterator[dict[str, Any]]:
-    """Yield what was found in full, a row for each setting and rule; fractions, None where nothing was measured."""
+    """Yield all findings, one row per setting and rule; fractions, None where nothing was measured."""
     for setting in settings:
         of_setting = {
             **{column: setting.row[column] for column in _OF_SETTING},

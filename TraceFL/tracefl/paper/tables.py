@@ -33,12 +33,12 @@ _CAPTION = (
 def make_table(
     exhibit: Exhibit, runs: Sequence[CollectedRun], missing: Sequence[GridPoint]
 ) -> tuple[Grid, Sequence[str], list[dict[str, Any]]]:
-    """Return a table as a grid of texts, and the columns and rows of its CSV, accuracies there as fractions.
+    """Return a table as a grid of texts, and its CSV's columns and rows, with accuracies as fractions.
 
     Args:
         exhibit: Table 1, 2 or 3.
-        runs: Usable ones.
-        missing: Places of the paper's grid without a run; they stand in the table as such.
+        runs: Usable runs.
+        missing: The paper's grid points without a run, which are listed as such.
     """
     if exhibit.of_faults:
         settings = suspects_settings(runs)
@@ -58,7 +58,7 @@ def make_table(
 
 
 def _rows(exhibit: Exhibit, runs: Sequence[CollectedRun]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each setting, over its seeds."""
+    """Yield one row per setting, means over its seeds."""
     groups: dict[tuple[str, str], list[CollectedRun]] = {}
     for run in runs:
         groups.setdefault(run.setting, []).append(run)
@@ -98,7 +98,7 @@ def _place(point: GridPoint) -> dict[str, Any]:
 
 
 def _label(exhibit: Exhibit, run: CollectedRun) -> str:
-    """Return what the table varies, and of a run that is not one of the paper's all the rest."""
+    """Return what the table varies, and for a run that is not one of the paper's everything else too."""
     point = point_of(run.config)
     preset = "" if run.row["provenance"] == "artifact" else f", {run.row['provenance']}"
     weights = "" if run.row["pretrained"] else ", random weights"

@@ -1,4 +1,4 @@
-"""Writes the paper's figures and tables, and what is in them as CSV."""
+"""Writes the paper's figures and tables, and their numbers as CSV."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,16 +29,16 @@ def write_exhibits(
     """Write figures and tables of the runs below a folder, and print what is missing.
 
     Args:
-        exhibits: What to make.
+        exhibits: The figures and tables.
         root: Folder of the runs.
         own: Use only the runs of a figure's own experiments, by their ``exp_key``.
-        needed: Every exhibit must have a run; else one of them must.
+        needed: Every exhibit must have a run; otherwise at least one of them must.
         out: Folder to write to.
         console: Where to print.
 
     Raises:
-        RecordError: A needed run is missing, and nothing is written; or an exhibit's runs are damaged, and the others
-            are made.
+        RecordError: A needed run is missing, and nothing is written; or an exhibit's runs are damaged, and only the
+            others are written.
     """
     gathered = gather_runs(root)
     for problem in gathered.damaged:
@@ -83,11 +83,11 @@ def write_exhibit(
     """Write a figure or a table.
 
     Args:
-        exhibit: What.
-        runs: Usable ones, one or more.
-        missing: Places of the paper's grid without a run.
-        out: Folder of the files.
-        console: Where a table is printed too.
+        exhibit: The figure or table.
+        runs: Usable runs, at least one.
+        missing: The paper's grid points without a run.
+        out: Folder to write to.
+        console: Where to print a table.
 
     Returns:
         The files.

@@ -1,4 +1,4 @@
-"""A run in the terminal: bars for rounds and clients, one line a round, a table at the end."""
+"""A run in the terminal: progress bars for rounds and clients, one line per round, a table at the end."""
 
 import contextlib
 import json
@@ -45,7 +45,7 @@ class TerminalConsole(Console):
 
 
 class Terminal(Observer):
-    """Follows a run as bars; what it says in lines goes through the log, so that run.log has it too."""
+    """Shows a run's progress as bars; its lines go through the log, so that run.log has them too."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -92,7 +92,7 @@ class Terminal(Observer):
             self._progress.advance(self._clients)
 
     def round_finished(self, result: RoundResult) -> None:
-        """Advance the rounds' bar and say the round in one line."""
+        """Advance the rounds' bar and log the round in one line."""
         if self._rounds is not None:
             self._progress.advance(self._rounds)
         row = result.row
@@ -146,10 +146,10 @@ def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 
 def suspects_table(means: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return how each rule finds the faulty clients, beside chance.
+    """Return a table of how well each rule finds the faulty clients, beside chance.
 
     Args:
-        means: Of each rule, as in ``suspects`` of results.json.
+        means: Rule to its means, as in ``suspects`` of results.json.
     """
     first = next(iter(means.values()))
     counted = f"{first['inputs']} mispredicted inputs in {first['rounds']} rounds"
@@ -185,7 +185,7 @@ def suspects_table(means: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def show_run(console: Console, rounds: Sequence[RoundResult], folder: Path) -> None:
-    """Print a run's rounds, its suspects where mispredictions were traced, and the places of its report and folder."""
+    """Print a run's rounds, its suspects where mispredictions were traced, and the paths of its report and folder."""
     console.print(rounds_table([result.row for result in rounds], folder.name))
     suspects = mean_suspects(row for result in rounds for row in result.suspects)
     if suspects:
@@ -196,7 +196,7 @@ def show_run(console: Console, rounds: Sequence[RoundResult], folder: Path) -> N
 
 
 def two_ends(ranked: Sequence[str], most: int) -> tuple[list[str], int]:
-    """Return the first and the last of what is ranked, ``most`` in all and even, and how many lie between them."""
+    """Return the first and last ``most / 2`` of the ranked items, and how many lie between; ``most`` is even."""
     if len(ranked) <= most:
         return list(ranked), 0
     return [*ranked[: most // 2], *ranked[-(most // 2) :]], len(ranked) - most
@@ -208,7 +208,7 @@ def say_json(found: Mapping[str, Any]) -> None:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a line as it is, neither wrapped nor coloured."""
+    """Print a line unchanged, neither wrapped nor coloured."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -1,4 +1,4 @@
-"""The page's two maps as a picture, for where no page can be shown."""
+"""The page's two maps as a picture, for W&B."""
 
 import io
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _DEEP = 0.6  # from here on a cell's text is white
 
 
 def draw_heat_map(heat: HeatMap) -> Image.Image:
-    """Draw both maps beside one another; safe in any thread, as pyplot is not."""
+    """Draw both maps side by side; without pyplot, so safe in any thread."""
     width = 0.36 * len(heat.classes) + 1.2
     figure = Figure(figsize=(2 * max(3.2, width), max(2.6, 0.27 * len(heat.rows)) + 1.9), layout="constrained", dpi=120)
     left, right = figure.subplots(1, 2, sharey=True)
