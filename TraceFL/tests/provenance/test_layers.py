@@ -241,3 +241,10 @@ def test_a_registered_kind_is_traced():
     model = nn.Sequential(Scale())
     found = attribute(model, {"a": {"0.scale": torch.tensor([1.0, 10.0])}}, torch.tensor([[1.0, 1.0]]))
     assert_close(found.contributions, torch.tensor([[10.0]]))  # class 1 is predicted, 3 > 2; client's scale 10 times 1
+
+
+def test_a_warning_names_the_line_that_calls_attribute():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2)).eval()
+    with pytest.warns(UserWarning, match="not traced") as caught:
+        attribute(model, {"a": model.state_dict()}, torch.ones(1, 2))
+    assert caught[0].filename == __file__

@@ -80,7 +80,7 @@ def _warn_untraced(untraced: Mapping[str, nn.Module], shown: int = 20) -> None:
         parts.append(f"{len(names)} {kind} ({', '.join(names[:shown])}{more})")
     options = sorted({option for module in untraced.values() if (option := option_of(module)) is not None})
     ask = f"; also={options} would trace some of them" if options else ""
-    warnings.warn(f"not traced: {'; '.join(parts)}{ask}", stacklevel=4)
+    warnings.warn(f"not traced: {'; '.join(parts)}{ask}", stacklevel=5)
 
 
 @contextmanager
@@ -190,5 +190,5 @@ def run_forward(
             )
     uncalled = [name for name, call in calls.items() if not call.outputs]
     if uncalled:
-        warnings.warn(f"not traced, for the forward never calls them: {', '.join(uncalled)}", stacklevel=3)
+        warnings.warn(f"not traced, for the forward never calls them: {', '.join(uncalled)}", stacklevel=4)
     return logits, {name: call for name, call in calls.items() if call.outputs}
