@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from tests.helpers.random_rounds import record, result
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
-from tracefl.records import weights as round_files
+from tracefl.records import checksums
 from tracefl.records.store import RoundStore
 
 
@@ -242,7 +242,7 @@ def test_a_disk_that_fails_for_a_moment_deletes_nothing(tmp_path, monkeypatch):
     for n in (1, 2):
         store.commit(result(n), record(n))
     with monkeypatch.context() as patch:
-        patch.setattr(round_files, "_sha256", lambda path: Path("/dev/null/x").read_bytes())  # NotADirectoryError
+        patch.setattr(checksums, "_sha256", lambda path: Path("/dev/null/x").read_bytes())  # NotADirectoryError
         with pytest.raises(OSError):  # noqa: PT011
             store.drop_unusable_rounds()
     assert store.drop_unusable_rounds() == 2
