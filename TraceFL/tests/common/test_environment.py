@@ -7,6 +7,7 @@ import pytest
 from tests.helpers.configuration import compose_settings
 from tracefl.common.environment import cpus_here, keep_own_gpus
 from tracefl.errors import ConfigError
+from tracefl.experiment.settings import total_cpus
 
 
 @pytest.fixture
@@ -28,10 +29,10 @@ def test_cpus_are_those_that_slurm_grants_and_the_machine_has(eight_cpus, monkey
 
 
 def test_runs_at_once_share_the_cpus(eight_cpus):
-    assert compose_settings().total_cpus == 8
-    assert compose_settings("runs_at_once=3").total_cpus == 2
-    assert compose_settings("runs_at_once=20").total_cpus == 1
-    assert compose_settings("runs_at_once=3", "total_cpus=5").total_cpus == 5
+    assert total_cpus(compose_settings()) == 8
+    assert total_cpus(compose_settings("runs_at_once=3")) == 2
+    assert total_cpus(compose_settings("runs_at_once=20")) == 1
+    assert total_cpus(compose_settings("runs_at_once=3", "total_cpus=5")) == 5
     with pytest.raises(ConfigError, match="runs_at_once must be a whole number of at least 1"):
         compose_settings("runs_at_once=0")
 
