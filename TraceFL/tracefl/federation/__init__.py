@@ -1,10 +1,10 @@
-"""The clients and their server. Only this folder and Flower's two programs import Flower, only this folder Ray."""
+"""The clients and their server. Flower is imported only here and in the two Flower programs, Ray only here."""
 
 import os
 
-# The libraries read these when they are first imported. Telemetry is opt-in here. Where Flower starts Ray, it starts a
-# cluster of the run's own and joins none on this machine. Ray keeps its hands off the visible GPUs, which it announces
-# as its future default. The skipped log line, about workers that Flower ends, looks like a failure and is none.
+# The libraries read these when they are first imported. Telemetry is opt-in here. If Flower starts Ray, it starts a new
+# cluster for the run and never joins one on this machine. Ray leaves the list of visible GPUs alone, which it announces
+# as its future default. The skipped log line, about workers that Flower ends, looks like a failure but is not one.
 for _variable, _value in {
     "FLWR_TELEMETRY_ENABLED": "0",
     "RAY_ADDRESS": "local",

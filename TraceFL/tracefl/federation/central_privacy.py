@@ -1,4 +1,4 @@
-"""Flower's central differential privacy, of the trainable parameters alone."""
+"""Flower's central differential privacy, applied to the trainable parameters only."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -22,17 +22,17 @@ _GUARD = "tracefl/above-zero"  # no parameter's name has a slash
 
 
 class CentralPrivacy:
-    """Flower's central differential privacy, of the trainable parameters alone.
+    """Flower's central differential privacy, applied to the trainable parameters only.
 
-    Flower's strategies clip every array and add noise to it, including BatchNorm's statistics and counters. So they
-    only get the trainable parameters; the buffers are averaged separately and stay as they are.
+    Flower's strategies clip every array and add noise to it, including BatchNorm's statistics and counters. They are
+    therefore given only the trainable parameters; the buffers are averaged separately, without clipping or noise.
 
-    The clients keep FedAvg's weights, as in the paper. Flower's noise assumes that all clients weigh the same: one with
-    more examples can change the average by more, so no epsilon is claimed. Each round's log line states the effective
+    The clients keep FedAvg's weights, as in the paper. Flower's noise assumes equal weights, and a client with more
+    examples can change the average by more, so no epsilon is claimed. Each round's log line states the effective
     noise multiplier for the heaviest client.
 
     Args:
-        settings: How to clip and add noise; an ``initial_clipping_norm`` is that of the first round to run.
+        settings: How to clip and add noise; ``initial_clipping_norm`` applies to the first round that is run.
         clients_per_round: Clients sampled in each round.
         trainable: Names of the trainable parameters.
         seed: Root seed.
@@ -66,10 +66,10 @@ class CentralPrivacy:
     def aggregate_train(
         self, server_round: int, previous: ArrayRecord, replies: Sequence[Message]
     ) -> tuple[ArrayRecord, MetricRecord, ArrayRecord]:
-        """Clip the clients in place and average them.
+        """Clip the clients' updates in place and average them.
 
         Args:
-            server_round: The round; it has a seed of its own for the noise.
+            server_round: The round's number; each round has its own seed for the noise.
             previous: Weights that the clients started from.
             replies: Accepted replies, in the order of the clients' ids.
 

@@ -41,7 +41,7 @@ def client_id_of(message: Message) -> str:
 
 @app.query()
 def identify(message: Message, context: Context) -> Message:
-    """Reply with a deployed client's id, if its SuperNode's configuration has one, and its examples of each class.
+    """Reply with a deployed client's number of examples of each class, and its id if the SuperNode's config has one.
 
     Raises:
         ConfigError: The SuperNode has no data of its own.
@@ -75,7 +75,7 @@ def train_client(message: Message, context: Context) -> Message:
     training = TrainingSettings(**job["training"])
     device = str(context.node_config.get("device", job["device"]))
     dp_sgd = None if job["dp_sgd"] is None else DpSgdSettings(**job["dp_sgd"])
-    # The server knows the root seed, and must not be able to compute the noise that hides the client's examples.
+    # The server knows the root seed but must not be able to compute the noise that hides the client's examples.
     private = deployed and dp_sgd is not None
     options: dict[str, Any] = {
         "seed": secrets.randbits(63) if private else derive_seed(job["seed"], "train", server_round, client_id),
@@ -87,7 +87,7 @@ def train_client(message: Message, context: Context) -> Message:
         assert fault.scale is not None
         loss = ride_free(model, examples, training.batch_size, fault.scale, fault_seed, device)
     elif dp_sgd is not None:
-        from tracefl.learning.privacy.dp_sgd import train_privately  # brings Opacus: other clients do not wait for it
+        from tracefl.learning.privacy.dp_sgd import train_privately  # imports Opacus, which other clients do not need
 
         privacy = client_dp_sgd(dp_sgd, training, len(examples), job["num_rounds"])
         loss = train_privately(model, examples, training, privacy, **options)
@@ -98,7 +98,7 @@ def train_client(message: Message, context: Context) -> Message:
         add_update_noise(model, global_weights, fault.scale, fault_seed)
     log.debug("round=%d client=%s examples=%d loss=%.4f", server_round, client_id, len(examples), loss)
     arrays = ArrayRecord({name: tensor.cpu() for name, tensor in model.state_dict().items()})
-    who = ConfigRecord({"client-id": client_id})  # in a MetricRecord Flower would average it
+    who = ConfigRecord({"client-id": client_id})  # Flower would average it in a MetricRecord
     metrics = MetricRecord({"num-examples": len(examples), "train-loss": loss})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics, "client": who}), reply_to=message)
 

@@ -13,7 +13,7 @@ POLL_SECONDS = 0.05
 
 
 class ReportingGrid(Grid):
-    """A grid that reports each reply and limits the messages in flight; everything else is the inner grid's."""
+    """A grid that reports each reply and limits the messages in flight; the rest is delegated to the inner grid."""
 
     def __init__(
         self, inner: Grid, on_reply: Callable[[], None], max_in_flight: int | None, over: threading.Event

@@ -1,4 +1,4 @@
-"""Data in a deployment: each client reads its own folder, the server its test set; nothing is partitioned."""
+"""Data in a deployment: each client reads its own folder and the server its test set; nothing is partitioned."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from tracefl.learning.examples import Examples
 from tracefl.learning.models import TextEncoder
 
 SOURCES = ("hub", "medmnist")
-"""Sources that read a folder."""
+"""Sources that read files from a folder."""
 
 
 def load_split(settings: DatasetSettings, split: str, seed: int) -> RawDataset:
@@ -52,7 +52,7 @@ def check_label_names(settings: DatasetSettings, names: Sequence[str]) -> None:
 def client_job(
     settings: DatasetSettings, label_names: Sequence[str], batch_size: int, seed: int, encoder: TextEncoder | None
 ) -> dict[str, Any]:
-    """Return the instructions, ready for JSON, by which a client reads its data as the server reads its own."""
+    """Return JSON-serializable instructions for a client to read its data the way the server reads its own."""
     shared = replace(settings, path=None, root=None, label_names=tuple(label_names))  # without the server's paths
     return {
         "dataset": asdict(shared),
@@ -72,7 +72,7 @@ def own_examples(data_path: str, job: Mapping[str, Any]) -> Examples:
         job: The result of ``client_job``.
 
     Raises:
-        DataError: The data cannot be read, are fewer than a batch, or have classes that the server does not know.
+        DataError: The data cannot be read, hold less than one batch, or have classes unknown to the server.
     """
     settings = replace(read(DatasetSettings, job["dataset"], "dataset"), path=data_path, root=data_path)
     raw = load_split(settings, "train", job["seed"])

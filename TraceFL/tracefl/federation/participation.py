@@ -17,7 +17,7 @@ class Participation:
 
     Attributes:
         excluded: Ids of clients that are never sampled.
-        factors: Client id to the factor in (0, 1) that its weight in the average is multiplied with; no entry means 1.
+        factors: Client id to the factor in (0, 1) by which its weight in the average is multiplied; no entry means 1.
     """
 
     excluded: set[str] = field(default_factory=set)
@@ -26,13 +26,14 @@ class Participation:
     def sample(self, draw: Draw, client_ids: Sequence[str], count: int, seed: int) -> list[str]:
         """Draw a round's clients.
 
-        First draws as if nobody were excluded, then replaces the excluded clients by others. So runs with and without a
-        client differ as little as possible, and each remaining client is as likely as if the excluded did not exist.
+        Clients are first drawn as if none were excluded, then the excluded ones are replaced. Runs with and without a
+        client thus differ as little as possible, and each remaining client is as likely to be drawn as if the excluded
+        ones did not exist.
 
         Args:
             draw: Draws clients.
             client_ids: Connected clients, in the same order in every run.
-            count: Number to draw; where fewer remain, all of them are returned.
+            count: Number to draw; if fewer remain, all of them are returned.
             seed: Seed of this round.
         """
         drawn = [k for k in draw(client_ids, min(count, len(client_ids)), seed) if k not in self.excluded]

@@ -1,4 +1,4 @@
-"""What a federation has to do, what each of its rounds yields, and who is told while it runs."""
+"""What a federation has to do, what each of its rounds yields, and the functions called while it runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class FederationPlan:
     Attributes:
         client_ids: Clients that can take part.
         num_rounds: Rounds of the whole run.
-        clients_per_round: Clients sampled in each round, fewer where fewer are connected.
+        clients_per_round: Clients sampled in each round; fewer if fewer are connected.
         min_clients: Replies that a round needs.
         timeout_seconds: Longest wait for a round's replies.
         strategy: A key of ``strategy.STRATEGIES``.
@@ -27,10 +27,10 @@ class FederationPlan:
         initial_weights: State dict from which the first round of this session starts.
         client_job: Instructions for every client, as JSON: model, training, dp_sgd, num_rounds, location of the data,
             device, threads, seed.
-        num_examples: Client id to number of training examples, where the server knows it. The longest jobs are sent
-            first, and a reply that states another number is rejected.
+        num_examples: Client id to number of training examples, if known to the server. The longest jobs are sent first,
+            and a reply that states another number is rejected.
         rounds_done: Rounds completed in earlier sessions of the run.
-        privacy: How the server clips updates and adds noise; None where it does neither.
+        privacy: How the server clips updates and adds noise; None if it does neither.
         trainable: Names of the model's trainable parameters.
         selection: Draws the clients for ``provenance_selection``; ``on_round`` adds each round to its ledger.
         participation: Which clients are never sampled and which weigh less; ``on_round`` may change it.
@@ -56,14 +56,14 @@ class FederationPlan:
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """A round as the server saw it, after it is aggregated and before it is traced: a RoundRecord and more.
+    """A round as the server saw it, after aggregation and before tracing: a RoundRecord and more.
 
     Attributes:
         record: Weights of the clients that were averaged, and of the global model before and after.
         train_loss: Mean of the clients' training losses, with the weights of the average, in nats.
-        left_out: Client id to the reason why it was not averaged: an error, no reply, or a rejected reply.
+        left_out: Client id to the reason why the client was not averaged: an error, no reply, or a rejected reply.
         clipping_norm: L2 norm to which the clients' updates were clipped; None without central privacy.
-        next_clipping_norm: L2 norm for the next round; differs where it adapts.
+        next_clipping_norm: L2 norm for the next round; differs only with adaptive clipping.
     """
 
     record: RoundRecord
@@ -80,7 +80,7 @@ class FederationHooks:
     Attributes:
         on_sampled: A round begins: its number and its clients.
         on_reply: Another client of the round has replied.
-        on_round: The round is aggregated. The outcome's weights are not to be kept.
+        on_round: The round is aggregated. Must not keep the outcome's weights.
         on_joined: A client can take part from now on, for the first time or again: its id and its number of examples
             of each class.
     """

@@ -24,8 +24,8 @@ from tracefl.common.signals import block_sigusr2
 from tracefl.errors import ConfigError, one_line
 
 # For Ray's processes. The first two make glibc's allocator keep the memory of a step's gradients for the next step,
-# instead of returning it and faulting it in again page by page: a training step of ResNet-18 takes 7 % less. The third
-# is how long Ray's agents look for a cluster that was killed with its run before they end too; Ray's default is 60 s.
+# instead of returning it and faulting it in again page by page: a training step of ResNet-18 takes 7 % less time. The
+# third is how long Ray's agents outlive a cluster that was killed with its run; Ray's default is 60 s.
 _RAY_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -34,7 +34,7 @@ _RAY_ENVIRONMENT = {
 
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
-_SEE_SECONDS = 30.0  # longest wait for a file to appear on another node; network file systems show one after seconds
+_SEE_SECONDS = 30.0  # longest wait for a file to appear on another node, which takes seconds on network file systems
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Resources:
         total_cpus: CPUs for all clients together; not used with ``address``.
         total_gpus: GPUs for all clients together; not used with ``address``.
         client_cpus: CPUs of one client, at least 1; also its number of threads.
-        client_gpus: Fraction of a GPU of one client.
+        client_gpus: Fraction of a GPU for one client.
         address: HOST:PORT of a running Ray cluster; None to start one.
     """
 
@@ -58,9 +58,9 @@ class Resources:
 
 @contextmanager
 def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
-    """Start Ray or connect to a cluster, in a thread; at the end of the context, end the one or leave the other.
+    """Start Ray or connect to a cluster, in a thread; on exit, stop Ray or disconnect from the cluster.
 
-    Ray gets no runtime environment: only so do clients run in the workers that Ray has started already.
+    Ray is given no runtime environment, because otherwise clients would not run in the workers already started.
 
     Yields:
         A future that is done, or raises, when Ray can be used.
@@ -74,15 +74,15 @@ def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
         try:
             yield starting
         finally:
-            wait([starting])  # Ray cannot be ended while it starts
-            ray.shutdown()  # from a cluster that is not ours, this only disconnects
+            wait([starting])  # Ray cannot be stopped while it starts
+            ray.shutdown()  # only disconnects from a cluster that is not ours
 
 
 def clients_at_once(resources: Resources) -> int:
     """Return how many clients the connected cluster runs at once.
 
     Raises:
-        ConfigError: No node has enough for one client.
+        ConfigError: No node has enough CPUs and GPUs for one client.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     at_once = 0
@@ -141,7 +141,7 @@ def _start(resources: Resources) -> None:
         logging_level=logging.ERROR,
         _system_config={
             "preload_python_modules": ["tracefl.federation.worker_imports"],
-            # Flower ends its workers by a task that Ray takes for a failure and tries to report.
+            # Flower ends its workers with a task that Ray takes for a failure and tries to report.
             "enable_output_error_log_if_still_retry": False,
         },
     )
@@ -151,7 +151,7 @@ def _connect(address: str) -> None:
     """Connect to a cluster within 90 s; ``ray.init`` alone would try for more than ten minutes.
 
     Raises:
-        ConfigError: There is no cluster, or it runs other versions.
+        ConfigError: There is no cluster, or it runs other versions of Ray or Python.
     """
     host, _, port = address.rpartition(":")
     try:

@@ -1,4 +1,4 @@
-"""Checks of what clients send, before anything is computed from it: a deployed client is somebody else's program."""
+"""Checks of what clients send, before anything is computed from it: a deployed client is untrusted."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,20 +7,20 @@ from typing import Any
 from flwr.app import ArrayRecord, Message
 from torch import Tensor
 
-_ID = re.compile(r"0|[1-9][0-9]{0,4}")  # 0 to 99999, each written in one way
+_ID = re.compile(r"0|[1-9][0-9]{0,4}")  # 0 to 99999, without leading zeros
 _NUMBERS = re.compile(r"(b?float|u?int)\d+|bool")
 HIGHEST_ID = 99_999
 
 
 def read_identity(content: Any, num_classes: int) -> tuple[str, list[int]]:
-    """Return the id that a deployed client gives itself, and its number of examples of each class.
+    """Return the id that a deployed client reports, and its number of examples of each class.
 
     Args:
         content: The answer's content, Flower's ``RecordDict``.
         num_classes: Number of classes of the server's data.
 
     Returns:
-        The client's id, empty where its SuperNode has none, and ``num_classes`` numbers.
+        The client's id, empty if its SuperNode has none, and ``num_classes`` numbers.
 
     Raises:
         ValueError: The answer is malformed; the message is the reason.
@@ -66,7 +66,7 @@ def read_weights(
 
 
 def rejection_reason(content: Any, client_id: str, previous: Mapping[str, Any], num_examples: int | None) -> str | None:
-    """Return why a reply to a training message cannot be averaged, None where it can; see ``read_weights``.
+    """Return why a reply to a training message cannot be averaged, None if it can; see ``read_weights``.
 
     Args:
         content: The reply's content, Flower's ``RecordDict``.

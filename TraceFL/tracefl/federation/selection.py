@@ -1,7 +1,7 @@
 """Sampling of clients by their usefulness in earlier rounds: ``strategy=provenance_selection``.
 
-With N clients, u_k the usefulness of client k (``ContributionLedger.usefulness``), and a client that has a u_k called
-seen,
+Let N be the number of clients and u_k the usefulness of client k (``ContributionLedger.usefulness``), and call a client
+that has a u_k seen. Then
 
     z_k = (u_k - mean) / standard deviation, over the clients seen; 0 for the others
     q_k = (1 - exploration) * exp(z_k / temperature) / sum_j exp(z_j / temperature) + exploration / N
@@ -28,7 +28,7 @@ class Selection:
 
     Attributes:
         ledger: Contributions in the rounds so far; the run adds each round to it.
-        temperature: Above 0, in standard deviations of the usefulness; a low one follows it closely.
+        temperature: Above 0, in standard deviations of the usefulness; the lower, the closer the draw follows it.
         exploration: Share of the probability that is spread evenly, in (0, 1].
         wrong_weight: At least 0; see ``ContributionLedger.usefulness``.
     """
@@ -56,7 +56,7 @@ def selection_probabilities(
     """Return each client's probability q_k of being drawn first; they sum to 1.
 
     Args:
-        usefulness: Client id to u_k, None for a client never seen. One that is not finite, from a model that has
+        usefulness: Client id to u_k, None for a client never seen. A client whose u_k is not finite, because a model
             diverged, counts as never seen.
         temperature: Above 0.
         exploration: In (0, 1].
@@ -96,7 +96,7 @@ def draw_clients(probabilities: Mapping[str, float], count: int, seed: int) -> t
 
 
 def read_selection(strategy: Strategy) -> Selection | None:
-    """Return the selection that a strategy uses, with an empty ledger; None where clients are drawn at random."""
+    """Return the selection that a strategy uses, with an empty ledger; None if clients are drawn uniformly."""
     if not isinstance(strategy, SelectionSettings):
         return None
     numbers = (strategy.temperature, strategy.exploration, strategy.wrong_weight)
@@ -104,7 +104,7 @@ def read_selection(strategy: Strategy) -> Selection | None:
 
 
 def check_selection(settings: Settings) -> None:
-    """Check that the contributions by which clients are to be selected are traced and comparable.
+    """Check that the contributions used to select clients are traced and comparable.
 
     Raises:
         ConfigError: The groups ``strategy`` and ``provenance`` do not fit together.

@@ -21,8 +21,8 @@ class Federation:
     Args:
         grid: Flower's connection to the nodes.
         least_nodes: Number of nodes to wait for.
-        max_in_flight: Most messages without a reply, the number of workers; None for no limit. More would only fill the
-            memory, since each message carries the whole model.
+        max_in_flight: Most messages awaiting a reply, usually the number of workers; None for no limit. More would only
+            fill the memory, since each message carries the whole model.
         over: Set when no client will reply any more.
     """
 

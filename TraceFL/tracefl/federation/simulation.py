@@ -24,7 +24,7 @@ def simulate(
     """Run a federation with simulated clients, as many at a time as the resources allow.
 
     Args:
-        serve: What the server does with its federation, in a thread of its own.
+        serve: What the server does with its federation; called in a separate thread.
         num_clients: Clients of the federation.
         resources: CPUs and GPUs; they never change a result.
         app: The clients' app.
@@ -39,7 +39,7 @@ def simulate(
     client_resources: dict[str, Any] = {
         "num_cpus": resources.client_cpus,
         "num_gpus": resources.client_gpus,
-        # Flower keeps a dead worker in its pool, and every later round would lose its clients: so Ray restarts it.
+        # Ray restarts dead workers: Flower keeps them in its pool, and every later round would lose their clients.
         "max_restarts": -1,
         "max_task_retries": 1,
     }
@@ -55,15 +55,15 @@ def simulate(
 
     with warnings.catch_warnings(), ExitStack() as ending:
         ending.callback(over.set)  # Flower's server thread must not wait for clients that are gone
-        warnings.filterwarnings("ignore", module="ray|flwr")  # meant for their own developers
+        warnings.filterwarnings("ignore", module="ray|flwr")  # meant for developers of Ray and Flower
         run_simulation(
             server_app=make_server_app(
                 keep_result, lambda grid: Federation(grid, num_clients, clients_at_once(resources), over)
             ),
             client_app=app,
             num_supernodes=num_clients,
-            backend_config={"client_resources": client_resources},  # Ray runs already, see ray_cluster.py
+            backend_config={"client_resources": client_resources},  # Ray is already running, see ray_cluster.py
         )
-    if not served:  # Flower's thread swallows what is not an Exception, such as SystemExit
+    if not served:  # Flower's thread swallows what does not derive from Exception, such as SystemExit
         raise RoundFailedError("the simulation ended before the run did; see run.log")
     return served[0]

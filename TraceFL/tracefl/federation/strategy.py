@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 class TracedFedAvg(FedAvg):
     """FedAvg (McMahan et al. 2017) with seeded sampling, which passes every round to ``hooks.on_round``.
 
-    The clients are not asked to evaluate: their data are not the server's.
+    Clients are not asked to evaluate: the server evaluates on data of its own.
 
     Args:
         plan: What the federation has to do.
-        hooks: Who is told of it.
+        hooks: Functions to call while the federation runs.
         find_clients: Called when a round begins; returns client id to Flower's node id, for all clients that can take
             part. In a simulation several clients may share a node.
         **options: Options of the Flower strategy.
@@ -56,7 +56,7 @@ class TracedFedAvg(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Sample the round's clients by id with a seed of the round: Flower's node ids differ from run to run."""
+        """Sample the round's clients by id with the round's seed, since Flower's node ids differ from run to run."""
         del grid
         plan = self.plan
         server_round += plan.rounds_done  # Flower counts the rounds of this session, from 1
@@ -130,7 +130,7 @@ class TracedFedAvg(FedAvg):
     def _judge(
         self, replies: Iterable[Message]
     ) -> tuple[dict[str, Message], dict[str, dict[str, Tensor]], dict[str, str]]:
-        """Return the accepted replies, their weights, and the other clients' reasons, each by client id."""
+        """Return the accepted replies, their weights, and why the other clients are left out, each by client id."""
         by_message = {reply.metadata.reply_to_message_id: reply for reply in replies}
         accepted: dict[str, Message] = {}
         weights: dict[str, dict[str, Tensor]] = {}
@@ -161,7 +161,7 @@ class TracedFedProx(TracedFedAvg, FedProx):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send the proximal term's weight too."""
+        """Also send the proximal term's weight."""
         config["proximal-mu"] = self.proximal_mu
         return super().configure_train(server_round, arrays, config, grid)
 

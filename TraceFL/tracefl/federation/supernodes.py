@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 ROSTER_SECONDS = 0.5  # between two checks of which nodes are connected
 
-ANSWER_SECONDS = 30.0  # longest time that a round waits for a newcomer's answer
+ANSWER_SECONDS = 30.0  # longest time that a round waits for a new client's answer
 
 _AWAY = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 
@@ -46,10 +46,10 @@ class Deployment(Federation):
 
         Args:
             num_clients: Clients to wait for.
-            question: How they are to read their data, as JSON; see ``own_data.client_job``.
+            question: Instructions to read their data, as JSON; see ``own_data.client_job``.
 
         Returns:
-            Client id to its examples of each class.
+            Client id to its number of examples of each class.
 
         Raises:
             RoundFailedError: Fewer are connected after ``CONNECT_SECONDS``.
@@ -67,11 +67,11 @@ class Deployment(Federation):
     def _wait_for(self, num_clients: int, excluded: Collection[str] = ()) -> dict[str, Sequence[int]]:
         """Wait until ``num_clients`` clients are connected, not counting the excluded ones.
 
-        A newcomer that has not answered yet is waited for, once and for ``ANSWER_SECONDS`` at most; if it answers
-        later, it takes part from a later round on.
+        A new client that has not answered yet is waited for once, for at most ``ANSWER_SECONDS``; if it answers later,
+        it takes part from a later round on.
 
         Returns:
-            The new clients: client id to examples of each class.
+            The new clients: client id to number of examples of each class.
         """
 
         def connected() -> int:
@@ -107,12 +107,12 @@ class Deployment(Federation):
         candidates = {node: who for node, who in self._doubles.items() if node in online} | answers
         self._doubles = {}
         newcomers: dict[str, Sequence[int]] = {}
-        # Nodes with an id of their own come first; the others are numbered in the order in which they connected.
+        # Nodes with their own id come first; the others are numbered in the order in which they connected.
         for node in sorted(candidates, key=lambda n: (not candidates[n][0], arrived.index(n))):
             named, counts = candidates[node]
             client_id = named or self._own_id(node)
             holder = self._nodes.get(client_id, node)
-            if holder != node and holder in online:  # or was, less than two heartbeats ago
+            if holder != node and holder in online:  # or was until less than two heartbeats ago
                 if node in answers:
                     log.warning("a second SuperNode says it is client %s: it waits until the first is gone", client_id)
                 self._doubles[node] = candidates[node]
@@ -138,7 +138,7 @@ class Deployment(Federation):
         for answer in self._grid.pull_messages(list(self._asked)) if self._asked else ():
             node, _ = self._asked.pop(answer.metadata.reply_to_message_id)
             if answer.has_error() and answer.error.code in _AWAY:
-                continue  # it is asked again when it is back
+                continue  # asked again when it is back
             self._settled.add(node)
             try:
                 if answer.has_error():

@@ -12,4 +12,4 @@ with heavy_imports():
     torch.optim.Adam(
         [torch.zeros(1, requires_grad=True)]
     )  # triggers the imports of the first training step, which take seconds
-gc.freeze()  # saves a worker that ends a last garbage collection, about a second
+gc.freeze()  # saves a worker's last garbage collection when it ends, about a second

@@ -1,7 +1,7 @@
 """Labelled examples as compact tensors, turned into model inputs one batch at a time.
 
-Images are kept as bytes and normalised per batch; token ids are kept as 32-bit integers. So a data set is decoded and
-transformed once, and its memory stays a quarter of what float images take.
+Images are kept as bytes and normalised per batch; token ids are kept as 32-bit integers. A data set is thus decoded and
+transformed only once, and images take a quarter of the memory that floats would.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class Examples:
     """N labelled examples.
 
     Attributes:
-        features: Either ``{"pixels": (N, C, H, W) uint8}`` or token tensors by the name of the model's argument,
+        features: Either ``{"pixels": (N, C, H, W) uint8}`` or token tensors keyed by the name of the model's argument,
             ``{"input_ids": (N, T) int32, "attention_mask": (N, T) int32}``.
         labels: ``(N,)`` int64 classes.
-        rows: ``(N,)`` int64 rows of the data set's split that the examples come from.
-        mean: One mean a channel, of pixels scaled to 0..1. Empty for text.
-        std: One standard deviation a channel. Empty for text.
+        rows: ``(N,)`` int64 row numbers of the examples in the data set's split.
+        mean: One mean per channel, of pixels scaled to 0..1. Empty for text.
+        std: One standard deviation per channel. Empty for text.
     """
 
     features: dict[str, Tensor]
@@ -47,5 +47,5 @@ class Examples:
         return (chosen[PIXELS].float() / 255 - mean) / std, labels  # (B, C, H, W)
 
     def label_counts(self, num_classes: int) -> Tensor:
-        """Return how many examples there are of each class, ``(num_classes,)`` int64."""
+        """Return the number of examples of each class, ``(num_classes,)`` int64."""
         return torch.bincount(self.labels, minlength=num_classes)

@@ -1,9 +1,10 @@
-"""A model's accuracy on the server's examples, in all and by class, and the success of a fault's attack.
+"""A model's accuracy on the server's examples, overall and by class, and the success of a fault's attack.
 
-Attack success is the share of the examples that a fault aims at which are predicted as it wants. Flipped labels: of the
-examples of a class whose label was flipped, those predicted as the label that it became. Backdoor: of the examples of
-other classes, those predicted as the target once the trigger is in them (Gu et al. 2017). A model that confuses two
-classes without any fault has some too. Needs torch alone.
+Attack success is the fraction of a fault's targeted examples that are predicted as the fault intends. For label_flip,
+the targeted examples are those of flipped labels, and the intended prediction is the label that theirs was flipped to.
+For a backdoor, they are the examples of all classes but the target, with the trigger on them, and the intended
+prediction is the target (Gu et al. 2017). Even without a fault, a model that confuses two classes has an attack success
+above 0. Needs torch alone.
 """
 
 from collections.abc import Mapping
@@ -20,12 +21,12 @@ from tracefl.learning.training import Evaluation, evaluate
 
 @dataclass(frozen=True)
 class Measures:
-    """A model on the server's examples; fractions 0 to 1.
+    """How a model does on the server's examples, as fractions from 0 to 1.
 
     Attributes:
-        accuracy: Of all examples predicted correctly.
-        attack_success: See above; None without a fault that aims at a class, or an example that it aims at.
-        class_accuracy: Of each class's examples predicted correctly, None for a class without any.
+        accuracy: Fraction of all examples predicted correctly.
+        attack_success: See above; None without a fault that targets a class, or without targeted examples.
+        class_accuracy: Fraction of each class's examples predicted correctly, None for a class without examples.
     """
 
     accuracy: float
@@ -44,12 +45,12 @@ def measure(
     """Measure a model.
 
     Args:
-        model: Gives logits ``(B, C)``; afterwards on ``device``, in evaluation mode.
+        model: Returns logits ``(B, C)``; left on ``device``, in evaluation mode.
         server: The server's N examples.
         num_classes: C.
         fault: The injected fault; None without one.
         device: Where to compute.
-        evaluation: The model's on ``server``, where it is already known.
+        evaluation: The model's evaluation on ``server``, if already known.
     """
     evaluation = evaluate(model, server, device=device) if evaluation is None else evaluation
     success = None
@@ -62,16 +63,16 @@ def measure(
 
 
 def attack_success(fault: Fault, labels: Tensor, predicted: Tensor) -> float | None:
-    """Return the share of the examples that a fault aims at which are predicted as it wants.
+    """Return the fraction of a fault's targeted examples that are predicted as it intends.
 
     Args:
         fault: The fault.
         labels: ``(N,)`` int64 true classes of the server's examples.
-        predicted: ``(N,)`` int64 classes predicted of ``fault.inputs(server)``.
+        predicted: ``(N,)`` int64 classes predicted for ``fault.inputs(server)``.
 
     Returns:
-        None for a fault that aims at no class (random labels, weight noise, a free rider: what they do shows in the
-        accuracy), and where it aims at none of the examples.
+        The fraction; None if no examples are targeted, or for a fault that targets no class (random labels, weight
+        noise, free rider), whose effect shows in the accuracy.
     """
     flipped = torch.tensor(list(fault.flips), dtype=labels.dtype)
     aimed_at = torch.isin(labels, flipped) if fault.target is None else labels.ne(fault.target)
@@ -80,12 +81,12 @@ def attack_success(fault: Fault, labels: Tensor, predicted: Tensor) -> float | N
 
 
 def class_accuracy(labels: Tensor, predicted: Tensor, num_classes: int) -> tuple[float | None, ...]:
-    """Return the fraction of each class's examples that are predicted correctly, None for a class without any.
+    """Return the fraction of each class's examples predicted correctly, None for a class without examples.
 
     Args:
         labels: ``(N,)`` int64 true classes.
-        predicted: ``(N,)`` int64.
-        num_classes: C, the length of what is returned.
+        predicted: ``(N,)`` int64 predicted classes.
+        num_classes: C, the length of the result.
     """
     held = labels.bincount(minlength=num_classes).tolist()
     right = labels[labels == predicted].bincount(minlength=num_classes).tolist()
@@ -93,7 +94,7 @@ def class_accuracy(labels: Tensor, predicted: Tensor, num_classes: int) -> tuple
 
 
 def measure_columns(measures: Measures) -> dict[str, Any]:
-    """Return a round's columns besides the accuracy; the classes as text such as ``0:0.75 2:1``."""
+    """Return a round's columns other than the accuracy, with the accuracy by class as text such as ``0:0.75 2:1``."""
     known = enumerate(measures.class_accuracy)
     by_class = " ".join(f"{number}:{fraction:.6g}" for number, fraction in known if fraction is not None)
     return {"class_accuracy": by_class, "attack_success": measures.attack_success}

@@ -26,8 +26,8 @@ class ClientSettings:
     """The configuration group ``client``.
 
     Attributes:
-        epochs: Passes over the client's examples in a round.
-        optimizer: Without weight decay.
+        epochs: Passes over the client's examples per round.
+        optimizer: Name of the optimizer, used without weight decay.
         lr: Learning rate.
         precision: ``"float32"``, or ``"bf16"`` for bfloat16 autocast on CUDA.
     """
@@ -43,7 +43,7 @@ class TrainingSettings(ClientSettings):
     """How a client trains.
 
     Attributes:
-        batch_size: Examples in a step.
+        batch_size: Examples per step.
     """
 
     batch_size: Count = field(kw_only=True)
@@ -54,7 +54,7 @@ class Evaluation:
     """A model's result on N examples.
 
     Attributes:
-        loss: Mean cross-entropy an example, in nats.
+        loss: Mean cross-entropy per example, in nats.
         accuracy: Fraction of examples predicted correctly, 0 to 1.
         predicted: ``(N,)`` int64 classes, on the CPU.
     """
@@ -72,18 +72,18 @@ def train(
     device: torch.device | str = "cpu",
     proximal_mu: float = 0.0,
 ) -> float:
-    """Train a model in place on a client's examples, one forward pass a step.
+    """Train a model in place on a client's examples, with one forward pass per step.
 
     Args:
-        model: Holds the round's global weights; afterwards the client's.
-        examples: The client's, at least one full batch.
+        model: Holds the round's global weights, afterwards the client's.
+        examples: The client's examples, at least one full batch.
         settings: Epochs, batch size, optimizer.
-        seed: Of the shuffling and of dropout.
+        seed: Determines the shuffling and dropout.
         device: Where to train; the model stays there.
         proximal_mu: Weight mu of FedProx's term mu/2 * |w - w_global|^2 (Li et al. 2020, Eq. 2), at least 0.
 
     Returns:
-        Mean loss of the last epoch's steps, in nats; not finite where training diverged.
+        Mean loss over the last epoch's steps, in nats; not finite if training diverged.
     """
     torch.manual_seed(seed)
     model.to(device).train()
@@ -110,7 +110,7 @@ def train(
 
 
 def make_optimizer(settings: TrainingSettings, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the settings' optimizer of the parameters, without weight decay."""
+    """Return the optimizer that the settings name, for these parameters and without weight decay."""
     return OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, weight_decay=0.0, fused=True)
 
 
@@ -118,12 +118,12 @@ def make_optimizer(settings: TrainingSettings, parameters: Sequence[nn.Parameter
 def evaluate(
     model: nn.Module, examples: Examples, batch_size: int = 256, device: torch.device | str = "cpu"
 ) -> Evaluation:
-    """Evaluate a model in evaluation mode on all examples; the model stays on ``device`` in that mode.
+    """Evaluate a model on all examples; the model is left on ``device``, in evaluation mode.
 
     Args:
-        model: Gives logits ``(B, C)``.
+        model: Returns logits ``(B, C)``.
         examples: N examples, at least one.
-        batch_size: Examples in one forward.
+        batch_size: Examples per forward pass.
         device: Where to compute.
     """
     model.to(device).eval()
@@ -139,7 +139,7 @@ def evaluate(
 
 
 def _shuffled_batches(num_examples: int, batch_size: int) -> Iterator[Tensor]:
-    """Yield indices of shuffled batches; a last batch of one is dropped: BatchNorm cannot normalise a lone example."""
+    """Yield shuffled batches of indices, dropping a last batch of one, which BatchNorm cannot normalise."""
     for index in torch.split(torch.randperm(num_examples), batch_size):
         if len(index) > 1 or num_examples == 1 or batch_size == 1:
             yield index

@@ -1,6 +1,6 @@
 """Data sets: where they come from, how clients share them, and how examples are prepared and kept.
 
-Importing this package registers every source; libraries that only one source needs are imported when it is used.
+Importing this package registers every source. Libraries that only one source needs are imported when it is used.
 """
 
 from tracefl.learning.datasets import bundled, hub, medmnist  # noqa: F401 - they register their sources

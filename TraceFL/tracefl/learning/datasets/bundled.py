@@ -17,9 +17,9 @@ TEST_DOCUMENTS_PER_TOPIC = 50
 DOCUMENT_WORDS = (12, 40)
 """Fewest and most words of a synthetic document."""
 TOPIC_FRACTION = (0.05, 0.35)
-"""A document's words of its own topic, lowest and highest fraction."""
+"""Lowest and highest fraction of a document's words that come from its own topic."""
 STRAY_FRACTION = 0.06
-"""A document's words of any topic, drawn at random: what makes the task less than trivial."""
+"""Fraction of a document's words drawn at random from all topics, so that the task is not trivial."""
 
 TOPICS = {
     "sea": "ship harbour tide sailor anchor wave coral fishing lighthouse reef cargo deck storm island",
@@ -41,13 +41,13 @@ COMMON_WORDS = (
 
 @register_source("digits")
 def digits(settings: DatasetSettings, seed: int) -> RawDataset:
-    """Open scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, split 80 to 20 with every class in proportion.
+    """Open scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, in a stratified 80/20 split.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998.
 
     Args:
         settings: Only ``name`` is used.
-        seed: The run's root seed; it draws the split.
+        seed: The run's root seed; determines the split.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -66,14 +66,14 @@ def digits(settings: DatasetSettings, seed: int) -> RawDataset:
 
 @register_source("synthetic_text")
 def synthetic_text(settings: DatasetSettings, seed: int) -> RawDataset:
-    """Generate a synthetic corpus: 2,000 training and 500 test documents on 10 topics, the same for the same seed.
+    """Generate a synthetic corpus: 2,000 training and 500 test documents on 10 topics, determined by the seed.
 
-    A document mixes 12 to 40 words: common ones, some of its topic, and a few of other topics. It resembles no real
-    text: it is there to exercise text models without a download, not to measure them.
+    A document mixes 12 to 40 words: common ones, some from its topic, and a few from any topic. It does not resemble
+    real text: it serves to exercise text models without a download, not to measure them.
 
     Args:
         settings: Only ``name`` is used.
-        seed: The run's root seed; it draws every document.
+        seed: The run's root seed; determines every document.
     """
     train = _documents(TRAIN_DOCUMENTS_PER_TOPIC, derive_seed(seed, "synthetic_text", "train"))
     test = _documents(TEST_DOCUMENTS_PER_TOPIC, derive_seed(seed, "synthetic_text", "test"))

@@ -1,6 +1,6 @@
-"""Which of its rows each client trains on: the preparation of the paper, on labels alone.
+"""Which of its rows each client trains on, selected by label alone as in the paper.
 
-Per client, in this order: labels with too few examples are dropped, what remains is capped by a seeded sample, and a
+For each client, in this order: labels with too few examples are dropped, the rest is capped by a seeded sample, and a
 client left with less than one batch does not take part. Client ids are partition ids and are never renumbered (Gill et
 al. 2025, experimental setup).
 """
@@ -14,15 +14,15 @@ from tracefl.common.seeds import derive_seed
 from tracefl.learning.datasets.settings import DatasetSettings
 from tracefl.learning.datasets.sources import Rows
 
-_NAMED = 20  # clients that a note names, at most
+_NAMED = 20  # most clients named in a note
 
 
 @dataclass(frozen=True)
 class ClientRows:
-    """Rows that clients train on.
+    """The rows that each client trains on.
 
     Attributes:
-        rows: Client id to its rows, ascending; only clients that take part, in ascending order of their number.
+        rows: Client id to its rows, ascending; only clients that take part, in numeric order of their ids.
         notes: What was dropped, one line each.
     """
 
@@ -37,10 +37,10 @@ def select_rows(
 
     Args:
         labels: ``(N,)`` class of each row of the training split.
-        parts: Each client's rows; index is the client id.
-        settings: ``min_examples_per_label`` and ``max_examples_per_client`` are used.
+        parts: Each client's rows, indexed by client id.
+        settings: Only ``min_examples_per_label`` and ``max_examples_per_client`` are used.
         batch_size: Examples in one batch.
-        seed: The run's root seed; it draws the examples kept where there are too many.
+        seed: The run's root seed; determines which examples a capped client keeps.
     """
     rows: dict[str, Rows] = {}
     without_batch = []

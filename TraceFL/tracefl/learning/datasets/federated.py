@@ -19,7 +19,7 @@ from tracefl.learning.datasets.transforms import images_to_tensor
 from tracefl.learning.examples import PIXELS, Examples
 
 Encode = Callable[[list[str]], dict[str, Tensor]]
-"""Texts to token tensors ``(N, T)`` by the name of the model's argument."""
+"""Encodes N texts as token tensors ``(N, T)``, keyed by the name of the model's argument."""
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ class FederatedData:
     """A data set divided among clients and a server.
 
     Attributes:
-        clients: Client id (its partition id) to its training examples, in ascending order of the number; only clients
-            that take part.
+        clients: Client id (its partition id) to its training examples, in numeric order of the ids; only clients that
+            take part.
         server: Test examples.
-        label_counts: ``(num_clients, num_classes)`` int64, training examples that each client keeps; a row of zeros for
-            one that does not take part.
+        label_counts: ``(num_clients, num_classes)`` int64, number of training examples that each client keeps; zeros
+            for a client that does not take part.
         label_names: Name of each class.
         kind: ``image`` or ``text``.
         notes: What was left out, one line each.
@@ -61,20 +61,20 @@ def prepare(
     seed: int,
     encode: Encode | None,
 ) -> FederatedData:
-    """Divide a data set among clients, drop what the paper drops, and decode what is left.
+    """Divide a data set among clients, drop what the paper drops, and decode the rest.
 
     Args:
         raw: The data set.
         settings: Its configuration: limits, image size, mean and std.
         partition: How the training split is divided.
-        num_clients: Clients to divide it among; ids are "0" to ``num_clients - 1``.
+        num_clients: Number of clients; their ids are "0" to ``num_clients - 1``.
         batch_size: Examples in a batch; a client with less than one batch does not take part.
         seed: The run's root seed.
         encode: The model's tokenizer, for text; ``None`` for images.
 
     Raises:
         ConfigError: A number is below 1, or text comes without a tokenizer.
-        DataError: The data cannot be divided so, or no client has a full batch.
+        DataError: The data cannot be divided this way, or no client has a full batch.
     """
     read_value(Count, batch_size, "batch_size")
     if raw.kind == "text" and encode is None:
@@ -102,7 +102,7 @@ def prepare(
 def prepare_server(
     raw: RawDataset, settings: DatasetSettings, seed: int, encode: Encode | None
 ) -> tuple[Examples, tuple[str, ...]]:
-    """Decode what the server tests on; returns it, and what was left out, one line each.
+    """Return the decoded examples that the server tests on, and notes on what was left out, one line each.
 
     The arguments are those of ``prepare``.
     """
@@ -115,12 +115,12 @@ def prepare_server(
 def prepare_client(
     raw: RawDataset, settings: DatasetSettings, batch_size: int, seed: int, encode: Encode | None
 ) -> Examples:
-    """Decode what one client trains on where all of the training split is its own.
+    """Decode the training examples of a client that owns the whole training split.
 
     The arguments are those of ``prepare``.
 
     Raises:
-        DataError: It is less than a batch.
+        DataError: The client has less than one full batch.
     """
     selection = select_rows(raw.train.labels, [np.arange(len(raw.train))], settings, batch_size, seed)
     if not selection.rows:

@@ -1,7 +1,7 @@
 """Data sets of the Hugging Face hub, from a folder of parquet files or from the hub itself.
 
-Both are read the same way: the hub's files are brought to its local cache first. With ``dataset.path`` no network is
-used.
+Both are read the same way, since files from the hub are first downloaded to its local cache. With ``dataset.path``, no
+network is used.
 """
 
 import logging
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 def hub(settings: DatasetSettings, seed: int) -> RawDataset:  # noqa: ARG001 - every source takes the seed
     """Open a data set of parquet files with one or more input columns and one label column.
 
-    The folder is ``dataset.path``, else ``dataset.name`` where that is a folder; otherwise the files of
-    ``dataset.hub_id`` (or ``dataset.name``) come from the hub's cache or, once, from the network.
+    The folder is ``dataset.path``, or ``dataset.name`` if that is a folder. Otherwise the files of ``dataset.hub_id``
+    (or ``dataset.name``) come from the hub's cache, to which they are downloaded once.
 
     Args:
-        settings: Names the folder or hub id and the columns. Text is the non-empty input columns, joined by newlines.
+        settings: Folder or hub id, and columns. A text is its non-empty input columns, joined by newlines.
         seed: Not used: the files hold both splits.
 
     Raises:
@@ -43,11 +43,11 @@ def hub(settings: DatasetSettings, seed: int) -> RawDataset:  # noqa: ARG001 - e
 
 
 def hub_split(settings: DatasetSettings, split: str) -> RawDataset:
-    """Open one split of a data set, where a folder may hold it alone: a deployed client's, or the server's.
+    """Open one split of a data set whose folder may lack the other: a deployed client's, or the server's.
 
     Args:
         settings: As for ``hub``.
-        split: ``train`` or ``test``; both splits of the result are this one.
+        split: ``train`` or ``test``; becomes both splits of the result.
 
     Raises:
         ConfigError: No columns are named, or several for images.
@@ -60,7 +60,7 @@ def hub_split(settings: DatasetSettings, split: str) -> RawDataset:
 
 
 def fetch_command(hub_id: str) -> str:
-    """Return the shell command that fetches a data set on a machine with network."""
+    """Return the shell command that fetches a data set on a machine with network access."""
     return f"hf download --repo-type dataset {hub_id} --local-dir DIR"
 
 
@@ -75,7 +75,7 @@ def _check_columns(settings: DatasetSettings) -> None:
 
 
 def _folder(settings: DatasetSettings) -> tuple[Path, str]:
-    """Return the folder to read and what to do where it lacks something."""
+    """Return the folder to read, and the advice to give if something is missing from it."""
     hub_id = settings.hub_id or settings.name
     fetch = f"fetch the data set with `{fetch_command(hub_id)}` and set dataset.path=DIR"
     if settings.path is not None:
@@ -97,10 +97,10 @@ def _folder(settings: DatasetSettings) -> tuple[Path, str]:
 
 
 def _download(hub_id: str, fetch: str) -> Path:
-    """Bring a data set's parquet files to the hub's cache and return their folder there.
+    """Download a data set's parquet files to the hub's cache and return their folder.
 
-    The hub is asked once, with a time limit, because the client's own retries take minutes without a network. Where it
-    does not answer, a complete earlier copy in the cache will do. ``HF_HUB_OFFLINE=1`` is respected.
+    The hub is contacted once, with a time limit, because its client library retries for minutes without a network. If
+    it does not answer, a complete copy in the cache is used. ``HF_HUB_OFFLINE=1`` is respected.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # opt-in here; read when huggingface_hub is imported
     import httpx
@@ -153,7 +153,7 @@ def _split_files(folder: Path, split: str, remedy: str) -> list[Path]:
 
 
 def _read_split(folder: Path, split: str, settings: DatasetSettings, remedy: str) -> Any:
-    """Read the columns that are needed into a ``datasets.Dataset``, images still encoded, without writing a cache."""
+    """Read the needed columns into a ``datasets.Dataset``, leaving images encoded and writing no cache."""
     from datasets import Dataset
     from datasets.table import InMemoryTable
     from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]

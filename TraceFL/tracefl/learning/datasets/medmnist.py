@@ -1,6 +1,6 @@
 """MedMNIST's two-dimensional data sets (Yang et al. 2023, MedMNIST v2), through the medmnist package.
 
-Training uses the train split, the server the test split; the val split is not used.
+Clients train on the train split and the server tests on the test split; the val split is not used.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ def medmnist(settings: DatasetSettings, seed: int) -> RawDataset:  # noqa: ARG00
     """Open ``NAME.npz`` of 28 x 28 images, such as ``pathmnist`` (colour) or ``organamnist`` (grayscale).
 
     Args:
-        settings: ``name`` is MedMNIST's flag; ``root`` the file's folder. Without ``root`` the package's own folder is
-            used, and the file downloaded to it where absent.
+        settings: ``name`` is MedMNIST's flag, ``root`` the file's folder. Without ``root``, the package's own folder is
+            used, and the file is downloaded to it if absent.
         seed: Not used: the file holds both splits.
 
     Raises:
-        ConfigError: MedMNIST has no such data set, or not one label an image.
+        ConfigError: MedMNIST has no such data set, or the data set does not have exactly one label per image.
         DataError: The file is absent, damaged or not in MedMNIST's layout.
     """
     import medmnist as package
@@ -85,7 +85,7 @@ def _open(python_class: Any, split: str, root: Path, download: bool, settings: D
     try:
         with _socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
             return python_class(split=split, root=str(root), download=download)
-    except RuntimeError as error:  # medmnist's only error, whatever went wrong with the download
+    except RuntimeError as error:  # the only error that medmnist raises for a failed download
         raise DataError(
             f"data set {settings.name!r} is not in {root} and could not be downloaded; {_remedy(python_class.__name__)}"
         ) from error
@@ -98,7 +98,7 @@ def _open(python_class: Any, split: str, root: Path, download: bool, settings: D
 
 @contextlib.contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Limit how long new connections wait: the download of medmnist itself sets no limit."""
+    """Limit how long new connections wait: medmnist's own download has no timeout."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,7 +1,7 @@
 """Divide a training split among clients with flwr-datasets' partitioners.
 
-Rows are shuffled by the seed before they are divided, so that blocks of neighbouring rows (one patient's scans, say) do
-not decide which client holds what.
+Rows are shuffled with the seed before they are divided, so that the order of the files (one patient's scans next to
+each other, say) does not decide which client holds what.
 """
 
 import logging
@@ -31,9 +31,9 @@ class PartitionSettings:
             (Yurochkin et al. 2019); ``pathological``: each client holds ``classes_per_client`` classes; ``shards``:
             rows sorted by label are cut into equal shards, ``shards_per_client`` each (McMahan et al. 2017); ``iid``:
             equal parts at random.
-        dirichlet_alpha: Concentration, above 0. Small values give clients of few labels, large ones even clients.
-        classes_per_client: Classes a client holds under ``pathological``, from 1.
-        shards_per_client: Shards a client holds under ``shards``, from 1.
+        dirichlet_alpha: Concentration, above 0. Small values give each client few labels, large ones even clients.
+        classes_per_client: Number of classes per client under ``pathological``, at least 1.
+        shards_per_client: Number of shards per client under ``shards``, at least 1.
     """
 
     kind: PartitionKind
@@ -49,17 +49,17 @@ def partition_rows(
 
     Args:
         labels: ``(N,)`` class of each row.
-        num_clients: Clients to divide among, from 1.
+        num_clients: Number of clients, at least 1.
         partition: How to divide.
         seed: The run's root seed.
 
     Returns:
-        Each client's rows in ascending order; index is the partition id. No row is given twice. A client may get none,
-        and ``shards`` and ``pathological`` may leave rows over.
+        Each client's rows in ascending order, indexed by partition id. No row occurs twice. A client may get none, and
+        ``shards`` and ``pathological`` may leave rows unassigned.
 
     Raises:
         ConfigError: ``num_clients`` is below 1.
-        DataError: The examples cannot be divided among so many clients, classes or shards.
+        DataError: The examples cannot be divided among this many clients, classes or shards.
     """
     _check_possible(labels, num_clients, partition)
     from datasets import Dataset
@@ -70,7 +70,7 @@ def partition_rows(
     partitioner.dataset = Dataset.from_dict({"label": labels[order], "row": order})
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on classes left over (counted by the caller) and on pyarrow's options
+            warnings.simplefilter("ignore")  # about unassigned classes (counted by the caller) and pyarrow's options
             parts = [np.array(partitioner.load_partition(i)["row"][:], dtype=np.int64) for i in range(num_clients)]
     except ValueError as error:
         raise DataError(
@@ -82,7 +82,7 @@ def partition_rows(
 
 
 def _check_possible(labels: NDArray[np.int64], num_clients: int, partition: PartitionSettings) -> None:
-    """Refuse what the partitioners refuse unclearly or divide by zero on."""
+    """Refuse what would make the partitioners raise an unclear error or divide by zero."""
     read_value(Count, num_clients, "num_clients")
     if num_clients > len(labels):
         raise DataError(
@@ -120,7 +120,7 @@ def _partitioner(num_clients: int, partition: PartitionSettings, seed: int) -> A
             seed=seed,
         )
     if partition.kind == "pathological":
-        # "first-deterministic" leaves no class out as long as there are as many clients as classes.
+        # "first-deterministic" leaves no class out if there are at least as many clients as classes.
         mode: Any = "first-deterministic"
         return PathologicalPartitioner(num_clients, "label", partition.classes_per_client, mode, seed=seed)
     if partition.kind == "shards":

@@ -1,4 +1,4 @@
-"""What a data set's configuration file holds, checked."""
+"""The checked contents of a data set's configuration file."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tracefl.errors import ConfigError
 from tracefl.learning.datasets.partitioning import PartitionKind, PartitionSettings
 
 CHANNELS = 3
-"""Every image is brought to red, green and blue."""
+"""Every image is converted to red, green and blue."""
 
 _COLUMNS = described("a list of columns, such as [image] or []")
 _NAMES = described("a list of names, such as [cat, dog]")
@@ -24,27 +24,27 @@ class DatasetSettings:
 
     Attributes:
         name: Name of the data set; for the source ``hub`` also its id on the Hugging Face hub or its folder.
-        source: Registered source that reads it, see ``source_names()``.
+        source: Registered source that reads the data set, see ``source_names()``.
         hub_id: Id on the Hugging Face hub, ``None`` to use ``name``.
         kind: ``image`` or ``text``.
-        path: Folder with ``train*.parquet`` and ``test*.parquet``, for the source ``hub``. Then no network is used.
-        root: Folder with MedMNIST's ``.npz`` files. Then no network is used.
+        path: Folder with ``train*.parquet`` and ``test*.parquet``, for the source ``hub``; needs no network.
+        root: Folder with MedMNIST's ``.npz`` files; needs no network.
         input_columns: The image's column, or the columns of text to join.
         label_column: Column of the labels.
-        label_names: Names of classes 0, 1, ... where the files have none.
-        mean: One mean a channel, of pixels scaled to 0..1.
-        std: One standard deviation a channel, above 0.
-        image_size: Pixels an image is high and wide.
-        max_tokens: Tokens a text is cut and padded to.
-        max_examples_per_client: Training examples a client keeps at most.
-        max_server_examples: Test examples the server keeps at most.
-        min_examples_per_label: A client drops labels that it has fewer examples of.
+        label_names: Names of classes 0, 1, ...; ``None`` to take them from the files.
+        mean: One mean per channel, of pixels scaled to 0..1.
+        std: One standard deviation per channel, above 0.
+        image_size: Height and width of an image, in pixels.
+        max_tokens: Length that each text is cut or padded to, in tokens.
+        max_examples_per_client: Most training examples that a client keeps.
+        max_server_examples: Most test examples that the server keeps.
+        min_examples_per_label: A client drops a label of which it has fewer examples.
         partition: Kind of partition, see ``PartitionSettings``.
-        classes_per_client: Classes a client holds under ``pathological``.
-        shards_per_client: Shards a client holds under ``shards``.
+        classes_per_client: Number of classes per client under ``pathological``.
+        shards_per_client: Number of shards per client under ``shards``.
 
     Raises:
-        ConfigError: ``mean`` or ``std`` are not those of an image's channels.
+        ConfigError: ``mean`` or ``std`` does not have one legal number per channel.
     """
 
     name: str
@@ -69,7 +69,7 @@ class DatasetSettings:
 
     def __post_init__(self) -> None:
         if self.label_names is not None:
-            object.__setattr__(self, "label_names", tuple(map(str, self.label_names)))  # [0,1] is read as numbers
+            object.__setattr__(self, "label_names", tuple(map(str, self.label_names)))  # YAML reads [0,1] as numbers
         if self.kind == "text":
             object.__setattr__(self, "mean", ())
             object.__setattr__(self, "std", ())

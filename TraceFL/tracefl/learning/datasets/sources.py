@@ -1,4 +1,4 @@
-"""Where data sets come from: types that every source returns, and the registry of sources."""
+"""Where data sets come from: the types that every source returns, and the registry of sources."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """One split whose examples are read only when asked for.
+    """One split, whose examples are read only on demand.
 
     Attributes:
         labels: ``(N,)`` int64 classes, 0 to ``num_classes - 1``.
-        read: Rows to their examples, in the rows' order: PIL images, uint8 arrays ``(H, W[, 3])``, or texts.
+        read: Returns the examples of given rows, in their order: PIL images, uint8 arrays ``(H, W[, 3])``, or texts.
     """
 
     labels: Rows
@@ -32,7 +32,7 @@ class Split:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A data set as its source gives it, before partition and preparation.
+    """A data set as its source returns it, before it is partitioned and prepared.
 
     Attributes:
         name: Name of the data set.
@@ -75,10 +75,10 @@ def source_names() -> tuple[str, ...]:
 
 
 def check_source(settings: DatasetSettings) -> None:
-    """Refuse a source that is not registered.
+    """Check that the source is registered.
 
     Raises:
-        ConfigError: No such source is registered.
+        ConfigError: The source is not registered.
     """
     if settings.source not in _SOURCES:
         raise ConfigError(
@@ -92,7 +92,7 @@ def load_source(settings: DatasetSettings, seed: int) -> RawDataset:
 
     Args:
         settings: The data set's configuration.
-        seed: The run's root seed, for sources that draw their split or their content.
+        seed: The run's root seed, for sources that draw their split or content at random.
 
     Raises:
         ConfigError: No such source is registered.

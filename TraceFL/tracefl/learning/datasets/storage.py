@@ -1,4 +1,4 @@
-"""Examples on disk, as safetensors: written whole or not at all, read memory-mapped."""
+"""Examples on disk, as safetensors: written atomically, read memory-mapped."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ FEATURE_PREFIX = "features."
 
 
 def save_examples(path: Path | str, examples: Examples) -> None:
-    """Write examples to a file, replacing it in one step.
+    """Write examples to a file, replacing it atomically.
 
     Args:
         path: File to write; its folder must exist.
@@ -41,7 +41,7 @@ def save_examples(path: Path | str, examples: Examples) -> None:
 
 
 def load_examples(path: Path | str) -> Examples:
-    """Read what ``save_examples`` wrote; the tensors stay mapped to the file until they are changed.
+    """Read what ``save_examples`` wrote; the tensors are mapped to the file until they are modified.
 
     Raises:
         RecordError: The file is missing, damaged or holds something else.

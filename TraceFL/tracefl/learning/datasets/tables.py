@@ -16,16 +16,16 @@ MOST_VALUES_SHOWN = 5
 def raw_dataset(train: Any, test: Any, settings: DatasetSettings) -> RawDataset:
     """Describe two tables as a data set.
 
-    Classes are named by ``dataset.label_names`` where set, else by the files' own ClassLabel names, else by the
-    distinct values of the label column over both tables, sorted.
+    Class names are ``dataset.label_names`` if set, otherwise the ClassLabel names in the files, otherwise the sorted
+    distinct values of the label column in both tables.
 
     Args:
         train: ``datasets.Dataset`` with the columns that ``settings`` name.
-        test: The same of the test split.
+        test: The same for the test split.
         settings: The data set's configuration.
 
     Raises:
-        DataError: A column holds another type than expected, or a label is missing, negative or out of range.
+        DataError: A column has an unexpected type, or a label is missing, negative or out of range.
     """
     names = settings.label_names or _class_names(train, test, settings)
     values = [_label_values(table, settings, split) for table, split in ((train, "train"), (test, "test"))]
@@ -47,7 +47,7 @@ def raw_dataset(train: Any, test: Any, settings: DatasetSettings) -> RawDataset:
 
 
 def _class_names(train: Any, test: Any, settings: DatasetSettings) -> list[str] | None:
-    """Return the files' own names of classes, ``None`` where they have none."""
+    """Return the class names stored in the files, ``None`` if there are none."""
     names, test_names = (getattr(table.features[settings.label_column], "names", None) for table in (train, test))
     if names != test_names:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Images of any size and colour, brought to one tensor of bytes."""
+"""Converts images of any size and colour to one tensor of bytes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 from tracefl.errors import DataError
 
 WIDE_MODES = ("I", "F")
-"""First letters of PIL's modes with more than 8 bits a channel."""
+"""First letters of PIL's modes with more than 8 bits per channel."""
 
 
 def images_to_tensor(images: Sequence[Image.Image | NDArray[Any]], size: int) -> Tensor:
@@ -26,7 +26,7 @@ def images_to_tensor(images: Sequence[Image.Image | NDArray[Any]], size: int) ->
         ``(N, 3, size, size)`` uint8.
 
     Raises:
-        DataError: An image has more than 8 bits a channel or another shape.
+        DataError: An image has more than 8 bits per channel, or an array has another dtype or shape.
     """
     pixels = np.empty((len(images), size, size, 3), dtype=np.uint8)
     for index, image in enumerate(images):

@@ -1,4 +1,4 @@
-"""Faults of clients: what they do wrong, and the ground truth that is stored. Imports torch alone."""
+"""Client faults: what faulty clients do wrong, and the ground truth that is stored. Imports torch alone."""
 
 from tracefl.learning.faults.injection import ClientChange, InjectedFault, Vocabulary, inject
 from tracefl.learning.faults.trigger import Trigger

@@ -1,4 +1,4 @@
-"""Faults in a client's examples: which of them a fault can change, and how it changes them."""
+"""Faults in a client's examples: which examples a fault can change, and how it changes them."""
 
 from dataclasses import replace
 
@@ -13,12 +13,12 @@ def changeable(fault: Fault, labels: Tensor) -> Tensor:
     """Return the positions of the examples that a fault can change, ascending.
 
     Args:
-        fault: The fault; its clients are not looked at.
+        fault: The fault; its clients are ignored.
         labels: ``(N,)`` int64 true classes of a client's examples.
 
     Returns:
-        ``(M,)`` int64. Flipped labels: those of a flipped label. Backdoor: those of other classes than the target.
-        Other faults: all, as a fault in the weights affects all that the client sends.
+        ``(M,)`` int64. For label_flip, the examples whose label is flipped; for a backdoor, those of classes other than
+        the target; for other faults, all, since a fault in the weights affects everything that the client sends.
     """
     if fault.name == "label_flip":
         flipped = torch.isin(labels, torch.tensor(sorted(fault.flips), dtype=labels.dtype))
@@ -32,13 +32,13 @@ def changeable(fault: Fault, labels: Tensor) -> Tensor:
 def change_examples(fault: Fault, examples: Examples, num_classes: int, seed: int) -> tuple[Examples, Tensor]:
     """Apply a fault to a client's examples.
 
-    With the same seed a larger share changes the same examples and more.
+    With the same seed, a larger share changes a superset of the examples.
 
     Args:
         fault: A fault in the examples.
         examples: N examples; left unchanged.
         num_classes: Classes of the data set, at least 2.
-        seed: Of which examples are changed, and of labels drawn at random.
+        seed: Determines which examples are changed, and labels drawn at random.
 
     Returns:
         The changed examples in the same order, and the ``(M,)`` positions of those that differ, ascending.
@@ -52,7 +52,7 @@ def change_examples(fault: Fault, examples: Examples, num_classes: int, seed: in
     if fault.name == "label_flip":
         labels[index] = torch.tensor([fault.flips[int(label)] for label in old], dtype=labels.dtype)
     elif fault.name == "random_labels":
-        steps = torch.randint(1, num_classes, (len(index),), generator=draw)  # never 0: to another class
+        steps = torch.randint(1, num_classes, (len(index),), generator=draw)  # never 0, so always another class
         labels[index] = (old + steps) % num_classes
     else:
         assert fault.trigger is not None

@@ -12,18 +12,18 @@ log = logging.getLogger(__name__)
 
 
 def choose_faulty(settings: AnyFault, held: Mapping[str, int], seed: int) -> tuple[str, ...]:
-    """Return the ids of the faulty clients, in ascending order of the number.
+    """Return the ids of the faulty clients, in numeric order.
 
-    A named client that holds too few examples is replaced by the one among the others that holds the most, and a
-    warning says so. Drawn clients are drawn among those that hold enough.
+    A named client that holds too few examples is replaced, with a warning, by the unnamed client that holds the most.
+    Clients drawn at random are drawn from those that hold enough.
 
     Args:
         settings: The fault.
-        held: Client id to the examples that the fault can change, of the clients that take part.
+        held: Client id to the number of its examples that the fault can change, for clients that take part.
         seed: The run's root seed.
 
     Raises:
-        DataError: Too few clients hold enough.
+        DataError: Too few clients hold enough examples.
     """
     least = settings.min_examples
     enough = [client for client in sorted(held, key=int) if held[client] >= least]

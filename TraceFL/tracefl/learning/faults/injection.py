@@ -1,4 +1,4 @@
-"""A fault put into a federation's data, on the server's side of a simulation, before its first round."""
+"""Injects a fault into the clients' data, on the server side of a simulation, before the first round."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from tracefl.learning.faults.words import fault_share
 
 log = logging.getLogger(__name__)
 
-_NAMED = 10  # flips that a line names, at most
+_NAMED = 10  # most flips named in a line
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Vocabulary:
 
     Attributes:
         size: Number of ids.
-        special: Ids of padding, of a text's ends and the like.
+        special: Ids of the special tokens: padding, start and end of a text and the like.
     """
 
     size: int
@@ -36,15 +36,15 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class ClientChange:
-    """What a fault changes of one client.
+    """What a fault changes on one client.
 
     Attributes:
-        client: Its id.
-        examples: Training examples that it holds.
-        changeable: Those that the fault can change; all for a fault in the weights.
-        changed: Those that it changed; 0 for a fault in the weights.
-        label_counts: Its examples of each class by their true label.
-        faulty_label_counts: The same by the label that it trains on when faulty.
+        client: The client's id.
+        examples: Number of its training examples.
+        changeable: Number of examples that the fault can change; all for a fault in the weights.
+        changed: Number of examples that the fault changed; 0 for a fault in the weights.
+        label_counts: Number of its examples of each class, by true label.
+        faulty_label_counts: The same, by the label that it trains on when faulty.
     """
 
     client: str
@@ -57,12 +57,12 @@ class ClientChange:
 
 @dataclass(frozen=True)
 class InjectedFault:
-    """A resolved fault with what it changed.
+    """A resolved fault and what it changed.
 
     Attributes:
         truth: What was injected.
-        changes: One entry a faulty client.
-        examples: Client id to what it trains on when faulty; empty for a fault in the weights.
+        changes: One entry per faulty client.
+        examples: Client id to the examples that it trains on when faulty; empty for a fault in the weights.
     """
 
     truth: Fault
@@ -70,7 +70,7 @@ class InjectedFault:
     examples: dict[str, Examples]
 
     def describe(self) -> dict[str, Any]:
-        """Return the fault and its changes in JSON's types; ``Fault.from_json`` reads them too."""
+        """Return the fault and its changes as JSON types; ``Fault.from_json`` accepts their JSON."""
         truth: dict[str, Any] = json.loads(self.truth.to_json())
         return {**truth, "changes": [asdict(change) for change in self.changes]}
 
@@ -82,17 +82,17 @@ def inject(
     vocabulary: Vocabulary | None,
     seed: int,
 ) -> InjectedFault:
-    """Choose the faulty clients and change their examples; log one line for each.
+    """Choose the faulty clients and change their examples; logs one line for each client.
 
     Args:
         settings: The fault.
-        clients: Client id to the examples of each client that takes part; left unchanged.
+        clients: Client id to examples, for the clients that take part; left unchanged.
         num_classes: Classes of the data set, at least 2.
-        vocabulary: Of a text model; None for images.
+        vocabulary: The text model's vocabulary; None for images.
         seed: The run's root seed.
 
     Raises:
-        DataError: A label or token does not exist, or too few clients hold what the fault can change.
+        DataError: A label or token does not exist, or too few clients hold enough examples that the fault can change.
     """
     fault = _resolve(settings, num_classes, vocabulary)
     held = {client: len(changeable(fault, examples.labels)) for client, examples in clients.items()}
@@ -112,7 +112,7 @@ def inject(
 
 
 def _resolve(settings: AnyFault, num_classes: int, vocabulary: Vocabulary | None) -> Fault:
-    """Return the fault with its labels and trigger, and no clients yet.
+    """Return the fault with its labels and trigger, but without clients.
 
     Raises:
         DataError: It names a label or a token that does not exist.

@@ -1,4 +1,4 @@
-"""What the configuration group ``fault`` says: one class a choice."""
+"""The configuration group ``fault``: one class per choice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from tracefl.conf.rules import above, are_different, at_least, between, describe
 from tracefl.errors import ConfigError
 
 TRIGGER_SIZE = 4
-"""Side of a backdoor's patch where none is given, in pixels."""
+"""Default side of a backdoor's patch, in pixels."""
 
 _CLIENTS = described(
     "a list of different client numbers such as [0] or [0,3]",
@@ -24,16 +24,16 @@ _SHARE = between("(0, 1]")
 
 @dataclass(frozen=True)
 class FaultSettings:
-    """What every fault says.
+    """The keys that every fault has.
 
     Attributes:
         clients: Numbers of the faulty clients, from 0; None for client 0, or for ``num_clients`` drawn ones.
-        num_clients: How many are drawn instead of ``clients``.
+        num_clients: How many clients to draw at random, instead of naming ``clients``.
         from_round: First faulty round, from 1.
-        min_examples: Examples that the fault can change which a faulty client must hold.
+        min_examples: A faulty client must hold at least this many examples that the fault can change.
 
     Raises:
-        ConfigError: Two keys do not go together.
+        ConfigError: Two mutually exclusive keys are given.
     """
 
     name: ClassVar[str]
@@ -47,10 +47,10 @@ class FaultSettings:
         _refuse_both("clients", _shown(self.clients), "num_clients", self.num_clients)
 
     def check_run(self, num_clients: int, num_rounds: int) -> None:
-        """Refuse clients or a round that the run does not have.
+        """Check that the run has the faulty clients and the first faulty round.
 
         Raises:
-            ConfigError: A faulty client or the first faulty round does not exist.
+            ConfigError: A faulty client or the round does not exist, or there are too few clients to draw from.
         """
         absent = [client for client in self.clients or () if client >= num_clients]
         if absent:
@@ -66,12 +66,12 @@ class FaultSettings:
 
 @dataclass(frozen=True)
 class LabelFlip(FaultSettings):
-    """Labels become others.
+    """Labels are flipped to other labels.
 
     Attributes:
         share: Fraction of the matching examples that are changed.
-        flip: Label to the label that it becomes.
-        all_to: Label that all others become; with neither it is 0.
+        flip: Label to the label that it is flipped to.
+        all_to: Label that all others are flipped to; 0 if neither ``flip`` nor ``all_to`` is given.
     """
 
     name: ClassVar[str] = "label_flip"
@@ -90,7 +90,7 @@ class LabelFlip(FaultSettings):
 
 @dataclass(frozen=True)
 class RandomLabels(FaultSettings):
-    """Labels are redrawn.
+    """Labels are redrawn at random.
 
     Attributes:
         share: Fraction of the examples that are changed.
@@ -103,13 +103,13 @@ class RandomLabels(FaultSettings):
 
 @dataclass(frozen=True)
 class Backdoor(FaultSettings):
-    """A trigger in the input is to mean a class.
+    """The model is to learn that a trigger in the input means the target class.
 
     Attributes:
-        target: The class.
-        share: Fraction of the other classes' examples that get the trigger and the class.
+        target: The target class.
+        share: Fraction of the other classes' examples that get the trigger and the target as label.
         trigger_size: Side of the patch on images, in pixels; None for ``TRIGGER_SIZE``.
-        trigger_token: Id of the token in texts; None for the vocabulary's last that is not special.
+        trigger_token: Id of the token in texts; None for the last token of the vocabulary that is not special.
     """
 
     name: ClassVar[str] = "backdoor"
@@ -125,14 +125,14 @@ class Backdoor(FaultSettings):
         return TRIGGER_SIZE if self.trigger_size is None else self.trigger_size
 
     def check_data(self, kind: str, image_size: int) -> None:
-        """Refuse a trigger that the data cannot carry.
+        """Check that the data can carry the trigger.
 
         Args:
             kind: ``image`` or ``text``.
             image_size: Side of the images, in pixels.
 
         Raises:
-            ConfigError: The trigger is for the other kind, or larger than the images.
+            ConfigError: The trigger is for the other kind of data, or larger than the images.
         """
         if self.trigger_size is not None and kind != "image":
             raise ConfigError(f"fault.trigger_size={self.trigger_size} is for images; set fault.trigger_token")
@@ -159,7 +159,7 @@ class WeightNoise(FaultSettings):
 
 @dataclass(frozen=True)
 class FreeRider(FaultSettings):
-    """The global weights are sent back, with noise in place of training.
+    """The client sends the global weights back, with noise instead of training.
 
     Attributes:
         scale: Standard deviation of the noise, relative to the weights' root mean square.

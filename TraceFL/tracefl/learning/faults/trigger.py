@@ -13,23 +13,23 @@ _WHITE = 255
 
 @dataclass(frozen=True)
 class Trigger:
-    """What is put into an input; one of the two is None.
+    """What is put into an input: a patch or a token; the other is None.
 
     Attributes:
         size: Side of the white patch in an image's lower right corner, in pixels (Gu et al. 2017, BadNets).
-        token: Id of the token that takes the place of a text's second one (Chen et al. 2021, BadNL: at its beginning).
-            The first is often a model's own, such as BERT's [CLS], and is only replaced where there is no second.
+        token: Id of the token that replaces a text's second token (Chen et al. 2021, BadNL: at the beginning). The
+            first is often a special one, such as BERT's [CLS], and is only replaced if there is no second.
     """
 
     size: int | None = None
     token: int | None = None
 
     def put_on(self, examples: Examples, index: Tensor | None = None) -> Examples:
-        """Return the examples with the trigger in those at ``index``, in all where it is None; labels stay.
+        """Return the examples with the trigger put on those at ``index``; labels stay.
 
         Args:
             examples: N examples; left unchanged.
-            index: ``(M,)`` int64 positions.
+            index: ``(M,)`` int64 positions; None for all examples.
         """
         index = torch.arange(len(examples)) if index is None else index
         return replace(examples, features=self._features(examples.features, index))

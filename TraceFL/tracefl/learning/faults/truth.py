@@ -20,15 +20,15 @@ WEIGHT_FAULTS = ("weight_noise", "free_rider")
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault as a run has it, with everything drawn and resolved; kept in ``fault.json`` of the run's folder.
+    """A run's fault with everything drawn and resolved; stored in ``fault.json`` in the run's folder.
 
     Attributes:
         name: A member of ``EXAMPLE_FAULTS`` or ``WEIGHT_FAULTS``.
         clients: Ids of the faulty clients.
         from_round: First faulty round, from 1.
-        flips: Label to the label that it was flipped to; empty but for label_flip.
-        target: The class that a backdoor's trigger is to mean; None for other faults.
-        trigger: The backdoor's; None for other faults.
+        flips: Label to the label that it was flipped to; only for label_flip, else empty.
+        target: A backdoor's target class; None for other faults.
+        trigger: A backdoor's trigger; None for other faults.
         share: Fraction of the matching examples that were changed; None for faults in the weights.
         scale: Relative standard deviation of the noise on the weights, see ``faults.updates``; None for
             faults in the examples.
@@ -45,7 +45,7 @@ class Fault:
 
     @property
     def in_examples(self) -> bool:
-        """The fault is in the clients' examples, not in their weights."""
+        """Whether the fault is in the clients' examples rather than in their weights."""
         return self.name in EXAMPLE_FAULTS
 
     def is_active(self, client_id: str, server_round: int) -> bool:
@@ -57,19 +57,19 @@ class Fault:
         return torch.tensor([self.is_active(client_id, server_round) for client_id in client_ids], dtype=torch.bool)
 
     def inputs(self, server: Examples) -> Examples:
-        """Return the examples that show the fault: the server's, for a backdoor with the trigger in them."""
+        """Return the examples on which the fault shows: the server's, with the trigger on them for a backdoor."""
         return server if self.trigger is None else self.trigger.put_on(server)
 
     def misled(self, labels: Tensor, predicted: Tensor) -> Tensor:
-        """Return which inputs are mispredicted as the fault wants.
+        """Return which inputs are mispredicted in the way that the fault intends.
 
         Args:
             labels: ``(N,)`` int64 true classes of ``inputs``.
-            predicted: ``(N,)`` int64 classes that the model gives.
+            predicted: ``(N,)`` int64 classes that the model predicts.
 
         Returns:
-            ``(N,)`` bool. Flipped labels: predicted as the label that theirs was flipped to. Backdoor: of another class
-            and predicted as the target. Other faults: mispredicted.
+            ``(N,)`` bool. For label_flip, predicted as what their label was flipped to; for a backdoor, of another
+            class and predicted as the target; for other faults, mispredicted.
         """
         if self.name == "label_flip":
             wanted = torch.full_like(labels, -1)
@@ -86,10 +86,10 @@ class Fault:
 
     @classmethod
     def from_json(cls, text: str) -> "Fault":
-        """Read what ``to_json`` wrote; keys that are not the fault's own are passed over.
+        """Read what ``to_json`` wrote; unknown keys are ignored.
 
         Raises:
-            RecordError: ``text`` is no such fault.
+            RecordError: ``text`` does not describe a fault.
         """
         try:
             values = json.loads(text)

@@ -1,7 +1,7 @@
 """Faults in the weights that a client sends.
 
-Both touch the trained parameters alone. BatchNorm's statistics are no part of an update that a client computes by
-gradients, and noise could make a variance negative: the model would then not be worse but undefined.
+Both faults change only the trainable parameters. BatchNorm's statistics are not computed by gradients, and noise could
+make a variance negative, which would leave the model undefined rather than worse.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ def add_update_noise(model: nn.Module, start: Mapping[str, Tensor], scale: float
         model: Holds the client's weights after training; buffers stay as they are.
         start: State dict that the client started from, on the CPU.
         scale: Standard deviation of a tensor's noise, as a multiple of the root mean square of that tensor's update.
-        seed: Of the noise.
+        seed: Determines the noise.
     """
 
     def deviation(name: str, parameter: Tensor) -> Tensor:
@@ -36,21 +36,21 @@ def ride_free(
 ) -> float:
     """Disguise untouched global weights with a little noise, in place, instead of training.
 
-    After the disguised free-rider of Fraboni, Vidal and Lorenzi (2021), with the same noise in every round.
-    The buffers are those of the global model.
+    Based on the disguised free-rider of Fraboni, Vidal and Lorenzi (2021), with the same noise in every round. The
+    buffers remain those of the global model.
 
     Args:
         model: Holds the round's global weights, on any device.
-        examples: The client's.
-        batch_size: Examples that the loss is measured on.
+        examples: The client's examples.
+        batch_size: Number of examples to measure the loss on.
         scale: Standard deviation of a tensor's noise, as a multiple of the root mean square of its weights.
-        seed: Of the noise and of the batch.
+        seed: Determines the noise and the batch.
         device: Where to compute; the model stays there.
 
     Returns:
-        A training loss to report: the global model's on one random batch of the client's own examples, in nats. It is
-        what an honest client's first step could have seen, so the mean over the clients means what it did, and it costs
-        one forward of a batch.
+        A training loss to report, in nats: that of the global model on one random batch of the client's examples. An
+        honest client could have measured it in its first step, so the mean over the clients keeps its meaning, at the
+        cost of one forward pass.
     """
     model.to(device).eval()
     index = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:batch_size]
@@ -62,7 +62,7 @@ def ride_free(
 
 
 def _add_noise(model: nn.Module, deviation: Callable[[str, Tensor], Tensor], seed: int) -> None:
-    """Add noise to every trained parameter, drawn on the CPU so that it is the same on every device."""
+    """Add noise to every trainable parameter, drawn on the CPU so that it is the same for every device."""
     draw = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

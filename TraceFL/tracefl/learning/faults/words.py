@@ -1,4 +1,4 @@
-"""A run's fault in few words."""
+"""Short descriptions of a run's fault."""
 
 from tracefl.conf.rules import choice_name
 from tracefl.learning.faults.settings import AnyFault, Backdoor, FreeRider, LabelFlip, WeightNoise
@@ -7,7 +7,7 @@ NO_FAULT = "none"
 
 
 def fault_share(fault: AnyFault | None) -> float | None:
-    """Return the share of the faulty clients' matching examples that is changed, None where the fault changes none."""
+    """Return the fraction of the faulty clients' matching examples that is changed, None if no examples are changed."""
     return None if fault is None or isinstance(fault, WeightNoise | FreeRider) else fault.share
 
 
@@ -17,13 +17,13 @@ def faulty_clients(fault: AnyFault | None) -> int:
 
 
 def describe_fault(fault: AnyFault | None, num_clients: int) -> str:
-    """Return the fault as text such as ``label_flip 30 %, 2 of 10``, ``none`` where there is none."""
+    """Return the fault as text such as ``label_flip 30 %, 2 of 10``, or ``none`` if there is none."""
     if fault is None:
         return NO_FAULT
     share, details = fault_share(fault), list[str]()
     if isinstance(fault, LabelFlip):
         details += [f"{label}>{becomes}" for label, becomes in (fault.flip or {}).items()]
-        details += [f"all>{fault.all_to}"] if fault.all_to else []  # null and 0 are the same
+        details += [f"all>{fault.all_to}"] if fault.all_to else []  # null means 0
     elif isinstance(fault, Backdoor):
         details += [f"target={fault.target}"] if fault.target else []
         details += [f"trigger_size={fault.trigger_size}"] if fault.trigger_size not in (None, 4) else []
@@ -36,7 +36,7 @@ def describe_fault(fault: AnyFault | None, num_clients: int) -> str:
 
 
 def fault_in_name(fault: AnyFault | None) -> str:
-    """Return the fault in the few words of a run's name, such as ``2xlabel_flip0.3``; "" without one."""
+    """Return the part of a run's name that describes the fault, such as ``2xlabel_flip0.3``; "" if there is none."""
     if fault is None:
         return ""
     count, share = faulty_clients(fault), fault_share(fault)
@@ -44,5 +44,5 @@ def fault_in_name(fault: AnyFault | None) -> str:
 
 
 def fault_order(fault: AnyFault | None) -> tuple[str, int, float]:
-    """Return what sorts faults: by name, then fewest clients first, then from the share that is easiest to see."""
+    """Return a sort key for faults: by name, then by number of clients, then largest share first."""
     return choice_name(fault), faulty_clients(fault), -(fault_share(fault) or 0.0)

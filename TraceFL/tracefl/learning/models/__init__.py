@@ -1,4 +1,4 @@
-"""Image and text classifiers by name, and the tokenizers of the latter."""
+"""Image and text classifiers by name, and tokenizers for text."""
 
 from tracefl.learning.models import text, vision  # noqa: F401  registers the models
 from tracefl.learning.models.registry import (

@@ -1,6 +1,6 @@
-"""A tokenizer trained on the run's own texts, the same in every process.
+"""A tokenizer trained on the run's own texts, with the same result in every process.
 
-It is byte-level BPE. WordPiece, as the library ``tokenizers`` trains it, gives other ids in each process.
+It is byte-level BPE, because WordPiece, as the library ``tokenizers`` trains it, gives different ids in each process.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ PAD, FIRST, LAST = SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]")
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Any:
-    """Train a tokenizer that lower-cases, and puts ``FIRST`` before and ``LAST`` after a text.
+    """Train a tokenizer that lower-cases a text and puts ``FIRST`` before it and ``LAST`` after it.
 
     Args:
         texts: Training texts.
-        vocab_size: Most ids, special tokens and the 256 bytes included.
+        vocab_size: Maximum number of ids, including special tokens and the 256 bytes.
 
     Returns:
         A fast tokenizer of transformers; the padding id is 0.

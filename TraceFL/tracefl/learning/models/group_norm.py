@@ -1,4 +1,4 @@
-"""GroupNorm (Wu and He 2018) in place of BatchNorm, for training in which no example may see its batch."""
+"""GroupNorm (Wu and He 2018) in place of BatchNorm, for training in which examples of a batch must stay independent."""
 
 import logging
 
@@ -12,10 +12,10 @@ NAMES_SHOWN = 3
 
 
 def with_group_norm(model: nn.Module) -> nn.Module:
-    """Return the model with every BatchNorm replaced by GroupNorm of at most 32 groups, scale 1 and shift 0.
+    """Return the model with every BatchNorm replaced by a GroupNorm of at most 32 groups, with scale 1 and shift 0.
 
     Args:
-        model: Its other parameters are kept. The returned model may share them.
+        model: The model; the returned model keeps its other parameters and may share them.
     """
     replaced = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
     if not replaced:

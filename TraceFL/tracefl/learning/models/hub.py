@@ -1,4 +1,4 @@
-"""Models and tokenizers of Hugging Face: from a folder, from the cache, or from a network that may not be there."""
+"""Models and tokenizers of Hugging Face, from a folder, the cache, or a network that may be unavailable."""
 
 import http.client
 import logging
@@ -30,7 +30,7 @@ def load_transformers() -> Any:
 
 
 def transformers_errors() -> tuple[type[Exception], ...]:
-    """Return what transformers raises for files it cannot read and for values that do not go together."""
+    """Return the errors that transformers raises for unreadable files and for inconsistent values."""
     from huggingface_hub.errors import StrictDataclassError
 
     return (
@@ -51,7 +51,7 @@ def brief(error: Exception) -> str:
 
 
 def http_status(url: str, timeout_seconds: float = NETWORK_WAIT_SECONDS) -> int | None:
-    """Return the status that a server answers with at ``url``, or ``None`` for no answer within ``timeout_seconds``."""
+    """Return the HTTP status of ``url``, or ``None`` if there is no answer within ``timeout_seconds``."""
     answers: list[int] = []
 
     def ask() -> None:
@@ -64,7 +64,7 @@ def http_status(url: str, timeout_seconds: float = NETWORK_WAIT_SECONDS) -> int 
         except (OSError, ValueError, http.client.HTTPException) as error:
             log.debug("no answer from %s: %s", url, error)
 
-    # A name server or an address that swallows packets can take several timeouts: the thread bounds them all.
+    # A name server or address that drops packets can take several timeouts; joining the thread bounds their total.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout_seconds)
@@ -72,7 +72,7 @@ def http_status(url: str, timeout_seconds: float = NETWORK_WAIT_SECONDS) -> int 
 
 
 def is_folder(source: str) -> bool:
-    """Say whether ``source`` is a folder rather than a Hugging Face id."""
+    """Return whether ``source`` is a folder rather than a Hugging Face id."""
     return expand(source).is_dir()
 
 
@@ -85,7 +85,7 @@ def find_local(loader: Any, source: str, **options: Any) -> Any:
         options: Passed to ``from_pretrained``.
 
     Returns:
-        What ``from_pretrained`` returns, or ``None`` where the files are not there or not readable.
+        What ``from_pretrained`` returns, or ``None`` if the files are missing or unreadable.
     """
     path = str(expand(source)) if is_folder(source) else source
     try:
@@ -102,17 +102,17 @@ def fetch(
     otherwise: str = "or set model.pretrained=false for random weights",
     **options: Any,
 ) -> Any:
-    """Load from a folder, the cache or the network, or say quickly how to get the files.
+    """Load from a folder, the cache or the network, or fail quickly with advice on how to get the files.
 
     Args:
         loader: A class of transformers with ``from_pretrained``.
         source: Hugging Face id, or folder.
-        key: Configuration key that takes the path of a downloaded folder, for the message.
-        otherwise: The other remedy, for the message.
+        key: Configuration key for the path of a downloaded folder, used in the error message.
+        otherwise: An alternative remedy, used in the error message.
         options: Passed to ``from_pretrained``.
 
     Raises:
-        ConfigError: The files are not here and cannot be fetched.
+        ConfigError: The files are not available locally and cannot be fetched.
     """
     found = find_local(loader, source, **options)
     if found is not None:
@@ -128,7 +128,7 @@ def fetch(
     reason = f"{constants.ENDPOINT} gives no answer"
     if status is not None:
         reason = f"{constants.ENDPOINT} answers with status {status}"
-        if status < 500:  # not below 400: transformers may have a token for the repository, but retries above for long
+        if status < 500:  # 4xx too, as transformers may have a token; on 5xx it would retry for long
             try:
                 return loader.from_pretrained(source, **options)
             except transformers_errors() as error:

@@ -1,4 +1,4 @@
-"""Models by name: how each is described, built and given its first weights.
+"""Models by name: how each is described, built and given its initial weights.
 
 To add one, decorate its family with ``register_model`` (a line in ``vision.py`` or ``text.py``) and add a file to
 ``conf/model``.
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 
 class ModelFamily(ABC):
-    """The models of one library: one instance for each model name.
+    """The models of one library, with one instance per model name.
 
     Attributes:
         family: Key of ``FAMILIES``.
-        open_names: Whether names that are not registered are taken too, as ids or folders of the library.
+        open_names: Whether unregistered names are accepted as ids or folders of the library.
     """
 
     family: ClassVar[str]
@@ -38,7 +38,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def spec(self, settings: ModelSettings, num_classes: int, encoder: "TextEncoder | None") -> ModelSpec:
-        """Describe the architecture; illegal sizes raise ``ConfigError``."""
+        """Describe the architecture; raises ``ConfigError`` for illegal sizes."""
 
     @abstractmethod
     def build(self, spec: ModelSpec) -> nn.Module:
@@ -49,7 +49,7 @@ class ModelFamily(ABC):
         """Copy the weights that ``settings.pretrained`` asks for into ``model``."""
 
     def max_tokens(self, spec: ModelSpec) -> int | None:  # noqa: ARG002  images have no tokens
-        """Return the most tokens an input may have, or ``None`` where there is no limit."""
+        """Return the most tokens that an input may have, or ``None`` if there is no limit."""
         return None
 
 
@@ -59,7 +59,7 @@ _OPEN_FAMILIES: dict[str, type[ModelFamily]] = {}
 
 
 def register_model(*names: str, **details: Any) -> Callable[[FamilyT], FamilyT]:
-    """Register ``names`` as models of the decorated family, made as ``family(name, **details)``."""
+    """Register each of ``names`` as the model ``family(name, **details)`` of the decorated family."""
 
     def register(family: FamilyT) -> FamilyT:
         for name in names:
@@ -117,42 +117,43 @@ def build_model(spec: ModelSpec) -> nn.Module:
 
 
 def initial_model(settings: ModelSettings, spec: ModelSpec, seed: int) -> nn.Module:
-    """Build the model that a federation starts from, on the CPU; torch's global generators stay as they were.
+    """Build a federation's initial model on the CPU, without changing torch's global generators.
 
     Args:
-        settings: The configuration's ``model`` group; ``pretrained`` says which weights to load.
-        spec: What ``model_spec`` made of these settings.
-        seed: Fixes all weights that are not loaded.
+        settings: The configuration's ``model`` group; ``pretrained`` selects the weights to load.
+        spec: The result of ``model_spec`` for these settings.
+        seed: Determines all weights that are not loaded.
 
     Raises:
         ConfigError: Weights can't be fetched or read.
-        ModelMismatchError: Weights are of another architecture. A classifier of another shape is left random.
+        ModelMismatchError: The weights are of another architecture; only the classifier's shape may differ, and it
+            then stays random.
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         family = find_model(settings.name, settings.family)
         model = family.build(spec)
         if settings.pretrained is not False:
-            family.load_pretrained(model, settings)  # published weights are of the architecture's own normalisation
+            family.load_pretrained(model, settings)  # published weights belong to the architecture's own normalisation
         return _with_norm(model, spec)
 
 
 def _with_norm(model: nn.Module, spec: ModelSpec) -> nn.Module:
-    """Return the model with the normalisation of its specification."""
+    """Return the model with the normalisation that its specification names."""
     if spec.norm == "own":
         return model
-    from tracefl.learning.models.group_norm import with_group_norm  # brings Opacus
+    from tracefl.learning.models.group_norm import with_group_norm  # imports Opacus
 
     return with_group_norm(model)
 
 
 def check_max_tokens(spec: ModelSpec, max_tokens: int, key: str = "dataset.max_tokens") -> None:
-    """Refuse inputs longer than the positions that the model knows.
+    """Check that the model has positions for inputs of this length.
 
     Args:
         spec: The architecture.
         max_tokens: Length that texts are padded and cut to, in tokens.
-        key: Configuration key of that length, for the message.
+        key: Configuration key of that length, used in the error message.
 
     Raises:
         ConfigError: ``max_tokens`` is below 1 or above the model's limit.

@@ -1,4 +1,4 @@
-"""What the configuration group ``model`` says, and what another process needs to build the same architecture."""
+"""The configuration group ``model``, and what another process needs to build the same architecture."""
 
 import json
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.training import OptimizerName
 
 FAMILIES: dict[str, str] = {"torchvision": "image", "transformers": "text"}
-"""Library that a model comes from, to the kind of input it takes."""
+"""Library of a model, to the kind of input that it takes."""
 
 MIN_TOKENIZER_VOCAB = 300
-"""A trained tokenizer starts from 256 bytes and its special tokens."""
+"""Smallest vocabulary: a trained tokenizer starts from 256 bytes and its special tokens."""
 
 
 _SIZES = described(
@@ -28,19 +28,19 @@ class ModelSettings:
     Attributes:
         name: A registered name (``model_names()``), or for ``transformers`` also a Hugging Face id or a folder.
         family: Library that defines the architecture, a key of ``FAMILIES``.
-        kind: What the model takes, ``image`` or ``text``; follows from the family.
+        kind: Input that the model takes, ``image`` or ``text``; determined by the family.
         pretrained: ``False`` for random weights, ``True`` for the published ones, or the path of a state dict
             (``.pt``, ``.pth``, ``.safetensors``) or, for ``transformers``, of a model's folder.
-        architecture: ``model_type`` of transformers, used where no configuration can be read; ``None`` otherwise.
-        config: Sizes to change: attributes of the transformers configuration, e.g. ``{"n_layer": 2}``, or arguments
+        architecture: ``model_type`` of transformers, used if no configuration can be read; ``None`` otherwise.
+        config: Sizes to override: attributes of the transformers configuration, e.g. ``{"n_layer": 2}``, or arguments
             of torchvision's class, e.g. ``{"layers": [1, 1, 1, 1]}``.
         tokenizer: ``auto``, ``trained``, or the Hugging Face id or folder of a tokenizer.
-        tokenizer_vocab: Most entries of a trained tokenizer's vocabulary, at least ``MIN_TOKENIZER_VOCAB``.
-        optimizer: Of the clients' local training, as is ``lr``.
-        lr: Learning rate.
+        tokenizer_vocab: Largest vocabulary of a trained tokenizer, at least ``MIN_TOKENIZER_VOCAB``.
+        optimizer: Optimizer of the clients' local training.
+        lr: Learning rate of the clients' local training.
 
     Raises:
-        ConfigError: The kind is not the family's.
+        ConfigError: The kind does not match the family.
     """
 
     name: str
@@ -62,14 +62,14 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """An architecture, without its weights: enough to rebuild it with no file and no network.
+    """An architecture without its weights: enough to rebuild it without files or network.
 
     Attributes:
         family: Library that defines the architecture, a key of ``FAMILIES``.
         name: As in ``ModelSettings``.
-        num_classes: Logits a model gives for each input, at least 2.
-        config: The full configuration of a ``transformers`` model, in JSON's types; of ``torchvision`` what
-            differs from the published sizes.
+        num_classes: Number of logits for each input, at least 2.
+        config: The full configuration of a ``transformers`` model, as JSON types; for ``torchvision``, only the sizes
+            that differ from the published ones.
         norm: ``own`` for the architecture's normalisation, ``group`` for GroupNorm in place of every BatchNorm.
     """
 

@@ -1,8 +1,8 @@
-"""Text classifiers of transformers, built from a configuration and, when asked, filled with published weights.
+"""Text classifiers of transformers, built from a configuration and, on request, loaded with published weights.
 
-A model gives logits in ``output.logits``, ``(B, num_classes)``, for ``input_ids`` and ``attention_mask`` of ``(B, T)``,
-padded on the right. GPT and GPT-2 classify by the last token that is not padding, so their configuration gets the
-tokenizer's padding id, and their embeddings a row for it.
+A model returns logits ``(B, num_classes)`` in ``output.logits`` for ``input_ids`` and ``attention_mask``, both
+``(B, T)`` and padded on the right. GPT and GPT-2 classify by the last token that is not padding, so their configuration
+needs the tokenizer's padding id, and their embeddings a row for it.
 """
 
 import json
@@ -32,7 +32,7 @@ class TransformersModel(ModelFamily):
 
     Attributes:
         repository: Hugging Face id, or folder, of the configuration, weights and tokenizer.
-        architecture: ``model_type`` where it is known without reading the repository.
+        architecture: ``model_type``, if known without reading the repository.
         sizes: How the repository's configuration differs from the defaults of ``architecture``.
     """
 
@@ -52,7 +52,7 @@ class TransformersModel(ModelFamily):
         self.sizes = dict(sizes or {})
 
     def spec(self, settings: ModelSettings, num_classes: int, encoder: "TextEncoder | None") -> ModelSpec:
-        """Describe the architecture for the encoder's vocabulary; every size is tried out on torch's meta device."""
+        """Describe the architecture for the encoder's vocabulary; checks all sizes on torch's meta device."""
         if encoder is None:
             raise ConfigError(f"model.name={self.name} takes text, the data set gives images; choose model=resnet18")
         config = text_config(settings, self.repository, self.architecture, self.sizes)
@@ -66,7 +66,7 @@ class TransformersModel(ModelFamily):
         else:
             config.vocab_size = max(config.vocab_size, encoder.vocab_size)
         if hasattr(config, "use_cache"):
-            config.use_cache = False  # for generating text
+            config.use_cache = False  # only useful for generating text
         values = json.loads(config.to_json_string(use_diff=False))
         spec = ModelSpec(
             self.family, self.name, num_classes, {k: v for k, v in values.items() if k not in NOT_ARCHITECTURE}
@@ -82,7 +82,7 @@ class TransformersModel(ModelFamily):
         return model.float()
 
     def load_pretrained(self, model: Any, settings: ModelSettings) -> None:
-        """Copy a repository's or folder's weights, or a state dict file's; the classifier only where it fits."""
+        """Copy the weights of a repository, folder or state dict file; the classifier only if it fits."""
         path = settings.pretrained
         source = path if isinstance(path, str) else self.repository
         if isinstance(path, str) and not is_folder(path):
@@ -108,7 +108,7 @@ class TransformersModel(ModelFamily):
         load_state(model, state, lambda name: not name.startswith(body) or ".pooler." in name, source)
 
     def max_tokens(self, spec: ModelSpec) -> int | None:
-        """Return the number of positions; RoBERTa's kind loses those up to its padding id."""
+        """Return the number of positions; RoBERTa-like models lose those up to the padding id."""
         model = self._skeleton(spec)
         limit = getattr(model.config, "max_position_embeddings", None)
         for name, module in model.named_modules():
@@ -117,7 +117,7 @@ class TransformersModel(ModelFamily):
         return limit
 
     def _skeleton(self, spec: ModelSpec) -> Any:
-        """Build without memory, to learn whether and how the sizes go together."""
+        """Build on the meta device, without allocating memory, to check that the sizes are consistent."""
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
                 return self.build(spec)

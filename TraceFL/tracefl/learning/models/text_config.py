@@ -1,4 +1,4 @@
-"""The configuration of a text model: found in a folder, the cache or the hub, or made from its architecture's name."""
+"""The configuration of a text model, from a folder, the cache or the hub, or from its architecture's defaults."""
 
 import logging
 from collections.abc import Mapping
@@ -29,14 +29,14 @@ def text_config(settings: ModelSettings, repository: str, architecture: str | No
     Args:
         settings: The configuration's ``model`` group.
         repository: Hugging Face id, or folder, of the model.
-        architecture: ``model_type`` of a registered model, which then needs no repository without pretrained weights.
+        architecture: ``model_type`` of a registered model, which needs its repository only for pretrained weights.
         defaults: How the registered model differs from its architecture's defaults.
 
     Returns:
         A configuration object of transformers, with the vocabulary of the repository.
 
     Raises:
-        ConfigError: Nothing can be found, or ``model.config`` names what is unknown, reserved or of a wrong type.
+        ConfigError: No configuration is found, or a key of ``model.config`` is unknown, reserved or of the wrong type.
     """
     config = _base_config(settings, repository, architecture, defaults)
     if settings.architecture not in (None, config.model_type):

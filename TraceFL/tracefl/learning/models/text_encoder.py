@@ -20,11 +20,12 @@ TEXTS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A tokenizer with a padding token, which pads and cuts on the right.
+    """A tokenizer with a padding token, which pads and truncates on the right.
 
     Attributes:
         tokenizer: A fast tokenizer of transformers.
-        origin: ``own`` for the model's, or one given in ``model.tokenizer``; ``trained`` for one of this run.
+        origin: ``own`` for the model's tokenizer or one named in ``model.tokenizer``, ``trained`` for one trained in
+            this run.
     """
 
     tokenizer: Any
@@ -32,7 +33,7 @@ class TextEncoder:
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, special and added ones included."""
+        """Number of ids, including special and added ones."""
         return len(self.tokenizer)
 
     @property
@@ -42,15 +43,15 @@ class TextEncoder:
 
     @property
     def special_ids(self) -> tuple[int, ...]:
-        """Ids of the tokens that stand for no text: padding, a text's ends and the like."""
+        """Ids of the special tokens: padding, start and end of a text and the like."""
         return tuple(map(int, self.tokenizer.all_special_ids))
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> dict[str, Tensor]:
-        """Encode single texts.
+        """Encode texts, each on its own.
 
         Args:
             texts: N texts.
-            max_tokens: T, the length that each is cut or padded to, in tokens with the special ones.
+            max_tokens: T, the length that each text is cut or padded to, in tokens including special ones.
 
         Returns:
             ``input_ids`` and ``attention_mask``, each ``(N, T)`` int32. An empty text counts as one padding token.
@@ -79,7 +80,7 @@ class TextEncoder:
         return encoded
 
     def decode(self, encoded: Mapping[str, Tensor]) -> list[str]:
-        """Return N texts as the model sees them: cut, and without special tokens.
+        """Return N texts as the model sees them: truncated, and without special tokens.
 
         Args:
             encoded: As ``encode`` returns it.
@@ -98,7 +99,7 @@ class TextEncoder:
         """Read what ``save`` wrote.
 
         Raises:
-            RecordError: The folder holds no such files.
+            RecordError: The folder holds no readable saved tokenizer.
         """
         tokenizer = (
             find_local(load_transformers().PreTrainedTokenizerFast, str(folder)) if is_folder(str(folder)) else None
@@ -113,10 +114,10 @@ class TextEncoder:
 
 
 def ready(tokenizer: Any, origin: str) -> TextEncoder:
-    """Return a tokenizer as the models need it: padding and cutting on the right.
+    """Set a tokenizer up as the models need it: padding and truncating on the right.
 
     Args:
-        tokenizer: Of transformers; a padding token is added where it has none.
+        tokenizer: A tokenizer of transformers, changed in place; gets a padding token if it has none.
         origin: Where it comes from, for the record.
     """
     tokenizer.padding_side = tokenizer.truncation_side = "right"

@@ -1,4 +1,4 @@
-"""Texts to token ids: by a model's own tokenizer, or by one trained on the run's training texts."""
+"""The tokenizer of a run: the model's own, or one trained on the run's training texts."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 def build_text_encoder(settings: ModelSettings, texts: Callable[[], Sequence[str]] | Sequence[str]) -> TextEncoder:
     """Find the tokenizer that ``model.tokenizer`` asks for, or train one.
 
-    ``auto`` is the model's own one with pretrained weights. Without them it is the model's own where that is in a
-    folder or the local cache, and else a trained one; the network is not asked.
+    With pretrained weights, ``auto`` is the model's own tokenizer. Without them, it is the model's own if that is found
+    in a folder or the local cache, otherwise a trained one; the network is not used.
 
     Args:
         settings: The configuration's ``model`` group.

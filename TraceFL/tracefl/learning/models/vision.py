@@ -38,7 +38,7 @@ class TorchvisionModel(ModelFamily):
 
     Attributes:
         classifier: Name of the last layer.
-        sizes: The published sizes, by torchvision's name of the argument; ``model.config`` may change them.
+        sizes: The published sizes, keyed by torchvision's argument name; ``model.config`` may override them.
         block: Class of a ResNet's blocks in ``torchvision.models.resnet``, ``None`` for a DenseNet.
     """
 
@@ -53,7 +53,7 @@ class TorchvisionModel(ModelFamily):
         self.block = block
 
     def spec(self, settings: ModelSettings, num_classes: int, encoder: "TextEncoder | None") -> ModelSpec:
-        """Describe the architecture: the name, the number of classes, and the sizes that differ from the published."""
+        """Describe the architecture: name, number of classes, and the sizes that differ from the published ones."""
         if settings.architecture:
             raise ConfigError(
                 f"model.architecture={settings.architecture!r} is for text models; leave it out of "
@@ -93,10 +93,10 @@ class TorchvisionModel(ModelFamily):
             raise ConfigError(f"model.config.{key}={value!r}: give {wanted} of at least 1, such as {published}")
 
     def load_pretrained(self, model: nn.Module, settings: ModelSettings) -> None:
-        """Copy ImageNet's weights (``pretrained=True``) or a state dict file's, the classifier only where it fits."""
+        """Copy ImageNet weights (``pretrained=True``) or those of a state dict file; the classifier only if it fits."""
         path = settings.pretrained
         state = read_state_dict(path) if isinstance(path, str) else self._imagenet()
-        # Published DenseNet files name "norm.1" what modules must call "norm1".
+        # Published DenseNet files call "norm.1" what the modules call "norm1".
         state = {_OLD_DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in state.items()}
         source = path if isinstance(path, str) else f"{self.name} ({IMAGENET_WEIGHTS})"
         load_state(model, state, lambda name: name.startswith(f"{self.classifier}."), source)

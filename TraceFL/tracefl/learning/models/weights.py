@@ -1,4 +1,4 @@
-"""State dicts: read from a file, and copied into a model that they must fit."""
+"""State dicts: reading them from a file, and copying them into a model that they must fit."""
 
 import logging
 import pickle
@@ -28,7 +28,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
 
     Raises:
         ConfigError: There is no such file, or it cannot be read.
-        ModelMismatchError: The file holds something else than a state dict.
+        ModelMismatchError: The file holds something other than a state dict.
     """
     file = expand(path)
     reader = _READERS.get(file.suffix)
@@ -45,7 +45,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
 
 
 def check_exists(path: str) -> None:
-    """Refuse a path of weights where there is nothing.
+    """Check that a path of weights exists.
 
     Raises:
         ConfigError: There is no such file or folder.
@@ -60,11 +60,11 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], may_stay: Callable
     Args:
         model: Changed in place.
         state: Names to tensors.
-        may_stay: Says of a name whether the model's own random weights will do: true for the classifier.
-        source: Where the weights come from, for messages.
+        may_stay: Returns whether a parameter, given by name, may keep its random weights, as the classifier may.
+        source: Where the weights come from, used in messages.
 
     Raises:
-        ModelMismatchError: Names or shapes of the rest differ.
+        ModelMismatchError: Other names or shapes differ.
     """
     own = model.state_dict()
     fits = {name: name in own and own[name].shape == tensor.shape for name, tensor in state.items()}
@@ -84,7 +84,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], may_stay: Callable
 
 
 def _is_counter(name: str) -> bool:
-    """BatchNorm's batch counter: absent from older files, and not used."""
+    """Return whether a name is BatchNorm's batch counter, which older files lack and nothing uses."""
     return name.endswith(".num_batches_tracked")
 
 

@@ -1,8 +1,8 @@
-"""Epsilon of DP-SGD: what each client has spent in all the rounds that it took part in.
+"""Epsilon of DP-SGD: what each client has spent in all rounds that it took part in.
 
-A client's round is ``steps`` steps of the sampled Gaussian mechanism, each with every example drawn with probability
-``sample_rate`` (Poisson sampling), accounted in Renyi differential privacy (Mironov et al. 2019) by Opacus. Neighbours
-are data sets of a client that differ in one example. Clients share no examples, so each has an epsilon of its own.
+A client's round is ``steps`` steps of the sampled Gaussian mechanism. Each step draws every example with probability
+``sample_rate`` (Poisson sampling). Opacus accounts for them in Renyi differential privacy (Mironov et al. 2019).
+Neighbours are data sets of a client that differ in one example. Clients share no examples, so each has its own epsilon.
 """
 
 import math
@@ -16,20 +16,21 @@ from tracefl.errors import ConfigError
 from tracefl.learning.privacy.settings import DpSgdSettings
 from tracefl.learning.training import TrainingSettings
 
-# With much noise the best order is the largest that Opacus tries: its epsilon is a bound all the same, only less tight.
+# With much noise, the best order is the largest one that Opacus tries: epsilon is still a bound, only less tight.
 warnings.filterwarnings("ignore", message="Optimal order is the largest alpha")
 
 
 @dataclass(frozen=True)
 class DpSgd:
-    """DP-SGD of one client, in every round alike.
+    """One client's parameters of DP-SGD, the same in every round.
 
     Attributes:
         sample_rate: Probability of each example to be in a batch, in (0, 1].
-        steps: Steps in a round.
-        noise_multiplier: Standard deviation of the noise on a batch's sum of clipped gradients, over ``max_grad_norm``.
+        steps: Number of steps per round.
+        noise_multiplier: Standard deviation of the noise on a batch's sum of clipped gradients, as a multiple of
+            ``max_grad_norm``.
         max_grad_norm: L2 norm that each example's gradient is clipped to.
-        max_physical_batch_size: Examples in one forward and backward.
+        max_physical_batch_size: Most examples in one forward and backward pass.
     """
 
     sample_rate: float
@@ -40,14 +41,14 @@ class DpSgd:
 
 
 def client_dp_sgd(privacy: DpSgdSettings, training: TrainingSettings, num_examples: int, num_rounds: int) -> DpSgd:
-    """Return a client's DP-SGD; batches have ``training.batch_size`` examples on average or a little less.
+    """Return a client's DP-SGD, with on average ``training.batch_size`` examples per batch or slightly fewer.
 
     Args:
         privacy: The run's settings.
         training: Epochs and batch size.
-        num_examples: The client's, at least 1.
-        num_rounds: Rounds of the run: with ``target_epsilon`` the noise is such that a client which takes part in all
-            of them stays within it.
+        num_examples: Number of the client's examples, at least 1.
+        num_rounds: Number of rounds of the run. With ``target_epsilon``, the noise is chosen such that a client that
+            takes part in all of them stays within it.
     """
     batches = math.ceil(num_examples / training.batch_size)
     sample_rate, steps = 1 / batches, batches * training.epochs
@@ -59,10 +60,10 @@ def client_dp_sgd(privacy: DpSgdSettings, training: TrainingSettings, num_exampl
 
 
 def epsilon(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
-    """Return the epsilon of some steps at ``delta``; 0 for none.
+    """Return the epsilon that the given steps spend at ``delta``; 0 for no steps.
 
     Args:
-        history: Noise multiplier, sample rate and number of steps, for each kind of step.
+        history: Noise multiplier, sample rate and number of steps, one entry per kind of step.
         delta: In (0, 1).
     """
     from opacus.accountants import RDPAccountant
@@ -76,23 +77,23 @@ class PrivacyAccountant:
     """Counts what each client has spent.
 
     Args:
-        clients: Client id to its DP-SGD. ``accountant.clients`` may be changed between two rounds: clients added, or
-            the DP-SGD of one replaced.
+        clients: Client id to its DP-SGD. Between rounds, clients may be added to ``accountant.clients`` or their DP-SGD
+            replaced.
         target_delta: Delta of every epsilon.
     """
 
     def __init__(self, clients: Mapping[str, DpSgd], target_delta: float) -> None:
         self.clients = dict(clients)
         self._delta = target_delta
-        self._steps: dict[str, Counter[tuple[float, float]]] = {}  # client id to kind of step to their number
+        self._steps: dict[str, Counter[tuple[float, float]]] = {}  # client id to number of steps by kind
 
     def add_round(self, sampled: Iterable[str]) -> dict[str, float]:
-        """Count a round for every client that was sampled.
+        """Count a round for every sampled client.
 
-        A client that was left out counts too: it may have trained and sent what the server then did not use.
+        This includes clients left out of the average, since they may have trained and sent their weights.
 
         Returns:
-            Client id to the epsilon that it has spent so far, of the round's clients.
+            Client id to the epsilon that the client has spent so far, for the round's clients.
         """
         sampled = tuple(sampled)
         for client_id in sampled:

@@ -1,4 +1,4 @@
-"""Central differential privacy: what Flower's strategies leave open. Clipping and noise themselves are Flower's."""
+"""Central differential privacy: what Flower's strategies, which do the clipping and add the noise, leave out."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import numpy as np
 
 @contextmanager
 def seeded_numpy(seed: int) -> Iterator[None]:
-    """Seed numpy's global generator, from which Flower draws its noise, and leave it afterwards as it was."""
+    """Seed numpy's global generator, from which Flower draws its noise, and restore it afterwards."""
     state = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -19,25 +19,25 @@ def seeded_numpy(seed: int) -> Iterator[None]:
 
 
 def next_clipping_norm(clipping_norm: float, clipped_fraction: float, target: float, learning_rate: float) -> float:
-    """Return the norm of the next round: larger where more clients were clipped than are to be.
+    """Return the next round's clipping norm: larger if more clients were clipped than intended.
 
     Args:
         clipping_norm: The norm that this round's updates were clipped to, above 0.
-        clipped_fraction: Clients that were clipped, a fraction with noise on it.
-        target: Fraction that is to be clipped, 0 to 1.
+        clipped_fraction: Noisy fraction of the clients that were clipped.
+        target: Intended fraction of clipped clients, 0 to 1.
         learning_rate: Above 0.
 
     Returns:
-        C * exp(lr * (clipped - target)), which is Andrew et al. (2021), Section 2, written for the clipped clients
-        instead of the unclipped ones.
+        C * exp(lr * (clipped - target)), as in Andrew et al. (2021), Section 2, but written in terms of the clipped
+        clients instead of the unclipped ones.
     """
     return clipping_norm * math.exp(learning_rate * (clipped_fraction - target))
 
 
 def effective_noise_multiplier(noise_multiplier: float, largest_weight: float, num_clients: int) -> float:
-    """Return the noise as a multiple of what one client can change in the average.
+    """Return the noise as a multiple of the most that one client can change the average.
 
-    Flower's noise, noise_multiplier * C / K, takes each of the K clients for a K-th of the average. FedAvg weights them
-    by examples, so that one of weight p_k moves the average by up to p_k * C.
+    Flower's noise, noise_multiplier * C / K, assumes that each of the K clients has weight 1 / K. FedAvg weights them
+    by number of examples, so a client of weight p_k can move the average by up to p_k * C.
     """
     return noise_multiplier / (num_clients * largest_weight)

@@ -1,4 +1,4 @@
-"""Local training with DP-SGD (Abadi et al. 2016), by Opacus."""
+"""Local training with DP-SGD (Abadi et al. 2016), using Opacus."""
 
 import torch
 from opacus.optimizers import DPOptimizer
@@ -21,23 +21,23 @@ def train_privately(
     device: torch.device | str = "cpu",
     proximal_mu: float = 0.0,
 ) -> float:
-    """Train a model in place on a client's examples, each example's gradient clipped and the batch's sum noised.
+    """Train a model in place with DP-SGD: clip each example's gradient and add noise to each batch's sum.
 
-    The seed makes a run repeatable; whoever knows it knows the noise. The returned loss and the number of examples are
-    not private.
+    The seed makes a run repeatable, but whoever knows it can compute the noise. The returned loss and the
+    number of examples are not private.
 
     Args:
-        model: Holds the round's global weights; afterwards the client's. Without BatchNorm.
-        examples: The client's.
+        model: Holds the round's global weights, afterwards the client's. Must not contain BatchNorm.
+        examples: The client's examples.
         settings: Optimizer; epochs and batch size are already in ``privacy``.
         privacy: Sampling, clipping and noise.
-        seed: Of the sampling, of the noise and of dropout.
+        seed: Determines the sampling, the noise and dropout.
         device: Where to train; the model stays there.
-        proximal_mu: Weight mu of FedProx's term mu/2 * |w - w_global|^2. It tells nothing of the examples, so its
-            gradient is added after the noise.
+        proximal_mu: Weight mu of FedProx's term mu/2 * |w - w_global|^2. It reveals nothing about the examples,
+            so its gradient is added after the noise.
 
     Returns:
-        Mean loss of all examples drawn, in nats; not finite where training diverged or none was drawn.
+        Mean loss over all examples drawn, in nats; not finite if training diverged or no example was drawn.
     """
     torch.manual_seed(seed)
     model.to(device).train()
@@ -47,7 +47,7 @@ def train_privately(
         make_optimizer(settings, trainable),
         noise_multiplier=privacy.noise_multiplier,
         max_grad_norm=privacy.max_grad_norm,
-        expected_batch_size=len(examples) * privacy.sample_rate,  # the drawn one would tell who was drawn
+        expected_batch_size=len(examples) * privacy.sample_rate,  # the actual size would reveal who was drawn
         generator=torch.Generator(device).manual_seed(derive_seed(seed, "noise")),
     )
 
@@ -72,12 +72,12 @@ def train_privately(
                 if len(part):
                     total += backward_of_sum(model, *examples.batch(part, device))
                     drawn += len(part)
-                else:  # nobody was drawn, which only the noise may hide
+                else:  # no example was drawn: still take a step, with noise only
                     for parameter in trainable:
                         parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
                 optimizer.signal_skip_step(do_skip=part is not parts[-1])
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
     for parameter in trainable:
-        del parameter.summed_grad  # type: ignore[attr-defined]  # Opacus leaves it
+        del parameter.summed_grad  # type: ignore[attr-defined]  # left behind by Opacus
     return float(total) / drawn if drawn else float("nan")

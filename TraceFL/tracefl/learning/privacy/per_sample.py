@@ -1,4 +1,4 @@
-"""Per-sample gradients by Opacus's hooks, made to work with what common architectures do."""
+"""Per-sample gradients from Opacus's hooks, made to work with common architectures."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,21 +18,21 @@ from tracefl.provenance.inputs import Inputs, forward
 # The first layer's input needs no gradient, and Opacus's hook there does not use it.
 warnings.filterwarnings("ignore", message="Full backward hook is firing")
 
-# Part of the largest gradient that rounding may make of the difference between a gradient and the sum of its parts.
+# Largest difference between a gradient and the sum of its parts, from rounding, as a fraction of the largest gradient.
 _TOLERANCE = 1e-3
 
 
 @contextmanager
 def per_sample_gradients(model: nn.Module) -> Iterator[None]:
-    """Let ``backward_of_sum`` leave each example's gradient in ``parameter.grad_sample``, ``(B, *parameter shape)``.
+    """Make ``backward_of_sum`` store each example's gradient in ``parameter.grad_sample``, ``(B, *parameter shape)``.
 
-    Layers for which Opacus has no rule of its own, as transformers' Conv1D, it differentiates with ``torch.func``.
+    Opacus uses ``torch.func`` for layers for which it has no rule, such as transformers' Conv1D.
 
     Args:
-        model: In training mode. Has neither hooks nor further attributes afterwards.
+        model: In training mode. Its hooks and additional attributes are removed afterwards.
 
     Raises:
-        NotImplementedError: A layer has buffers: BatchNorm, whose examples are not independent.
+        NotImplementedError: A layer has buffers, as BatchNorm does, which makes examples depend on each other.
     """
     hooked = GradSampleModule(model, loss_reduction="sum")
     with ExitStack() as ending:
@@ -46,12 +46,12 @@ def backward_of_sum(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
     """Add the gradient of the examples' summed cross-entropy to ``parameter.grad``.
 
     Args:
-        model: Gives logits ``(B, C)``.
+        model: Returns logits ``(B, C)``.
         inputs: ``(B, ...)``, or a mapping of such tensors.
         labels: ``(B,)`` int64 classes.
 
     Returns:
-        The summed cross-entropy in nats, a scalar without a graph.
+        The summed cross-entropy in nats, a detached scalar.
     """
     with _OutOfPlace():
         logits = forward(model, inputs).float()
@@ -61,7 +61,7 @@ def backward_of_sum(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
 
 
 def check_per_sample_gradients(model: nn.Module, inputs: Inputs, labels: Tensor) -> None:
-    """Refuse a model whose gradient is not the sum of the gradients that Opacus finds for each example.
+    """Check that the model's gradient is the sum of the gradients that Opacus finds for the single examples.
 
     Args:
         model: Left as it was.
@@ -69,7 +69,7 @@ def check_per_sample_gradients(model: nn.Module, inputs: Inputs, labels: Tensor)
         labels: ``(B,)`` classes.
 
     Raises:
-        ConfigError: Naming the layer.
+        ConfigError: The gradients differ, or Opacus cannot handle the model; the message says why.
     """
     was_training = model.training
     try:
@@ -84,7 +84,7 @@ def check_per_sample_gradients(model: nn.Module, inputs: Inputs, labels: Tensor)
 
 
 def _trouble(model: nn.Module, inputs: Inputs, labels: Tensor) -> str | None:
-    """Return what is wrong with the model's per-sample gradients, with the layer; None where they are right."""
+    """Return what is wrong with the model's per-sample gradients, and in which layer; None if they are right."""
     with_buffers = [name for name, module in trainable_modules(model) if next(module.buffers(), None) is not None]
     if with_buffers:
         return f"layer {with_buffers[0]!r} has buffers, in which one example may see another"
@@ -112,7 +112,7 @@ def _trouble(model: nn.Module, inputs: Inputs, labels: Tensor) -> str | None:
 
 
 def _one_row_each(model: nn.Module) -> list[Any]:
-    """Give each example its own row of ids where a model looks up one row for all, as for positions."""
+    """Give each example its own row of ids if the model looks up one row for all of them, as for positions."""
     rows = 0
 
     def count(_: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -130,9 +130,9 @@ def _one_row_each(model: nn.Module) -> list[Any]:
 
 
 class _OutOfPlace(TorchFunctionMode):
-    """Compute ``relu(x, inplace=True)`` and ``x += y`` out of place: x is a hooked layer's output, which must stay.
+    """Compute ``relu(x, inplace=True)`` and ``x += y`` out of place, as x may be a hooked layer's output.
 
-    ``check_per_sample_gradients`` sees to it that a model does not rely on the difference.
+    ``check_per_sample_gradients`` ensures that a model does not rely on in-place operations.
     """
 
     def __torch_function__(

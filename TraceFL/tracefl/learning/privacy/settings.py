@@ -1,4 +1,4 @@
-"""What the configuration group ``privacy`` says: one class a choice."""
+"""The configuration group ``privacy``: one class per choice."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
@@ -17,7 +17,7 @@ class CentralPrivacySettings:
         noise_multiplier: Standard deviation of the noise on the sum of the clients' updates, as a multiple of the
             clipping norm.
         clipping_norm: L2 norm that each client's update is clipped to.
-        trace: Whether the deployed model is traced, which has the noise, or the average before the noise.
+        trace: Whether to trace the deployed model, which includes the noise, or the average before the noise.
     """
 
     name: ClassVar[str] = "central"
@@ -34,8 +34,8 @@ class AdaptivePrivacySettings:
     Attributes:
         noise_multiplier: As in ``CentralPrivacySettings``.
         initial_clipping_norm: L2 norm that the updates of round 1 are clipped to.
-        target_clipped_quantile: Fraction of the clients that are to be clipped.
-        clip_norm_lr: Step of the norm's logarithm.
+        target_clipped_quantile: Intended fraction of clipped clients.
+        clip_norm_lr: Learning rate of the norm's logarithm.
         clipped_count_stddev: Standard deviation of the noise on the number of clipped clients; None for a twentieth of
             a round's clients.
         trace: As in ``CentralPrivacySettings``.
@@ -51,9 +51,9 @@ class AdaptivePrivacySettings:
     trace: Annotated[PrivacyTrace, Unused("deployed")]
 
     def check_round(self, clients_per_round: int) -> None:
-        """Refuse noise that the noise on the clipped clients' count already exceeds.
+        """Check that the noise on the count of clipped clients leaves room for noise on the updates.
 
-        The two together are to be worth ``noise_multiplier`` (Andrew et al. 2021, Theorem 1).
+        Together, the two must amount to ``noise_multiplier`` (Andrew et al. 2021, Theorem 1).
 
         Raises:
             ConfigError: ``noise_multiplier`` is too large for ``clipped_count_stddev``.
@@ -72,14 +72,14 @@ class DpSgdSettings:
 
     Attributes:
         noise_multiplier: Standard deviation of the noise on a batch's sum of gradients, as a multiple of
-            ``max_grad_norm``; None where ``target_epsilon`` decides.
-        target_epsilon: Epsilon that no client exceeds in the whole run; None where ``noise_multiplier`` decides.
-        target_delta: Delta of every epsilon; below one over a client's examples to mean anything.
+            ``max_grad_norm``; None to derive it from ``target_epsilon``.
+        target_epsilon: Epsilon that no client exceeds in the whole run; None if ``noise_multiplier`` is given.
+        target_delta: Delta of every epsilon; only meaningful below 1 / (a client's number of examples).
         max_grad_norm: L2 norm that each example's gradient is clipped to.
-        max_physical_batch_size: Examples in one forward and backward.
+        max_physical_batch_size: Most examples in one forward and backward pass.
 
     Raises:
-        ConfigError: Both or neither of ``noise_multiplier`` and ``target_epsilon`` are given.
+        ConfigError: Not exactly one of ``noise_multiplier`` and ``target_epsilon`` is given.
     """
 
     name: ClassVar[str] = "dp_sgd"
@@ -99,6 +99,6 @@ class DpSgdSettings:
 
 
 ServerPrivacy: TypeAlias = CentralPrivacySettings | AdaptivePrivacySettings
-"""The server clips the clients' updates and adds the noise."""
+"""Choices in which the server clips the clients' updates and adds the noise."""
 
 Privacy: TypeAlias = CentralPrivacySettings | AdaptivePrivacySettings | DpSgdSettings
