@@ -1,1 +1,1 @@
-"""What the documentation makes while it is built: hooks of mkdocs (mkdocs.yml), not a part of the product."""
+"""Hooks of mkdocs (mkdocs.yml) that generate pages while the documentation is built; not part of the product."""

@@ -1,4 +1,4 @@
-"""A file of the configuration with its comments, which say what each key is."""
+"""A configuration file with its comments, which describe each key."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +13,9 @@ class Entry:
     """A key in a configuration file.
 
     Attributes:
-        key: Dotted, as below the file's own group.
-        value: As written there; a list over several lines as one line.
-        comment: Beside it, on one line; empty where there is none.
+        key: Dotted, relative to the file's own group.
+        value: As written in the file; a list over several lines becomes one line.
+        comment: The comment beside it, on one line; empty if there is none.
     """
 
     key: str
@@ -28,11 +28,11 @@ class ConfigFile:
     """A configuration file.
 
     Attributes:
-        name: Without ``.yaml``.
-        text: All of it.
-        header: Lines of the comment that it begins with.
+        name: The file's name without ``.yaml``.
+        text: The whole text.
+        header: Lines of the comment at its beginning.
         parents: Files of its group that it builds on, first to last.
-        entries: Its keys, in its order.
+        entries: Its keys, in order.
     """
 
     name: str
@@ -54,7 +54,7 @@ def read_config_file(path: Path) -> ConfigFile:
 
 
 def whole_entries(name: str, files: Mapping[str, ConfigFile]) -> dict[str, Entry]:
-    """Return every key of a group's file, those it builds on included; without a comment of its own, with theirs."""
+    """Return every key of a group's file and of those it builds on; a key without a comment takes theirs."""
     found: dict[str, Entry] = {}
     for parent in files[name].parents:
         found |= whole_entries(parent, files)
@@ -73,7 +73,7 @@ def _entries(node: yaml.MappingNode, text: str, prefix: str = "") -> Iterator[En
             continue
         if is_block and isinstance(value, yaml.MappingNode):
             yield from _entries(value, text, f"{name}.")
-        elif is_block:  # its comment stands beside the key
+        elif is_block:  # its comment is beside the key
             yield Entry(name, f"[{', '.join(item.value for item in value.value)}]", _comment(lines, key.end_mark))
         else:
             written = text[value.start_mark.index : value.end_mark.index]
@@ -81,7 +81,7 @@ def _entries(node: yaml.MappingNode, text: str, prefix: str = "") -> Iterator[En
 
 
 def _comment(lines: Sequence[str], end: yaml.Mark) -> str:
-    """Return the comment that follows a place in a line, with the lines below that go on with it."""
+    """Return the comment after a position in a line, with the lines below that continue it."""
     found = re.fullmatch(r":?\s*#\s*(.*)", lines[end.line][end.column :])
     if found is None:
         return ""

@@ -1,7 +1,7 @@
-"""The page of all configuration keys, made from the comments in ``tracefl/conf``: a hook of mkdocs (``on_files``).
+"""The page of all configuration keys, generated from the comments in ``tracefl/conf``: a mkdocs hook (``on_files``).
 
-A group's files build on one another (``defaults: [_common, _self_]``), and a file that changes a value need not comment
-it again: the comment is then that of the file that it builds on.
+A group's files build on one another (``defaults: [_common, _self_]``), and a file that changes a value need not repeat
+the comment: that of the file it builds on then applies.
 """
 
 import html
@@ -38,8 +38,8 @@ class Row:
 
     Attributes:
         key: Dotted, as on the command line.
-        values: Its values, each with the choices that have it; none where all have it, or the one of that name.
-        comment: What it is.
+        values: Its values, each with the choices that have it: none if all do, or only the choice of that name.
+        comment: The description.
     """
 
     key: str
@@ -67,7 +67,7 @@ def _group(folder: Path) -> Iterator[str]:
     """Yield a group's part of the page: its choices, then its keys."""
     files = {path.stem: read_config_file(path) for path in sorted(folder.glob("*.yaml"))}
     names = [name for name in files if not name.startswith("_")]
-    if "@package _global_" in files[names[0]].header:  # they set keys of other groups: shown as they are
+    if "@package _global_" in files[names[0]].header:  # these set keys of other groups and are shown unchanged
         for name, file in files.items():
             yield f"### {folder.name}={name}\n" if name in names else f"### What others build on: {name}\n"
             yield _yaml(file.text)
@@ -82,7 +82,7 @@ def _group(folder: Path) -> Iterator[str]:
 
 
 def _rows(group: str, names: Sequence[str], files: Mapping[str, ConfigFile]) -> Iterator[Row]:
-    """Yield a group's keys, each once for every comment that it has."""
+    """Yield a group's keys, each once per distinct comment."""
     whole = {name: whole_entries(name, files) for name in names}
     for key in dict.fromkeys(key for entries in whole.values() for key in entries):
         having = {name: entries[key] for name, entries in whole.items() if key in entries}

@@ -1,7 +1,7 @@
-"""Formulas as MathML, which browsers show by themselves: no script, no font and no network.
+"""Formulas as MathML, which browsers render natively, without scripts, fonts or network.
 
-A hook of mkdocs (``on_page_markdown``). Formulas are written as GitHub shows them too: a fence ``math``, and within a
-line ``$`...`$``.
+A hook of mkdocs (``on_page_markdown``). Formulas are written so that GitHub renders them too: a ``math`` fence, or
+``$`...`$`` within a line.
 """
 
 import re

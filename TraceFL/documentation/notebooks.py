@@ -1,6 +1,6 @@
-"""The example notebooks as pages: run once, while the site is built, and shown with what they then say.
+"""The example notebooks as pages: run once, while the site is built, and shown with their outputs.
 
-A hook of mkdocs (``on_startup``, ``on_files``). Notebooks are kept without outputs, so that none is older than the
+A hook of mkdocs (``on_startup``, ``on_files``). Notebooks are kept without outputs, so that no output is older than the
 code. ``mkdocs serve`` shows them as they are, without running them.
 """
 
@@ -17,7 +17,7 @@ from nbconvert import MarkdownExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-_SECONDS = 900  # for one cell: only for what hangs, as a busy machine takes minutes for what is done in seconds
+_SECONDS = 900  # per cell: generous, to catch only what hangs, because a busy machine takes minutes instead of seconds
 EXECUTED = "executed"
 """Folder, beside the pages, of the notebooks with their outputs."""
 
@@ -28,7 +28,7 @@ class NotebookPage(File):
     """A notebook's page: Markdown in place of the notebook, at the notebook's own address."""
 
     def is_documentation_page(self) -> bool:
-        """Return that it is one, which mkdocs believes of .md files alone."""
+        """Return True, which mkdocs itself does only for .md files."""
         return True
 
 
@@ -48,13 +48,13 @@ def execute(path: Path) -> NotebookNode:
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as sockets:
         config = Config({"AsyncKernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})  # no open ports
         resources = {"metadata": {"path": place}}
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # rounding does not depend on the machine's cores then
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # so that rounding does not depend on the number of cores
         NotebookClient(notebook, config=config, timeout=_SECONDS, resources=resources).execute(env=environment)
     return notebook
 
 
 def page_of(notebook: NotebookNode, name: str) -> tuple[str, dict[str, bytes]]:
-    """Return a notebook as Markdown, and its pictures by the path that the Markdown calls them."""
+    """Return a notebook as Markdown, and its pictures by the paths used in the Markdown."""
     resources = {"unique_key": name, "output_files_dir": f"{name}_files"}
     exporter = MarkdownExporter()  # type: ignore[no-untyped-call]
     markdown, found = exporter.from_notebook_node(notebook, resources=resources)
@@ -62,13 +62,13 @@ def page_of(notebook: NotebookNode, name: str) -> tuple[str, dict[str, bytes]]:
 
 
 def on_startup(command: str, **_: Any) -> None:
-    """Remember whether the site is built or only looked at."""
+    """Remember whether the site is built or only previewed."""
     global _run_them
     _run_them = command != "serve"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Put pages in the notebooks' place, and beside them their pictures and the notebooks with outputs."""
+    """Replace the notebooks by pages, with their pictures and the executed notebooks beside them."""
     for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
         assert file.abs_src_path is not None
         path, folder = Path(file.abs_src_path), Path(file.src_uri).parent

@@ -1,7 +1,7 @@
 """The rooms of a package, and which of them import which: ``python -m documentation.rooms [PACKAGE_FOLDER]``.
 
-A room is what stands directly in the package's folder, a module or a folder. Imports are read from the source by
-``ast``, wherever they stand: those inside functions and under ``TYPE_CHECKING`` count like all others.
+A room is a module or folder directly in the package's folder. Imports are read from the source with ``ast``, wherever
+they are: those inside functions and under ``TYPE_CHECKING`` count like all others.
 """
 
 import ast
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
-#: Rooms of tracefl, top to bottom: a room imports only rooms of the lines below its own.
+#: Rooms of tracefl, top to bottom: a room imports only rooms on lines below its own.
 FLOORS = (
     ("jobs",),
     ("main", "trace", "counterfactual", "replay", "ledger", "collect", "visualize", "client_app", "server_app"),
@@ -66,7 +66,7 @@ def file_imports(package: Path) -> dict[str, set[str]]:
     for name, path in files.items():
         for imported in imported_names(path):
             top, _, inner = imported.partition(".")
-            while top == package.name and inner and inner not in files:  # the name of an object: its module
+            while top == package.name and inner and inner not in files:  # an object's name: take its module
                 inner = inner.rpartition(".")[0]
             if top == package.name and inner:
                 graph[name].add(inner)
@@ -93,7 +93,7 @@ def library_users(package: Path) -> dict[str, set[str]]:
 
 
 def circles(graph: Graph) -> list[set[str]]:
-    """Return the largest sets of names that all lead to one another, of two names or more."""
+    """Return the largest sets of two or more names that all lead to one another."""
     reached = {name: _reached(graph, name) for name in graph}
     found = {frozenset({name, *(each for each in ends if name in reached[each])}) for name, ends in reached.items()}
     return sorted((set(circle) for circle in found if len(circle) > 1), key=sorted)
@@ -110,7 +110,7 @@ def _reached(graph: Graph, start: str) -> set[str]:
 
 
 def longest_chain(graph: Graph) -> int:
-    """Return how many names the longest chain of imports passes; a circle counts as one name."""
+    """Return the number of names in the longest chain of imports; a circle counts as one name."""
     representative = {name: min(circle) for circle in circles(graph) for name in circle}
     heights: dict[str, int] = {}
 
@@ -125,7 +125,7 @@ def longest_chain(graph: Graph) -> int:
 
 
 def rising(rooms: Graph, floors: Sequence[Sequence[str]] = FLOORS) -> list[tuple[str, str]]:
-    """Return the imports, as (room, imported), that do not lead to a lower floor, or touch a room of no floor."""
+    """Return the imports, as (room, imported), that lead to no lower floor, and those with a room on no floor."""
     floor = {room: number for number, names in enumerate(floors) for room in names}
     return sorted(
         (room, imported)
@@ -136,12 +136,12 @@ def rising(rooms: Graph, floors: Sequence[Sequence[str]] = FLOORS) -> list[tuple
 
 
 def fewest_rising(rooms: Graph) -> int:
-    """Return how many imports run up in the best order of the rooms: a number for packages without ``FLOORS``."""
+    """Return how many imports point upwards in the best order of the rooms, for packages without ``FLOORS``."""
     return sum(_fewest_in(circle, rooms) for circle in circles(rooms))
 
 
 def _fewest_in(circle: set[str], rooms: Graph) -> int:
-    """Fewest imports against any order of these rooms, which are laid from the bottom one by one."""
+    """Return the fewest upward imports over all orders of these rooms, placed one by one from the bottom."""
     fewest = {frozenset[str](): 0}
     for _ in circle:
         higher: dict[frozenset[str], int] = {}
@@ -154,12 +154,12 @@ def _fewest_in(circle: set[str], rooms: Graph) -> int:
 
 
 def count_lines(folder: Path) -> int:
-    """Return the lines of the folder's Python files."""
+    """Return the number of lines in the folder's Python files."""
     return sum(path.read_text(encoding="utf-8").count("\n") for path in folder.rglob("*.py"))
 
 
 def describe(package: Path) -> str:
-    """Return the table of a package's numbers, and its rooms with those that each imports."""
+    """Return a table of a package's numbers, and its rooms with the rooms that each imports."""
     files = file_imports(package)
     rooms = room_imports(files)
     lines = dict.fromkeys(rooms, 0)

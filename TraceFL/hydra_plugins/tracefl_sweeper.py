@@ -1,7 +1,7 @@
-"""``--multirun``: every combination of the values given with commas between them, on the launcher chosen.
+"""``--multirun``: every combination of the comma-separated values, on the chosen launcher.
 
-Hydra's own sweeper stops at the first failed run and says no more of the others; this one names each. Hydra finds its
-plugins in this package alone.
+Hydra's own sweeper stops at the first failed run and does not report the others; this one names each. Hydra finds
+plugins only in this package.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from tracefl.errors import ConfigError, Failure, SweepError, one_line
 
 
 class Sweeper(BasicSweeper):
-    """Launches all runs, also after a failed one."""
+    """Launches all runs, even after one has failed."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Prepare the launcher.
@@ -28,7 +28,7 @@ class Sweeper(BasicSweeper):
             ConfigError: The launcher cannot be used as configured.
         """
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        if config.dry_run:  # what would run is said here, and nothing is submitted for it
+        if config.dry_run:  # what would run is printed here, and nothing is submitted
             self.launcher = BasicLauncher()
             self.launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
         elif _launcher_of(config) == "SlurmLauncher":
@@ -50,7 +50,7 @@ class Sweeper(BasicSweeper):
         runs = sum(len(batch) for batch in batches)
         common = set.intersection(*(set(run) for batch in batches for run in batch))
         for batch in batches:
-            self.validate_batch_is_legal(batch)  # a group or key that does not exist is refused before any run
+            self.validate_batch_is_legal(batch)  # refuses an unknown group or key before any run
         launcher = _launcher_of(self.config)
         if launcher in ("SlurmLauncher", "LocalLauncher") and not self.config.dry_run:
             sys.stdout.write(f"{runs} runs; the log of each is in {self.config.hydra.sweep.dir}/.submitit\n")
@@ -71,7 +71,7 @@ class Sweeper(BasicSweeper):
 
     def _launch(self, batch: list[list[str]], first: int) -> list[Any]:
         """Run a batch and return what its jobs returned."""
-        # Here, for Hydra imports its plugins at every start.
+        # Imported here, because Hydra imports its plugins at every start.
         from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
         assert self.launcher is not None
@@ -99,7 +99,7 @@ def _check_slurm(options: DictConfig) -> None:
 
 
 def _end_workers() -> None:
-    """End joblib's processes: the next run in one would keep the GPUs of the run before it."""
+    """End joblib's processes: a further run in one of them would keep the GPUs of the previous run."""
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor().shutdown(wait=True)

@@ -1,4 +1,4 @@
-"""Help, and errors of the command line that say what is near."""
+"""The command line's help, and its errors, which suggest similar names."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ from tracefl.common.names import did_you_mean
 from tracefl.errors import ConfigError, one_line
 
 CONF = Path(__file__).parent
-_NO_NAME = re.compile(r"[-+]?[0-9._]+(e[-+]?[0-9]+)?|true|false", re.IGNORECASE)  # which Hydra takes for a value
+_NO_NAME = re.compile(r"[-+]?[0-9._]+(e[-+]?[0-9]+)?|true|false", re.IGNORECASE)  # Hydra reads these as values
 
 _HEAD = """TraceFL: train a federation and trace its predictions to the clients responsible for them.
 
@@ -70,7 +70,7 @@ def _group_lines(group: str, name: str) -> Iterator[str]:
 
 
 def prepare_overrides(arguments: Sequence[str]) -> list[str]:
-    """Let ``model.config.KEY=value`` add keys: each architecture has sizes of its own, checked when it is built.
+    """Let ``model.config.KEY=value`` add keys: each architecture has its own sizes, checked when it is built.
 
     Raises:
         ConfigError: A key is appended (+key) or removed (~key): nothing would read it, or something would miss it; or a
@@ -88,20 +88,20 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def compose_base(overrides: Sequence[str] = ()) -> DictConfig:
-    """Compose the base configuration with overrides as Hydra reads them; whatever Hydra raises is raised."""
+    """Compose the base configuration with overrides as Hydra reads them; Hydra's errors are passed on."""
     GlobalHydra.instance().clear()
     with initialize_config_module("tracefl.conf", version_base="1.3"):
         return compose("base", list(overrides))
 
 
 def command_line(overrides: Iterable[str]) -> str:
-    """Return the command that makes a run with these overrides, without those that decide over a run already there."""
+    """Return the command for a run with these overrides, without those that decide what to do with an existing run."""
     kept = [o for o in overrides if o.partition("=")[0] not in ("overwrite", "resume", "dry_run")]
     return shlex.join(["python", "-m", "tracefl.main", *kept])
 
 
 def explain_config_error(error: Exception) -> str:
-    """Return a composition error on one line, with what is near the name that does not exist."""
+    """Return a composition error on one line, with names similar to the one that does not exist."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return (

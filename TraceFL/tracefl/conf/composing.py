@@ -1,4 +1,4 @@
-"""Configurations composed as the command line composes them, without a run."""
+"""Configurations composed as on the command line, without starting a run."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,9 +1,9 @@
-"""Rules of what a key of the configuration may hold, and the one reader that turns a group into a typed dataclass.
+"""Rules for what a configuration key may hold, and the one reader that turns a group into a typed dataclass.
 
-A rule stands at the field that it is for: ``lr: Annotated[float, above(0)]``. The rest follows from the field's type: a
-``Literal`` lists its choices, ``| None`` allows null, a dataclass is a group of keys. ``A | B | None`` of dataclasses
-with a ``name`` is a group whose choices read different keys: the YAML files have them all, null where the choice does
-not read them, and the choice ``none`` is None.
+A rule annotates its field: ``lr: Annotated[float, above(0)]``. The rest follows from the field's type: a ``Literal``
+lists its choices, ``| None`` allows null, a dataclass is a group of keys. ``A | B | None`` of dataclasses with a
+``name`` is a group whose choices read different keys: the YAML files list all keys, with null where the choice does not
+read one, and the choice ``none`` becomes None.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from tracefl.errors import ConfigError
 
 T = TypeVar("T")
 
-_NAMED = 3  # choices that a message names, at most
+_NAMED = 3  # most choices that a message names
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class Rule:
     """What a value may be, beyond its type.
 
     Attributes:
-        allowed: Whether a value of the right type may be held.
-        limits: What a message says after the type's own words, such as ``of at least 1``.
-        wanted: What a message says in place of both; the rule then checks a list's or a mapping's members too.
+        allowed: Whether a value of the right type is legal.
+        limits: What a message says after the type, such as ``of at least 1``.
+        wanted: What a message says instead of type and limits; the rule then also checks a list's or a mapping's
+            members.
     """
 
     allowed: Callable[[Any], bool]
@@ -38,23 +39,23 @@ class Rule:
 
 @dataclass(frozen=True)
 class Unused:
-    """What a key holds, in place of null, where the choice does not read it."""
+    """Placeholder, in place of null, for a key that the choice does not read."""
 
     value: object
 
 
 def at_least(least: float) -> Rule:
-    """Return the rule of a number of at least ``least``."""
+    """Return the rule for a number of at least ``least``."""
     return Rule(lambda v: v >= least, f"of at least {least}")
 
 
 def above(bound: float) -> Rule:
-    """Return the rule of a number above ``bound``."""
+    """Return the rule for a number above ``bound``."""
     return Rule(lambda v: v > bound, f"above {bound}")
 
 
 def between(limits: str) -> Rule:
-    """Return the rule of a number in an interval, such as ``(0, 1]``."""
+    """Return the rule for a number in an interval, such as ``(0, 1]``."""
     low, high = (float(end) for end in limits[1:-1].split(","))
 
     def inside(value: float) -> bool:
@@ -65,7 +66,7 @@ def between(limits: str) -> Rule:
 
 
 def described(words: str, allowed: Callable[[Any], bool] = lambda _: True) -> Rule:
-    """Return a rule that a message states in these words alone, the type's included."""
+    """Return a rule that messages state in these words alone, without naming the type."""
     return Rule(allowed, wanted=words)
 
 
@@ -74,12 +75,12 @@ Count: TypeAlias = Annotated[int, at_least(1)]
 
 
 def is_index(value: Any) -> bool:
-    """Return whether a value counts from 0: a client, a class."""
+    """Return whether a value is an index from 0, such as a client's or a class's."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def are_different(values: Sequence[Any]) -> bool:
-    """Return whether no value stands twice."""
+    """Return whether no value occurs twice."""
     return all(value not in values[:i] for i, value in enumerate(values))
 
 
@@ -94,7 +95,7 @@ def read(group: type[T], values: object, key: str = "") -> T:
     Args:
         group: The dataclass; all its fields are keys.
         values: The group: a mapping of its keys. Lists become tuples, other values stay as they are.
-        key: The group's own key, which messages put before each key's; "" for the whole configuration.
+        key: The group's own key, which messages put before each key; "" for the whole configuration.
 
     Raises:
         ConfigError: A key is missing, unknown or holds what its rule does not allow; one line.
@@ -121,7 +122,7 @@ def read_value(hint: Any, value: object, key: str) -> Any:
 
 
 def keys_of(group: Any, key: str = "") -> Iterator[str]:
-    """Yield every key that a dataclass reads, dotted, its groups' keys in place of the groups."""
+    """Yield every key that a dataclass reads, dotted; a group is replaced by its keys."""
     for name, hint in _hints(group).items():
         groups = [member for member in _members(hint) if dataclasses.is_dataclass(member)]
         for member in groups:
@@ -179,7 +180,7 @@ def _check_value(hint: Any, value: object, key: str) -> None:
 
 
 def _members(hint: Any) -> list[Any]:
-    """Return the types that a hint allows, each with its rule; None for null, at the end."""
+    """Return the types that a hint allows, each with its rule; None, for null, comes last."""
     if get_origin(hint) in (Union, types.UnionType):
         members = [member for part in get_args(hint) for member in _members(part)]
         return [member for member in members if member is not None] + [None] * (None in members)
@@ -203,7 +204,7 @@ def _fits(hint: Any, value: Any) -> bool:
 
 
 def _is(kind: Any, value: Any, rules: Sequence[Rule] = ()) -> bool:
-    """Return whether a value is of a type; the members of a list are the rule's to check where it is in full."""
+    """Return whether a value is of a type; a rule with ``wanted`` checks a list's members itself."""
     origin = get_origin(kind) or kind
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(kind))
@@ -219,7 +220,7 @@ def _is(kind: Any, value: Any, rules: Sequence[Rule] = ()) -> bool:
 
 
 def _words(hint: Any) -> str:
-    """Return what a message says that a value must be."""
+    """Return how a message describes what a value must be."""
     kind, rules = _split(hint)
     for rule in rules:
         if rule.wanted:

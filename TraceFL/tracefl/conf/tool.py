@@ -1,4 +1,4 @@
-"""The one grammar of the programs' arguments, their help, and bad input in one line.
+"""The grammar that all programs' arguments share, their help, and one-line errors for bad input.
 
 A program takes a folder first, then ``key=value`` and flags such as ``--json``, in any order.
 """
@@ -26,7 +26,7 @@ class Given:
     """What a command line gives.
 
     Attributes:
-        words: Arguments without a key, such as a folder.
+        words: Positional arguments, such as a folder.
         values: Key to its value, as its reader returns it.
         flags: The flags.
         overrides: Keys of the configuration, as given.
@@ -65,12 +65,12 @@ def read_arguments(
 
     Args:
         arguments: As on the command line.
-        usage: One line, for a message that cannot say better what to do.
-        keys: The program's own keys, each with what reads its value.
+        usage: One line, for messages that have no better advice.
+        keys: The program's own keys, each with the reader of its value.
         flags: Its flags.
         groups: Groups and dotted keys of the configuration that are passed on; None for all of them.
         required: Keys that must be given.
-        words: How many arguments without a key there may be.
+        words: Maximum number of positional arguments.
 
     Raises:
         ConfigError: An argument is unknown, empty, given twice, illegal or missing.
@@ -115,7 +115,7 @@ def read_run_arguments(
     required: Sequence[str] = (),
     flags: Collection[str] = (JSON,),
 ) -> Given:
-    """Read the arguments of a program that is asked about one run: the run's folder comes first.
+    """Read the arguments of a program about one run: the run's folder comes first.
 
     Raises:
         ConfigError: As ``read_arguments``, or no folder is given.
@@ -166,7 +166,7 @@ def clients(key: str, given: str) -> tuple[str, ...]:
 
 
 def one_of(*choices: str) -> Reader:
-    """Return what reads one of the choices."""
+    """Return a reader of one of the choices."""
 
     def read(key: str, given: str) -> str:
         if given not in choices:
@@ -177,7 +177,7 @@ def one_of(*choices: str) -> Reader:
 
 
 def some_of(*choices: int) -> Reader:
-    """Return what reads one or more of the numbers, with commas between them."""
+    """Return a reader of one or more of the numbers, separated by commas."""
 
     def read(key: str, given: str) -> list[int]:
         numbers = [part.strip() for part in given.split(",")]
@@ -189,7 +189,7 @@ def some_of(*choices: int) -> Reader:
 
 
 def file(*suffixes: str) -> Reader:
-    """Return what reads a file to write, whose name ends in one of the suffixes; in any way without them."""
+    """Return a reader of a file to write, whose name must end in one of the suffixes, if there are any."""
 
     def read(key: str, given: str) -> Path:
         path = expand(given)
@@ -211,14 +211,14 @@ def folder(key: str, given: str) -> Path:
 
 
 def run_tool(document: str | None, usage: str, run: Callable[[list[str]], None]) -> None:
-    """Run a program: print help where it is asked for or no argument is given, and every error on one line.
+    """Run a program: print help on request or without arguments, and every error on one line.
 
     Bad input ends with exit status 2, any other of TraceFL's errors with its own.
 
     Args:
         document: The module's docstring.
         usage: One line.
-        run: Does the work, given the arguments; imports what it needs, so that help waits for none of it.
+        run: Does the work, given the arguments; imports what it needs itself, so that help does not wait for it.
     """
     arguments = sys.argv[1:]
     if not arguments or {"-h", "--help"} & set(arguments):

@@ -1,1 +1,1 @@
-"""One run: its settings, what it starts from, its rounds, what is done about faulty clients, its results."""
+"""One run: its settings, starting point, rounds, mitigation of faulty clients, and results."""

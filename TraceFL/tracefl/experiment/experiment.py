@@ -1,4 +1,4 @@
-"""What a run consists of, and what it makes of each round: evaluation, provenance, mitigation."""
+"""The parts of a run, and what it does with each round: evaluation, provenance, mitigation."""
 
 import dataclasses
 import json
@@ -66,7 +66,7 @@ class Experiment:
 
     @property
     def bytes_needed(self) -> int:
-        """Disk space the run needs at most: for the weights it keeps, and the examples of clients and server."""
+        """Maximum disk space the run needs, for the weights it keeps and the examples of clients and server."""
         settings, data = self.settings, self.prepared.data
         weights = self.folder.rounds.bytes_needed(
             self.model.state_dict(),
@@ -93,7 +93,7 @@ class Experiment:
                 self.mitigation.restore(result.mitigation)
 
     def write_inputs(self) -> None:
-        """Write what the clients read and what later questions need; the clients' examples leave the memory."""
+        """Write what the clients read and what later questions need, and free the memory of the clients' examples."""
         self.prepared = save_clients(self.folder.work, self.prepared)
         save_inputs(self.folder.path, self.prepared)
 
@@ -138,7 +138,7 @@ class Experiment:
         )
 
     def admit(self, client_id: str, counts: Sequence[int]) -> None:
-        """Let a client take part that was not there when the run was prepared, or that now holds other examples.
+        """Admit a client that joined after the run was prepared, or that now holds other examples.
 
         Args:
             client_id: The client.
@@ -181,13 +181,13 @@ class Experiment:
         return result
 
     def _admit_recorded_clients(self) -> None:
-        """Admit deployed clients of earlier sessions that are not connected now: recorded rounds name them."""
+        """Admit deployed clients of earlier sessions that are not connected now, because recorded rounds name them."""
         for client, counts in enumerate(StoredRun(self.folder.path).label_counts.tolist()):
             if sum(counts) and str(client) not in self.num_examples:
                 self.admit(str(client), counts)
 
     def _tracer(self) -> Tracer | None:
-        """Return the tracer of the rounds, None with ``provenance=off``."""
+        """Return the tracer of the rounds; None with ``provenance=off``."""
         settings, prepared = self.settings, self.prepared
         if settings.provenance is None:
             return None
@@ -201,7 +201,7 @@ class Experiment:
         )
 
     def _trace(self, record: RoundRecord, predicted: Tensor | None) -> tuple[RoundTrace, tuple[Row, ...]]:
-        """Trace a round, or with ``privacy.trace=before_noise`` its average without noise.
+        """Trace a round; with ``privacy.trace=before_noise``, its average without noise.
 
         Args:
             record: The round; the model holds its global weights.

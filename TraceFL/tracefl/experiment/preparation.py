@@ -1,4 +1,4 @@
-"""Everything that a run needs before its first round, and the part of it kept for later questions."""
+"""Everything that a run needs before its first round, and what is kept of it for later questions."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ from tracefl.learning.models import ModelSpec, TextEncoder, build_text_encoder, 
 from tracefl.learning.privacy.settings import DpSgdSettings
 from tracefl.records.settings import Settings
 
-_TOKENIZER_TEXTS = 20_000  # most documents that a tokenizer is trained on
+_TOKENIZER_TEXTS = 20_000  # maximum number of documents that a tokenizer is trained on
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Prepared:
     Attributes:
         data: The clients' and the server's examples, with their true labels.
         spec: The architecture.
-        encoder: None for images.
-        fault: What some clients do wrong, and the examples they then train on; None without a fault.
+        encoder: Encoder of texts; None for images.
+        fault: What some clients do wrong, and the examples they train on as a result; None without a fault.
         client_job: How deployed clients read their own data; None in a simulation.
     """
 
@@ -56,7 +56,7 @@ class Prepared:
         return None if self.fault is None else self.fault.truth
 
     def with_client(self, client_id: str, counts: Sequence[int]) -> "Prepared":
-        """Return a copy with a new client, or with other examples of one, given as numbers by class."""
+        """Return a copy with a new client, or new numbers of examples by class for an existing one."""
         return replace(
             self, data=replace(self.data, label_counts=with_client(self.data.label_counts, client_id, counts))
         )
@@ -95,8 +95,8 @@ def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[st
 
     Args:
         settings: ``num_clients`` is the number of clients to wait for, ``dataset`` the server's data.
-        gather: Waits for a number of clients, given how they are to read their data, as JSON. Returns client id to
-            examples of each class.
+        gather: Waits for a number of clients, given how they must read their data, as JSON. Returns client id to the
+            number of examples of each class.
 
     Raises:
         ConfigError: A fault is configured, or the model cannot be made as configured.
@@ -119,10 +119,10 @@ def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[st
 
 
 def save_clients(folder: Path, prepared: Prepared) -> Prepared:
-    """Write the clients' examples where simulated clients read them, into a folder made anew.
+    """Write the clients' examples where simulated clients read them, into a fresh folder.
 
     Returns:
-        The same without those examples, which take most of the memory.
+        A copy without those examples, which take most of the memory.
     """
     shutil.rmtree(folder, ignore_errors=True)  # left by a session that was killed
     folder.mkdir()
@@ -149,7 +149,7 @@ def save_inputs(folder: Path, prepared: Prepared) -> None:
 
 
 def save_label_counts(folder: Path, prepared: Prepared) -> None:
-    """Write the clients' numbers of examples by class, and whether the clients have data of their own."""
+    """Write the clients' numbers of examples by class, and whether the clients have their own data."""
     data, deployed = prepared.data, prepared.client_job is not None
     counts = {
         "label_names": list(data.label_names),

@@ -18,12 +18,12 @@ from tracefl.records.settings import Settings
 def make_accountant(
     settings: Settings, model: nn.Module, server: Examples, num_examples: Mapping[str, int]
 ) -> PrivacyAccountant | None:
-    """Return the accountant of the clients' DP-SGD, None without DP-SGD.
+    """Return the accountant of the clients' DP-SGD; None without DP-SGD.
 
     Args:
-        settings: The run's.
+        settings: The run's configuration.
         model: The initial model.
-        server: The server's examples; two of them are put through the model.
+        server: The server's examples; two of them are run through the model.
         num_examples: Client id to number of training examples.
 
     Raises:
@@ -51,7 +51,7 @@ def resumed_privacy(privacy: Privacy | None, rounds: Sequence[RoundResult]) -> S
 
 
 def privacy_columns(outcome: RoundOutcome, accountant: PrivacyAccountant | None) -> dict[str, Any]:
-    """Account for a round and return its privacy columns of rounds.csv, None where they do not apply."""
+    """Account for a round and return its privacy columns of rounds.csv, with None where they do not apply."""
     spent = {}
     if accountant is not None:
         spent = accountant.add_round(sorted((*outcome.record.clients, *outcome.left_out), key=int))

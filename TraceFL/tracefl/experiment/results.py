@@ -46,7 +46,7 @@ def run_results(
     Args:
         name: The run's name.
         settings: The run's configuration.
-        prepared: What it started from. Only here is mitigation compared with the truth about a fault.
+        prepared: What it started from. Only this function compares mitigation with the truth about a fault.
         rounds: All rounds, in order.
         seconds: Wall time of all sessions.
     """

@@ -1,8 +1,8 @@
 """Training a run again without some of its clients, in a new folder beside it.
 
-The new run is what ``python -m tracefl.main`` makes of the run's configuration with ``without=`` and ``without_from=``,
-on this machine. Its rounds before ``without_from`` are those of the run: copied where the run kept the global model
-that training continues from, else trained again.
+The new run is what ``python -m tracefl.main`` would do on this machine with the run's configuration, ``without=`` and
+``without_from=``. Its rounds before ``without_from`` are the run's own: copied if the run kept the global model that
+training continues from, otherwise trained again.
 """
 
 import shlex
@@ -34,7 +34,7 @@ def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) 
         without: Ids of the clients.
 
     Returns:
-        The new run's folder, and a note on the origin of its first rounds; None where there is nothing to say.
+        The new run's folder, and a note on the origin of its first rounds, or None.
 
     Raises:
         TraceFLError: The run cannot be trained without them, failed or was stopped.
@@ -91,7 +91,7 @@ def _settings(run: StoredRun, name: str, from_round: int, without: Sequence[str]
 
 
 def _take_over(run: StoredRun, settings: Settings, from_round: int) -> str:
-    """Copy the rounds before ``from_round`` into a run to be resumed, all of them or none; return a note on it."""
+    """Copy the rounds before ``from_round`` into a run to be resumed, all or none; return a note on the outcome."""
     last, source = from_round - 1, run.folder / "rounds"
     try:
         RoundStore(source).read_global(last)

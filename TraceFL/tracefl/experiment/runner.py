@@ -39,13 +39,13 @@ def run_settings(
     prepare: "Callable[[Settings], Prepared] | None" = None,
     command: str | None = None,
 ) -> None:
-    """Run one configuration and show it; a complete run is only shown again.
+    """Run one configuration and show the result; a complete run is only shown again.
 
     Args:
         settings: The configuration.
-        federation: The clients, where Flower has started them and handles signals; None to simulate them here.
+        federation: The clients, if Flower has started them and handles signals; None to simulate them here.
         prepare: Returns what the run starts from; None for ``prepare_run``.
-        command: What was typed to make the run, kept in its folder; None for a run made from Python.
+        command: The command typed to start the run, kept in its folder; None for a run started from Python.
 
     Raises:
         TraceFLError: Bad input, or a run that failed or was stopped; run.log has the same message.

@@ -1,4 +1,4 @@
-"""One session of a run: the rounds from its start, or from where an earlier session ended, to its end or next stop."""
+"""One session of a run: its rounds from the start, or where an earlier session ended, to the end or the next stop."""
 
 import logging
 import time
@@ -38,8 +38,8 @@ def run_session(
         experiment: The run.
         federation: The clients, with the ids of the prepared data.
         recorded: The rounds of earlier sessions.
-        progress: How far the run is; kept up to date.
-        observers: Who follows the run.
+        progress: The run's progress, which is kept up to date.
+        observers: Those that follow the run.
         stop: Checked between two rounds.
 
     Returns:
@@ -47,7 +47,7 @@ def run_session(
 
     Raises:
         RoundFailedError: Too few clients replied; earlier rounds stay recorded.
-        RunStopped: A signal asked for it; the run can be resumed.
+        RunStopped: A signal asked for a stop; the run can be resumed.
         RecordError: A round cannot be written; earlier rounds stay recorded.
     """
     experiment.resume(recorded)
@@ -61,7 +61,7 @@ def run_session(
         with _writing(folder.commit) as writer:
             session = _Session(experiment, progress, observers, stop, writer)
             federation.run(experiment.plan(progress.rounds_done), session.hooks)
-    prepared = experiment.prepared  # with the clients that have joined
+    prepared = experiment.prepared  # includes the clients that have joined
     rounds = (*recorded, *folder.rounds.results(first=len(recorded) + 1))
     results = run_results(folder.path.name, experiment.settings, prepared, rounds, progress.seconds)
     if results["mitigation"] is not None:
@@ -82,12 +82,12 @@ class _Writer:
         self._writing: Future[None] | None = None
 
     def write(self, result: RoundResult, record: RoundRecord) -> None:
-        """Start writing a round, once the round before is on the disk."""
+        """Start writing a round, once the previous one is on disk."""
         self.wait()
         self._writing = self._executor.submit(self._commit, result, record)
 
     def wait(self) -> None:
-        """Wait until the last round is on the disk; raises what its writing raised."""
+        """Wait until the last round is on disk; raises any error of its writing."""
         if self._writing is not None:
             self._writing.result()
             self._writing = None
@@ -138,7 +138,7 @@ class _Session:
             observer.client_replied()
 
     def _on_round(self, outcome: RoundOutcome) -> None:
-        """Assess and store a round; the server's thread waits for the former alone."""
+        """Assess and store a round; the server's thread waits only for the assessment."""
         result = self._experiment.assess(outcome, time.perf_counter() - self._round_began)
         self._writer.write(result, outcome.record)
         self._progress.round_finished(result.server_round)
@@ -152,7 +152,7 @@ class _Session:
         save_label_counts(self._experiment.folder.path, self._experiment.prepared)
 
     def _stop_if_asked(self) -> None:
-        """Stop after the current round, once it is on the disk."""
+        """Stop after the current round, once it is on disk."""
         if self._stop.signal is not None:
             self._writer.wait()
             done, of = self._progress.rounds_done, self._progress.num_rounds

@@ -1,4 +1,4 @@
-"""From a composed configuration to checked settings: what does not go together stops here, before any data loads."""
+"""From a composed configuration to checked settings: conflicting values are refused here, before any data loads."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     """Check a composed configuration and turn it into settings.
 
     Raises:
-        ConfigError: A value is missing or illegal, or two do not go together; one line, with the key.
+        ConfigError: A value is missing or illegal, or two conflict; one line, with the key.
     """
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
@@ -53,7 +53,7 @@ def client_gpus(settings: Settings) -> float:
 
 
 def _check_combinations(settings: Settings) -> None:
-    """Refuse values that do not go with one another, or with this machine."""
+    """Refuse values that conflict with one another or with this machine."""
     if settings.overwrite and settings.resume:
         raise ConfigError("overwrite=true begins again and resume=true goes on; give one of them")
     if settings.clients_per_round > settings.num_clients:
@@ -118,7 +118,7 @@ def _check_resources(settings: Settings) -> None:
     given = settings.client_resources
     if settings.device == "cuda" and given.gpus == 0:
         raise ConfigError("client_resources.gpus=0 with device=cuda leaves clients without a GPU; give e.g. 0.1")
-    if settings.ray.address is not None:  # what the cluster has is seen when it is there
+    if settings.ray.address is not None:  # a cluster's resources are checked once it is connected
         for key, value in (("total_cpus", settings.total_cpus), ("total_gpus", settings.total_gpus)):
             if value is not None:
                 raise ConfigError(f"{key}={value} and ray.address: the cluster has what it has; leave {key} null")

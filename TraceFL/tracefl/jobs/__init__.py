@@ -1,1 +1,1 @@
-"""The paper's runs, five scripts of them: listed, run, gone on with, followed, and tried out in miniature."""
+"""The paper's runs, in five scripts: list them, run and resume them, follow their progress, try them in miniature."""

@@ -18,16 +18,16 @@ from tracefl.records.claim import refuse_if_claimed
 from tracefl.records.status import read_run_state
 from tracefl.report.terminal import say
 
-MOST_FAILED = 100  # as an exit status; above 125 they mean other things
+MOST_FAILED = 100  # as an exit status; values above 125 have other meanings
 INTERRUPTED = 130
 
 
 def run_jobs(plans: Sequence[Plan], extra: Sequence[str], console: Console) -> int:
-    """Run all that are not complete; a run that fails does not stop the rest.
+    """Run all jobs that are not complete; one that fails does not stop the rest.
 
     Args:
         plans: The runs, in order.
-        extra: What the user adds to every command.
+        extra: Overrides that the user adds to every command.
         console: Where to print progress.
 
     Returns:
@@ -86,7 +86,7 @@ class RunningProcess:
     """One process at a time, which receives each signal exactly once, even one sent to the whole process group.
 
     Attributes:
-        stop_signal: The last signal that asked for a stop, None while there was none.
+        stop_signal: The last signal that asked for a stop; None before the first.
     """
 
     def __init__(self) -> None:

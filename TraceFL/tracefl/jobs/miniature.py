@@ -1,7 +1,7 @@
 """A run in miniature: a tiny model of the same family, few clients, two rounds, and data available locally.
 
-Everything else stays as it is: the experiment's file, alpha, noise and clipping, the fault (of more clients), the way
-of tracing, what is kept.
+Everything else stays as it is: the experiment file, alpha, noise and clipping, the fault (in more clients), how
+predictions are traced, what is kept.
 """
 
 import os
@@ -46,7 +46,7 @@ _STAND_INS = {"image": "digits", "text": "synthetic_text"}
 
 
 def data_root() -> Path | None:
-    """Return the folder of local data sets that the environment variable DATA_ROOT names, None without one.
+    """Return the folder of local data sets that the environment variable DATA_ROOT names; None if it is not set.
 
     Raises:
         ConfigError: The variable names no folder.
@@ -61,10 +61,10 @@ def data_root() -> Path | None:
 
 
 def miniature(settings: Settings, root: Path | None) -> tuple[Overrides, str]:
-    """Return the overrides that make a run small, and the data that it then uses in words.
+    """Return the overrides that make a run small, and a description of the data that it then uses.
 
     Args:
-        settings: The run's, at its real size.
+        settings: The run's settings at its real size.
         root: Folder of local data: ``NAME/`` with parquet files, or MedMNIST's ``NAME.npz``.
     """
     data, words = _data(settings.dataset, root)
@@ -77,11 +77,11 @@ def miniature(settings: Settings, root: Path | None) -> tuple[Overrides, str]:
 
 
 def _fault(settings: Settings) -> Overrides:
-    """Let so small a model mispredict as the fault wants, else there is nothing to trace and no rule is tried."""
+    """Make so small a model mispredict as the fault intends; otherwise nothing is traced and no rule is tried."""
     faulty = faulty_clients(settings.fault)
     if not faulty:
         return ()
-    # Ten clients: of fewer, three faulty ones would be too many for Krum.
+    # Ten clients: three faulty ones among fewer would be too many for Krum.
     clients = ("num_clients=10", "clients_per_round=10", "fault.clients=null", f"fault.num_clients={max(3, faulty)}")
     return (*clients, "fault.min_examples=1", "client.lr=0.1")
 

@@ -26,7 +26,7 @@ class Job:
 
     @property
     def label(self) -> str:
-        """The run in few words: its choices, then its keys."""
+        """A short name of the run: its choices, then its keys."""
         chosen = [override.partition("=") for override in self.overrides]
         return " ".join(value if key in _CHOICES else f"{_short(key)}={value}" for key, _, value in chosen)
 
@@ -44,7 +44,7 @@ class Job:
 
 
 def _short(key: str) -> str:
-    """Return a key without its group, where no other group has it."""
+    """Return a key without its group, if no other group has it."""
     return key if key.startswith("fault.") else key.split(".")[-1]
 
 
@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Where it leaves what it finds."""
+        """Where the run writes its results."""
         return self.settings.folder
 
 

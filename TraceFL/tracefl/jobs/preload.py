@@ -22,7 +22,7 @@ with heavy_imports():
     import tracefl.experiment.preparation
     import tracefl.experiment.runner
     import tracefl.federation.simulation  # noqa: F401
-gc.freeze()  # the forked processes share these pages for as long as nobody looks at each object
+gc.freeze()  # the forked processes share these pages until something touches each object
 # The process that waits here, and forks, ends when its parent does. It has nothing to save, and the interpreter's own
 # end would take seconds and complain of what the libraries left behind.
 atexit.register(os._exit, 0)

@@ -25,7 +25,7 @@ from tracefl.jobs.plan import Plan
 from tracefl.report.terminal import say
 
 _MOST_AT_ONCE = 4
-_MOST_SECONDS = 600.0  # a miniature that takes longer hangs
+_MOST_SECONDS = 600.0  # a miniature that takes longer is hanging
 
 
 @dataclass
@@ -44,12 +44,12 @@ class _Run:
 
 
 def smoke(name: str, plans: Sequence[Plan], extra: Sequence[str], console: Console) -> int:
-    """Run all runs in miniature, several at once, and print for each whether it worked.
+    """Run everything in miniature, several runs at once, and print for each whether it worked.
 
     Args:
-        name: The script's name, also that of the folder below ``log_dir/smoke``, which is overwritten.
+        name: The script's name, and the name of the folder below ``log_dir/smoke``, which is overwritten.
         plans: The runs.
-        extra: What the user adds to every command; the miniature's own size wins.
+        extra: Overrides that the user adds to every command; the miniature's own sizes win.
         console: Where to print.
 
     Returns:
@@ -87,7 +87,7 @@ def _start(
     context: multiprocessing.context.ForkServerContext, plan: Plan, extra: Sequence[str], root: Path | None, logs: Path
 ) -> _Run:
     small, words = miniature(plan.settings, root)
-    own = logs / str(plan.job.index)  # two runs may be the same in miniature, where data stands in for other data
+    own = logs / str(plan.job.index)  # two runs may be identical in miniature, where one data set stands in for another
     own.mkdir()
     arguments = plan.job.all_overrides([*extra, *small, f'log_dir="{own}"'])
     output = own / "output.txt"

@@ -1,4 +1,4 @@
-"""How far a script's runs are, and an estimate of the time left."""
+"""The progress of a script's runs, and an estimate of the time left."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -45,7 +45,7 @@ def read_states(plans: Sequence[Plan]) -> tuple[list[RunState], list[float | Non
 
 
 def summary(states: Sequence[RunState], left: Sequence[float | None]) -> str:
-    """Return all runs in one line."""
+    """Return a one-line summary of all runs."""
     counts = ", ".join(f"{sum(s.state == name for s in states)} {name}" for name in STATES)
     known = [seconds for seconds in left if seconds is not None]
     unknown = len(left) - len(known)
@@ -55,7 +55,7 @@ def summary(states: Sequence[RunState], left: Sequence[float | None]) -> str:
 
 
 def seconds_left(settings: Sequence[Settings], states: Sequence[RunState]) -> list[float | None]:
-    """Estimate each run's time left: its own estimate, else the mean of finished runs of its model and rounds.
+    """Estimate each run's time left: its own estimate, else from the mean of finished runs with its model and rounds.
 
     Returns:
         Seconds, 0 for a run that is done, None where nothing is known yet.

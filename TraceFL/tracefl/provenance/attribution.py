@@ -14,15 +14,15 @@ class Attribution:
         client_ids: The K clients, in the order of the columns below.
         contributions: ``(B, K)`` T_k in units of the target (logits), on the CPU; float64 for a float64 model, else
             float32. ``(B, K, C)`` where all classes were the target.
-        scores: Softmax of the contributions over the clients (Gill et al. 2025, Eq. 7), of their shape: they sum to 1
-            over the clients.
+        scores: Softmax of the contributions over the clients (Gill et al. 2025, Eq. 7), in the same shape; they sum to
+            1 over the clients.
         predicted: ``(B,)`` int64 class that the global model predicts, on the CPU.
-        layers: Names of the L traced layers, in the order of ``named_modules()``; empty where not asked for.
+        layers: Names of the L traced layers, in the order of ``named_modules()``; empty unless requested.
         by_layer: ``(B, K, L)``, or ``(B, K, C, L)``: what each layer adds to the contributions, its decay and the
             client's weight included, so that the sum over layers is ``contributions``. 0 for a layer that the
-            prediction does not pass. None where not asked for.
-        verified: ``(B, K)`` bool: whose contribution is not an estimate but what its exact removal does
-            (verification.py). None where nobody was checked.
+            prediction does not pass through. None unless requested.
+        verified: ``(B, K)`` bool: whether the contribution is the effect of the client's exact removal
+            (verification.py), not an estimate. None where nobody was checked.
     """
 
     client_ids: tuple[str, ...]
@@ -34,13 +34,13 @@ class Attribution:
     verified: Tensor | None = None
 
     def of_class(self, classes: int | Tensor) -> "Attribution":
-        """Return the ``(B, K)`` attribution of one class, or of one a input; only where all classes were the target.
+        """Return the ``(B, K)`` attribution of one class, or of one per input; all classes must have been the target.
 
         Args:
             classes: A class, or ``(B,)`` classes.
 
         Raises:
-            ValueError: One target only was attributed.
+            ValueError: Only one target was attributed.
         """
         if self.contributions.ndim != 3:
             raise ValueError('one target was attributed, not all classes: call attribute(target="all")')
@@ -55,13 +55,13 @@ class Attribution:
 
     @property
     def responsible(self) -> tuple[str, ...]:
-        """The client with the highest contribution, one for each input; of all classes, to the predicted one."""
+        """The client with the highest contribution to each input; with all classes as target, to the predicted one."""
         if self.contributions.ndim == 3:
             return self.of_class(self.predicted).responsible
         return tuple(self.client_ids[k] for k in self.contributions.argmax(dim=1).tolist())
 
     def ranking(self, i: int) -> tuple[tuple[str, float], ...]:
-        """Return (client id, score) of input ``i``, highest first; of all classes, for the predicted one.
+        """Return (client id, score) for input ``i``, highest first; with all classes as target, for the predicted one.
 
         Contributions decide the order: scores that lie far apart round to 0 and 1 and no longer tell clients apart.
         """
@@ -70,18 +70,18 @@ class Attribution:
         return tuple((self.client_ids[k], float(self.scores[i, k])) for k in self._order(i))
 
     def ranked_contributions(self, i: int) -> tuple[tuple[str, float], ...]:
-        """Return (client id, contribution) of input ``i``, highest first; of all classes, for the predicted one."""
+        """Return (client id, contribution) for input ``i``, highest first; with all classes, for the predicted one."""
         if self.contributions.ndim == 3:
             return self.of_class(self.predicted).ranked_contributions(i)
         return tuple((self.client_ids[k], float(self.contributions[i, k])) for k in self._order(i))
 
     def verified_clients(self, i: int) -> tuple[str, ...]:
-        """Return the clients whose contribution to input ``i`` is their exact removal's, highest first."""
+        """Return the clients whose contribution to input ``i`` comes from their exact removal, highest first."""
         if self.verified is None:
             return ()
         return tuple(self.client_ids[k] for k in self._order(i) if self.verified[i, k])
 
     def _order(self, i: int) -> list[int]:
-        """Return the columns of a ``(B, K)`` attribution by input ``i``'s contributions, highest first."""
+        """Return the columns of a ``(B, K)`` attribution, ordered by contribution to input ``i``, highest first."""
         order: list[int] = self.contributions[i].argsort(descending=True, stable=True).tolist()
         return order

@@ -1,4 +1,4 @@
-"""One forward and one backward of the global model: every traced layer's input and the gradient of its output."""
+"""One forward and one backward pass of the global model: every traced layer's input and the gradient of its output."""
 
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from tracefl.provenance.layers import gradient_rule, option_of, traced_tensors
 
 @dataclass
 class LayerCalls:
-    """What one layer saw in a forward, one entry a call: a shared layer is called several times."""
+    """What one layer saw in a forward pass, one entry per call: a shared layer is called several times."""
 
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
@@ -25,7 +25,7 @@ class LayerCalls:
 
 
 class ActivationsTooLargeError(Exception):
-    """What the layers saw exceeds the memory budget: fewer inputs must be taken at a time."""
+    """The recorded activations exceed the memory budget: fewer inputs must be taken at a time."""
 
 
 def traced_layers(model: nn.Module, layers: Sequence[str] | None, also: Collection[str] = ()) -> dict[str, nn.Module]:
@@ -34,8 +34,8 @@ def traced_layers(model: nn.Module, layers: Sequence[str] | None, also: Collecti
     Args:
         model: The global model.
         layers: Names as in ``named_modules()``; a name stands for every traceable layer at or below it. None traces
-            all, and names in one warning those with parameters that cannot be traced.
-        also: Kinds that are traced only where they are asked for, see ``layers.OPTIONS``.
+            all; a warning names those with parameters that cannot be traced.
+        also: Kinds of layer that are traced only on request, see ``layers.OPTIONS``.
 
     Raises:
         LayerNotTraceableError: A name does not exist, or nothing at or below it can be traced.
@@ -88,7 +88,7 @@ def frozen_eval(model: nn.Module, device: torch.device | str | None) -> Iterator
     """Put a model in evaluation mode on ``device`` with frozen parameters, and restore it afterwards.
 
     Yields:
-        The device of the computation: ``device``, or the model's own where that is None.
+        The device to compute on: ``device``, or the model's own if that is None.
     """
     training = {module: module.training for module in model.modules()}
     requires_grad = {parameter: parameter.requires_grad for parameter in model.parameters()}
@@ -112,10 +112,10 @@ def frozen_eval(model: nn.Module, device: torch.device | str | None) -> Iterator
 
 @contextmanager
 def _recording(layers: Mapping[str, nn.Module], limit_bytes: int | None, size: int) -> Iterator[dict[str, LayerCalls]]:
-    """Record every call of the layers while the context lasts; the hooks go with it, also after an error.
+    """Record every call of the layers within the context; the hooks are removed at its end, even after an error.
 
-    An embedding that is looked up once for a whole batch, as positions are, is repeated for each of its ``size``
-    inputs, so that they can be told apart.
+    An embedding that is looked up once for a whole batch, such as one of positions, is repeated for each of the batch's
+    ``size`` inputs, so that they can be told apart.
     """
     calls = {name: LayerCalls() for name in layers}
     held = 0
@@ -152,7 +152,7 @@ def _recording(layers: Mapping[str, nn.Module], limit_bytes: int | None, size: i
 
 
 def _bytes_held(layer: nn.Module, layer_input: Tensor, output: Tensor) -> int:
-    """Return what a call needs: input, output, its copy and its gradient; and what a kernel's window makes of it."""
+    """Return the bytes a call needs: input, output, the output's copy and gradient, and a kernel's unfolded windows."""
     held = layer_input.numel() * layer_input.itemsize + 3 * output.numel() * output.itemsize
     weight = getattr(layer, "weight", None)
     if isinstance(weight, Tensor) and weight.ndim > 2:
@@ -169,21 +169,21 @@ def run_forward(
         model: The model, its parameters frozen.
         inputs: One batch.
         layers: The traced layers by name.
-        limit_bytes: Most that may be recorded, None for no limit.
+        limit_bytes: Maximum size of what is recorded; None for no limit.
 
     Returns:
         Logits ``(B, C)`` with a graph back to the layers' outputs, and the calls of the layers that were called, in
         the order of ``layers``.
 
     Raises:
-        LayerNotTraceableError: A layer's input is no longer what the layer saw.
+        LayerNotTraceableError: A layer's input was overwritten after the layer saw it.
         ActivationsTooLargeError: The limit is exceeded.
     """
     with torch.enable_grad(), _recording(layers, limit_bytes, count_inputs(inputs)) as calls:
         logits = forward(model, inputs)
     for name, call in calls.items():
         if any(z._version != v for z, v in zip(call.inputs, call.input_versions, strict=True)):
-            # No model that trains does this: the layer's own backward pass needs the input too.
+            # No trainable model does this: the layer's own backward pass needs the input too.
             raise LayerNotTraceableError(
                 f"the input of layer {name!r} is overwritten in place later in the forward; exclude the layer with "
                 "provenance.layers, or make the model's operation out of place"

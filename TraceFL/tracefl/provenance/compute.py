@@ -13,12 +13,13 @@ class Compute:
     """Where to compute, and within which bounds. Only ``precision`` changes a result beyond rounding.
 
     Attributes:
-        batch_size: Most inputs in one forward, at least 1; None for 32 where a backward follows, 256 where none does.
-        memory_budget: Bytes beyond the model that an attribution may hold at once; it takes fewer inputs at a time
-            where their activations need more. One input's activations are the least. Exact removals are not counted.
-        precision: Of large products' factors: ``"float32"`` (or the model's, where that is more), or ``"bf16"`` with
-            sums in float32, which tensor cores are made for. Forward and backward keep the model's own precision.
-        device: None for where the model is.
+        batch_size: Maximum inputs in one forward pass, at least 1; None for 32 with a backward pass and 256 without.
+        memory_budget: Bytes that an attribution may hold at once beyond the model. Where activations need more, fewer
+            inputs are taken at a time, but at least one. Exact removals are not counted.
+        precision: Precision of the factors of large products: ``"float32"`` (or the model's, if higher), or ``"bf16"``
+            with sums in float32, which tensor cores are made for. The forward and backward passes keep the model's own
+            precision.
+        device: Where to compute; None for the model's own device.
 
     Raises:
         ValueError: A value is out of range.
@@ -39,10 +40,10 @@ class Compute:
 
     @property
     def backward_batch_size(self) -> int:
-        """Inputs in one forward whose activations are kept for a backward."""
+        """Inputs in one forward pass whose activations are kept for a backward pass."""
         return self.batch_size or 32
 
     @property
     def forward_batch_size(self) -> int:
-        """Inputs in one forward that keeps nothing."""
+        """Inputs in one forward pass that keeps no activations."""
         return self.batch_size or 256

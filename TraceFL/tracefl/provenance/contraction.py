@@ -8,13 +8,12 @@ inputs, C targets, K clients and P parameters there are two exact orders of mult
   B P S K multiplications, and B S K m (C + 1) for the contraction, m output features. Nothing of the size B P is ever
   written, and with many targets the expensive part is shared.
 
-The cost model counts multiplications, and for every entry of a gradient that is formed what writing and reading it
-again costs, in multiplications (``_ENTRY``). benchmarks/contractions.py shows how often, and how far, the choice is off
-the better one.
+The cost model counts multiplications; writing an entry of a formed gradient and reading it back counts as ``_ENTRY`` of
+them. benchmarks/contractions.py measures how often the model picks the slower order, and how much slower that is.
 
-A third order, positions first, is taken where nothing is lost by it: the gradient of a bias or a normalisation's
-parameters is a sum over positions, and a position whose gradient is zero for an input (padding; all tokens but the
-classified one in a transformer's last block) is dropped before anything is multiplied.
+A third order, positions first, is used where it loses nothing: the gradient of a bias or a normalisation's parameters
+is a sum over positions, and a position whose gradient is zero for an input (padding; all tokens but the classified one
+in a transformer's last block) is dropped before anything is multiplied.
 
 Conditioning: clients differ little, so inner products of whole weights cancel in float32. The global model's parameters
 (the center) are subtracted from every client's before the product, in the same pass that brings them into the cache;
@@ -24,8 +23,8 @@ Precision: products are taken in the parameters' own, at least float32. With ``f
 factors are rounded to it and their sums kept in float32, as a GPU's tensor cores do.
 
 Memory: parameters are taken in blocks of rows and clients in chunks, so that a block of gradients and a block of
-clients' parameters stay in the processor's cache together; neither B, K nor P changes what is held at once. A block is
-one thread's from its first number to its last (workers.py).
+clients' parameters stay in the processor's cache together; neither B, K nor P changes what is held at once. One thread
+handles a block from beginning to end (workers.py).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -38,22 +37,22 @@ from tracefl.provenance.layers import OuterProducts, ParameterGradient, RowGradi
 from tracefl.provenance.sources import Clients, Part
 from tracefl.provenance.workers import OrderedSum, Work, run_workers
 
-_ENTRY = 8  # multiplications that writing and reading one more entry of a gradient is worth
-_THIN = 1.6  # multiplications of a large product that one of a product with few rows and columns is worth
+_ENTRY = 8  # cost of writing and reading one more entry of a gradient, in multiplications
+_THIN = 1.6  # cost of a multiplication in a product with few rows and columns, relative to a large product's
 _BLOCK = {"cpu": 2**21, "cuda": 2**26}  # entries of one block: 8 MiB of a processor's cache, 256 MiB of a GPU's memory
 _CHUNK = 16  # clients in one product on a CPU: more would leave too few parameters of each in a block
-_MULTIPLE = 16  # clients are padded to a multiple of it: thin matrix products of odd sizes are half as fast
+_MULTIPLE = 16  # clients are padded to a multiple of this: thin matrix products of odd sizes are half as fast
 _SEGMENT = 1024  # parameters in one of the small products that a long one is split into: twice as fast on a CPU
-_SPARSE_POSITIONS = 16  # from so many positions on, look for positions without gradient
+_SPARSE_POSITIONS = 16  # look for positions without a gradient where there are at least this many
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One parameter's gradient and what its product counts for.
+    """One parameter's gradient and the factor of its products.
 
     Attributes:
         parameter: Its name in the model.
-        gradient: As a rule of layers.py gives it.
+        gradient: As returned by a rule of layers.py.
         factor: What its products are multiplied by.
     """
 
@@ -68,10 +67,10 @@ def contract(
     """Return ``(B, C, K)`` float64: all pieces' products with every client's parameters, less the reference's.
 
     Args:
-        calls: Each gives the pieces of one call of a layer, of which there must be at least one; each is called when
-            those before are nearly done, on any thread.
+        calls: Functions that each return the pieces of one call of a layer, with at least one piece in all. Each is
+            called, on any thread, when the work before it is nearly done.
         clients: The K clients.
-        factors: What the factors of large products are rounded to; None for not at all.
+        factors: Dtype to which the factors of large products are rounded; None for no rounding.
     """
 
     def blocks_of(call: Callable[[], Iterable[Piece]]) -> Callable[[], Iterator[_Block]]:
@@ -99,12 +98,12 @@ def contract(
 
     run_workers(work, run, clients.device)
     total = found.total()
-    return total[:, :, :-1] + total[:, :, -1:]  # the last client is what the center was short of
+    return total[:, :, :-1] + total[:, :, -1:]  # the last client is the center less the reference
 
 
 @dataclass(frozen=True, eq=False)
 class _Block(Part):
-    """Some rows of a parameter, and the gradient of these."""
+    """Some rows of a parameter, and their gradient."""
 
     gradient: ParameterGradient
     factor: float
@@ -131,7 +130,7 @@ def _blocks(piece: Piece, clients: Clients, dtype: torch.dtype | None) -> Iterat
 
 
 def _row_parts(gradient: ParameterGradient, entries: int) -> Iterator[tuple[ParameterGradient, slice | Tensor]]:
-    """Yield parts of a gradient of about so many parameters, and the parameter's rows that they are of."""
+    """Yield parts of a gradient, of about ``entries`` parameters each, and the parameter's rows that they cover."""
     if isinstance(gradient, RowGradients):
         for part in _slices(len(gradient.rows), entries // gradient.gradient.shape[2]):
             yield gradient.part(part), gradient.rows[part]
@@ -177,14 +176,14 @@ def application_is_cheaper(factors: OuterProducts, num_clients: int) -> bool:
 def without_empty_positions(factors: OuterProducts) -> OuterProducts:
     """Leave out positions whose gradient is zero, as many as every input can spare.
 
-    Only on a CPU: to know them, a GPU would have to be waited for.
+    Only on a CPU: finding them on a GPU would mean waiting for it.
     """
     gradient, layer_input = factors.gradient, factors.layer_input
     positions = gradient.shape[3]
     if gradient.device.type != "cpu" or positions < _SPARSE_POSITIONS:
         return factors
     enough = 0.75 * positions
-    if gradient[..., 0].any(dim=(1, 2)).sum(dim=1).max() > enough:  # one feature says so: no need to look at all
+    if gradient[..., 0].any(dim=(1, 2)).sum(dim=1).max() > enough:  # one feature shows it: no need to check all
         return factors
     used = gradient.any(dim=4).any(dim=2).any(dim=1)  # (B, S): some target and group has a gradient there
     kept = int(used.sum(dim=1).max())
@@ -210,7 +209,7 @@ def _leading(gradient: ParameterGradient) -> tuple[int, int]:
 class _Gradients:
     """One block's gradients, ``(B * C, P)``.
 
-    Always in the same memory: the system would clear new memory each time, which takes longer than to use it.
+    They reuse the same memory: the system clears new memory each time, which takes longer than using it.
     """
 
     def __init__(self) -> None:
@@ -280,7 +279,7 @@ def _looked_up(rows: RowGradients, parameters: Tensor) -> Tensor:
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Return ``torch.bmm(left, right)``; of bf16 factors, with the sums in float32."""
+    """Return ``torch.bmm(left, right)``, with float32 sums for bf16 factors."""
     if left.dtype != torch.bfloat16:
         return torch.bmm(left, right)
     if left.is_cuda:

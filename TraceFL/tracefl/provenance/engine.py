@@ -10,12 +10,12 @@ target's gradient with respect to the global layer's parameters:
 
     T_k = sum_l decay^(L-1-l) * < theta_k^l ; d target / d theta^l >.
 
-That gradient is one for all clients. So one forward and one backward of the global model answer for all inputs and
-clients at once, with one reading of the clients' weights; no client's model is ever built or run, and no gradient of
-the model's own parameters is computed. How each layer's product is taken is contraction.py's.
+That gradient is the same for all clients. So one forward and one backward pass of the global model serve all inputs and
+clients at once, and the clients' weights are read once; no client's model is ever built or run, and no gradient of the
+model's own parameters is computed. contraction.py computes each layer's product.
 
-Letters: B inputs, C targets an input (1, or all classes), K clients, L traced layers that the forward calls. Layers are
-counted in the order of ``named_modules()``, the last one's factor is 1.
+Letters: B inputs, C targets per input (1, or all classes), K clients, L traced layers that the forward calls. Layers
+are counted in the order of ``named_modules()``; the last one's factor is 1.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -67,8 +67,8 @@ def attribute(
     """Attribute the global model's predictions to the clients it averages.
 
     Args:
-        global_model: The averaged model. It runs in evaluation mode and is given back as it was: mode, hooks,
-            gradients, device.
+        global_model: The averaged model. It runs in evaluation mode; its mode, hooks, gradients and device are
+            restored.
         clients: Client id to its parameters by name, as in ``state_dict()``, extra names ignored; or to the safetensors
             file that holds them, which is read block by block, once for each batch of inputs.
         inputs: ``(B, ...)`` one batch in the model's input shape, or a mapping of such tensors for transformers.
@@ -77,13 +77,13 @@ def attribute(
         layer_decay: Factor in (0, 1] for each layer further from the output.
         client_weights: Client id to the factor of its contribution, e.g. p_k = n_k / sum(n); None for none.
         reference: Parameters subtracted from every client's, or None. Without ``client_weights`` it changes no score.
-        base: Where ``clients`` holds differences: the parameters that they are differences to.
+        base: Where ``clients`` holds differences: the parameters they are added to.
         layers: Names of the layers to trace, as in ``named_modules()``; a name stands for all traceable layers below
             it. None traces every layer of a registered kind.
-        also: Kinds that are traced only where they are asked for: ``"batch_norm"`` (its parameters, and its running
+        also: Kinds of layer that are traced only on request: ``"batch_norm"`` (its parameters, and its running
             statistics to first order; meant for differences, so with the global model as ``reference``) and
             ``"embedding"``.
-        by_layer: Whether to return the terms of the sum over layers too: one product after the other, layer by layer.
+        by_layer: Whether to return the terms of the sum over layers too; the products are then taken layer by layer.
         compute: The device, and the bounds on memory.
 
     Returns:
@@ -91,7 +91,8 @@ def attribute(
         With ``by_layer`` also what each traced layer adds to them, ``(..., L)``.
 
     Raises:
-        ModelMismatchError: A client lacks a traced parameter, has it in another shape, or not finite.
+        ModelMismatchError: A client lacks a traced parameter, or has it in another shape or with values that are not
+            finite.
         LayerNotTraceableError: A name in ``layers`` cannot be traced.
         RecordError: A client's file cannot be read.
         ValueError: No clients, no inputs, or an argument out of range.
@@ -128,9 +129,9 @@ def attribute_targets(
     by_layer: bool,
     compute: Compute,
 ) -> list[Attribution]:
-    """Attribute several targets: to the last bit what ``attribute`` gives for each, from one forward of the inputs.
+    """Attribute several targets in one forward pass: bit for bit what ``attribute`` returns for each.
 
-    The arguments are those of ``attribute``, and so are the errors.
+    Arguments and errors are those of ``attribute``.
     """
     num_inputs = count_inputs(inputs)
     classes = [check_target(target, num_inputs) for target in targets]
@@ -152,7 +153,7 @@ def attribute_targets(
             if size > 1 and not checked:
                 checked = True
                 if not _batch_first(global_model, calls, batch, chosen, len(logits)):
-                    size = 1  # some layer folds the batch into other dimensions: one input at a time can be told apart
+                    size = 1  # some layer folds the batch into other dimensions: take one input at a time
                     continue
             for number, (target, of_inputs) in enumerate(zip(targets, classes, strict=True)):
                 values = target_values(logits, target if of_inputs is None else of_inputs[start : start + size])
@@ -177,7 +178,7 @@ def attribute_targets(
 
 
 def _some_targets(values: Tensor, calls: Mapping[str, LayerCalls], limit_bytes: int) -> Iterator[tuple[Tensor, bool]]:
-    """Yield as many of the targets' values at a time as the memory holds gradients of, and whether more follow."""
+    """Yield the targets' values, as many at a time as have gradients that fit in memory, and whether more follow."""
     one = 2 * sum(output.numel() * output.itemsize for call in calls.values() for output in call.outputs)
     size, count = max(1, limit_bytes // max(one, 1)), values.shape[1]
     for start in range(0, count, size):
@@ -190,7 +191,7 @@ def _gradients(values: Tensor, calls: Mapping[str, LayerCalls], keep: bool) -> d
     Args:
         values: ``(B, C)`` the targets.
         calls: The layers' outputs.
-        keep: Whether more gradients of this forward will be asked for.
+        keep: Whether more gradients of this forward pass will be requested.
     """
     outputs = [output for call in calls.values() for output in call.outputs]
     if not values.requires_grad:
@@ -219,7 +220,7 @@ def _pieces(
     layer_decay: float,
     single: bool,
 ) -> dict[str, list[_Pieces]]:
-    """Return, for each call of a layer whose output reaches the target, what gives its parameters' gradients."""
+    """Return, for each call of a layer whose output reaches the target, a function that gives its gradients."""
     pieces: dict[str, list[_Pieces]] = {}
     for position, (name, call) in enumerate(calls.items()):
         factor = layer_decay ** (len(calls) - 1 - position)
@@ -265,7 +266,7 @@ def _of_one_input(found: ParameterGradient) -> ParameterGradient:
 def _products(
     pieces: Mapping[str, Sequence[_Pieces]], clients: Clients, factors: torch.dtype | None, layers: Sequence[str] | None
 ) -> Tensor:
-    """Return ``(B, C, K, L)`` float64 products of these layers, 0 where none reaches the target; None: their sum."""
+    """Return the ``(B, C, K, L)`` float64 products of ``layers``, 0 where unreached; for None their sum, L=1."""
     if layers is None or not any(pieces.values()):
         return contract(chain.from_iterable(pieces.values()), clients, factors).unsqueeze(-1)
     found = {name: contract(calls, clients, factors) for name, calls in pieces.items() if calls}
@@ -354,7 +355,7 @@ def _batch_first(
         return False
     if not any(size in t.shape[1:] for t in seen):
         return True
-    # Another dimension is as large, and may be the batch's: one input alone tells them apart.
+    # Another dimension has the same size and may be the batch's: a single input tells them apart.
     _, alone = run_forward(model, slice_inputs(batch, 0, 1), layers)
     return all(len(t) == 1 for call in alone.values() for t in (*call.inputs, *call.outputs))
 

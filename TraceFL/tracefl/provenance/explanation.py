@@ -1,9 +1,9 @@
-"""Why one prediction: who carried it, in which layers, against which other class, and is it so without them.
+"""Explain one prediction: who carried it, in which layers, against which other class, and what changes without them.
 
-With s the target of the method, client k's contribution T_k is what ``attribute_round`` gives, and its parts by layer
-sum up to it. Why class c and not class d is asked of the difference of their logits: T_k(c) - T_k(d), with the method's
-own weighting, reference and layers. The first clients are then left out of the average, exactly and one at a time;
-where the method verifies, they stand in the order of what was found.
+Client k's contribution T_k is what ``attribute_round`` returns for the method's target, and its parts by layer sum up
+to it. Why class c and not class d is answered by the difference of their logits: T_k(c) - T_k(d), with the method's own
+weighting, reference and layers. The first clients are then left out of the average, exactly and one at a time; where
+the method verifies, they are ranked by what that shows.
 """
 
 import logging
@@ -33,7 +33,7 @@ class Removal:
         effect: By how much the predicted class's centered logit falls; positive where the client supports it.
         against_effect: By how much its lead over the other class falls, in logits; None where none was named.
         predicted: Class that is predicted without the client.
-        probability: Of the class that was predicted with all clients, 0 to 1.
+        probability: Probability, without the client, of the class predicted with all clients, 0 to 1.
     """
 
     effect: float
@@ -50,8 +50,8 @@ class ClientPart:
         client_id: The client.
         weight: p_k, its weight in the average.
         contribution: T_k, in logits; the estimate, where the method verifies.
-        score: Softmax over the round's clients of their contributions, of verified ones where the method verifies; 0 to
-            1.
+        score: Softmax of the contributions over the round's clients, 0 to 1; where the method verifies, of the verified
+            contributions.
         by_layer: What each layer adds to the contribution, in the order of ``Explanation.layers``.
         held: Training examples of the predicted class that it holds; None where that is not known.
         against: Contribution to the lead over the other class, in logits; None where none was named.
@@ -75,11 +75,11 @@ class Explanation:
     Attributes:
         server_round: The round.
         predicted: The predicted class.
-        probabilities: Of every class, softmax of the logits; they sum to 1.
+        probabilities: Probability of every class: softmax of the logits, so they sum to 1.
         against: The class it is compared with, or None.
-        lead: Logit of the predicted class less that of ``against``; None likewise.
+        lead: Logit of the predicted class less that of ``against``; None without one.
         layers: Names of the traced layers, in the order of ``named_modules()``.
-        clients: The round's clients, in the order of the method's answer.
+        clients: The round's clients, as the method ranks them.
     """
 
     server_round: int
@@ -92,12 +92,12 @@ class Explanation:
 
     @property
     def probability(self) -> float:
-        """Of the predicted class, 0 to 1."""
+        """Probability of the predicted class, 0 to 1."""
         return self.probabilities[self.predicted]
 
     @property
     def holders_fraction(self) -> float | None:
-        """Share of the round's clients that hold the predicted class: what a random guess would be right by."""
+        """Share of the round's clients that hold the predicted class: the chance that a random guess is right."""
         held = [client.held for client in self.clients if client.held is not None]
         return sum(examples > 0 for examples in held) / len(held) if held else None
 
@@ -117,12 +117,12 @@ def explain(
     """Explain one prediction by the round's clients.
 
     Args:
-        global_model: A model that holds ``record.global_weights``. It is given back as it was.
+        global_model: A model that holds ``record.global_weights``; restored afterwards.
         record: The round.
         inputs: ``(1, ...)`` one input, or a mapping of such tensors.
-        method: What is computed; None for the preset ``removal``.
+        method: How to attribute; None for the preset ``removal``.
         label: True class, only used where ``method.target`` is ``"label"``.
-        against: Why the predicted class and not this one; None for no such question.
+        against: Another class to compare the predicted one with; None for no comparison.
         label_counts: ``(K, C)`` training examples of each class, rows in the order of ``record.clients``.
         checked: How many of the first clients are left out, for an exact check; one forward pass each.
         compute: The device, and the bounds on memory.
@@ -185,7 +185,7 @@ def _logits_without_first(
     checked: int,
     compute: Compute,
 ) -> dict[str, Tensor]:
-    """Return the ``(1, C)`` logits without each of the first ``checked`` clients and of those verified, by client id.
+    """Return, by client id, the ``(1, C)`` logits without each of the first ``checked`` and the verified clients.
 
     Empty, with a warning in the log, where one of these models gives logits that are not finite.
     """
@@ -201,7 +201,7 @@ def _logits_without_first(
 
 
 def _removal(logits: Tensor, without: Tensor, predicted: int, against: int | None) -> Removal:
-    """Return what a removal does; the logits, ``(1, C)``, are those with all clients and those without the one."""
+    """Return the effect of a removal, given the ``(1, C)`` logits with all clients and without the one."""
     effect = float(effects_of(logits, without.unsqueeze(0), torch.tensor([predicted])))
     lead = None
     if against is not None:
@@ -210,5 +210,5 @@ def _removal(logits: Tensor, without: Tensor, predicted: int, against: int | Non
 
 
 def _lead(logits: Tensor, predicted: int, against: int) -> float:
-    """Return by how much one class's logit, of ``(C,)``, is above another's."""
+    """Return how far one class's logit, of ``(C,)``, is above another's."""
     return float(logits[predicted] - logits[against])

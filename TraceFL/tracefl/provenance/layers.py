@@ -1,13 +1,14 @@
-"""The kinds of layer that can be traced, and how the gradient of each one's parameters follows, input by input.
+"""The kinds of layer that can be traced, and a rule for each: its parameters' gradients, input by input.
 
 Each kind is linear in its parameters (BatchNorm: to first order), output = sum of parameter times something known. So
 the inner product of a client's parameters with the gradient given here is exactly what that client's layer, applied to
 the global layer's input, contributes to the target.
 
-A gradient is given either as it is, or as the two factors whose outer products over the layer's positions sum up to
-it: ``OuterProducts``. Then it need never be formed where another order of multiplication is cheaper (contraction.py).
+A gradient is given either as it is or as ``OuterProducts``: two factors whose outer products over the layer's positions
+sum up to it. In the second form it need never be formed where another order of multiplication is cheaper
+(contraction.py).
 
-Shapes: B inputs, C targets an input, S positions (tokens, pixels), G groups, i and o input and output features, t
+Shapes: B inputs, C targets per input, S positions (tokens, pixels), G groups, i and o input and output features, t
 kernel taps.
 """
 
@@ -29,9 +30,10 @@ class OuterProducts:
     Attributes:
         gradient: ``(B, C, G, S, m)`` gradient of the targets with respect to the layer's output.
         layer_input: ``(B, G, S, n)`` what the layer saw.
-        rows_from_input: The parameter's first dimension runs over the input's features, as in transposed layers, and
-            not over the output's. Within a group the parameter is ``(m, n)`` in memory, or ``(n, m)`` where this holds.
-        taps: The part of the parameter's trailing dimensions that the factors cover; the rest meets padding alone, and
+        rows_from_input: Whether the parameter's first dimension runs over the input's features, as in transposed
+            layers, instead of the output's. In memory, the parameter is then ``(n, m)`` within a group, otherwise ``(m,
+            n)``.
+        taps: The part of the parameter's trailing dimensions that the factors cover; the rest meets only padding, so
             its gradient is 0. Empty for all.
     """
 
@@ -51,8 +53,8 @@ class RowGradients:
 
     Attributes:
         gradient: ``(C, N, columns)``, one entry for each of the N pairs of an input and a row that it uses.
-        inputs: ``(N,)`` which of the inputs.
-        places: ``(N,)`` which of ``rows``, ascending.
+        inputs: ``(N,)`` the input of each pair.
+        places: ``(N,)`` where each pair's row is in ``rows``, ascending.
         rows: ``(rows,)`` the numbers of the rows that some input uses.
         num_inputs: B.
     """
@@ -64,14 +66,14 @@ class RowGradients:
     num_inputs: int
 
     def part(self, rows: slice) -> "RowGradients":
-        """Return what is of some of the rows."""
+        """Return the gradients of some of the rows."""
         ends = torch.tensor([rows.start, rows.stop], device=self.places.device)
         here = slice(*torch.searchsorted(self.places, ends).tolist())
         places = self.places[here] - rows.start
         return RowGradients(self.gradient[:, here], self.inputs[here], places, self.rows[rows], self.num_inputs)
 
     def of_one_input(self) -> "RowGradients":
-        """Return it as if all inputs were parts of one."""
+        """Return the gradients as if all inputs were parts of one."""
         return RowGradients(self.gradient, torch.zeros_like(self.inputs), self.places, self.rows, 1)
 
 
@@ -91,24 +93,24 @@ class _Kind:
 _KINDS: dict[type[nn.Module] | str, _Kind] = {}
 
 OPTIONS = ("batch_norm", "embedding")
-"""Kinds of layer that are traced only where they are asked for."""
+"""Kinds of layer that are traced only on request."""
 
 
 def register_layer(
     *kinds: type[nn.Module] | str, tensors: Sequence[str] = ("weight", "bias"), option: str | None = None
 ) -> Callable[[GradientRule], GradientRule]:
-    """Register how a kind of layer's parameter gradients follow from its input and its output's gradient.
+    """Register a rule that gives a kind of layer's parameter gradients from its input and its output's gradient.
 
     Args:
-        kinds: Module classes; or ``"package.Class"`` of a package that is not to be imported for it, e.g.
+        kinds: Module classes; or ``"package.Class"`` of a package that must not be imported just for this, e.g.
             ``"transformers.Conv1D"``.
-        tensors: All parameters and buffers that the rule knows. A layer with other parameters, as weight normalisation
-            makes them, is not traced.
+        tensors: All parameters and buffers that the rule knows. A layer with other parameters, such as those of weight
+            normalisation, is not traced.
         option: A member of ``OPTIONS``: such layers are traced only where ``attribute(also=...)`` names it.
 
     Returns:
         A decorator for a function of the layer, its ``(B, ...)`` input and the ``(B, C, ...)`` gradients of C targets
-        with respect to its output. It names only tensors that the layer has: none for a bias that is None.
+        with respect to its output. The function names only tensors that the layer has: no bias where that is None.
     """
 
     def decorator(rule: GradientRule) -> GradientRule:
@@ -141,7 +143,7 @@ def _kind(layer: nn.Module) -> _Kind | None:
     for cls in type(layer).__mro__:
         kind = _KINDS.get(cls) or _KINDS.get(f"{cls.__module__.split('.')[0]}.{cls.__name__}")
         if kind is not None:
-            # A subclass with a forward of its own computes something that this rule knows nothing of.
+            # The rule knows nothing of what a subclass with its own forward computes.
             same = getattr(type(layer), "forward", None) is getattr(cls, "forward", None)
             own = {name for name, _ in layer.named_parameters(recurse=False)}
             return kind if same and own.issubset(kind.tensors) and _as_registered(layer) else None
@@ -149,7 +151,7 @@ def _kind(layer: nn.Module) -> _Kind | None:
 
 
 def _as_registered(layer: nn.Module) -> bool:
-    """Refuse layers whose options make their output no linear function of their parameters."""
+    """Return whether the layer's options leave its output linear in its parameters."""
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
         return layer.running_mean is not None  # otherwise it normalises by the batch, in evaluation too
     if isinstance(layer, nn.Embedding):
@@ -298,13 +300,13 @@ def _embedding(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[
     g = _positions(gradient, 2).squeeze(2).transpose(0, 1).flatten(1, 2)  # (C, B * S, features)
     total = g.new_zeros(len(g), len(pairs), g.shape[-1]).index_add_(1, which.flatten(), g)
     inputs, places = pairs % count, pairs // count
-    if layer.padding_idx is not None:  # no part of what is learnt
+    if layer.padding_idx is not None:  # the padding row is not learnt
         total[:, rows[places] == layer.padding_idx] = 0
     return {"weight": RowGradients(total, inputs, places, rows, count)}
 
 
 def _scaled(layer: nn.Module, normalized: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
-    """Return the gradients of a layer that multiplies what is normalised by its weight and adds its bias."""
+    """Return the gradients of a layer that multiplies normalised values by its weight and adds its bias."""
     gradients: dict[str, ParameterGradient] = {}
     parameter = next(layer.parameters(recurse=False))
     shape = (*gradient.shape[:2], -1, *parameter.shape)  # (B, C, S, *parameter)

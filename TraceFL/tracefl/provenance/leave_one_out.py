@@ -19,8 +19,8 @@ NO_CLASS = -1
 class Counterfactuals:
     """What a round's model predicts for B inputs, and what it would predict without each of its K clients: exact.
 
-    The class that is looked at is the one that the model predicts with all clients. Where the model without a client
-    gives logits that are not finite, such as by a variance that a faulty client made negative, there is NaN.
+    Logits and probabilities are those of the class predicted with all clients. They are NaN where the model without a
+    client gives logits that are not finite, for example because a faulty client made a variance negative.
 
     Attributes:
         client_ids: The K clients, in the order of the columns below.
@@ -29,7 +29,8 @@ class Counterfactuals:
         probabilities: ``(B,)`` its probability, 0 to 1, float64.
         centered_logits_without: ``(B, K)`` that class's centered logit without each client.
         probabilities_without: ``(B, K)`` its probability without each client.
-        predicted_without: ``(B, K)`` int64 class that is predicted without each client, ``NO_CLASS`` where it is NaN.
+        predicted_without: ``(B, K)`` int64 class that is predicted without each client, ``NO_CLASS`` where the others
+            are NaN.
     """
 
     client_ids: tuple[str, ...]
@@ -74,12 +75,12 @@ def counterfactuals(
 
     Args:
         global_model: The architecture; its own weights are not used and not changed.
-        record: The round, of at least two clients; two readings of each, one client is held at a time.
+        record: The round, of at least two clients. Each is read twice, and one is held at a time.
         inputs: ``(B, ...)`` or a mapping of such tensors.
         compute: The device, and the inputs in one forward.
 
     Returns:
-        All on the CPU. K + 1 forward passes.
+        The predictions, on the CPU. Takes K + 1 forward passes.
 
     Raises:
         ValueError: A client is the whole average.

@@ -1,4 +1,4 @@
-"""Which attribution is computed of a round: its options, and their meaning for a round's weights."""
+"""How a round is attributed: the options, and what they mean for the round's weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,18 +30,19 @@ class Method:
         weighting: Factor of client k's contribution: 1, p_k, or p_k / (1 - p_k), the step of the average when the
             client is left out.
         reference: What is subtracted from every client's weights: nothing, the weights they started from, or the
-            new average, without the noise that privacy may have added to it: leaving a client out leaves that.
+            new average, without the noise that privacy may have added to it: leaving a client out does not change the
+            noise.
         target: What is attributed: the predicted class's logit, its margin over the runner-up, its difference to the
             mean of all logits, or the true label's logit.
         layers: Layers to trace, by name; None for all.
-        also: Kinds of layer that are traced only where they are named, see ``attribute``. The removal of a client
-            changes BatchNorm's parameters and running statistics and the embeddings too.
-        verify: How many of each input's first clients are checked by their exact removal, and put in its order; 0 for
-            none, ``"all"`` for the ground truth itself.
+        also: Kinds of layer that are traced only on request, see ``attribute``. Removing a client also changes
+            BatchNorm's parameters and running statistics, and the embeddings.
+        verify: How many of each input's first clients are checked by their exact removal and ranked by its effect; 0
+            for none, ``"all"`` for the ground truth itself.
 
     Raises:
-        ValueError: ``verify`` is neither a whole number from 0 nor ``"all"``, or what is to be verified is no estimate
-            of the exact removal.
+        ValueError: ``verify`` is neither a whole number from 0 nor ``"all"``, or the contributions to verify are not
+            estimates of the exact removal.
     """
 
     layer_decay: float = 1.0
@@ -64,9 +65,9 @@ class Method:
 
     @property
     def estimates_removal(self) -> bool:
-        """Contributions are to first order what the exact removal is, in the same units.
+        """Whether contributions are first-order estimates of the exact removal, in the same units.
 
-        Not those of some layers by name: they are asked for as such, and a removal changes the whole model.
+        False where layers are chosen by name: a removal changes the whole model.
         """
         estimate = (self.layer_decay, self.weighting, self.reference, self.target, self.layers)
         return estimate == (1.0, "leave_one_out", "global", "centered", None)
@@ -90,15 +91,16 @@ def attribute_round(
         record: The round.
         inputs: ``(B, ...)`` or a mapping of such tensors.
         labels: ``(B,)`` true classes; used where ``method.target`` is ``"label"``.
-        method: What is computed.
+        method: How to attribute.
         by_layer: Whether to return what each layer adds, as in ``attribute``.
         compute: The device, and the bounds on memory.
-        removals: Of this round and these inputs, where they are asked for afterwards too: what is found is kept there.
+        removals: Exact removals of this round and these inputs, to be shared with later questions: those computed here
+            are kept in it.
 
     Raises:
         ModelMismatchError: As ``attribute``.
         LayerNotTraceableError: As ``attribute``.
-        ValueError: ``by_layer`` of a method that verifies: an exact removal has no parts.
+        ValueError: ``by_layer`` with a method that verifies: an exact removal has no parts by layer.
     """
     if by_layer and method.verify:
         raise ValueError(f"by_layer=True divides estimates among layers, and verify={method.verify} replaces them")
@@ -121,9 +123,9 @@ def estimates(
     by_layer: bool,
     compute: Compute,
 ) -> list[Attribution]:
-    """Return a method's estimates of several targets, unverified, from one forward of the inputs.
+    """Return a method's unverified estimates for several targets, in one forward pass.
 
-    The arguments are those of ``attribute_round``, and so are the errors.
+    Arguments and errors are those of ``attribute_round``.
     """
     return attribute_targets(
         global_model,
@@ -150,5 +152,5 @@ def contribution_weights(record: RoundRecord, weighting: Weighting) -> dict[str,
         return None
     if weighting == "num_examples":
         return dict(record.client_weights)
-    # A client that is the whole average cannot be left out of it; it is responsible by any weight.
+    # A client that is the whole average cannot be left out of it; it is responsible whatever its weight.
     return {k: p / (1 - p) if p < 1 else 1.0 for k, p in record.client_weights.items()}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """A round's weights, after it is aggregated: what K participants started from, sent, and got.
+    """The weights of an aggregated round: what its K participants started from, what they sent, and the result.
 
     Attributes:
         server_round: The round, from 1.

@@ -1,8 +1,8 @@
 """What the prediction would be without a client: its exact removal from the average, without training.
 
-With FedAvg, W = sum_k p_k W_k, so the average of the other clients is W_-k = (W - p_k W_k) / (1 - p_k). A client is
-responsible, tested so, in the measure in which its removal lowers the predicted class's centered logit (its logit less
-the mean of all logits).
+With FedAvg, W = sum_k p_k W_k, so the average of the other clients is W_-k = (W - p_k W_k) / (1 - p_k). By this test, a
+client is responsible to the extent that its removal lowers the predicted class's centered logit (its logit less the
+mean of all logits).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,14 +27,14 @@ def weights_without(
     average: Mapping[str, Tensor] | None = None,
     out: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the average of the round's other clients, buffers included; integer buffers stay the average's.
+    """Return the average of the round's other clients, buffers included; integer buffers stay as in the average.
 
-    Noise that was added to the average for privacy is added to this one too: it is no client's.
+    Privacy noise that was added to the average is added to this one too, because it belongs to no client.
 
     Args:
         record: The round.
         client_id: The client that is left out.
-        average: ``float64_average(record)`` where it is at hand; computed otherwise.
+        average: ``float64_average(record)`` if the caller has it already; computed otherwise.
         out: An earlier result, to be overwritten.
 
     Raises:
@@ -44,7 +44,7 @@ def weights_without(
     if not p < 1:
         raise ValueError(f"client {client_id!r} is the whole average (weight {p}): there is no model without it")
     average = float64_average(record) if average is None else average
-    own = record.clients[client_id]  # once: stored ones are read from their file each time
+    own = record.clients[client_id]  # once: each access reads a stored client's file
     without = dict(record.global_weights)
     for name, total in average.items():
         like = record.global_weights[name]
@@ -60,7 +60,7 @@ def weights_without(
 def float64_average(record: RoundRecord) -> dict[str, Tensor]:
     """Return sum_k p_k W_k of the floating-point weights and buffers.
 
-    In float64: where a client with most of the weight is taken out of a float32 average, little of the others is left
+    In float64, because a client with most of the weight, taken out of a float32 average, leaves little of the others
     but rounding, and a running variance can turn negative.
 
     Raises:
@@ -86,7 +86,7 @@ def _check(client_id: str, weights: Mapping[str, Tensor], name: str, shape: tupl
 
 
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the same few entries of each tensor; those of contiguous ones can be written to."""
+    """Yield the same few entries of each tensor at a time; those of contiguous tensors are writable."""
     flat = [tensor.reshape(-1) for tensor in tensors]
     for begin in range(0, flat[0].numel(), _BLOCK):
         yield tuple(part[begin : begin + _BLOCK] for part in flat)
@@ -191,7 +191,7 @@ def effects_of(logits: Tensor, without: Tensor, classes: Tensor) -> Tensor:
 
     Args:
         logits: ``(B, C)`` with all clients.
-        without: ``(R, B, C)`` with one left out each.
+        without: ``(R, B, C)`` with one client left out each.
         classes: ``(B,)`` int64.
     """
     with_all = centered_logit(logits, classes)
@@ -199,12 +199,12 @@ def effects_of(logits: Tensor, without: Tensor, classes: Tensor) -> Tensor:
 
 
 def centered_logit(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return each input's logit of its class less the mean of all its logits, ``(B,)`` of ``(B, C)`` and ``(B,)``."""
+    """Return each input's logit of its class less its mean logit, ``(B,)``, from ``(B, C)`` and ``(B,)``."""
     return logits.gather(1, classes.unsqueeze(1)).squeeze(1) - logits.mean(dim=1)
 
 
 def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return each input's probability of its class, ``(B,)`` of ``(B, C)`` and ``(B,)``."""
+    """Return each input's probability of its class, ``(B,)``, from ``(B, C)`` and ``(B,)``."""
     return logits.softmax(dim=1).gather(1, classes.unsqueeze(1)).squeeze(1)
 
 
@@ -212,7 +212,7 @@ def logits_under(
     model: nn.Module, weights: Mapping[str, Tensor], inputs: Inputs, batch_size: int, device: torch.device
 ) -> Tensor:
     """Return ``(B, C)`` float64 logits of the model with other weights, on ``device``, where the model must be."""
-    # Names without the doubles of tied weights, which functional_call refuses.
+    # Names without the duplicates of tied weights, which functional_call refuses.
     names = [name for name, _ in (*model.named_parameters(), *model.named_buffers()) if name in weights]
     state = {name: weights[name].to(device) for name in names}
 

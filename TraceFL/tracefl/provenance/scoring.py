@@ -1,4 +1,4 @@
-"""How well an attribution finds the clients it should find, beside what chance and plainer measures say.
+"""How well an attribution finds the clients it should find, compared with chance and simpler measures.
 
 ``localization_accuracy`` is the paper's: right when the traced client holds the label at all. It is lenient, so chance,
 the stricter top holder and the agreement with the exact removal always stand beside it.
@@ -22,17 +22,19 @@ class TracedInput:
         label: True class.
         predicted: Class the global model predicts.
         traced_client: Client with the highest contribution.
-        responsible_clients: The paper's ground truth. Of a correct prediction, the participants that hold the label;
-            of a misprediction, those that are known to be faulty; empty where none is known.
+        responsible_clients: The paper's ground truth: for a correct prediction the participants that hold the label,
+            for a misprediction those known to be faulty; empty where none is known.
         correct: The traced client is one of them; None where none is known.
         score: The traced client's score, 0 to 1.
         ranking: (client id, score), highest first.
         chance: Share of participants that are responsible, 0 to 1; None where none is known.
-        top_holder: No participant holds more examples of the label than the traced client; None for a misprediction.
+        top_holder: Whether no participant holds more examples of the label than the traced client; None for a
+            misprediction.
         removal_client: Client whose removal lowers the centered logit most; None where it was not computed.
         removal_correlation: Spearman correlation of contributions and removal effects, -1 to 1; None likewise.
         contributions: (client id, contribution in units of the target, logits), in the order of the ranking.
-        verified: Clients whose contribution is not an estimate but their exact removal's, in the order of the ranking.
+        verified: Clients whose contribution comes from their exact removal instead of an estimate, in the order of the
+            ranking.
     """
 
     input_index: int
@@ -108,7 +110,7 @@ def score_inputs(
     """Score every traced input against what is known of the participants.
 
     Args:
-        attribution: Of M inputs to K clients.
+        attribution: Attribution of M inputs to K clients.
         input_indices: ``(M,)`` positions of the inputs in the server's examples.
         labels: ``(M,)`` true classes.
         responsible: ``(M, K)`` bool, columns in the order of ``attribution.client_ids``; None where it is not known who

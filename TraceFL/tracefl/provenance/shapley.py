@@ -1,20 +1,21 @@
-"""Shapley values of a round's clients: to whom the predicted class's logit is due, by averaging subsets again.
+"""Shapley values of a round's clients: each one's share in the predicted class's logit, by averaging subsets again.
 
 The game of Shapley (1953) has the round's clients as players. The value v(S) of a subset S is the centered logit (less
 the mean of all logits) of the predicted class by the model
 
     W_S = sum over k in S of p_k W_k / sum over k in S of p_k,
 
-buffers included; v of no client is that of the weights that the round started from. Then
+buffers included; v of the empty subset is that of the weights that the round started from. Then
 
     phi_k = sum over S without k of  |S|! (K - |S| - 1)! / K! * (v(S + k) - v(S)),
 
-and the values of all clients sum to v(all) - v(none): what the round did to the logit. Noise that was added to the
-average for privacy is no client's: it is in every subset's model, and in the one that the round started from.
+and the values of all clients sum to v(all) - v(none): what the round did to the logit. Privacy noise that was added to
+the average belongs to no client: it is in every subset's model, and in the one that the round started from.
 
 phi_k is also the mean, over all orders in which the clients may join, of what client k adds when it joins. The sampled
 estimate is that mean over some orders drawn at random (Castro, Gomez and Tejada 2009), each followed by its reverse:
-who joins early in the one joins late in the other, and what a client adds depends most on how many are there already.
+a client that joins early in one joins late in the other, and what a client adds depends mostly on how many are there
+already.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.removal import blocks, centered_logit, logits_under
 
 MAX_CLIENTS = 10
-"""Clients up to which exact values are computed."""
+"""Largest number of clients for which exact values are computed."""
 
 
 class TooManyClientsError(TraceFLError, ValueError):
@@ -46,9 +47,9 @@ class ShapleyValues:
     Attributes:
         client_ids: The K clients, in the order of the columns.
         values: ``(B, K)`` in logits, float64 on the CPU. They sum to ``total`` for each input, estimated or not.
-        standard_errors: ``(B, K)`` of ``values``, in logits; zeros where they are exact.
+        standard_errors: ``(B, K)`` standard errors of ``values``, in logits; zeros where these are exact.
         total: ``(B,)`` v(all) - v(none).
-        permutations: How many orders of the clients the estimate stands on, None where it is exact.
+        permutations: How many orders of the clients the estimate is based on; None for exact values.
     """
 
     client_ids: tuple[str, ...]
@@ -69,14 +70,14 @@ def exact_shapley(
 ) -> ShapleyValues:
     """Return the exact values, over all subsets of the clients.
 
-    Cost: 2^K averages of the weights, readings of a client and forward passes: 1,024 for 10 clients. Memory: three
+    Cost: 2^K each of averages of the weights, reads of a client and forward passes: 1,024 for 10 clients. Memory: three
     models and one client.
 
     Args:
         global_model: The architecture; its own weights are not used and not changed.
         record: The round, of ``MAX_CLIENTS`` clients at most.
         inputs: ``(B, ...)`` or a mapping of such tensors.
-        classes: ``(B,)`` int64 whose logit is looked at: what the round's model predicts.
+        classes: ``(B,)`` int64 classes whose logit is shared out: those that the round's model predicts.
         compute: The device, and the inputs in one forward.
 
     Raises:
@@ -115,8 +116,8 @@ def sampled_shapley(
     An order and its reverse are one draw; the error is the draws' standard deviation over the root of their number. An
     order's terms sum to v(all) - v(none), and so does the estimate.
 
-    Cost: of an order K - 1 averages of the weights, readings of a client and forward passes; of all, K readings and 2
-    forward passes more. Memory: three models and one client.
+    Cost: K - 1 each of averages of the weights, reads of a client and forward passes per order; plus K reads and 2
+    forward passes in all. Memory: three models and one client.
 
     Args:
         global_model: As in ``exact_shapley``.
@@ -124,7 +125,7 @@ def sampled_shapley(
         inputs: As in ``exact_shapley``.
         classes: As in ``exact_shapley``.
         permutations: Orders, reverses included: even, and at least 4.
-        seed: The same gives the same orders.
+        seed: Equal seeds give equal orders.
         compute: As in ``exact_shapley``.
 
     Raises:
@@ -168,10 +169,10 @@ def shapley_coefficients(num_clients: int) -> Tensor:
 
 
 class _Game:
-    """A subset of the clients that they join and leave one at a time, its model, and its value.
+    """A subset of the clients, which join and leave one at a time, with its model and its value.
 
-    A step costs one reading of a client and one addition to a running sum. In float64 its rounding after 2^10 steps,
-    about 1e-13, is far below that of the float32 weights.
+    A step costs one read of a client and one addition to a running sum. In float64 its rounding after 2^10 steps, about
+    1e-13, is far below that of the float32 weights.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ class _Game:
                 self._weights[name] += self._noise[name]
 
     def join(self, k: int) -> None:
-        """Let client number k join, or leave where it is in."""
+        """Let client number k join, or leave if it is in."""
         self._members ^= {k}
         own, p = self._record.clients[self._ids[k]], self._record.client_weights
         share = p[self._ids[k]] * (1 if k in self._members else -1)
@@ -223,7 +224,7 @@ class _Game:
         """Return v of the subset, ``(B,)`` float64 on the CPU.
 
         Raises:
-            ModelMismatchError: A logit is not finite; ``subset`` says of which subset.
+            ModelMismatchError: A logit is not finite; ``subset`` names the subset in the message.
         """
         logits = logits_under(self._model, self._weights, self._inputs, self._batch_size, self._device)
         if not logits.isfinite().all():

@@ -1,4 +1,4 @@
-"""The clients' parameters, from memory or from files, brought to where they are multiplied: block by block, once."""
+"""The clients' parameters, from memory or files, loaded once, block by block, onto the device that multiplies them."""
 
 import json
 import os
@@ -24,14 +24,14 @@ _SMALL = 4096  # parameters below which one call for all clients beats one call 
 class SafetensorsFile:
     """A client's weights in a safetensors file, read a few rows at a time; nothing of it is kept.
 
-    Plain reads, and not a memory map: pages of a map would count as this process's memory until the system takes
-    them back. The file is opened for each read, so that thousands of clients need no more file handles than one.
+    Plain reads instead of a memory map: pages of a map would count as this process's memory until the system takes them
+    back. The file is opened for each read, so that thousands of clients need no more file handles than one.
 
     Args:
         path: The file.
 
     Raises:
-        RecordError: It is missing or no whole safetensors file.
+        RecordError: It is missing, or not a complete safetensors file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -59,7 +59,7 @@ class SafetensorsFile:
         return tuple(entry["shape"]) if entry is not None and entry["dtype"] in _DTYPES else None
 
     def rows(self, name: str, rows: slice | Tensor) -> Tensor:
-        """Return some rows of a tensor, or the rows of these numbers.
+        """Return rows of a tensor, given as a slice or by their numbers.
 
         Raises:
             RecordError: The file has become shorter.
@@ -94,7 +94,7 @@ class InMemory:
         return tuple(self._weights[name].shape) if name in self._weights else None
 
     def rows(self, name: str, rows: slice | Tensor) -> Tensor:
-        """Return some rows of a tensor, or the rows of these numbers."""
+        """Return rows of a tensor, given as a slice or by their numbers."""
         return _rows(self._weights[name].detach(), rows)
 
 
@@ -103,15 +103,15 @@ Source: TypeAlias = InMemory | SafetensorsFile
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some numbers of one parameter, and how many clients' are wanted at once.
+    """Some entries of one parameter, and for how many clients they are wanted at once.
 
     Attributes:
         parameter: Its name in the model.
         rows: Rows of its first dimension, or their numbers.
         taps: Part of its trailing dimensions; empty for all.
         clients_at_once: Clients in one block, at least 1.
-        multiple: Clients are padded to a multiple of it.
-        dtype: What the differences to the center are rounded to; None for not at all.
+        multiple: Clients are padded to a multiple of this.
+        dtype: Dtype to which the differences from the center are rounded; None for no rounding.
     """
 
     parameter: str
@@ -131,9 +131,10 @@ class Clients:
     Args:
         weights: Client id to its parameters, or the safetensors file that holds them.
         center: The global model's parameters, on ``device``: subtracted from every client's.
-        reference: What the caller wants subtracted, or None. The difference to ``center`` is a last, additional client.
+        reference: What the caller wants subtracted, or None. The difference from ``center`` is a last, additional
+            client.
         base: Added to what the clients hold, or None: the weights they started from, where they hold differences.
-        aliases: Parameter name to its other names, for tied weights of which a file keeps only one.
+        aliases: Parameter name to its other names, for tied weights, which a file keeps under one name only.
         device: Where the products are computed.
     """
 
@@ -166,7 +167,7 @@ class Clients:
         """Refuse clients that lack a traced parameter, or have it in another shape.
 
         Raises:
-            ModelMismatchError: With the client's id and the parameter.
+            ModelMismatchError: A client does; the message names it and the parameter.
         """
         owners = [(f"client {client_id!r}", source) for client_id, source in zip(self.ids, self._sources, strict=True)]
         owners += [("the reference", self._reference)] if self._reference is not None else []
@@ -175,7 +176,7 @@ class Clients:
             self._own_names[name] = [self._own_name(owner, source, name, shape) for owner, source in owners]
 
     def _own_name(self, owner: str, source: Source, name: str, shape: tuple[int, ...]) -> str:
-        """Return the name under which a parameter is kept: of tied weights, files keep only one."""
+        """Return the name under which a parameter is kept: files keep tied weights under one name only."""
         shapes = {own: source.shape(own) for own in (name, *self._aliases.get(name, ()))}
         there = [own for own, found in shapes.items() if found is not None]
         if not there:
@@ -187,13 +188,13 @@ class Clients:
         return there[0]
 
     def staged(self, parts: Iterable[tuple[Place, PartT]]) -> Iterator[tuple[Place, PartT, slice, Tensor]]:
-        """Yield the parameters, less the center's, of a part of the model and a few clients at a time.
+        """Yield the parameters less the center's, for one part of the model and a few clients at a time.
 
         From files, the next block is read while this one is used. Several threads may each have an iterator.
 
         Yields:
             The part, with its place in the work; the clients' places; and ``(clients or more, rows, ...)`` on the
-            device, valid until the next. The additional ones hold anything, and the last place is the center less the
+            device, valid until the next one. Padding holds arbitrary values, and the last place is the center less the
             reference.
         """
         jobs = ((place, part, chunk) for place, part in parts for chunk in self._chunks(part.clients_at_once))
@@ -246,14 +247,14 @@ class Clients:
 
 
 class _Memory:
-    """Memory that is used again for every block: new memory would have to be cleared by the system each time."""
+    """Memory that is reused for every block: the system would have to clear new memory each time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._held: dict[torch.dtype, Tensor] = {}
 
     def block(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Return a block of it; what it holds is what the block before left."""
+        """Return a block of it, which still holds what the previous block left."""
         size = torch.Size(shape).numel()
         held = self._held.get(dtype)
         if held is None or held.numel() < size:

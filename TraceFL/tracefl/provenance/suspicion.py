@@ -1,7 +1,8 @@
 """How well suspicions find the clients that are known to be faulty.
 
-A suspicion is any number for each client of a round, higher for the one that is held responsible: a contribution, or
-what another rule says. Ties are broken by chance: what is reported is the mean over all ways of breaking them.
+A suspicion is any number for each client of a round, the higher the more the client is held responsible: a
+contribution, or the result of another rule. Ties count as broken at random: scores are means over all ways of breaking
+them.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ def score_suspicions(suspicions: Tensor, faulty: Tensor) -> SuspicionScores:
     """Score suspicions against the truth.
 
     Args:
-        suspicions: ``(M, K)`` finite numbers, a row an input; or ``(K,)`` for one row.
+        suspicions: ``(M, K)`` finite numbers, one row per input; or ``(K,)`` for one row.
         faulty: ``(K,)`` bool, at least one of them.
 
     Raises:
@@ -59,5 +60,5 @@ def score_suspicions(suspicions: Tensor, faulty: Tensor) -> SuspicionScores:
 
 
 def _in_the_first(n: int, higher: Tensor, equal: Tensor) -> Tensor:
-    """Return how probably each client is among the n most suspicious, ``(M, K)``."""
+    """Return the probability that each client is among the n most suspicious, ``(M, K)``."""
     return ((n - higher) / equal).clamp(0, 1)

@@ -3,7 +3,7 @@
 With c the predicted class and C classes: ``predicted`` is logit_c, ``margin`` is logit_c minus the runner-up's logit,
 ``centered`` is logit_c minus the mean of all logits, and a tensor of classes is each input's logit of its class. A
 constant added to all logits changes no prediction, and no ``margin`` or ``centered`` value either. ``all`` is every
-class's logit, C targets an input: why this class and not that one.
+class's logit, C targets per input, to ask why one class and not another.
 """
 
 from typing import Literal, TypeAlias

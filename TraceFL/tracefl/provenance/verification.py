@@ -23,7 +23,7 @@ from tracefl.provenance.removal import centered_logit, float64_average, logits_u
 Verify: TypeAlias = int | Literal["all"]
 
 _ALIKE = 1e-5
-"""Estimates that differ by so little of themselves are those of equal clients, to float32's rounding."""
+"""Relative difference up to which estimates count as those of equal clients: float32's rounding."""
 
 
 class ExactRemovals:
@@ -66,7 +66,7 @@ class ExactRemovals:
 
     @torch.no_grad()
     def find(self, wanted: Tensor) -> None:
-        """Compute removals: one forward pass for each client on its inputs, and at first one of all inputs.
+        """Compute removals: one forward pass for each client on its inputs, and the first time one of all inputs.
 
         Known removals are not computed again. A client whose removal gives logits that are not finite is no longer
         ``possible``.
@@ -102,9 +102,9 @@ class ExactRemovals:
                     self.infinite.append(ids[k])
 
     def attribution(self) -> Attribution | None:
-        """Return the attribution by exact removals alone; None where one of them is not possible.
+        """Return the attribution by exact removals alone; None if one of them is not possible.
 
-        K + 1 forward passes of an input, and two readings of the clients' weights.
+        Takes K + 1 forward passes of an input, and reads the clients' weights twice.
 
         Raises:
             ModelMismatchError: As ``find``.
@@ -123,27 +123,28 @@ class ExactRemovals:
 
 
 def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -> Attribution:
-    """Return an attribution whose first clients are there by their exact removal.
+    """Return an attribution whose first clients are ranked by their exact removal.
 
     Args:
         attribution: ``(B, K)`` estimates of the removal effects, in the units of the centered logit.
-        removals: Of the same round and inputs; where nobody was left out yet, of the classes that are attributed.
+        removals: Exact removals of the same round and inputs; if none is computed yet, they will be those of the
+            attributed classes.
         count: How many of each input's first clients are checked at least; ``"all"`` for all K, 0 for none.
 
     Returns:
-        The attribution with exact effects in the place of the checked clients' estimates, and ``verified`` telling
-        which: at least ``count`` of each input, its first one, and whoever is estimated to be equal to one of them,
-        so that equal clients stay equal. A client cannot be checked where no model is left without it, or none that
-        gives finite logits (named in a warning): it keeps its estimate, wherever that puts it. One forward pass of an
-        input for each of its checked clients and one more. All clients' weights are read for their average, and those
-        of a checked client once more each time that it is wanted: once, or a few times.
+        The attribution with exact effects in place of the checked clients' estimates. ``verified`` marks these: at
+        least ``count`` for each input, its first one, and any client with the same estimate as one of them, so that
+        equal clients stay equal. A client cannot be checked if no model is left without it, or none that gives finite
+        logits (a warning names it): it keeps its estimate, wherever that puts it. Takes one forward pass of an input
+        for each of its checked clients and one more. All clients' weights are read for their average, and a checked
+        client's again each time they are needed: once, or a few times.
     """
     found = torch.where(removals.known, removals.effects, attribution.contributions.double())  # (B, K)
     count = found.shape[1] if count == "all" else count
     wanted = _next(found, removals, count)
     if not count or not (wanted | removals.known).any():
         return attribution
-    if removals.classes is None:  # not to rounding alone those that another forward predicts
+    if removals.classes is None:  # those of another forward pass could differ by rounding
         removals.classes = attribution.predicted
     while wanted.any():
         removals.find(wanted)
@@ -162,12 +163,12 @@ def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -
 
 
 def _next(found: Tensor, removals: ExactRemovals, count: int) -> Tensor:
-    """Return who is to be checked next, ``(B, K)`` bool: those that the first ``count`` lack, else who leads unchecked.
+    """Return whom to check next, ``(B, K)`` bool: those missing from the first ``count``, else an unchecked leader.
 
     Args:
-        found: ``(B, K)`` exact effects, and estimates of those that are not known.
+        found: ``(B, K)`` exact effects where known, otherwise estimates.
         removals: What is known.
-        count: Clients of each input to be checked.
+        count: How many clients to check for each input.
     """
     unknown = found.masked_fill(removals.known | ~removals.possible, -torch.inf)
     lacking = count - removals.known.sum(dim=1)  # (B,)

@@ -22,13 +22,13 @@ class Window:
         return Window(self.taps, self.stride, self.dilation, 0, 0)
 
     def positions(self, size: int) -> int:
-        """Return how many places the kernel takes along ``size`` pixels."""
+        """Return how many positions the kernel takes along ``size`` pixels."""
         return (size + self.before + self.after - self.dilation * (self.taps - 1) - 1) // self.stride + 1
 
     def used(self, size: int) -> slice:
         """Return the taps, first to last, that ever meet a pixel; the others meet zeros alone.
 
-        A kernel of 3 on an image of one pixel: only the middle one, a ninth of the weights in two dimensions.
+        For a kernel of 3 on an image of one pixel, only the middle one: a ninth of the weights in two dimensions.
         """
         places = range(self.positions(size))
         meets = [
@@ -44,16 +44,16 @@ def windows(tensor: Tensor, window: Sequence[Window], groups: int) -> tuple[Tens
 
     Args:
         tensor: ``(B, channels, *pixels)``.
-        window: The kernel, one a dimension of ``pixels``.
-        groups: Parts of the channels that are kept apart.
+        window: The kernel, one entry per dimension of ``pixels``.
+        groups: Number of groups of channels, which are kept apart.
 
     Returns:
-        ``(B, G, S, channels / G * taps)``, S positions, the channel the slower of the last dimension's two; and the
-        taps that are in it.
+        ``(B, G, S, channels / G * taps)``, for S positions, the last dimension holding the taps of one channel after
+        another; and the taps included.
     """
     sizes = tensor.shape[2:]
     used = tuple(w.used(n) for w, n in zip(window, sizes, strict=True))
-    if any(u.stop - u.start > 1 for u in used):  # to pick several taps out of each kernel is slower than to take all
+    if any(u.stop - u.start > 1 for u in used):  # picking several taps out of each kernel is slower than taking all
         used = tuple(slice(0, w.taps) for w in window)
     places = tuple(w.positions(n) for w, n in zip(window, sizes, strict=True))
     if any(w.before or w.after for w in window):
@@ -74,6 +74,6 @@ def windows(tensor: Tensor, window: Sequence[Window], groups: int) -> tuple[Tens
     count = 1
     for place in places:
         count *= place
-    # Rows of pixels are what lies together in memory: they stay innermost, and the transposition costs nothing.
+    # Rows of pixels are contiguous in memory: they stay innermost, and the transposition costs nothing.
     columns = view.reshape(len(tensor), groups, -1, count)
     return columns.transpose(2, 3), used

@@ -23,10 +23,10 @@ JobT = TypeVar("JobT")
 
 
 class Work(Generic[JobT]):
-    """Jobs for several threads, made by sources when they are needed; whoever is free runs the next of either.
+    """Jobs for several threads, made by sources as needed; a free thread takes the next job or calls the next source.
 
     Args:
-        sources: Each makes some jobs when it is called; the next is asked for when no job is waiting.
+        sources: Each makes some jobs when it is called; the next is called when no job is waiting.
     """
 
     def __init__(self, sources: Iterable[Callable[[], Iterable[JobT]]]) -> None:
@@ -36,7 +36,7 @@ class Work(Generic[JobT]):
         self._stopped = False
         self._changed = threading.Condition()
         self.made: dict[int, int] = {}
-        """Number of a source to how many jobs it made, once it has."""
+        """Number of a source to how many jobs it made, once it has run."""
 
     def __iter__(self) -> Iterator[tuple[Place, JobT]]:
         """Yield jobs until there are none, each to one caller only."""
@@ -77,7 +77,7 @@ class Work(Generic[JobT]):
 
 
 class OrderedSum:
-    """A sum whose terms are added in the order of their places, whoever brings them first: always the same rounding.
+    """A sum whose terms are added in the order of their places, whenever they arrive: the rounding is always the same.
 
     Args:
         made: ``Work.made``.
@@ -120,7 +120,7 @@ class OrderedSum:
 
 
 def run_workers(work: Work[JobT], run: Callable[[], None], device: torch.device) -> None:
-    """Call ``run``, which works the jobs off, on several threads; on a GPU on this one, which only starts its kernels.
+    """Call ``run``, which works through the jobs, on several threads; for a GPU on this one, which only starts kernels.
 
     Raises:
         Exception: What the first ``run`` to fail raised; the others then end early.
@@ -143,7 +143,7 @@ def run_workers(work: Work[JobT], run: Callable[[], None], device: torch.device)
         try:
             wait(running)
         finally:
-            work.stop()  # where this thread is interrupted, the others finish what they have begun and no more
+            work.stop()  # if this thread is interrupted, the others finish only what they have begun
     for worker in running:
         worker.result()
 

@@ -1,1 +1,1 @@
-"""What is asked of a round or a run; the answers are data, shown by the reports."""
+"""The questions to ask about a round or a run; the answers are data, which the reports show."""

@@ -33,7 +33,7 @@ from tracefl.records.run import StoredRun
 
 INPUTS = ("traced", "all", "correct", "mispredicted")
 PERMUTATIONS = 50
-"""Orders of the clients drawn for an estimate, by default."""
+"""Default number of orders of the clients drawn for an estimate."""
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class GroundTruth:
     shapley_seconds: float
 
     def clients(self) -> list[dict[str, Any]]:
-        """Return a row for each client over all inputs, first the one that supports the predictions most.
+        """Return a row per client over all inputs, starting with the client that supports the predictions most.
 
         ``effect`` is the mean over the ``measured`` inputs whose logits without the client are finite. ``changed``
         counts the predictions that differ without the client, ``right`` those that are right without it, and ``first``
@@ -172,7 +172,7 @@ def leave_each_out(
 def _inputs(
     run: StoredRun, tracer: Tracer, model: nn.Module, record: RoundRecord, inputs: str
 ) -> tuple[Tensor, Inputs, Tensor]:
-    """Return the positions, the batch and the labels of the inputs that are asked for."""
+    """Return the positions, the batch and the labels of the requested inputs."""
     examples = tracer.examples_to_trace(run.server) if inputs == "traced" else run.server
     participants = run.label_counts[[int(client_id) for client_id in record.clients]]  # (K, C)
     positions = _choose(inputs, tracer, model, examples, participants)
@@ -196,7 +196,7 @@ def _shapley_method(shapley: str | None, permutations: int | None, num_clients: 
 
 
 def _choose(inputs: str, tracer: Tracer, model: nn.Module, examples: Examples, participants: Tensor) -> Tensor:
-    """Return the positions of the inputs that are asked for."""
+    """Return the positions of the requested inputs."""
     if inputs not in INPUTS:
         return _positions(inputs, len(examples))
     if inputs == "all":
@@ -226,5 +226,5 @@ def known(value: float) -> float | None:
 
 
 def _mean(values: Tensor) -> float | None:
-    """Return the mean of the numbers that are not NaN; None where all are."""
+    """Return the mean of the numbers that are not NaN; None if all are."""
     return mean_measured([known(value) for value in values.tolist()])

@@ -21,7 +21,7 @@ from tracefl.records.settings import SelectionSettings
 from tracefl.records.store import RoundStore
 
 WRONG_WEIGHT = 0.5
-"""Weight of the contributions to wrong predictions in a client's usefulness, by default."""
+"""Default weight of the contributions to wrong predictions in a client's usefulness."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Tally:
 class ContributionLedger:
     """The contributions of all clients, added round by round.
 
-    The same rounds in the same order give the same numbers to the last bit, during a run or from its records: so a
+    The same rounds in the same order give the same numbers to the last bit, during a run or from its records, so a
     resumed run draws the same clients as an uninterrupted one.
 
     Args:
@@ -100,22 +100,22 @@ class ContributionLedger:
         return self._sums.get((client_id, correct), Tally())
 
     def by_class(self, client_id: str, correct: bool) -> Mapping[int, Tally]:
-        """Return the same by predicted class; classes that were not traced are not in it."""
+        """Return the same by predicted class, without classes that were not traced."""
         return self._tallies.get((client_id, correct), {})
 
     def usefulness(self, client_id: str, wrong_weight: float = WRONG_WEIGHT) -> float | None:
         """Return how much a client speaks for correct predictions and against wrong ones, in logits.
 
         u_k = C_k - wrong_weight * W_k, with C_k client k's mean contribution to the correct predictions of its rounds
-        and W_k that to the wrong ones; a mean over no prediction counts as 0. With ``provenance=removal``, whose T_k
+        and W_k that to the wrong ones; a mean over no predictions counts as 0. With ``provenance=removal``, whose T_k
         is to first order what the logit loses without the client, C_k is what a correct prediction would lose on
-        average, and W_k what a wrong one would. A client is measured against the others of its rounds, and holding
-        much data counts.
+        average, and W_k what a wrong one would. A client is measured against the others of its rounds, and holding much
+        data counts.
 
         Args:
             client_id: The client.
-            wrong_weight: At least 0. 1 would favour clients that only unlearn: one with random labels lowers whatever
-                the others agree on, wrong predictions too.
+            wrong_weight: At least 0. 1 would favour clients that only unlearn: a client with random labels lowers
+                whatever the others agree on, including wrong predictions.
 
         Returns:
             None for a client without a traced prediction.

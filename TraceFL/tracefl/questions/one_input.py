@@ -79,7 +79,7 @@ def explain_stored(
         given: The file, the text, or the position in the server's examples.
         server_round: The round; None for the last stored one.
         against: Another class to compare the prediction with, by number or name.
-        overrides: For the group provenance and for privacy.trace, as on the command line.
+        overrides: Overrides of the group provenance and of privacy.trace, as on the command line.
 
     Raises:
         ConfigError: An argument is illegal, or names what does not exist.
@@ -129,7 +129,7 @@ def read_question(run: StoredRun, tracer: Tracer, way: str, given: str) -> Quest
 
 
 def find_class(given: str, names: Sequence[str]) -> int:
-    """Return the class with this number, or else with this name; an exact match goes before another capitalization.
+    """Return the class with this number, or else with this name; an exact match wins over another capitalization.
 
     Raises:
         ConfigError: No class matches, or several do.
@@ -166,7 +166,7 @@ def _image(run: StoredRun, tracer: Tracer, given: str) -> Question:
 
 def _text(run: StoredRun, tracer: Tracer, given: str) -> Question:
     del tracer
-    if given.encode(errors="ignore").decode() != given:  # bytes of a terminal that are no characters
+    if given.encode(errors="ignore").decode() != given:  # the terminal passed bytes that are not characters
         raise ConfigError(f"text={given!r} is not UTF-8; give a text of whole characters")
     encoder = TextEncoder.load(run.folder / "tokenizer")
     encoded = encoder.encode([given], run.settings.dataset.max_tokens)

@@ -24,7 +24,7 @@ def read_tracer(run: StoredRun, overrides: Sequence[str] = ()) -> Tracer:
 
     Args:
         run: The run.
-        overrides: Of the groups provenance and baselines, as on the command line.
+        overrides: Overrides of the groups provenance and baselines, as on the command line.
 
     Raises:
         ConfigError: An override is illegal, or nothing is to be traced.
@@ -38,11 +38,11 @@ def read_tracer(run: StoredRun, overrides: Sequence[str] = ()) -> Tracer:
 
 
 def asks_before_noise(run: StoredRun, overrides: Sequence[str] = ()) -> bool:
-    """Return whether the average before the noise is asked about: the run's choice, unless an override says otherwise.
+    """Return whether to trace the average before the noise: the run's choice, unless an override says otherwise.
 
     Args:
         run: The run.
-        overrides: Of privacy.trace, as on the command line; others are passed over.
+        overrides: Overrides of privacy.trace, as on the command line; others are ignored.
 
     Raises:
         ConfigError: privacy.trace is illegal.
@@ -54,7 +54,7 @@ def asks_before_noise(run: StoredRun, overrides: Sequence[str] = ()) -> bool:
 
 
 def _groups(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the run's groups provenance and baselines, or the choices asked for, with single keys changed."""
+    """Return the groups provenance and baselines, as in the run or as newly chosen, with single keys changed."""
     asked = dict(o.split("=", 1) for o in overrides if o.partition("=")[0] in GROUPS)
     keys = [o for o in overrides if o.startswith(tuple(f"{group}." for group in GROUPS))]
     try:

@@ -1,4 +1,4 @@
-"""Stored rounds averaged again without some of their clients: an estimate of the run without them, at no training.
+"""Stored rounds averaged again without some of their clients: an estimate of the run without them, with no training.
 
 In round n of the run, the clients k start from W_{n-1} and send W_k,n, and the server deploys W_n = sum_k p_k W_k,n.
 Without the clients in S, from round N on, the replayed weights V start from V_{N-1} = W_{N-1}, and
@@ -8,9 +8,9 @@ Without the clients in S, from round N on, the replayed weights V start from V_{
 In the first round with a client of S, that is the exact average of the others. In later rounds it is an estimate,
 because the others did not train again from V_{n-1}: ``carry``, 0 to 1, is the part of the difference between the two
 starts that is assumed to survive a round of their training. With 1 the others' updates W_k,n - W_{n-1} are added up
-unchanged, so that their corrections of a client of S go on although it is gone. With 0 each round is averaged without S
-by itself, from a start that S contributed to. Buffers have a carry of 0, because BatchNorm's statistics are measured
-anew in each round. A round in which only clients of S took part leaves V unchanged. Needs torch alone.
+unchanged, so that their corrections of a client of S continue although it is gone. With 0 each round is averaged
+without S by itself, from a start that S contributed to. Buffers have a carry of 0, because BatchNorm's statistics are
+measured anew in each round. A round in which only clients of S took part leaves V unchanged. Needs torch alone.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -30,7 +30,7 @@ CARRY = 0.25
 
 @dataclass(frozen=True)
 class ReaggregatedRound:
-    """A round's weights without some of its clients, after it is averaged again: made from a stored RoundRecord.
+    """A round's weights, averaged again without some of its clients from a stored RoundRecord.
 
     Attributes:
         record: The round with all its clients.

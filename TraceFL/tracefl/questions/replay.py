@@ -19,7 +19,7 @@ from tracefl.records.store import RoundStore
 Retrain = Callable[[StoredRun, str, int, Sequence[str]], tuple[Path, str | None]]
 
 _NAMED = 8  # clients in a file's name
-_ROUNDING = 1e-3  # of how far a round moved the weights: averages in float32 are off by less
+_ROUNDING = 1e-3  # fraction of a round's movement of the weights: averages in float32 are off by less
 
 
 How = Literal["reaggregate", "train"]
@@ -29,11 +29,11 @@ HOWS: tuple[How, ...] = ("reaggregate", "train")
 
 @dataclass(frozen=True)
 class ReplayedRound:
-    """A round's measures with and without some of its clients, after it is averaged or trained again.
+    """A round's measures with and without some of its clients, averaged or trained again.
 
     Attributes:
         server_round: The round, from 1.
-        clients: The participants without them.
+        clients: The participants that remain.
         removed: The run's participants that are removed from it.
         is_exact: The model without them is the one that the server would have deployed.
         before: Measures of the run's global model.
@@ -60,7 +60,7 @@ class Replay:
         rounds: One or more, ascending.
         label_names: Name of each class.
         fault: Description of the run's fault, ``none`` without one.
-        notes: What a reader has to know, one line each.
+        notes: What a reader needs to know, one line each.
         folder: Folder of the retrained run; None where the rounds were averaged again.
     """
 
@@ -99,7 +99,7 @@ class ReplayRequest:
         folder: The run's folder.
         from_round: The first round without the clients.
         without: Ids of the clients, ascending, one or more.
-        how: None to average again where all the weights are stored, and else to train.
+        how: None to average again if all the weights are stored, and to train otherwise.
         carry: For averaging again, see ``tracefl.questions.reaggregation``; None for ``CARRY``.
     """
 
@@ -156,7 +156,7 @@ def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
 
 
 def _results(run: StoredRun, store: RoundStore, request: ReplayRequest) -> dict[int, RoundResult]:
-    """Return the results of the rounds to replay, by round, or raise where one is missing."""
+    """Return the results of the rounds to replay, by round; raise if one is missing."""
     last = store.last_round
     if request.from_round > last:
         there = f"rounds 1 to {last}" if last else "no round yet"

@@ -15,14 +15,14 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
 
     Args:
         folder: The run's folder.
-        server_round: The round; None for the last one that is stored.
-        overrides: Of the groups provenance and baselines, and of privacy.trace, as on the command line.
+        server_round: The round; None for the last stored one.
+        overrides: Overrides of the groups provenance and baselines and of privacy.trace, as on the command line.
 
     Returns:
         The round and its trace.
 
     Raises:
-        RecordError: The folder is no run's, or the round is not stored.
+        RecordError: The folder holds no run, or the round is not stored.
         ConfigError: An override is illegal.
     """
     run = StoredRun(folder)

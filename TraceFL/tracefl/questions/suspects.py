@@ -33,10 +33,10 @@ def compare_rules(
     """Score provenance and the chosen rules.
 
     Args:
-        contributions: ``(M, K)`` of provenance in logits, at least one row.
+        contributions: ``(M, K)`` contributions that provenance found, in logits, at least one row.
         provenance_seconds: Wall time of computing them.
         evidence: The round and its M inputs.
-        faulty: ``(K,)`` bool; None where the faulty clients are not known, and then nothing is scored.
+        faulty: ``(K,)`` bool; None where the faulty clients are not known, so that nothing is scored.
         rules: Names of ``RULES``.
 
     Returns:

@@ -1,7 +1,7 @@
-"""A round's predictions traced to its clients: the same function during a run and later, from what the run stored.
+"""A round's predictions traced to its clients: one function, used during a run and later on what the run stored.
 
 A run is traced in one of two ways. To the holders: predictions, most of them correct, are traced to the clients that
-trained on examples of their label. To the faulty: mispredictions alone are traced, to the clients that caused them.
+trained on examples of their label. To the faulty: only mispredictions are traced, to the clients that caused them.
 """
 
 import logging
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RoundTrace:
-    """A round's traced inputs, after it is traced: made from a RoundRecord, during the run or from its folder.
+    """The traced inputs of a round, made from its RoundRecord during the run or later from the run's folder.
 
     Attributes:
         traced: One entry for each traced input; empty where there is none to trace.
@@ -52,7 +52,7 @@ class RoundTrace:
 
 @dataclass(frozen=True)
 class _Answer:
-    """M predictions attributed to K clients, before anyone judges whether the answer is right.
+    """M predictions attributed to K clients, not yet judged right or wrong.
 
     Attributes:
         positions: ``(M,)`` positions of the inputs in the examples.
@@ -103,19 +103,19 @@ class Tracer:
 
     @property
     def seeks_faulty(self) -> bool:
-        """Only mispredictions are traced, to the faulty clients; by default where the run has a fault."""
+        """Whether only mispredictions are traced, to the faulty clients: the default if the run has a fault."""
         if self.provenance.inputs is None:
             return self.fault is not None
         return self.provenance.inputs == "mispredicted"
 
     @property
     def traces_all_mispredictions(self) -> bool:
-        """Mispredictions are traced, and not only those that a known fault leads to."""
+        """Whether mispredictions are traced, including those that no known fault leads to."""
         inputs = self.provenance.inputs
         return inputs == "all" or (inputs == "mispredicted" and self.fault is None)
 
     def without_known_fault(self) -> "Tracer":
-        """Return a tracer of all mispredictions, as where no fault is known; it computes no removals or baselines."""
+        """Return a tracer of all mispredictions, as if no fault were known; it computes no removals or baselines."""
         mispredicted = replace(self.provenance, inputs="mispredicted", counterfactual=False)
         return replace(self, provenance=mispredicted, fault=None, baselines=())
 
@@ -172,7 +172,7 @@ class Tracer:
     def _answer(
         self, model: nn.Module, record: RoundRecord, server: Examples, predicted: Tensor | None
     ) -> _Answer | None:
-        """Attribute the predictions to trace; None where there is none."""
+        """Attribute the predictions to trace; None if there are none."""
         examples = self.examples_to_trace(server)
         if predicted is None or examples is not server:
             predicted = evaluate(model, examples, device=self.device).predicted
@@ -202,9 +202,9 @@ class Tracer:
         """Return each client's exact removal effects, ``(M, K)``; None where switched off or not finite."""
         if not self.provenance.counterfactual or len(record.clients) < 2:
             return None
-        removals.find(torch.ones_like(removals.known))  # computes what the verification has not
+        removals.find(torch.ones_like(removals.known))  # computes those that the verification did not
         lost = [k for k, known in zip(record.clients, removals.known.all(dim=0).tolist(), strict=True) if not known]
-        if lost:  # such as by a variance that a faulty client made negative
+        if lost:  # for example because a faulty client made a variance negative
             log.warning(
                 "round=%d is not checked against exact removals: without client %s no model gives finite logits",
                 record.server_round,

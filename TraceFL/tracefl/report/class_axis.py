@@ -1,11 +1,11 @@
-"""Names of classes on a picture's axis."""
+"""Class names on a figure's axis."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 
-_MOST = 14  # letters of a name
+_MOST = 14  # most letters of a name
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -14,10 +14,10 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def name_classes(axes: Axes, names: Sequence[str], **look: Any) -> None:
-    """Write the classes below a picture, long names at an angle; no name is read as a formula.
+    """Write the class names below a plot, long names at an angle; no name is read as a formula.
 
     Args:
-        axes: One column of the picture for each class, from 0.
+        axes: A plot with one column for each class, from 0.
         names: The classes' names.
         look: Text properties, as in matplotlib.
     """

@@ -21,8 +21,8 @@ COUNTERFACTUAL_COLUMNS = (
     *_SHAPLEY,
 )
 """One row per input and client. ``centered_logit``: the predicted class's logit less the mean of all, with all clients;
-``effect``: by how much it falls without the client, in logits. ``weight``: the client's in the average. ``faulty`` is
-empty where nothing is known to be wrong, ``effect`` and the ``without`` columns where the model gives no finite
+``effect``: by how much it falls without the client, in logits. ``weight``: the client's weight in the average.
+``faulty`` is empty where no fault is known, ``effect`` and the ``without`` columns where the model gives no finite
 logits without the client, ``shapley`` where it was not requested."""
 
 
@@ -61,7 +61,7 @@ def as_json(truth: GroundTruth) -> dict[str, Any]:
 
 
 def show(console: Console, truth: GroundTruth, name: str, csv: Path | None) -> None:
-    """Print a line a client, and what it stands on."""
+    """Print one line per client, and notes on what it is based on."""
     clients = {row["client"]: row for row in truth.clients()}
     shown, middle = two_ends(list(clients), CLIENTS_SHOWN)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -96,7 +96,7 @@ def show(console: Console, truth: GroundTruth, name: str, csv: Path | None) -> N
 
 
 def _notes(truth: GroundTruth, clients: dict[str, dict[str, Any]], middle: int) -> Iterator[str]:
-    """Yield what a reader of the table has to know."""
+    """Yield what a reader of the table needs to know."""
     yield (
         "effect: by how much the predicted class's centered logit falls without the client; first: inputs where it "
         f"falls most (by chance {percent(1 / len(clients))})"
@@ -125,7 +125,7 @@ def _notes(truth: GroundTruth, clients: dict[str, dict[str, Any]], middle: int) 
 
 
 def _inputs(truth: GroundTruth) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Yield what is said of each input, and of each of its clients."""
+    """Yield the values of each input, and those of each client for it."""
     found, shapley = truth.found, truth.shapley
     faulty = truth.faulty or (None,) * len(found.client_ids)
     tensors = {

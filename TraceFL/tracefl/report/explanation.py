@@ -14,15 +14,15 @@ from tracefl.questions.one_input import Answer, Question
 
 CLIENTS_SHOWN = 12
 LAYERS_SHOWN = 16
-_LAYER_CLIENTS = 5  # columns of the table of layers, which fit a terminal of 80
+_LAYER_CLIENTS = 5  # columns of the table of layers that fit a terminal of 80 characters
 
 
 def group_layers(layers: Sequence[str], most: int = LAYERS_SHOWN) -> dict[str, list[int]]:
-    """Return parts of the network and the numbers of their layers: the finest division into at most so many parts.
+    """Return parts of the network and the indices of their layers: the finest division into at most ``most`` parts.
 
     Args:
         layers: Names as in ``named_modules()``; layers whose names begin alike, up to a dot, belong together.
-        most: Parts at most, unless the first part of the names makes more.
+        most: Maximum number of parts, unless the first component of the names already gives more.
     """
     parts: dict[str, list[int]] = {}
     for depth in range(1, 1 + max(name.count(".") + 1 for name in layers)):
@@ -41,7 +41,7 @@ def by_part(client: ClientPart, parts: dict[str, list[int]]) -> list[float]:
 
 
 def class_words(number: int, names: Sequence[str]) -> str:
-    """Return a class's number, with its name where that says more."""
+    """Return a class's number, with its name if that says more."""
     name = names[number] if number < len(names) else str(number)
     return str(number) if name == str(number) else f"{number} ({name})"
 
@@ -77,7 +77,7 @@ def show(console: Console, answer: Answer) -> None:
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
-    """Return all of an explanation in JSON's types; fractions 0 to 1, contributions in logits."""
+    """Return the whole explanation in JSON's types; fractions 0 to 1, contributions in logits."""
     question, found, method, names = answer
 
     def named(number: int) -> dict[str, Any]:

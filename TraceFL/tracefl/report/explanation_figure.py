@@ -1,4 +1,4 @@
-"""An explanation of one prediction as a picture: the input, the classes, the ranked clients, and where they enter."""
+"""An explanation of one prediction as a figure: the input, the classes, the ranked clients, and their layers."""
 
 import textwrap
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ _DIVERGING = LinearSegmentedColormap.from_list("against_for", [VERMILLION, "#FFF
 
 
 def draw_explanation(answer: Answer, path: Path) -> None:
-    """Draw an explanation; the file's suffix says in which format."""
+    """Draw an explanation, in the format of the file's suffix."""
     question, found, _, names = answer
     clients = found.clients[:CLIENTS_DRAWN]
     parts = group_layers(found.layers)
     height = 0.9 + 0.36 * len(clients) + 0.05 * max(map(len, parts))
     figure = plt.figure(figsize=(11.5, 3.4 + height), layout="constrained")
-    # Rows of their own, so that long names of classes take no room from the clients.
+    # Separate rows, so that long class names take no room from the clients.
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.4, 0.4 + height))[:, 0]
     given, classes = top.subplots(1, 2)
     _draw_input(given, question)
@@ -61,7 +61,7 @@ def _draw_input(ax: Axes, question: Question) -> None:
 
 
 def _draw_classes(ax: Axes, found: Explanation, names: Sequence[str]) -> None:
-    """Draw the likeliest classes, and the one that is compared with."""
+    """Draw the likeliest classes, and the one they are compared with."""
     order = sorted(range(len(names)), key=lambda number: -found.probabilities[number])[:_CLASSES_DRAWN]
     if found.against is not None and found.against not in order:
         order[-1] = found.against
@@ -77,7 +77,7 @@ def _draw_classes(ax: Axes, found: Explanation, names: Sequence[str]) -> None:
 
 
 def _draw_clients(ax: Axes, found: Explanation, clients: Sequence[ClientPart], names: Sequence[str]) -> None:
-    """Draw the contributions, what was found by leaving clients out, and the lead over the other class."""
+    """Draw the contributions, the effects of leaving clients out, and the lead over the other class."""
     rows = range(len(clients))
     high = 0.36 if found.against is not None else 0.68
     shift = 0.0 if found.against is None else high / 2
@@ -139,7 +139,7 @@ def _client_words(client: ClientPart) -> str:
 
 
 def _without_prefix(names: Sequence[str]) -> list[str]:
-    """Leave out what most names begin with, up to a dot, such as a transformer's ``transformer.h``."""
+    """Remove the prefix that most names share, up to a dot, such as a transformer's ``transformer.h``."""
     prefixes = {name[: place + 1] for name in names for place, letter in enumerate(name) if letter == "."}
     shared = [p for p in prefixes if 2 * sum(name.startswith(p) for name in names) > len(names)]
     longest = max(shared, key=len, default="")

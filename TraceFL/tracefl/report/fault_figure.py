@@ -14,16 +14,16 @@ from tracefl.report.style import VERMILLION
 
 _MOST_CLIENTS = 40  # rows that can still be told apart
 _MOST_NUMBERS = 20  # columns whose cells still have room for their number
-_MARK = VERMILLION  # which the colours of the cells do not have
+_MARK = VERMILLION  # a colour that no cell has
 
 
 def draw_label_counts(fault: InjectedFault, data: FederatedData, path: Path) -> None:
-    """Draw the label counts before and after a fault, the faulty clients marked; nothing for a fault in the weights.
+    """Draw the label counts before and after a fault, with faulty clients marked; nothing for a fault in the weights.
 
     Args:
         fault: The fault with its changes.
-        data: The run's data; ``label_counts`` counts the true labels. Of many clients only the first are drawn, and
-            all faulty ones.
+        data: The run's data; ``label_counts`` counts the true labels. If there are many clients, only the first are
+            drawn, and all faulty ones.
         path: The picture.
     """
     if not fault.truth.in_examples:
@@ -46,7 +46,7 @@ def draw_label_counts(fault: InjectedFault, data: FederatedData, path: Path) -> 
         for row, client in enumerate(shown):
             if client in faulty:
                 edge = Rectangle((-0.5, row - 0.5), classes, 1, fill=False, edgecolor=_MARK, linewidth=2.2)
-                edge.set_clip_on(False)  # at the picture's rim half of its line is outside
+                edge.set_clip_on(False)  # at the plot's border, half of the line is outside
                 axes.add_patch(edge)
         name_classes(axes, data.label_names)
     left.set_ylabel("client")

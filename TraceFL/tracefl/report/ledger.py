@@ -29,9 +29,9 @@ LEDGER_COLUMNS = (
     "wrong_mean",
     "usefulness",
 )
-"""Per client a row over all classes (``class`` is all), then one per predicted class that was traced. ``rounds``:
-those it took part in, ``rounds_left_out``: those in which it was sampled and did not count, ``rounds_traced``: how
-many of its rounds have a traced prediction. Totals and means are in logits; a mean over no prediction is empty."""
+"""Per client, a row over all classes (``class`` is all), then one per predicted class that was traced. ``rounds``:
+those it took part in, ``rounds_left_out``: those in which it was sampled but did not count, ``rounds_traced``: how many
+of its rounds have a traced prediction. Totals and means are in logits; a mean over no prediction is empty."""
 
 
 def ledger_rows(run_ledger: RunLedger) -> Iterator[dict[str, Any]]:
@@ -122,7 +122,7 @@ def show(console: Console, run_ledger: RunLedger, name: str, written: Sequence[s
 
 
 def _notes(run_ledger: RunLedger, middle: int) -> Iterator[str]:
-    """Yield what a reader of the table has to know."""
+    """Yield what a reader of the table needs to know."""
     yield f"usefulness: mean contribution to correct ones less {run_ledger.wrong_weight:g} times that to wrong ones"
     if middle:
         yield f"{middle} more clients between the two parts of the table"

@@ -1,4 +1,4 @@
-"""A run's ledger as a picture: each client's mean contributions, overall and by predicted class."""
+"""A run's ledger as a figure: each client's mean contributions, overall and by predicted class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +18,11 @@ _NONE = "#DDDDDD"  # nothing was traced
 
 
 def draw_ledger(run_ledger: RunLedger, path: Path) -> None:
-    """Draw the clients with a traced prediction, the most useful first; only both ends of a long list.
+    """Draw the clients with a traced prediction, the most useful first; of a long list, only both ends.
 
     Args:
         run_ledger: The ledger, with at least one traced prediction.
-        path: The picture; its suffix says in which format.
+        path: The file, in the format of its suffix.
     """
     ranked, ledger = run_ledger.ranked, run_ledger.ledger
     half = _MOST_CLIENTS // 2
@@ -70,5 +70,5 @@ def mean_by_class(run_ledger: RunLedger, client_ids: Sequence[str], correct: boo
 
 
 def _colours() -> Colormap:
-    """Return red to blue, told apart by colour-blind readers too, with a grey for what is missing."""
+    """Return a map from red to blue, which colour-blind readers can tell apart, with grey for missing values."""
     return plt.get_cmap("RdBu").with_extremes(bad=_NONE)

@@ -20,7 +20,7 @@ REPLAY_COLUMNS = (
     *("round", "class", "class_name", "accuracy", "accuracy_without", "attack_success", "attack_success_without"),
     *("clients", "clients_left_out", "how", "exact"),
 )
-"""Per round a row over all classes (``class`` is all), then one per class. ``clients``: those of the replayed round,
+"""Per round, a row over all classes (``class`` is all), then one per class. ``clients``: those of the replayed round,
 ``clients_left_out``: those of the run's round that it leaves out. Fractions 0 to 1; empty where unknown."""
 
 
@@ -53,7 +53,7 @@ def by_class(replayed: ReplayedRound) -> list[tuple[float | None, float | None]]
 
 
 def as_json(replay: Replay) -> dict[str, Any]:
-    """Return the whole replay as JSON holds it."""
+    """Return the whole replay in JSON's types."""
 
     def numbers(m: Measures) -> dict[str, Any]:
         return {"accuracy": m.accuracy, "attack_success": m.attack_success, "class_accuracy": list(m.class_accuracy)}
@@ -81,7 +81,7 @@ def as_json(replay: Replay) -> dict[str, Any]:
 
 
 def show(console: Console, replay: Replay, written: Sequence[str]) -> None:
-    """Print the rounds, the classes after the last of them, and what a reader has to know."""
+    """Print the rounds, the classes after the last of them, and what a reader needs to know."""
     say(console, f"{replay.name} without {replay.clients_words} from round {replay.from_round}, {replay.how_words}")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     attack = ("attack success\nwith", "\nwithout") if replay.has_attack else ()
@@ -101,7 +101,7 @@ def show(console: Console, replay: Replay, written: Sequence[str]) -> None:
 
 
 def _show_classes(console: Console, replay: Replay) -> None:
-    """Print the classes after the last round; of many those whose accuracy changes most."""
+    """Print the classes after the last round; if there are many, those whose accuracy changes most."""
     last = replay.rounds[-1]
     rows = list(enumerate(by_class(last)))
     rows.sort(key=lambda row: -_change(row[1]))

@@ -1,4 +1,4 @@
-"""A run with and without some of its clients as a picture: what changes over the rounds, and for each class."""
+"""A run with and without some of its clients as a figure: what changes over the rounds, and for each class."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tracefl.report.class_axis import name_classes
 from tracefl.report.replay import by_class
 from tracefl.report.style import BLUE, COLUMN, GREY, VERMILLION, paper_style, save_figure
 
-_MOST_CLASSES = 40  # whose names can still be read
+_MOST_CLASSES = 40  # most whose names can still be read
 _WITH, _WITHOUT = (GREY, ":", "x"), (BLUE, "-", "o")
 
 
@@ -20,11 +20,11 @@ def draw_replay(replay: Replay, path: Path) -> list[Path]:
     """Draw a replay.
 
     Args:
-        replay: With one round or more.
-        path: Where to, without a suffix.
+        replay: The replay, with at least one round.
+        path: Where to write it, without a suffix.
 
     Returns:
-        The files, PNG and PDF.
+        The PNG and PDF files.
     """
     attack = replay.has_attack
     classes = min(_MOST_CLASSES, len(replay.label_names))
@@ -60,7 +60,7 @@ def _draw_rounds(ax: Axes, replay: Replay, measure: str, title: str) -> None:
 
 
 def _draw_classes(ax: Axes, replay: Replay) -> None:
-    """Draw the classes after the last round, each with a line from its accuracy with the clients to that without."""
+    """Draw the classes after the last round, each as a line from its accuracy with the clients to that without."""
     last = replay.rounds[-1]
     pairs = by_class(last)[:_MOST_CLASSES]
     values = np.array([[np.nan if v is None else 100 * v for v in pair] for pair in pairs])  # (C, 2)

@@ -1,4 +1,4 @@
-"""How figures for a paper look: one column wide, letters of 7 points, colours that colour-blind readers tell apart."""
+"""The style of figures for a paper: one column wide, 7-point letters, colours that colour-blind readers tell apart."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +52,7 @@ _LOOK: Any = {
     "legend.labelspacing": 0.25,
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
-    "pdf.fonttype": 42,  # letters that can be searched and that publishers take
+    "pdf.fonttype": 42,  # fonts that can be searched and that publishers accept
 }
 
 
@@ -68,16 +68,16 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
 
     Args:
         figure: The figure.
-        path: Where to, without a suffix.
+        path: Where to write it, without a suffix.
 
     Returns:
-        The files, each there as a whole or not at all.
+        The files, each written completely or not at all.
     """
     paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
     drafts = [file.with_name(f".{file.name}.partial") for file in paths]
     try:
         for file, draft in zip(paths, drafts, strict=True):
-            nothing = {"CreationDate": None} if file.suffix == ".pdf" else None  # the same runs, the same file
+            nothing = {"CreationDate": None} if file.suffix == ".pdf" else None  # the same run gives the same file
             figure.savefig(draft, format=file.suffix[1:], dpi=300, metadata=nothing)
         for file, draft in zip(paths, drafts, strict=True):
             draft.replace(file)

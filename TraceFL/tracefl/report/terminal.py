@@ -36,16 +36,16 @@ log = logging.getLogger(__name__)
 
 
 class TerminalConsole(Console):
-    """A terminal that may go away, as in ``| head``: the run goes on, and run.log has what it says."""
+    """A terminal that may go away, as in ``| head``: the run continues, and run.log has its output."""
 
     def on_broken_pipe(self) -> None:
-        """Say nothing more."""
+        """Print nothing more."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python complains at exit
 
 
 class Terminal(Observer):
-    """Shows a run's progress as bars; its lines go through the log, so that run.log has them too."""
+    """Shows a run's progress as bars; lines go through the log, so that run.log has them too."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -70,7 +70,7 @@ class Terminal(Observer):
         self._progress.stop()
 
     def run_started(self, progress: RunProgress) -> None:
-        """Show the bars; before the first round the workers start."""
+        """Show the bars; the workers start before the first round."""
         self._run = progress
         if progress.rounds_done:
             log.info("going on after round %d of %d", progress.rounds_done, progress.num_rounds)
@@ -196,7 +196,7 @@ def show_run(console: Console, rounds: Sequence[RoundResult], folder: Path) -> N
 
 
 def two_ends(ranked: Sequence[str], most: int) -> tuple[list[str], int]:
-    """Return the first and last ``most / 2`` of the ranked items, and how many lie between; ``most`` is even."""
+    """Return the first and last ``most / 2`` ranked items, and how many lie between; ``most`` is even."""
     if len(ranked) <= most:
         return list(ranked), 0
     return [*ranked[: most // 2], *ranked[-(most // 2) :]], len(ranked) - most
@@ -214,7 +214,7 @@ def say(console: Console, text: str) -> None:
 
 @contextmanager
 def terminal_lines(console: Console) -> Iterator[None]:
-    """Print TraceFL's own log lines and warnings to the terminal while the context lasts."""
+    """Print TraceFL's own log lines and warnings to the terminal within the context."""
     handler = _TerminalHandler(console)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
@@ -235,7 +235,7 @@ class _TerminalHandler(logging.Handler):
         self._console = console
 
     def filter(self, record: logging.LogRecord) -> bool:
-        # What stops a run is said by the command line itself, in its last line.
+        # The command line itself reports what stops a run, in its last line.
         return record.name.startswith(("tracefl.", "py.warnings")) and not getattr(record, "said_by_main", False)
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -11,7 +11,7 @@ from tracefl.report.terminal import suspects_table
 
 
 def show(console: Console, server_round: int, trace: RoundTrace) -> None:
-    """Print the traced inputs, and how the attribution fared beside chance."""
+    """Print the traced inputs, and how the attribution fared compared with chance."""
     table = Table(box=None, pad_edge=False)
     for heading in ("input", "label", "predicted", "client", "score", "right", "chance", "removal"):
         table.add_column(heading, justify="right")

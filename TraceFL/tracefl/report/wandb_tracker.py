@@ -1,9 +1,9 @@
-"""A run on Weights & Biases: its configuration, a step a round with a table of its traced inputs. Only where asked for.
+"""A run on Weights & Biases, if requested: its configuration, and per round a step with a table of traced inputs.
 
-At its end also what report.html shows beside the curves: clients and classes as a picture, and one table of the traced
-inputs of all rounds, with pictures or texts, names of classes and ranked clients, suspicious rounds first.
+At the end, it also sends what report.html shows beside the curves: a figure of clients and classes, and one table of
+the traced inputs of all rounds, with pictures or texts, class names and ranked clients, suspicious rounds first.
 
-W&B never stops a run, nor holds it up for long: a thread of its own speaks to it, and what fails is a warning.
+W&B never stops a run or holds it up for long: a separate thread talks to it, and failures become warnings.
 """
 
 import logging
@@ -27,17 +27,17 @@ from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows
 log = logging.getLogger(__name__)
 
 _INIT_SECONDS = 30.0  # longest wait for the server to take the run
-_CLOSE_SECONDS = 60.0  # longest wait at the run's end for what is not sent yet
-_WAITING = 50  # rounds kept while W&B is slow; further ones are lost to it, not to rounds.csv
+_CLOSE_SECONDS = 60.0  # longest wait at the run's end for unsent data
+_WAITING = 50  # rounds kept while W&B is slow; W&B misses further ones, rounds.csv does not
 
 
 class WandbTracker(Observer):
-    """Follows a run on W&B; ``offline`` writes below the run's folder, to be sent later with ``wandb sync``.
+    """Follows a run on W&B; ``offline`` writes below the run's folder, to be uploaded later with ``wandb sync``.
 
-    A run that is resumed goes on in the same run of W&B: its id is kept in the run's folder.
+    A resumed run continues the same W&B run, whose id is kept in the run's folder.
 
     Args:
-        settings: The run's, whose ``wandb`` says mode, project and entity.
+        settings: The run's settings; ``wandb`` holds mode, project and entity.
         folder: The run's folder.
         close_seconds: Longest wait in ``close``.
     """
@@ -65,7 +65,7 @@ class WandbTracker(Observer):
             log.debug("W&B is behind by %d rounds; round=%d is not sent", _WAITING, result.server_round)
 
     def close(self) -> None:
-        """End the run on W&B; says what W&B did not get."""
+        """End the run on W&B, and report what W&B did not get."""
         until = time.monotonic() + self._close_seconds
         try:
             for call in (self._send_report, self._end, None):
@@ -79,13 +79,13 @@ class WandbTracker(Observer):
             log.warning("W&B holds %d of %d rounds; rounds.csv and provenance.csv hold all", self._sent, self._given)
 
     def _work(self) -> None:
-        """Make the calls one by one; after the first that fails, none."""
+        """Make the calls one by one, up to the first that fails."""
         while (call := self._calls.get()) is not None:
             if self._failed:
                 continue
             try:
                 call()
-            except Exception as error:  # noqa: BLE001 - W&B raises kinds that it does not document; none may stop a run
+            except Exception as error:  # noqa: BLE001 - W&B raises undocumented kinds of error; none may stop a run
                 self._warn(f"{type(error).__name__}: {one_line(error)}")
 
     def _warn(self, reason: str) -> None:
@@ -99,8 +99,8 @@ class WandbTracker(Observer):
 
     def _begin(self) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # telemetry is opt-in here
-        os.environ.setdefault("WANDB_SILENT", "true")  # some of its lines come before its settings are read
-        import wandb  # heavy, and not needed by runs that do not ask for it
+        os.environ.setdefault("WANDB_SILENT", "true")  # it prints some lines before it reads its settings
+        import wandb  # heavy, and not needed by runs without W&B
 
         options = self._settings.wandb
         self._wandb = wandb
@@ -136,7 +136,7 @@ class WandbTracker(Observer):
         self._sent += 1
 
     def _send_report(self) -> None:
-        """Send what the run's folder tells of all rounds, in the step of the last one."""
+        """Send what the run's folder holds about all rounds, in the step of the last one."""
         if not RoundStore(self._folder / "rounds").last_round:
             return
         from tracefl.report.page.media import report_media  # brings matplotlib, which most runs need later
@@ -154,7 +154,7 @@ class WandbTracker(Observer):
 
 
 def _kept_id(path: Path) -> str:
-    """Return the id kept in a file, made anew where there is none."""
+    """Return the id kept in a file, which is created if missing."""
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         path.write_text(uuid.uuid4().hex[:8])

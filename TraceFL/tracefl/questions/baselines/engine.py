@@ -1,4 +1,4 @@
-"""Rules that the provenance engine answers itself, each by one call: published formula, removal, Shapley values."""
+"""Rules that take one call of the provenance engine each: published formula, removal, Shapley values."""
 
 from torch import Tensor
 
@@ -12,10 +12,10 @@ ARTIFACT = Method(layer_decay=0.9, weighting="none", reference="none", target="p
 
 
 def artifact(evidence: Evidence) -> Tensor:
-    """Suspect whom the published formula holds responsible (Gill, Anwar and Gulzar 2025, Eq. 2 to 7 without p_k).
+    """Suspect by the published formula (Gill, Anwar and Gulzar 2025, Eq. 2 to 7 without p_k).
 
     It traces all layers that can be traced, within the engine's default memory. Cost: one forward and backward pass,
-    and one reading of the weights.
+    and one read of the weights.
 
     Returns:
         ``(M, K)`` contributions.

@@ -42,7 +42,7 @@ Rule = Callable[[Evidence], Tensor]
 """Evidence to ``(K,)``, one suspicion per client; or ``(M, K)`` where the rule judges each input separately.
 
 Float64 on the CPU, higher is more suspicious, columns in the order of ``record.clients``. Only the order within a row
-counts: rules have no common scale.
+matters: rules have no common scale.
 """
 
 

@@ -1,25 +1,25 @@
 """FedDebug: differential testing of the clients' models on random inputs (Gill, Anwar and Gulzar, ICSE 2023).
 
-For each of some random inputs the client is sought whose removal leaves the others with the most activated neurons in
-common (arXiv 2301.03553). No data and no labels are needed.
+For each of several random inputs, it looks for the client whose removal leaves the others with the most activated
+neurons in common (arXiv 2301.03553). No data and no labels are needed.
 
 A neuron is one number of the output of a convolution or a linear layer, the last one included, after ReLU, whether or
-not the model has a ReLU or a normalization there. It is activated where its value, scaled to 0..1 over the layer's
-neurons for that client and input, is above the threshold; in a layer of equal values none is.
+not the model has a ReLU or a normalization there. It is activated if its value, scaled to 0..1 over the layer's neurons
+for that client and input, is above the threshold; in a layer of equal values no neuron is.
 
-The leave-one-out counts need no subsets. The neurons that all others activate without client k are those that everybody
-activates, which counts the same for every k, and those that k alone leaves inactive. So the client is the one with the
-most neurons that it alone leaves inactive; that takes two whole numbers a neuron, however many the clients: how many
-leave it inactive, and the last of them.
+The leave-one-out counts need no subsets. The neurons that all clients but k activate are those that everybody
+activates, the same for every k, and those that k alone leaves inactive. So the client to find is the one that alone
+leaves the most neurons inactive. That takes two integers per neuron, however many clients there are: how many leave it
+inactive, and the last of them.
 
-Where the paper leaves a choice, it is made so:
+Choices that the paper leaves open:
 
-- Inputs are Kaiming-uniform draws (He et al. 2015) with a channel's height times width for fan-in, given to the model
+- Inputs are Kaiming-uniform draws (He et al. 2015) with a channel's height times width as fan-in, passed to the model
   as they are: between -0.077 and 0.077 for 32 x 32 pixels, about the mean image of normalized data.
-- The threshold is of scaled values.
-- Clients can tie, as where no neuron tells them apart. They share the vote; taking the first of them would favour
-  client 0, which is the faulty one in the paper's Table I.
-- Inputs are drawn once, without asking whether the clients' predictions differ on them.
+- The threshold applies to scaled values.
+- Clients can tie, for example where no neuron tells them apart. They share the vote; taking the first of them would
+  favour client 0, which is the faulty one in the paper's Table I.
+- Inputs are drawn once, whether or not the clients' predictions differ on them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,12 +41,13 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def feddebug(evidence: Evidence, num_inputs: int = 10, threshold: float = 0.003) -> Tensor:
     """Suspect the client whose removal leaves the others with the most activated neurons in common.
 
-    With f faults (``evidence.num_faults``) the client that is found for an input is taken out and the search repeated
-    among the rest, until f are found; each has the input's vote, for the paper judges the clients found, not their
-    order. So that the first found still ranks before the others, a later search's vote counts a little less: less than
-    half a vote in all. Clients that tie are found together, or share the votes where fewer are still to be found.
+    With f faults (``evidence.num_faults``), the client found for an input is taken out and the search repeated among
+    the rest, until f are found. Each gets the input's vote, because the paper judges the clients found, not their
+    order. Votes of later searches count a little less, by less than half a vote in all, so that the first client found
+    still ranks before the others. Clients that tie are found together, or share the votes if fewer are still to be
+    found.
 
-    Cost: a forward pass of ``num_inputs`` inputs a client, once for each search; six bytes a neuron and input.
+    Cost: per search, a forward pass of ``num_inputs`` inputs for each client; six bytes per neuron and input.
 
     Args:
         evidence: Only the shape of its inputs matters.
@@ -57,7 +58,7 @@ def feddebug(evidence: Evidence, num_inputs: int = 10, threshold: float = 0.003)
         ``(K,)`` votes, 0 to ``num_inputs``.
 
     Raises:
-        NotApplicableError: The model has no convolution, or the round not more clients than faults.
+        NotApplicableError: The model has no convolution, or the round has no more clients than faults.
     """
     num_clients, faults = len(evidence.record.clients), evidence.num_faults
     layers = [module for module in evidence.model.modules() if isinstance(module, (*_CONVOLUTIONS, nn.Linear))]
@@ -82,7 +83,7 @@ def feddebug(evidence: Evidence, num_inputs: int = 10, threshold: float = 0.003)
             found = alone == alone.max(dim=1, keepdim=True).values  # (N, K)
             num_found = found.sum(dim=1)
             share = (wanted / num_found).clamp(max=1)
-            # All that later searches lose together is less than half a vote.
+            # Together, later searches lose less than half a vote.
             votes += (1 - search / (2 * faults * num_inputs)) * (found * share.unsqueeze(1)).double().sum(dim=0)
             wanted = (wanted - num_found).clamp(min=0)
             remaining &= ~found
@@ -91,7 +92,7 @@ def feddebug(evidence: Evidence, num_inputs: int = 10, threshold: float = 0.003)
 
 
 def random_inputs(shape: Sequence[int], num_inputs: int, seed: int) -> Tensor:
-    """Return ``(N, *shape)`` float32 Kaiming-uniform draws, the fan-in being the numbers of one channel."""
+    """Return ``(N, *shape)`` float32 Kaiming-uniform draws, the fan-in being the size of one channel."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.empty(num_inputs, *shape)
     for one in inputs:
@@ -108,7 +109,7 @@ def _alone_inactive(
         evidence: Its model must be on the inputs' device and in evaluation mode.
         layers: The layers whose outputs are neurons.
         inputs: ``(N, ...)``.
-        remaining: ``(N, K)`` bool, the clients that are still in the search, by input.
+        remaining: ``(N, K)`` bool, the clients still in the search for each input.
         threshold: As in ``feddebug``.
     """
     model, place = evidence.model, inputs.device
@@ -137,7 +138,7 @@ def _alone_inactive(
 
 @contextmanager
 def _inactive_neurons(layers: Sequence[nn.Module], threshold: float) -> Iterator[list[Tensor]]:
-    """List ``(N, neurons)`` bool for every call of the layers while the context lasts: which neurons are not activated.
+    """List, for every call of the layers within the context, which neurons are not activated, ``(N, neurons)`` bool.
 
     A value that is not a number is not activated.
     """

@@ -10,9 +10,9 @@ from tracefl.questions.baselines.updates import squared_distances
 def krum(evidence: Evidence) -> Tensor:
     """Suspect the client with the highest Krum score, which Krum would be the last to choose.
 
-    The score of K clients with f of them faulty (``evidence.num_faults``) is the sum of the squared distances of a
-    client's update to the K - f - 2 nearest others. Krum's guarantee asks for K > 2 f + 2; the score needs K > f + 2.
-    Cost: K^2 P multiplications for P parameters.
+    With f of K clients faulty (``evidence.num_faults``), a client's score is the sum of the squared distances of its
+    update to the K - f - 2 nearest others. Krum's guarantee requires K > 2 f + 2; the score needs K > f + 2. Cost: K^2
+    P multiplications for P parameters.
 
     Returns:
         ``(K,)``, at least 0.
@@ -28,13 +28,14 @@ def krum(evidence: Evidence) -> Tensor:
 def multi_krum(evidence: Evidence) -> Tensor:
     """Suspect clients in the order in which an iterated Krum takes them out.
 
-    The client with the highest Krum score is taken out, the rest is scored anew with one fault less (none once all f
-    are out, and at least one neighbour), to the last client. Blanchard's Multi-Krum scores once and keeps the clients
-    with the lowest scores, which orders them as ``krum`` does; here a client that is out vouches for no other any more.
-    Clients with equal scores are taken out together. Cost: that of ``krum``, and K^2 log K a client for the scores.
+    The client with the highest Krum score is taken out and the rest are scored anew with one fault fewer (none once f
+    are out, and at least one neighbour), down to the last client. Blanchard's Multi-Krum scores once and keeps the
+    clients with the lowest scores, which orders them as ``krum`` does; here a client that is out no longer vouches for
+    others. Clients with equal scores are taken out together. Cost: that of ``krum``, plus K^2 log K per client for the
+    scores.
 
     Returns:
-        ``(K,)``: K for the first that is taken out, 1 for the last; ties have the mean of their places.
+        ``(K,)``: K for the first to be taken out, 1 for the last; ties get the mean of their places.
 
     Raises:
         NotApplicableError: The round has fewer than f + 3 clients.

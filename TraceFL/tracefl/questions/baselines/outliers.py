@@ -1,4 +1,4 @@
-"""Clients whose update is unlike the others': in length, in direction."""
+"""Clients whose update differs from the others' in length or direction."""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ from tracefl.questions.baselines.updates import update_blocks
 def update_norm(evidence: Evidence) -> Tensor:
     """Suspect the client whose update is unusually long or short.
 
-    The distance of the update's L2 norm to the clients' median, in units of the median of these distances (the median
-    absolute deviation, Hampel 1974). Where more than half of the norms are equal that unit is 0, and the distances are
-    returned as they are. Cost: one reading of the weights.
+    The suspicion is the distance of the update's L2 norm from the clients' median, in units of the median of these
+    distances (the median absolute deviation, Hampel 1974). If more than half of the norms are equal, that unit is 0 and
+    the distances are returned as they are. Cost: one read of the weights.
 
     Returns:
         ``(K,)``, at least 0.
@@ -29,12 +29,12 @@ def update_norm(evidence: Evidence) -> Tensor:
 def cosine(evidence: Evidence) -> Tensor:
     """Suspect the client whose update points away from the mean update of the others: 1 - their cosine.
 
-    After FoolsGold (Fung, Yoon and Beschastnikh 2020), which judges clients by the cosines of their updates too, but
-    the other way round: it seeks sybils, who are too much alike, by each client's largest cosine with another, over
-    updates summed up from all rounds. Here the one that differs is sought, in one round, against all others at once;
-    the mean counts every client alike. An update of zero has no direction; its cosine counts as 0.
+    After FoolsGold (Fung, Yoon and Beschastnikh 2020), which also judges clients by the cosines of their updates, but
+    the other way round: it looks for sybils, which are too much alike, by each client's largest cosine with another,
+    over updates summed over all rounds. This rule looks for the client that differs, in one round, from all others at
+    once; the mean weights every client equally. An update of zero has no direction; its cosine counts as 0.
 
-    Cost: one reading of the weights.
+    Cost: one read of the weights.
 
     Returns:
         ``(K,)``, 0 for the same direction to 2 for the opposite.

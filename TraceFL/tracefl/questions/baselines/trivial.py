@@ -12,9 +12,9 @@ from tracefl.questions.baselines.evidence import Evidence, NotApplicableError
 
 @torch.no_grad()
 def own_logit(evidence: Evidence) -> Tensor:
-    """Suspect the client whose own model, before averaging, is most for the predicted class.
+    """Suspect the client whose own model, before averaging, favours the predicted class most.
 
-    Its logit of the predicted class, as it comes. Cost: a forward pass a client.
+    The suspicion is that model's raw logit of the predicted class. Cost: one forward pass per client.
 
     Returns:
         ``(M, K)`` in logits.
@@ -36,13 +36,13 @@ def own_logit(evidence: Evidence) -> Tensor:
 def last_bias(evidence: Evidence) -> Tensor:
     """Suspect the client with the largest bias of the last layer for the predicted class.
 
-    Cost: nothing; no input is looked at.
+    Cost: nothing; no input is used.
 
     Returns:
         ``(M, K)`` in logits.
 
     Raises:
-        NotApplicableError: The model's last linear layer has no bias, or there is none.
+        NotApplicableError: The model has no linear layer, or its last one has no bias or fewer outputs than classes.
     """
     linear = [(name, module) for name, module in evidence.model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
@@ -64,6 +64,6 @@ def most_examples(evidence: Evidence) -> Tensor:
 
 
 def random_client(evidence: Evidence) -> Tensor:
-    """Suspect a client drawn at random from the round's: ``(K,)`` uniform in [0, 1), by the seed and the round."""
+    """Suspect a random client of the round: ``(K,)`` draws uniform in [0, 1), by the seed and the round."""
     generator = torch.Generator().manual_seed(derive_seed(evidence.seed, "suspect", evidence.record.server_round))
     return torch.rand(len(evidence.record.clients), generator=generator, dtype=torch.float64)

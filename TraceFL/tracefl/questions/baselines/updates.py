@@ -1,7 +1,7 @@
 """The clients' updates: what local training changed, theta_k - theta_previous, over the floating-point parameters.
 
 BatchNorm's running means and variances are buffers, not parameters, and are left out: they follow the data's scale, not
-a learning rate, and their changes (norms of 72 to 716 on ResNet-18) drown those of the weights (8 to 14).
+a learning rate, and their changes (norms of 72 to 716 on ResNet-18) would drown those of the weights (8 to 14).
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from tracefl.questions.baselines.evidence import Evidence
 
-_BLOCK_NUMBERS = 2**19  # of all clients together: 4 MiB in float64
+_BLOCK_NUMBERS = 2**19  # for all clients together: 4 MiB in float64
 
 
 def update_blocks(evidence: Evidence) -> Iterator[Tensor]:
-    """Yield the K updates a few parameters at a time, ``(K, b)`` float64 on the evidence's device.
+    """Yield the K updates, a few parameters at a time, as ``(K, b)`` float64 on the evidence's device.
 
-    So no more than a block of them is ever held in float64, however many the clients and their parameters are.
+    Never more than one block is held in float64, however many clients and parameters there are.
     """
     record = evidence.record
     clients = list(record.clients.values())  # stored ones are read from their files each time
@@ -36,8 +36,8 @@ def update_blocks(evidence: Evidence) -> Iterator[Tensor]:
 def squared_distances(evidence: Evidence) -> Tensor:
     """Return the squared Euclidean distances of the updates, ``(K, K)`` float64 on the CPU, exactly symmetric.
 
-    By |u - v|^2 = |u|^2 + |v|^2 - 2 <u, v>, so that the work is matrix products, on updates less their mean, so that
-    little is cancelled. Cost: K^2 P multiplications for P parameters.
+    Computed as |u - v|^2 = |u|^2 + |v|^2 - 2 <u, v>, with matrix products, on updates less their mean, which keeps
+    cancellation small. Cost: K^2 P multiplications for P parameters.
     """
     num_clients = len(evidence.record.clients)
     products = torch.zeros(num_clients, num_clients, dtype=torch.float64, device=evidence.device)
