@@ -31,9 +31,10 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self):
-        """Return the addresses that were asked for since the page was opened."""
+        """Return the addresses that the page asked for since it was opened."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        addresses = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return [url for url in addresses if not url.startswith("chrome://")]  # Chromium's own start page, still loading
 
     def text(self, selector):
         """Return the text of each element."""
