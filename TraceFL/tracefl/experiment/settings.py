@@ -118,7 +118,7 @@ def _check_resources(settings: Settings) -> None:
     given = settings.client_resources
     if settings.device == "cuda" and given.gpus == 0:
         raise ConfigError("client_resources.gpus=0 with device=cuda leaves clients without a GPU; give e.g. 0.1")
-    if settings.ray.address is not None:  # a cluster's resources are checked once it is connected
+    if settings.ray.address is not None:  # a cluster's resources are known only once it is connected
         for key, value in (("total_cpus", settings.total_cpus), ("total_gpus", settings.total_gpus)):
             if value is not None:
                 raise ConfigError(f"{key}={value} and ray.address: the cluster has what it has; leave {key} null")

@@ -46,7 +46,7 @@ _STAND_INS = {"image": "digits", "text": "synthetic_text"}
 
 
 def data_root() -> Path | None:
-    """Return the folder of local data sets that the environment variable DATA_ROOT names; None if it is not set.
+    """Return the folder of local data sets that the environment variable DATA_ROOT names; None if it names none.
 
     Raises:
         ConfigError: The variable names no folder.

@@ -12,7 +12,7 @@ activates, the same for every k, and those that k alone leaves inactive. So the 
 leaves the most neurons inactive. That takes two integers per neuron, however many clients there are: how many leave it
 inactive, and the last of them.
 
-Choices that the paper leaves open:
+Where the paper leaves a choice open, this is what is done:
 
 - Inputs are Kaiming-uniform draws (He et al. 2015) with a channel's height times width as fan-in, passed to the model
   as they are: between -0.077 and 0.077 for 32 x 32 pixels, about the mean image of normalized data.
