@@ -89,7 +89,7 @@ def test_text_without_tokenizer(make_raw, make_settings):
 
 def test_batch_size_below_one(make_raw, make_settings):
     raw, _ = make_raw(np.zeros(40), np.zeros(10))
-    with pytest.raises(ConfigError, match="batch_size is 0"):
+    with pytest.raises(ConfigError, match="batch_size must be a whole number of at least 1, got 0"):
         prepare(raw, make_settings(), IID, 1, 0, 0, None)
 
 

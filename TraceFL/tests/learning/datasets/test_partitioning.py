@@ -113,7 +113,7 @@ def test_more_clients_than_examples(kind):
 
 
 def test_no_clients():
-    with pytest.raises(ConfigError, match="num_clients is 0"):
+    with pytest.raises(ConfigError, match="num_clients must be a whole number of at least 1, got 0"):
         partition_rows(np.arange(10), 0, PartitionSettings("iid", 1.0), 0)
 
 
