@@ -109,5 +109,5 @@ def test_memory_does_not_grow_with_the_clients(tmp_path, kind, dtype):
         command = [sys.executable, "-c", MEASURE, str(tmp_path / way), kind, dtype, way]
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
-    assert peak("at once") > 160 * 2**20
+    assert peak("at once") > 128 * 2**20  # 176 MiB, less what fits into memory that the process held before
     assert peak("one by one") < 64 * 2**20
