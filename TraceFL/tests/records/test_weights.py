@@ -59,7 +59,7 @@ def test_who_took_no_part_and_files_that_are_gone(tmp_path):
 
 
 MEASURE = """
-import sys, torch
+import ctypes, gc, sys, torch
 from pathlib import Path
 from torch import nn
 from tracefl.provenance import RoundRecord, counterfactuals, sampled_shapley
@@ -88,6 +88,8 @@ found = counterfactuals(model, store.read(1), inputs)  # what torch itself needs
 def held(what):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) * 1024
 
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)  # free memory that the process still holds would hide what is taken from here on
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
 before = held("VmRSS")
 record = store.read(1)
@@ -109,5 +111,5 @@ def test_memory_does_not_grow_with_the_clients(tmp_path, kind, dtype):
         command = [sys.executable, "-c", MEASURE, str(tmp_path / way), kind, dtype, way]
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
-    assert peak("at once") > 128 * 2**20  # 176 MiB, less what fits into memory that the process held before
+    assert peak("at once") > 160 * 2**20
     assert peak("one by one") < 64 * 2**20
