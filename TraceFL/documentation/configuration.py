@@ -21,9 +21,11 @@ _INTRODUCTION = """# Configuration
 
 {header} For example:
 
-    python -m tracefl.main model=densenet121 dirichlet_alpha=0.1 client.epochs=1
+```bash
+tracefl run model=densenet121 dirichlet_alpha=0.1 client.epochs=1
+```
 
-`python -m tracefl.main --help` prints the keys too, and `--cfg job` the whole configuration of one command. This page
+`tracefl run --help` prints the keys too, and `--cfg job` the whole configuration of one command. This page
 is made from the comments in `tracefl/conf`. Beside a value that only some choices of a group have stand their names.
 """
 _HYDRA = """## Set for Hydra

@@ -24,6 +24,7 @@ NAMES_OF_LIBRARIES = {
     "wandb": "W&B",
     "safetensors": "safetensors",
 }
+GENERATED = {"configuration.md", "contributing.md"}  # pages that documentation/ makes
 PLACEHOLDER = re.compile(r"[A-Z]{3,}")  # NAME in what a reader is to write
 
 
@@ -97,10 +98,27 @@ def test_every_dotted_name_is_there(page):
     assert {name for name in names if not is_there(name)} == set()
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])  # mkdocs checks the others
-def test_every_link_leads_to_a_file(name):
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", (REPOSITORY / name).read_text())
-    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+def anchors(page):
+    """What a link may lead to within a page, as GitHub and mkdocs both name its headings."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, REPOSITORY / "CHANGELOG.md"], ids=ids)
+def test_every_link_and_picture_leads_to_a_file_and_every_anchor_to_a_heading(page):
+    text = page.read_text()
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text) + re.findall(r'<img src="([^"]+)"', text):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if target.name in GENERATED and target.parent == REPOSITORY / "docs":
+            continue  # mkdocs checks these
+        assert target.is_file(), link
+        assert not anchor or anchor.startswith("tracefl.") or anchor in anchors(target), link
+
+
+def test_the_readme_is_short():
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 200
 
 
 def test_the_architecture_names_what_it_explains():

@@ -99,7 +99,7 @@ def test_a_strategy_as_extending_says_is_between_flower_and_provenance():
 def commands():
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text().replace("\\\n", " ")
-        for line in re.findall(r"^ {4,}python -m tracefl\.main (.*)$", text, re.MULTILINE):
+        for line in re.findall(r"^ *tracefl run (.*)$", text, re.MULTILINE):
             words = shlex.split(line, comments=True)
             if not {"...", "--help", "--multirun"} & set(words):
                 yield pytest.param(words, id=f"{page.name}: {' '.join(words)}")
