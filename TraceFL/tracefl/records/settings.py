@@ -45,7 +45,7 @@ BaselineName = Literal[
     "random",
 ]
 
-_VERIFIED = 3  # first clients of an input that are checked where nothing else is asked for; docs/evidence/fidelity.md, "What to use when"
+_VERIFIED = 3  # first clients of an input that are checked unless told otherwise; docs/evidence/fidelity.md says why
 
 
 def _is_address(text: str) -> bool:
