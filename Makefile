@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test docs lint lock
+.PHONY: run test test-all docs lint lock
 
 run: .venv/.installed
 	$(BIN)/python -m tracefl.main $(ARGS)
@@ -11,6 +11,10 @@ run: .venv/.installed
 # One thread a worker: threads that wait for a core spin, and cost a small run five times its time.
 test: .venv/.installed
 	cd TraceFL && OMP_NUM_THREADS=1 ../$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Also the tests marked long, each a longer form of one that always runs.
+test-all:
+	$(MAKE) test ARGS="--all $(ARGS)"
 
 # Into site/; the notebooks are run for it. make test builds it too, strictly, and looks at what was built.
 docs: .venv/.installed

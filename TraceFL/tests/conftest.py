@@ -11,8 +11,19 @@ from tests.helpers.configuration import REPOSITORY
 from tests.helpers.stored_runs import make_stored_run
 
 
-def pytest_collection_modifyitems(items):
-    """Put the files first that take longest: else a worker is left with one at the end, and the others wait."""
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="also the tests marked long (make test-all)")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the long tests out unless they are asked for, and put the files first that take longest.
+
+    Else a worker is left with one of these files at the end, and the others wait.
+    """
+    if not config.option.all and "long" not in config.option.markexpr:
+        left_out = [item for item in items if "long" in item.keywords]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if "long" not in item.keywords]
     weight = Counter()
     for item in items:
         weight[item.path] += 10 * ("simulation" in item.keywords) + ("slow" in item.keywords)

@@ -1,4 +1,4 @@
-"""Places in the grids are those that the job scripts' commands compose to."""
+"""Places in the grids; ``test_runs.py`` compares each job's with what its command composes to."""
 
 import pytest
 
@@ -27,9 +27,3 @@ def test_another_partition_has_no_alpha():
 def test_what_no_place_has_is_refused():
     with pytest.raises(KeyError, match="client.lr"):
         point_of_job(("experiment=figure3", "client.lr=1"))
-
-
-@pytest.mark.parametrize("script", [pytest.param(name, marks=pytest.mark.slow) for name in JOBS])
-def test_every_job_s_place_is_that_of_its_configuration(script):
-    settings = [settings_of(*overrides) for overrides in JOBS[script]]
-    assert [point_of_job(overrides) for overrides in JOBS[script]] == list(map(point_of, settings))

@@ -10,8 +10,9 @@ from tracefl.conf.cli import prepare_overrides
 from tracefl.jobs.__main__ import read_request
 from tracefl.jobs.miniature import TINY_MODELS, miniature
 from tracefl.learning.faults.words import describe_fault, faulty_clients
-from tracefl.paper.grid_points import point_of
+from tracefl.paper.grid_points import point_of, point_of_job
 from tracefl.paper.published import find_published_suspects
+from tracefl.paper.runs import JOBS
 
 COMMAND = ["python", "-m", "tracefl.main"]
 
@@ -123,9 +124,10 @@ def test_an_extended_run_is_named_by_its_fault(jobs):
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_run_is_as_in_the_paper_and_has_a_folder_of_its_own(jobs, name):
     folders = set()
-    for command in listed(jobs, name):
+    for command, overrides in zip(listed(jobs, name), JOBS[name], strict=True):
         assert command[:3] == COMMAND
         settings = composed(*command[3:])
+        assert point_of_job(overrides) == point_of(settings)
         method = settings.provenance.method
         published = (0.9, "none", "none", "predicted")
         if (method.layer_decay, method.weighting, method.reference, method.target) != published:
@@ -136,9 +138,31 @@ def test_every_run_is_as_in_the_paper_and_has_a_folder_of_its_own(jobs, name):
     assert len(folders) == COUNTS[name]
 
 
-@pytest.mark.parametrize("arguments", [*([name] for name in COUNTS), ["faulty", "--extended"]])
+def covering(commands):
+    """Choose commands among which every word of all of them stands in one at least."""
+    seen, chosen = set(), []
+    for command in commands:
+        if not seen >= set(command):
+            chosen.append(command)
+            seen |= set(command)
+    return chosen
+
+
+SETS = [*([name] for name in COUNTS), ["faulty", "--extended"]]
+
+
+@pytest.mark.parametrize("arguments", SETS)
+def test_a_miniature_of_each_word_composes(jobs, arguments):
+    check_miniatures(covering(listed(jobs, *arguments)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("arguments", SETS)
 def test_every_miniature_composes(jobs, arguments):
-    commands = listed(jobs, *arguments)
+    check_miniatures(listed(jobs, *arguments))
+
+
+def check_miniatures(commands):
     whole = [composed(*command[3:]) for command in commands]
     for command, config in zip(commands, whole, strict=True):
         small, words = miniature(config, None)
