@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from tracefl.common.environment import peak_memory
 from tracefl.common.words import duration, percent
@@ -30,7 +31,12 @@ from tracefl.questions.suspects import mean_suspects
 from tracefl.records.observer import Observer
 from tracefl.records.progress import Progress as RunProgress
 from tracefl.records.result import RoundResult
+from tracefl.records.run import StoredRun
 from tracefl.report import REPORT
+from tracefl.report.sentences import MEANING, answer, next_commands
+
+if TYPE_CHECKING:
+    from tracefl.questions.replay import Replay
 
 log = logging.getLogger(__name__)
 
@@ -185,14 +191,35 @@ def suspects_table(means: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def show_run(console: Console, rounds: Sequence[RoundResult], folder: Path) -> None:
-    """Print a run's rounds, its suspects where mispredictions were traced, and the paths of its report and folder."""
+    """Print a run's rounds and suspects as tables, its answer in sentences, and what to type next."""
     console.print(rounds_table([result.row for result in rounds], folder.name))
     suspects = mean_suspects(row for result in rounds for row in result.suspects)
     if suspects:
         console.print(suspects_table(suspects))
-    if (folder / REPORT).exists():
-        console.print(f"report: {folder / REPORT}", soft_wrap=True, highlight=False)
-    console.print(f"run folder: {folder}", soft_wrap=True, highlight=False)
+    show_answer(console, StoredRun(folder), rounds)
+
+
+def show_answer(
+    console: Console, run: StoredRun, rounds: Sequence[RoundResult], replay: "Replay | None" = None
+) -> None:
+    """Print what a run found, in sentences, where it is, and commands that ask more.
+
+    Args:
+        console: Where to print.
+        run: The run.
+        rounds: The results of its rounds.
+        replay: The same run without some clients, where it was measured.
+    """
+    for sentence in answer(run, rounds, replay):
+        console.print(Text(sentence.text, style="bold" if sentence.is_main else ""))
+    console.print(Text(MEANING, style="dim"))
+    console.print()
+    if (run.folder / REPORT).exists():
+        say(console, f"report: {run.folder / REPORT}")
+    say(console, f"run folder: {run.folder}")
+    console.print("to ask more:")
+    for command in next_commands(run, rounds):
+        say(console, f"  {command}")
 
 
 def two_ends(ranked: Sequence[str], most: int) -> tuple[list[str], int]:

@@ -1,0 +1,341 @@
+"""What a run found, in sentences: who carried which predictions, always beside chance.
+
+A client *carries* a prediction if its contribution to it is the highest of its round. Chance is what a client drawn at
+random from the round would carry. A sentence appears only where its numbers were measured, and none says more than they
+do: a client that carries many wrong predictions has contributed most to them, which proves no bad faith.
+"""
+
+import shlex
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from tracefl.common.words import percent
+from tracefl.learning.faults import Fault
+from tracefl.provenance import TracedInput
+from tracefl.provenance.scoring import mean_measured
+from tracefl.questions.suspects import NOBODY_FAULTY, PROVENANCE
+from tracefl.records.result import RoundResult
+from tracefl.records.run import StoredRun
+from tracefl.records.store import RoundStore
+
+if TYPE_CHECKING:
+    from tracefl.questions.replay import Replay
+
+MEANING = (
+    "A client carries a prediction if its contribution to it is the highest of its round; chance is what a client "
+    "drawn at random would carry."
+)
+
+_MOST_NAMED = 3  # clients that share the first place
+_FEWEST_ALIKE = 3  # mistakes of one kind that are worth a sentence
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of an answer.
+
+    Attributes:
+        text: It ends in a full stop; class names are as the data set gives them, so escape it for HTML.
+        is_main: It is the answer itself, to be shown first or in bold.
+    """
+
+    text: str
+    is_main: bool = False
+
+
+def answer(run: StoredRun, rounds: Sequence[RoundResult], replay: "Replay | None" = None) -> tuple[Sentence, ...]:
+    """Return what a run found, in the order to be read.
+
+    Args:
+        run: The run.
+        rounds: The results of its recorded rounds, in order, one or more.
+        replay: The same run without some clients, where it was measured.
+
+    Raises:
+        RecordError: The run's folder is damaged.
+    """
+    return tuple(_answer(run, rounds, replay))
+
+
+def next_commands(run: StoredRun, rounds: Sequence[RoundResult]) -> tuple[str, ...]:
+    """Return commands that ask the run more, each as it can be typed here.
+
+    Args:
+        run: The run.
+        rounds: The results of its recorded rounds, in order, one or more.
+
+    Raises:
+        RecordError: The run's folder is damaged.
+    """
+    program, folder = program_name(), shlex.quote(str(run.folder))
+    stored = RoundStore(run.folder / "rounds").stored_rounds()
+    of_weights = [result for result in rounds if result.server_round in stored]
+    commands = []
+    if of_weights:
+        commands.append(" ".join((program, "trace", folder, *_one_prediction(of_weights[-1]))))
+        commands.append(f"{program} counterfactual {folder}")
+    if any(result.traced for result in rounds):
+        commands.append(f"{program} ledger {folder}")
+    return tuple(commands)
+
+
+def program_name() -> str:
+    """Return how ``tracefl`` is called here: by its name, or by its path if it is not on the PATH."""
+    if shutil.which("tracefl"):
+        return "tracefl"
+    python = Path(sys.executable)
+    here = Path.cwd()
+    script = python.with_name("tracefl")
+    program, rest = (script, []) if script.exists() else (python, ["-m", "tracefl"])
+    shown = program.relative_to(here) if program.is_relative_to(here) else program
+    return shlex.join([str(shown), *rest])
+
+
+def _one_prediction(result: RoundResult) -> tuple[str, ...]:
+    """Return the arguments that ask about one traced input of the last stored round, a wrong one if there is one."""
+    if not result.traced:
+        return ()
+    wrong = [t for t in result.traced if t.predicted != t.label]
+    if not wrong:
+        return (f"input={result.traced[0].input_index}",)
+    first = _first(wrong).clients[0]
+    shown = max((t for t in wrong if t.traced_client == first), key=lambda t: t.score)
+    return (f"input={shown.input_index}", f"against={shown.label}")
+
+
+def _answer(run: StoredRun, rounds: Sequence[RoundResult], replay: "Replay | None") -> Iterator[Sentence]:
+    last, examples, kind = rounds[-1], len(run.server), run.settings.dataset.kind
+    yield Sentence(
+        f"After round {last.server_round} the model is right on {percent(last.row['global_accuracy'])} of "
+        f"{_many(examples, f'test {kind}')}."
+    )
+    if run.settings.provenance is None:
+        yield Sentence("No prediction was traced: provenance=off.")
+        return
+    if run.settings.traces_before_noise:
+        yield Sentence("Traced is each round's average before the noise, not the model that was deployed.")
+    yield from _of_fault(run, rounds) if run.fault is not None else _of_mistakes(run, rounds)
+    yield from _of_correct(rounds)
+    if replay is not None:
+        yield _of_replay(replay)
+
+
+def _of_fault(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
+    """Yield what the known faulty clients carry of the mistakes that the fault brings about."""
+    fault, names = run.fault, run.label_names
+    assert fault is not None
+    did = what_was_done(fault, names)
+    found = [(r, kept) for r in rounds if (kept := _misled(fault, r.traced))]
+    if not found:
+        yield Sentence(f"{did}. No prediction of that kind was traced.", is_main=True)
+        return
+    result, inputs = found[-1]
+    it, carries = ("it", "carries") if len(fault.clients) == 1 else ("they", "carry")
+    yield Sentence(
+        f"{did}: {it} {carries} {_share(fault.clients, inputs)} traced predictions of that kind in round "
+        f"{result.server_round} ({_chance(fault.clients, inputs)}).",
+        is_main=True,
+    )
+    first = _first(inputs)
+    if not set(first.clients) & set(fault.clients):
+        yield Sentence(f"{_listed(first.clients)} {_carry(first.clients)} most of them: {first.each}.")
+    yield from _of_removals(inputs, "them")
+    if result is not rounds[-1]:
+        yield Sentence(_nothing_in(rounds[-1]))
+    if len(found) > 1:
+        together = [t for _, kept in found for t in kept]
+        yield Sentence(
+            f"Over {_many(len(found), 'round')} {it} {carries} {_share(fault.clients, together)} "
+            f"({_chance(fault.clients, together)})."
+        )
+
+
+def _of_mistakes(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
+    """Yield who carries the wrong predictions, where no fault is known."""
+    found = [(r, wrong) for r in rounds if (wrong := [t for t in r.traced if t.predicted != t.label])]
+    if not found:
+        settings = run.settings.provenance
+        assert settings is not None
+        only_right = settings.inputs in (None, "correct")
+        yield Sentence(
+            "Only right predictions were traced; provenance.inputs=all traces wrong ones too."
+            if only_right
+            else "No wrong prediction was found to trace."
+        )
+        return
+    result, wrong = found[-1]
+    yield _who(wrong, f"Of the {_many(len(wrong), 'wrong prediction')} traced in round {result.server_round}", True)
+    kinds = Counter((t.label, t.predicted) for t in wrong).most_common(2)
+    (label, predicted), count = kinds[0]
+    if count >= _FEWEST_ALIKE and (len(kinds) == 1 or kinds[1][1] < count):
+        alike = [t for t in wrong if (t.label, t.predicted) == (label, predicted)]
+        names = run.label_names
+        yield _who(alike, f"The most frequent is {names[label]} taken for {names[predicted]}: of these {count}")
+    yield from _of_removals(wrong, "the wrong ones")
+    if result is not rounds[-1]:
+        yield Sentence(_nothing_in(rounds[-1]))
+    if len(found) > 1:
+        together = [t for _, some in found for t in some]
+        yield _who(together, f"Of all {len(together)} traced in {_many(len(found), 'round')}")
+
+
+def _of_correct(rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
+    """Yield who carries the correct predictions of the last round that has traced ones."""
+    found = [(r, right) for r in rounds if (right := [t for t in r.traced if t.predicted == t.label])]
+    if not found:
+        return
+    result, right = found[-1]
+    yield _who(right, f"Of the {_many(len(right), 'correct prediction')} traced in round {result.server_round}")
+    found_holder, chance = mean_measured([t.correct for t in right]), mean_measured([t.chance for t in right])
+    if found_holder is not None:
+        yield Sentence(
+            f"The client that carries a correct prediction has examples of its class in {percent(found_holder)} of "
+            f"cases (chance: {percent(chance)})."
+        )
+
+
+def _of_removals(inputs: Sequence[TracedInput], what: str) -> Iterator[Sentence]:
+    """Yield how often the exact removal of every client names the same one."""
+    checked = [t for t in inputs if t.removal_client is not None]
+    if checked:
+        agree = sum(t.removal_client == t.traced_client for t in checked)
+        yield Sentence(
+            f"Checked by leaving each client out of the average exactly: of {what}, {agree} of {len(checked)} depend "
+            f"most on the client that carries them (chance: {_number(sum(1 / len(t.ranking) for t in checked))})."
+        )
+
+
+def _of_replay(replay: "Replay") -> Sentence:
+    """Return what the run is worth without some clients."""
+    last = replay.rounds[-1]
+    before, after = last.before, last.after
+    estimate = "" if last.is_exact else " (an estimate)"
+    moves = "rises" if after.accuracy > before.accuracy else "falls" if after.accuracy < before.accuracy else "stays"
+    change = (
+        f"{moves} at {percent(before.accuracy)}"
+        if moves == "stays"
+        else f"{moves} from {percent(before.accuracy)} to {percent(after.accuracy)}"
+    )
+    attack = ""
+    if before.attack_success is not None and after.attack_success is not None:
+        attack = (
+            f", and the fault's success goes from {percent(before.attack_success)} to {percent(after.attack_success)}"
+        )
+    return Sentence(
+        f"{replay.how_words.capitalize()} without {replay.clients_words} from round {replay.from_round} on{estimate}, "
+        f"accuracy after round {last.server_round} {change}{attack}.",
+        is_main=True,
+    )
+
+
+@dataclass(frozen=True)
+class _First:
+    """The clients that carry most: one, or several with the same number ``each``."""
+
+    clients: tuple[str, ...]
+    each: int
+
+
+def _first(inputs: Sequence[TracedInput]) -> _First:
+    carried = Counter(t.traced_client for t in inputs)
+    most = max(carried.values())
+    return _First(tuple(sorted((k for k, count in carried.items() if count == most), key=_client_order)), most)
+
+
+def _who(inputs: Sequence[TracedInput], beginning: str, is_main: bool = False) -> Sentence:
+    """Return which client carries most of some predictions."""
+    first = _first(inputs)
+    clients, each = first.clients, first.each
+    if len(inputs) == 1:
+        rest = f"client {clients[0]} carries it ({_chance(clients, inputs)})"
+    elif len(clients) == 1:
+        many = "all of them" if each == len(inputs) else f"most: {each}"
+        rest = f"client {clients[0]} carries {many} ({_chance(clients, inputs)})"
+    elif len(clients) <= _MOST_NAMED:
+        rest = f"{_listed(clients).lower()} carry most: {each} each ({_chance(clients[:1], inputs)})"
+    else:
+        rest = f"no client stands out: {len(clients)} carry {each} each, and none more"
+    return Sentence(f"{beginning}, {rest}.", is_main)
+
+
+def _share(clients: Sequence[str], inputs: Sequence[TracedInput]) -> str:
+    return f"{sum(t.traced_client in clients for t in inputs)} of the {len(inputs)}"
+
+
+def _chance(clients: Sequence[str], inputs: Iterable[TracedInput]) -> str:
+    """Return how many predictions of the rounds that they took part in these clients would carry by chance."""
+    expected = sum(sum(k in clients for k, _ in t.ranking) / len(t.ranking) for t in inputs)
+    return f"chance: {_number(expected)}"
+
+
+def _misled(fault: Fault, traced: Sequence[TracedInput]) -> list[TracedInput]:
+    """Return the traced inputs that are mispredicted in the way that the fault intends."""
+    labels, predicted = torch.tensor([t.label for t in traced]), torch.tensor([t.predicted for t in traced])
+    if not len(labels):
+        return []
+    return [t for t, misled in zip(traced, fault.misled(labels, predicted).tolist(), strict=True) if misled]
+
+
+def _nothing_in(result: RoundResult) -> str:
+    """Return why the last round has no traced wrong prediction."""
+    notes = [row["note"] for row in result.suspects if row["rule"] == PROVENANCE]
+    if NOBODY_FAULTY in notes:
+        return f"No faulty client took part in round {result.server_round}."
+    return f"In round {result.server_round} no prediction of that kind was traced."
+
+
+def what_was_done(fault: Fault, names: Sequence[str]) -> str:
+    """Return what the faulty clients did, as the run was configured, without a full stop."""
+    who, many = _listed(fault.clients), len(fault.clients) > 1
+    were, their = ("were", "their") if many else ("was", "its")
+    since = "" if fault.from_round == 1 else f", from round {fault.from_round} on"
+    share = "" if fault.share in (None, 1) else f" in {percent(fault.share)} of such examples"
+    if fault.name == "weight_noise":
+        return f"{who} added noise to {their} weights{since}"
+    if fault.name == "free_rider":
+        return f"{who} sent the global weights back without training{since}"
+    if fault.name == "random_labels":
+        taught = "labels drawn at random"
+    elif fault.target is not None:
+        taught = f"that a trigger means {names[fault.target]}"
+    elif len(fault.flips) <= _MOST_NAMED:
+        taught = "that " + _and([f"{names[label]} is {names[to]}" for label, to in fault.flips.items()])
+    elif len(set(fault.flips.values())) == 1:
+        taught = f"that every class is {names[next(iter(fault.flips.values()))]}"
+    else:
+        taught = f"false labels for {len(fault.flips)} classes"
+    return f"{who} {were} taught {taught}{share}{since}"
+
+
+def _listed(clients: Sequence[str]) -> str:
+    if len(clients) > 8:
+        return f"{len(clients)} clients"
+    return f"Client{'s' if len(clients) > 1 else ''} {_and(sorted(clients, key=_client_order))}"
+
+
+def _carry(clients: Sequence[str]) -> str:
+    return "carry" if len(clients) > 1 else "carries"
+
+
+def _and(parts: Sequence[str]) -> str:
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _client_order(client_id: str) -> tuple[int, str]:
+    return (int(client_id) if client_id.isdecimal() else -1, client_id)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
