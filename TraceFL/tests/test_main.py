@@ -40,6 +40,15 @@ def run(monkeypatch, tmp_path, capfd):
         (["num_clients=2000", "clients_per_round=2"], ["2000", "num_clients"]),
         (["batch_size=1500"], ["batch_size"]),
         (["exp_key=a b=c"], ["tracefl:"]),
+        (["num_rounds", "3"], ["keys are given as key=value: num_rounds=3"]),
+        (["--num-rounds", "3"], ["unknown option '--num-rounds'", "num_rounds=3"]),
+        (["--num_rounds=3"], ["unknown option '--num_rounds=3'", "num_rounds=3"]),
+        (["fault=label_flip", "fault.flip={1:", "0}"], ["put quotes around it: 'fault.flip={1: 0}'"]),
+        (["--multirun", "seed=1,2", "--resume"], ["unknown option '--resume'", "resume=..."]),
+        (["--config-dir"], ["--config-dir", "expected one argument"]),
+        (["--config-dir", "/no/such"], ["/no/such"]),
+        (["experiment=no/such.yaml"], ["experiment=no/such.yaml cannot be read: No such file"]),
+        (["experiment=mime"], ["unknown experiment 'mime'", "or a file: experiment=path/to/mine.yaml"]),
         (["+num_client=3"], ["keys cannot be added or removed", "did you mean 'num_clients'"]),
         (["~client.lr"], ["keys cannot be added or removed"]),
         (["model.pretrained=/no/such.pt"], ["/no/such.pt", "model.pretrained"]),
@@ -64,6 +73,39 @@ def test_dry_run_says_what_would_run_and_writes_nothing(run, tmp_path):
     assert "densenet121" in out
     assert "would run in logs/default/densenet121-digits-" in out
     assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_an_experiment_may_be_a_file_of_ones_own(run, tmp_path, absolute):
+    # table1 is also one of the package's: the file counts. It needs no header, and what it builds on is found.
+    mine = tmp_path / "table1.yaml"
+    mine.write_text("defaults: [_paper, override /model: densenet121]\nnum_rounds: 7\nbatch_size: 5\n")
+    status, out, _ = run(f"experiment={mine if absolute else 'table1.yaml'}", "batch_size=6", "--cfg", "job")
+    assert status == 0
+    cfg = OmegaConf.create(out)
+    assert (cfg.num_rounds, cfg.batch_size, cfg.model.name) == (7, 6, "densenet121")
+    assert cfg.provenance.weighting == "none"  # the artifact's, of _paper
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("a: [", "cannot be read"), ("- 1", "holds no keys"), ("n: 1", "n is unknown")]
+)
+def test_an_experiments_file_that_is_wrong(run, tmp_path, content, words):
+    (tmp_path / "mine.yaml").write_text(content)
+    status, _, err = run("experiment=mine.yaml")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert words in err
+
+
+def test_a_folder_of_ones_own_adds_choices(run, tmp_path):
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nnum_rounds: 8\n")
+    status, out, _ = run("seed=7", "--config-dir", "own", "experiment=mine", "--cfg", "job", "seed=3")
+    cfg = OmegaConf.create(out)
+    assert (status, cfg.num_rounds, cfg.seed) == (0, 8, 3)
+    status, _, err = run("--config-dir", "own", "experiment=mien")
+    assert status == 2
+    assert "did you mean 'mine'?" in err
 
 
 def test_help(run):

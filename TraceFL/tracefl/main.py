@@ -9,6 +9,7 @@ from tracefl.common.imports import heavy_imports, missing_library
 from tracefl.errors import ConfigError, Failure, RunStopped, SweepError, TraceFLError, one_line
 
 if TYPE_CHECKING:
+    from hydra.conf import HydraConf
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def main() -> None:
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
-        from tracefl.conf.cli import explain_config_error, help_text, prepare_overrides
+        from tracefl.conf.cli import explain_config_error, help_text, prepare_overrides, read_words
     except ModuleNotFoundError as error:
         _refuse(missing_library(error))
     if {"--help", "-h"} & set(sys.argv[1:]):
@@ -31,7 +32,7 @@ def main() -> None:
         return
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
     try:
-        sys.argv[1:] = prepare_overrides(sys.argv[1:])
+        sys.argv[1:] = prepare_overrides(read_words(sys.argv[1:]))
         hydra.main(version_base="1.3", config_path="conf", config_name="base")(_run)()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _refuse(explain_config_error(error))
@@ -80,7 +81,7 @@ def _attempt(cfg: "DictConfig", number: int) -> Failure | None:
             from tracefl.experiment.settings import read_settings
 
         keep_own_gpus(number, cfg.runs_at_once)
-        run_settings(read_settings(cfg), command=command_line(HydraConfig.get().overrides.task))
+        run_settings(read_settings(cfg), command=command_line(*_typed(HydraConfig.get())))
     except ModuleNotFoundError as error:
         return Failure(missing_library(error), _BAD_INPUT)
     except OSError as error:
@@ -90,6 +91,12 @@ def _attempt(cfg: "DictConfig", number: int) -> Failure | None:
     except (TraceFLError, OmegaConfBaseException) as error:
         return Failure(one_line(error), getattr(error, "exit_status", _BAD_INPUT))
     return None
+
+
+def _typed(hydra_cfg: "HydraConf") -> tuple[list[str], str | None]:
+    """Return the overrides of this run, and the folder of ``--config-dir``."""
+    folders = [source.path for source in hydra_cfg.runtime.config_sources if source.provider == "command-line"]
+    return list(hydra_cfg.overrides.task), folders[0] if folders else None
 
 
 def _refuse(message: str, status: int = _BAD_INPUT) -> NoReturn:

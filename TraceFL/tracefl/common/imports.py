@@ -3,6 +3,22 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+
+from tracefl.errors import ConfigError
+
+EXTRAS = {
+    "run": (
+        *("flwr", "flwr_datasets", "ray", "torchvision", "datasets", "pyarrow", "huggingface_hub", "httpx", "medmnist"),
+        *("sklearn", "hydra", "omegaconf", "yaml", "submitit", "joblib", "matplotlib", "PIL", "rich", "jinja2"),
+    ),
+    "text": ("transformers", "tokenizers"),
+    "privacy": ("opacus",),
+    "wandb": ("wandb",),
+}
+"""The extras of a user, and the libraries that each brings, as they are imported."""
+
+_NEEDED_ALWAYS = ("torch", "numpy", "safetensors")
 
 
 @contextmanager
@@ -22,4 +38,31 @@ def missing_library(error: ModuleNotFoundError) -> str:
     name = (error.name or "").partition(".")[0]
     if name in ("", "tracefl"):
         raise error
-    return f"{name} is not installed; pip install 'tracefl[run]'"
+    if _is_there(name):  # the library is, and lacks a part
+        return f"{error.name} is not in the {name} that is installed; {_how_to_install(name)}"
+    return f"{name} is not installed; {_how_to_install(name)}"
+
+
+def check_installed(library: str, needed_by: str) -> None:
+    """Check that a library can be imported, without importing it.
+
+    Args:
+        library: As it is imported.
+        needed_by: The key that needs it, such as ``"privacy=dp_sgd"``.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    if not _is_there(library):
+        raise ConfigError(f"{needed_by} needs {library}, which is not installed; {_how_to_install(library)}")
+
+
+def _is_there(library: str) -> bool:
+    return find_spec(library) is not None
+
+
+def _how_to_install(library: str) -> str:
+    if library in _NEEDED_ALWAYS:
+        return "pip install tracefl"
+    extras = [extra for extra, libraries in EXTRAS.items() if library in libraries]
+    return f"pip install 'tracefl[{','.join(extras or EXTRAS)}]'"  # all of them for what a library of ours needs

@@ -1,21 +1,27 @@
-"""The command line's help, and its errors, which suggest similar names."""
+"""The command line's help, what Hydra is given of it, and its errors, which say what was probably meant."""
 
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_module
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from tracefl.common.names import did_you_mean
+from tracefl.common.paths import expand
+from tracefl.conf.slips import explain_slip, is_cut_off
 from tracefl.errors import ConfigError, one_line
 
 CONF = Path(__file__).parent
 _NO_NAME = re.compile(r"[-+]?[0-9._]+(e[-+]?[0-9]+)?|true|false", re.IGNORECASE)  # Hydra reads these as values
+_FILE = "file:"  # before the path of an experiment that is not in the package
 
 _HEAD = """TraceFL: train a federation and trace its predictions to the clients responsible for them.
 
@@ -69,13 +75,40 @@ def _group_lines(group: str, name: str) -> Iterator[str]:
             yield line
 
 
-def prepare_overrides(arguments: Sequence[str]) -> list[str]:
-    """Let ``model.config.KEY=value`` add keys: each architecture has its own sizes, checked when it is built.
+def read_words(arguments: Sequence[str]) -> list[str]:
+    """Return a command line with Hydra's options first: it reads none between two ``key=value``.
 
     Raises:
-        ConfigError: A key is appended (+key) or removed (~key): nothing would read it, or something would miss it; or a
-            group is set to null.
+        ConfigError: An argument is neither ``key=value`` nor an option; with what was probably meant.
     """
+    parser = get_args_parser()
+    parser.error = _refuse_option  # type: ignore[method-assign]  # argparse would print its usage and exit
+    parser.allow_abbrev = False
+    given, unknown = parser.parse_known_intermixed_args(list(arguments))
+    words = [word for word in arguments if word in unknown or word in given.overrides]
+    for position, word in enumerate(words):
+        if word.startswith("~"):
+            continue  # prepare_overrides says that keys cannot be removed
+        if word.startswith("-") or "=" not in word.lstrip("=") or is_cut_off(word):
+            raise ConfigError(explain_slip(words, position, _known_keys()))
+    return [word for word in arguments if word not in words] + words
+
+
+def _refuse_option(message: str) -> NoReturn:
+    raise ConfigError(message)
+
+
+def prepare_overrides(arguments: Sequence[str]) -> list[str]:
+    """Return overrides as Hydra is to read them.
+
+    ``model.config.KEY=value`` may add keys: each architecture has its own sizes, checked when it is built. A file that
+    ``experiment=path/to/mine.yaml`` names becomes a choice of that group, beside those of the package.
+
+    Raises:
+        ConfigError: A key is appended (+key) or removed (~key): nothing would read it, or something would miss it; a
+            group is set to null; or the file cannot be read.
+    """
+    arguments = [_with_files(a) if a.startswith("experiment=") else a for a in arguments]
     for argument in arguments:
         if argument.startswith(("+", "~")) and not argument.startswith("++model.config."):
             key = argument.lstrip("+~").partition("=")[0]
@@ -87,6 +120,27 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
     return [f"++{a}" if a.startswith("model.config.") else a for a in arguments]
 
 
+def _with_files(override: str) -> str:
+    """Register the files that ``experiment=`` names, several in a sweep, and return it with names that Hydra finds."""
+    names = override.split("=", 1)[1].split(",")
+    return f"experiment={','.join(_registered(name) if name.endswith('.yaml') else name for name in names)}"
+
+
+def _registered(name: str) -> str:
+    """Register an experiment's file; the name that is returned is never that of one in the package."""
+    name = name.strip().removeprefix(_FILE)
+    try:
+        node = OmegaConf.load(expand(name))
+    except (OSError, YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise ConfigError(f"experiment={name} cannot be read: {reason}") from error
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"experiment={name} holds no keys; give a file of key: value lines")
+    group, _, file = f"experiment/{_FILE}{name}".rpartition("/")
+    ConfigStore.instance().store(group=group, name=file, node=node, package="_global_", provider="file")
+    return _FILE + name
+
+
 def compose_base(overrides: Sequence[str] = ()) -> DictConfig:
     """Compose the base configuration with overrides as Hydra reads them; Hydra's errors are passed on."""
     GlobalHydra.instance().clear()
@@ -94,19 +148,24 @@ def compose_base(overrides: Sequence[str] = ()) -> DictConfig:
         return compose("base", list(overrides))
 
 
-def command_line(overrides: Iterable[str]) -> str:
+def command_line(overrides: Iterable[str], config_dir: str | None = None) -> str:
     """Return the command for a run with these overrides, without those that decide what to do with an existing run."""
-    kept = [o for o in overrides if o.partition("=")[0] not in ("overwrite", "resume", "dry_run")]
-    return shlex.join(["python", "-m", "tracefl.main", *kept])
+    kept = [
+        o.replace(f"experiment={_FILE}", "experiment=", 1)
+        for o in overrides
+        if o.partition("=")[0] not in ("overwrite", "resume", "dry_run")
+    ]
+    folder = [] if config_dir is None else ["--config-dir", config_dir]
+    return shlex.join(["python", "-m", "tracefl.main", *folder, *kept])
 
 
 def explain_config_error(error: Exception) -> str:
     """Return a composition error on one line, with names similar to the one that does not exist."""
     if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        return (
-            f"unknown {group} {name!r}; choose one of {', '.join(choices(group))}{did_you_mean(name, choices(group))}"
-        )
+        group, _, name = (error.missing_cfg_file or "").partition("/")
+        there = [choice for choice in error.options if not choice.startswith("_")]  # also those of --config-dir
+        own = ", or a file: experiment=path/to/mine.yaml" if group == "experiment" else ""
+        return f"unknown {group} {name!r}; choose one of {', '.join(there)}{own}{did_you_mean(name, there)}"
     cause = error.__cause__ or error
     unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(r"full_key: (\S+)", str(cause))
     if unknown and "not in struct" in f"{error} {cause}":

@@ -6,6 +6,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tracefl.common.environment import cpus_here
+from tracefl.common.imports import check_installed
 from tracefl.errors import ConfigError
 from tracefl.experiment.mitigation.settings import check_mitigation
 from tracefl.federation.participation import check_without
@@ -72,6 +73,7 @@ def _check_combinations(settings: Settings) -> None:
             f"model={model.name} takes {model.kind}s and dataset={dataset.name} holds {dataset.kind}s; "
             f"choose a data set of {model.kind}s or another model"
         )
+    _check_libraries(settings)
     _check_device(settings)
     check_selection(settings)
     check_mitigation(settings)
@@ -87,6 +89,16 @@ def _check_combinations(settings: Settings) -> None:
         check_exists(model.pretrained)
     check_source(dataset)
     _check_resources(settings)
+
+
+def _check_libraries(settings: Settings) -> None:
+    """Refuse what needs a library of an extra that is not installed, before any data loads."""
+    if settings.model.kind == "text":
+        check_installed("transformers", f"model={settings.model.name}")
+    if isinstance(settings.privacy, DpSgdSettings):
+        check_installed("opacus", "privacy=dp_sgd")
+    if settings.wandb.mode != "disabled":
+        check_installed("wandb", f"wandb.mode={settings.wandb.mode}")
 
 
 def _check_device(settings: Settings) -> None:

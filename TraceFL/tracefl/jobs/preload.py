@@ -15,13 +15,15 @@ with heavy_imports():
     import medmnist  # noqa: F401
     import sklearn.datasets
     import sklearn.model_selection  # noqa: F401
-    import transformers.models.bert.modeling_bert
-    import transformers.models.openai.modeling_openai  # noqa: F401
 
     import tracefl.experiment.experiment
     import tracefl.experiment.preparation
     import tracefl.experiment.runner
     import tracefl.federation.simulation  # noqa: F401
+
+    # Last, since it is in an extra: where it is not installed, what stands above has been imported.
+    import transformers.models.bert.modeling_bert  # isort: skip
+    import transformers.models.openai.modeling_openai  # isort: skip  # noqa: F401
 gc.freeze()  # the forked processes share these pages until something touches each object
 # The process that waits here, and forks, ends when its parent does. It has nothing to save, and the interpreter's own
 # end would take seconds and complain of what the libraries left behind.

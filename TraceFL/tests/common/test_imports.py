@@ -1,0 +1,96 @@
+"""Which extra brings a library: the table that messages are made of says what pyproject.toml and the imports say."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from documentation.rooms import library_users
+from tracefl.common.imports import EXTRAS, check_installed, missing_library
+from tracefl.errors import ConfigError
+
+PROJECT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+NEEDED_ALWAYS = {"torch", "numpy", "safetensors"}
+PLUGINS = {"hydra-joblib-launcher", "hydra-submitit-launcher"}  # Hydra finds them; nothing imports them
+PLUGINS_LIBRARIES = {"submitit", "joblib"}  # of which the plugins, or the sweeper alone, import these
+
+
+def normal(name):
+    return name.lower().replace("_", "-")
+
+
+def distributions(requirements):
+    return {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+
+
+def test_each_extra_brings_the_libraries_of_the_table():
+    brought = packages_distributions()
+    declared = PYPROJECT["optional-dependencies"]
+    said = {extra: {normal(brought[library][0]) for library in libraries} for extra, libraries in EXTRAS.items()}
+    assert said == {extra: distributions(declared[extra]) - PLUGINS for extra in EXTRAS}
+
+
+def test_every_library_that_is_imported_is_in_the_table():
+    imported = library_users(PROJECT / "tracefl").keys() - set(sys.stdlib_module_names) - {"tracefl"}
+    table = {library for libraries in EXTRAS.values() for library in libraries}
+    assert imported == (table | NEEDED_ALWAYS) - PLUGINS_LIBRARIES
+
+
+def test_the_engine_installs_three_libraries_and_dev_installs_every_extra():
+    assert distributions(PYPROJECT["dependencies"]) == NEEDED_ALWAYS
+    assert f"tracefl[{','.join(EXTRAS)},docs]" in PYPROJECT["optional-dependencies"]["dev"]
+
+
+def test_a_run_without_text_privacy_and_wandb_imports_none_of_their_libraries():
+    hidden = [library for extra in ("text", "privacy", "wandb") for library in EXTRAS[extra]]
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({hidden}))  # any import of them raises
+import tracefl.client_app, tracefl.collect, tracefl.counterfactual, tracefl.ledger, tracefl.main, tracefl.replay
+import tracefl.experiment.experiment, tracefl.experiment.preparation, tracefl.experiment.session, tracefl.server_app
+import tracefl.questions.replay, tracefl.questions.retrace, tracefl.report.page.write, tracefl.trace, tracefl.visualize
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        ("hydra.core", "hydra is not installed; pip install 'tracefl[run]'"),
+        ("tokenizers", "tokenizers is not installed; pip install 'tracefl[text]'"),
+        ("opacus", "opacus is not installed; pip install 'tracefl[privacy]'"),
+        ("safetensors.torch", "safetensors is not installed; pip install tracefl"),
+        (
+            "a_library_of_a_library",
+            "a_library_of_a_library is not installed; pip install 'tracefl[run,text,privacy,wandb]'",
+        ),
+    ],
+)
+def test_a_missing_library_names_its_extra(missing, line, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing.partition(".")[0], None)
+    assert missing_library(ModuleNotFoundError(name=missing)) == line
+
+
+def test_a_missing_part_of_an_installed_library_is_said_as_such():
+    line = missing_library(ModuleNotFoundError(name="torch.no_such_part"))
+    assert line == "torch.no_such_part is not in the torch that is installed; pip install tracefl"
+
+
+def test_a_missing_module_of_our_own_is_an_error_of_ours():
+    with pytest.raises(ModuleNotFoundError):
+        missing_library(ModuleNotFoundError(name="tracefl.nothing"))
+
+
+def test_a_key_says_which_library_it_needs(monkeypatch):
+    check_installed("opacus", "privacy=dp_sgd")
+    monkeypatch.setitem(sys.modules, "opacus", None)
+    with pytest.raises(
+        ConfigError, match=r"^privacy=dp_sgd needs opacus, which is not installed; pip install 'tracefl\[privacy\]'$"
+    ):
+        check_installed("opacus", "privacy=dp_sgd")
