@@ -94,3 +94,4 @@ def test_evaluation_by_hand():
     assert found.loss == pytest.approx(float(expected), rel=1e-6)
     assert found.accuracy == pytest.approx(0.6)
     assert found.predicted.tolist() == [1] * 5
+    assert found.probabilities.tolist() == pytest.approx([0.75] * 5)

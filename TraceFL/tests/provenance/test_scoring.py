@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -17,7 +19,10 @@ def attribution(contributions):
 def test_scores_by_hand():
     found = attribution([[1.0, 2.0, 0.0], [9.0, 1.0, 2.0]])
     effects = torch.tensor([[1.0, 3.0, -1.0], [0.0, 1.0, 2.0]])
-    first, second = score_inputs(found, torch.tensor([4, 7]), torch.tensor([0, 1]), HELD > 0, HELD, effects)
+    probabilities = torch.tensor([0.75, 0.5])
+    first, second = score_inputs(
+        found, torch.tensor([4, 7]), torch.tensor([0, 1]), HELD > 0, HELD, effects, probabilities
+    )
     # Label 0: client 8 is traced; it holds the label (2 examples), client 3 holds more (5); 2 of 3 hold it.
     assert (first.input_index, first.traced_client, first.responsible_clients) == (4, "8", ("3", "8"))
     assert (first.correct, first.top_holder, first.chance) == (True, False, pytest.approx(2 / 3))
@@ -28,6 +33,9 @@ def test_scores_by_hand():
     assert (second.top_holder, second.removal_client) == (False, "11")
     # Ranks (2, 0, 1) against (0, 1, 2): 1 - 6 (4 + 1 + 1) / (3 * 8) = -0.5.
     assert second.removal_correlation == pytest.approx(-0.5)
+    assert (first.probability, second.probability) == (0.75, 0.5)
+    assert first.effects == (("8", 3.0), ("3", 1.0), ("11", -1.0))  # in the order of the ranking
+    assert second.exact_effects == {"3": 0.0, "11": 2.0, "8": 1.0}
     scores = summarize((first, second))
     assert scores.localization_accuracy == 0.5
     assert scores.chance_accuracy == pytest.approx(2 / 3)
@@ -42,6 +50,13 @@ def test_equal_holders_are_both_top():
     second = score_inputs(found, torch.tensor([0, 1]), torch.tensor([0, 1]), HELD > 0, HELD, None)[1]
     assert second.top_holder
     assert second.removal_client is None
+    assert (second.effects, second.probability, second.exact_effects) == ((), None, {})
+
+
+def test_a_verified_contribution_is_an_exact_effect():
+    found = replace(attribution([[0.0, 1.0, 3.0]]), verified=torch.tensor([[False, True, True]]))
+    (only,) = score_inputs(found, torch.tensor([0]), torch.tensor([0]), None, None, None)
+    assert only.exact_effects == {"11": 3.0, "8": 1.0}
 
 
 def test_mispredictions_know_no_holder_and_perhaps_no_culprit():

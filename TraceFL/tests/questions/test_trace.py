@@ -6,6 +6,7 @@ import torch
 from tests.helpers.configuration import compose_settings
 from tests.helpers.linear_round import COUNTS, FLIP, LABELS, linear_examples, linear_model, record, trace, tracer
 from tracefl.learning.faults import Fault, Trigger
+from tracefl.learning.training import Evaluation
 from tracefl.provenance import RoundRecord, verification
 from tracefl.questions.suspects import NOBODY_FAULTY, mean_suspects
 from tracefl.questions.trace import Tracer
@@ -110,7 +111,8 @@ def test_a_backdoor_is_asked_with_its_trigger(model, server):
     average = {name: sum(p[k] * clients[k][name] for k in p) for name in weights}
     round_record = RoundRecord(2, clients, p, round_record.previous_global, average)
     model.load_state_dict(average)
-    found = tracer(backdoor).trace(model, round_record, server, predicted=LABELS)  # without the trigger all is well
+    unaware = Evaluation(0.0, 1.0, LABELS, torch.ones(6))  # without the trigger all is well
+    found = tracer(backdoor).trace(model, round_record, server, unaware)
     assert [t.input_index for t in found.traced] == [1, 2, 3, 4]  # every example of another class
     assert all(t.correct for t in found.traced)
 

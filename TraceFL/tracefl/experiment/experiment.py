@@ -5,8 +5,6 @@ import json
 import time
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from tracefl.common.seeds import derive_seed
 from tracefl.experiment.mitigation.decision import Mitigation
 from tracefl.experiment.mitigation.evidence import mitigate_round
@@ -20,7 +18,7 @@ from tracefl.learning.measures import measure, measure_columns
 from tracefl.learning.models import initial_model
 from tracefl.learning.privacy.accounting import client_dp_sgd
 from tracefl.learning.privacy.settings import DpSgdSettings, ServerPrivacy
-from tracefl.learning.training import evaluate
+from tracefl.learning.training import Evaluation, evaluate
 from tracefl.provenance import RoundRecord
 from tracefl.provenance.capture import traced_layers
 from tracefl.questions.suspects import Row
@@ -170,7 +168,7 @@ class Experiment:
         evaluation = evaluate(model, data.server, device=self.settings.device)
         measures = measure(model, data.server, data.num_classes, self.prepared.truth, self.settings.device, evaluation)
         evaluate_seconds = time.perf_counter() - evaluate_began
-        trace, mitigated = self._trace(record, evaluation.predicted)
+        trace, mitigated = self._trace(record, evaluation)
         row = round_row(outcome, evaluation, trace, train_seconds, evaluate_seconds)
         row |= privacy_columns(outcome, self.accountant) | measure_columns(measures)
         left_out = dict(outcome.left_out)
@@ -200,12 +198,12 @@ class Experiment:
             settings.device,
         )
 
-    def _trace(self, record: RoundRecord, predicted: Tensor | None) -> tuple[RoundTrace, tuple[Row, ...]]:
+    def _trace(self, record: RoundRecord, evaluation: Evaluation | None) -> tuple[RoundTrace, tuple[Row, ...]]:
         """Trace a round; with ``privacy.trace=before_noise``, its average without noise.
 
         Args:
             record: The round; the model holds its global weights.
-            predicted: ``(N,)`` that model's predictions of the server's examples.
+            evaluation: That model's evaluation on the server's examples.
 
         Returns:
             The trace, and the decisions based on its mispredictions as rows of mitigation.csv.
@@ -214,9 +212,9 @@ class Experiment:
         if tracer is None or record.server_round % tracer.provenance.every:
             return RoundTrace(), ()
         if self.settings.traces_before_noise:
-            record, predicted = record.without_noise(), None
+            record, evaluation = record.without_noise(), None
             self.model.load_state_dict(dict(record.global_weights))
-        trace = tracer.trace(self.model, record, server, predicted)
+        trace = tracer.trace(self.model, record, server, evaluation)
         if self.mitigation is None:
             return trace, ()
         able = self.num_examples.keys() - set(map(str, self.settings.without))

@@ -57,11 +57,13 @@ class Evaluation:
         loss: Mean cross-entropy per example, in nats.
         accuracy: Fraction of examples predicted correctly, 0 to 1.
         predicted: ``(N,)`` int64 classes, on the CPU.
+        probabilities: ``(N,)`` float32 probabilities of these classes, 0 to 1, on the CPU.
     """
 
     loss: float
     accuracy: float
     predicted: Tensor
+    probabilities: Tensor
 
 
 def train(
@@ -127,15 +129,16 @@ def evaluate(
         device: Where to compute.
     """
     model.to(device).eval()
-    loss, predicted = torch.zeros((), dtype=torch.float64, device=device), []
+    loss, predicted, probabilities = torch.zeros((), dtype=torch.float64, device=device), [], []
     for index in torch.split(torch.arange(len(examples)), batch_size):
         inputs, labels = examples.batch(index, device)
         logits = forward(model, inputs).float()
         loss += F.cross_entropy(logits, labels, reduction="sum")
         predicted.append(logits.argmax(dim=1).cpu())
+        probabilities.append(logits.softmax(dim=1).amax(dim=1).cpu())
     classes = torch.cat(predicted)
     accuracy = float((classes == examples.labels).double().mean())
-    return Evaluation(float(loss) / len(examples), accuracy, classes)
+    return Evaluation(float(loss) / len(examples), accuracy, classes, torch.cat(probabilities))
 
 
 def _shuffled_batches(num_examples: int, batch_size: int) -> Iterator[Tensor]:

@@ -35,6 +35,9 @@ class TracedInput:
         contributions: (client id, contribution in units of the target, logits), in the order of the ranking.
         verified: Clients whose contribution comes from their exact removal instead of an estimate, in the order of the
             ranking.
+        probability: The predicted class's, 0 to 1; None where it was not recorded.
+        effects: (client id, exact effect of its removal in logits), in the order of the ranking; empty where the
+            removals were not computed.
     """
 
     input_index: int
@@ -51,6 +54,13 @@ class TracedInput:
     removal_correlation: float | None
     contributions: tuple[tuple[str, float], ...]
     verified: tuple[str, ...] = ()
+    probability: float | None = None
+    effects: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def exact_effects(self) -> dict[str, float]:
+        """Client id to the exact effect of its removal, in logits, of all clients of which it is known."""
+        return dict(self.effects) or {k: value for k, value in self.contributions if k in self.verified}
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,7 @@ def score_inputs(
     responsible: Tensor | None,
     held: Tensor | None,
     effects: Tensor | None,
+    probabilities: Tensor | None = None,
 ) -> tuple[TracedInput, ...]:
     """Score every traced input against what is known of the participants.
 
@@ -117,13 +128,14 @@ def score_inputs(
             is.
         held: ``(M, K)`` training examples of the input's label, or None for mispredictions.
         effects: ``(M, K)`` exact removal effects, or None where they were not computed.
+        probabilities: ``(M,)`` of the predicted classes, 0 to 1; None where they are not known.
     """
     ids = attribution.client_ids
     traced = attribution.contributions.argmax(dim=1)
     correlations = None if effects is None else spearman(attribution.contributions, effects)
     rows = []
     for i, label in enumerate(labels.tolist()):
-        k = int(traced[i])
+        k, ranking = int(traced[i]), attribution.ranking(i)
         rows.append(
             TracedInput(
                 input_index=int(input_indices[i]),
@@ -135,13 +147,15 @@ def score_inputs(
                 else tuple(ids[j] for j in torch.nonzero(responsible[i]).flatten().tolist()),
                 correct=None if responsible is None else bool(responsible[i, k]),
                 score=float(attribution.scores[i, k]),
-                ranking=attribution.ranking(i),
+                ranking=ranking,
                 chance=None if responsible is None else float(responsible[i].double().mean()),
                 top_holder=None if held is None else bool(held[i, k] == held[i].max()),
                 removal_client=None if effects is None else ids[int(effects[i].argmax())],
                 removal_correlation=None if correlations is None else float(correlations[i]),
                 contributions=attribution.ranked_contributions(i),
                 verified=attribution.verified_clients(i),
+                probability=None if probabilities is None else float(probabilities[i]),
+                effects=() if effects is None else tuple((k, float(effects[i, ids.index(k)])) for k, _ in ranking),
             )
         )
     return tuple(rows)

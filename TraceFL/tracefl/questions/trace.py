@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tracefl.learning.examples import Examples
 from tracefl.learning.faults import Fault
-from tracefl.learning.training import evaluate
+from tracefl.learning.training import Evaluation, evaluate
 from tracefl.provenance import (
     Attribution,
     Compute,
@@ -59,6 +59,7 @@ class _Answer:
         inputs: The M inputs.
         labels: ``(M,)`` their true classes.
         predicted: ``(M,)`` predicted classes.
+        probabilities: ``(M,)`` of these classes, 0 to 1.
         attribution: Contributions ``(M, K)``.
         effects: ``(M, K)`` exact removal effects in logits, or None.
         provenance_seconds: As in ``RoundTrace``.
@@ -69,10 +70,17 @@ class _Answer:
     inputs: Inputs
     labels: Tensor
     predicted: Tensor
+    probabilities: Tensor
     attribution: Attribution
     effects: Tensor | None
     provenance_seconds: float
     counterfactual_seconds: float
+
+    def score(self, responsible: Tensor | None, held: Tensor | None) -> tuple[TracedInput, ...]:
+        """Score the answer against what is known of the participants, as ``score_inputs`` does."""
+        return score_inputs(
+            self.attribution, self.positions, self.labels, responsible, held, self.effects, self.probabilities
+        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ class Tracer:
         return replace(self, provenance=mispredicted, fault=None, baselines=())
 
     def trace(
-        self, model: nn.Module, record: RoundRecord, server: Examples, predicted: Tensor | None = None
+        self, model: nn.Module, record: RoundRecord, server: Examples, evaluation: Evaluation | None = None
     ) -> RoundTrace:
         """Trace a round's predictions to its clients, and check the answers.
 
@@ -128,34 +136,34 @@ class Tracer:
             model: Holds ``record.global_weights``.
             record: The round.
             server: The server's N examples.
-            predicted: ``(N,)`` the model's predictions for them; None to compute them.
+            evaluation: The model's evaluation on them; None to compute it.
         """
         trace = self._trace_to_faulty if self.seeks_faulty else self._trace_to_holders
-        return trace(model, record, server, predicted)
+        return trace(model, record, server, evaluation)
 
     def _trace_to_holders(
-        self, model: nn.Module, record: RoundRecord, server: Examples, predicted: Tensor | None
+        self, model: nn.Module, record: RoundRecord, server: Examples, evaluation: Evaluation | None
     ) -> RoundTrace:
-        answer = self._answer(model, record, server, predicted)
+        answer = self._answer(model, record, server, evaluation)
         if answer is None:
             return RoundTrace()
         held = self._participants(record).t()[answer.labels]  # (M, K)
-        traced = score_inputs(answer.attribution, answer.positions, answer.labels, held > 0, held, answer.effects)
+        traced = answer.score(held > 0, held)
         if self.provenance.inputs == "all":
             traced = tuple(t if t.predicted == t.label else _unjudged(t) for t in traced)
         return RoundTrace(traced, (), answer.provenance_seconds, answer.counterfactual_seconds)
 
     def _trace_to_faulty(
-        self, model: nn.Module, record: RoundRecord, server: Examples, predicted: Tensor | None
+        self, model: nn.Module, record: RoundRecord, server: Examples, evaluation: Evaluation | None
     ) -> RoundTrace:
         ids = tuple(record.clients)
         faulty = None if self.fault is None else self.fault.faulty(ids, record.server_round)  # (K,)
         someone_faulty = faulty is None or bool(faulty.any())
-        answer = self._answer(model, record, server, predicted) if someone_faulty else None
+        answer = self._answer(model, record, server, evaluation) if someone_faulty else None
         if answer is None:
             return RoundTrace(suspects=(row_without_inputs(record.server_round, ids, faulty),))
         responsible = None if faulty is None else faulty.expand(len(answer.positions), len(ids))  # (M, K)
-        traced = score_inputs(answer.attribution, answer.positions, answer.labels, responsible, None, answer.effects)
+        traced = answer.score(responsible, None)
         evidence = Evidence(
             record=record,
             model=model,
@@ -170,13 +178,13 @@ class Tracer:
         return RoundTrace(traced, suspects, seconds, answer.counterfactual_seconds)
 
     def _answer(
-        self, model: nn.Module, record: RoundRecord, server: Examples, predicted: Tensor | None
+        self, model: nn.Module, record: RoundRecord, server: Examples, evaluation: Evaluation | None
     ) -> _Answer | None:
         """Attribute the predictions to trace; None if there are none."""
         examples = self.examples_to_trace(server)
-        if predicted is None or examples is not server:
-            predicted = evaluate(model, examples, device=self.device).predicted
-        positions = self.choose(examples, predicted, self._participants(record))
+        if evaluation is None or examples is not server:
+            evaluation = evaluate(model, examples, device=self.device)
+        positions = self.choose(examples, evaluation.predicted, self._participants(record))
         if not len(positions):
             return None
         inputs, labels = examples.batch(positions)
@@ -188,7 +196,8 @@ class Tracer:
         attributed = time.perf_counter()
         effects = self._effects(record, removals)
         seconds = attributed - began, time.perf_counter() - attributed
-        return _Answer(positions, inputs, labels, predicted[positions], attribution, effects, *seconds)
+        classes = evaluation.predicted[positions], evaluation.probabilities[positions]
+        return _Answer(positions, inputs, labels, *classes, attribution, effects, *seconds)
 
     def examples_to_trace(self, server: Examples) -> Examples:
         """Return the examples whose predictions are traced: the server's, with a backdoor's trigger in them."""

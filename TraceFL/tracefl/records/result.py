@@ -67,4 +67,5 @@ def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
         "ranking": tuple((client_id, score) for client_id, score in fields["ranking"]),
         "contributions": tuple((client_id, value) for client_id, value in fields["contributions"]),
         "verified": tuple(fields["verified"]),
+        "effects": tuple((client_id, value) for client_id, value in fields.get("effects", ())),
     }
