@@ -104,6 +104,7 @@ def _run(run_config: RunConfig, federation: Federation, prepare: Callable[[Setti
 def _refuse_resources(settings: Settings) -> None:
     """Refuse keys that have no effect because Flower has already started the clients."""
     for key, value in (
+        ("backend", None if settings.backend == "auto" else settings.backend),
         ("total_cpus", settings.total_cpus),
         ("total_gpus", settings.total_gpus),
         ("ray.address", settings.ray.address),

@@ -5,8 +5,8 @@ import pytest
 from tests.helpers.configuration import compose_settings
 from tests.helpers.flower_processes import APP, Flower
 from tests.helpers.processes import wait_until
-from tests.helpers.runs import run_in_process
 from tests.helpers.tables import read_untimed
+from tracefl.experiment.runner import run_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 
@@ -36,7 +36,7 @@ def test_the_app_gives_what_main_gives_to_the_last_bit(flower, tmp_path):
     assert "Installing application dependencies" not in output
     assert (APP / "pyproject.toml").read_bytes() == before
     keys = ("experiment=smoke", f"log_dir={tmp_path / 'main'}", "num_rounds=2", "store=all", "run_name=run")
-    run_in_process(compose_settings(*keys), command="typed")
+    run_settings(compose_settings(*keys, "backend=in_process"), command="typed")
     app, main = (tmp_path / way / "smoke" / "run" for way in ("app", "main"))
     assert read_untimed(app / "rounds.csv") == read_untimed(main / "rounds.csv")
     assert (app / "provenance.csv").read_bytes() == (main / "provenance.csv").read_bytes()

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from tests.helpers.configuration import TINY, compose_settings
 from tests.helpers.misbehaving import misbehaving_app
-from tests.helpers.runs import SMALL_MODEL, run, run_in_process, run_on_ray, run_settings_of
+from tests.helpers.runs import SMALL_MODEL, run, run_on_ray, run_settings_of
 from tests.helpers.tables import read_csv
 from tests.helpers.wandb_reader import read_datastore
 from tracefl.errors import RoundFailedError
@@ -295,10 +295,10 @@ def test_real_data_from_a_folder_traced_every_second_round(tmp_path, shared_data
 def test_an_unfinished_run_of_the_same_configuration_is_run_again(tmp_path):
     place = tmp_path / "default" / "run"
     place.mkdir(parents=True)
-    settings = run_settings_of(tmp_path, *SMALL_MODEL, "num_rounds=1", "provenance=off")
+    settings = run_settings_of(tmp_path, *SMALL_MODEL, "num_rounds=1", "provenance=off", "backend=in_process")
     unfinished = RunFolder(place, settings)
     unfinished.begin(resume=False)
     unfinished.close()
     (place / "rounds.csv").write_text("left by a kill")
-    run_in_process(settings)
+    run_settings(settings)
     assert [row["round"] for row in read_csv(place / "rounds.csv")] == ["1"]

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from tests.helpers.commands import call_main
 from tests.helpers.configuration import TINY, compose_settings
 from tests.helpers.replayed_runs import make_replayed_run
-from tests.helpers.runs import SMALL_MODEL, run, run_in_process
+from tests.helpers.runs import SMALL_MODEL, run
 from tests.helpers.tables import read_csv, read_untimed
 from tracefl.errors import ConfigError
 from tracefl.experiment.retraining import retrain
@@ -40,7 +40,6 @@ def copied(flipped, tmp_path):
 
 
 def call(monkeypatch, capfd, *arguments):
-    monkeypatch.setattr("tracefl.experiment.retraining.run_settings", run_in_process)
     capfd.readouterr()  # what the run before said
     return call_main(monkeypatch, capfd, main, "replay", *arguments)
 

@@ -3,11 +3,13 @@
 ``end_to_end/test_simulation.py`` keeps the two equal, bit for bit: a run that does not test Ray itself needs none.
 """
 
+import dataclasses
+
 from tests.helpers.configuration import TINY, compose_settings
-from tests.helpers.in_process import InProcessGrid
+from tracefl.errors import RunStopped
 from tracefl.experiment import runner
 from tracefl.federation import client
-from tracefl.federation.server import Federation
+from tracefl.federation.in_process import federation_here
 
 #: The smallest ResNet-18 that still has all of its kinds of layers.
 SMALL_MODEL = ("++model.config.layers=[1,1,1,1]", "dataset.image_size=16")
@@ -22,19 +24,30 @@ def run(tmp_path, *overrides, app=client.app, stop_in=None):
         app: The clients' app.
         stop_in: Round in which the run stops, before any client has trained in it.
     """
-    settings = run_settings_of(tmp_path, *overrides)
-    run_in_process(settings, app, stop_in)
+    settings = run_settings_of(tmp_path, *overrides, "backend=in_process")
+    federation = None if app is client.app and stop_in is None else _Stopping(federation_here(app), stop_in)
+    runner.run_settings(settings, federation)
     return settings.folder
 
 
-def run_in_process(settings, app=client.app, stop_in=None, command=None):
-    """Run settings without Ray: takes the place of ``run_settings``."""
-    runner.run_settings(settings, Federation(InProcessGrid(app, stop_in)), command=command)
+class _Stopping:
+    """A federation that stops when a round begins."""
+
+    def __init__(self, federation, stop_in):
+        self._federation, self._stop_in = federation, stop_in
+
+    def run(self, plan, hooks):
+        def on_sampled(server_round, clients):
+            hooks.on_sampled(server_round, clients)
+            if server_round == self._stop_in:
+                raise RunStopped(f"stopped by a test in round {self._stop_in}")
+
+        self._federation.run(plan, dataclasses.replace(hooks, on_sampled=on_sampled))
 
 
 def run_on_ray(tmp_path, *overrides):
     """Run a configuration on Ray and return its folder."""
-    settings = run_settings_of(tmp_path, *overrides)
+    settings = run_settings_of(tmp_path, *overrides, "backend=ray")
     runner.run_settings(settings)
     return settings.folder
 

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from tracefl.common.imports import heavy_imports
 from tracefl.common.signals import StopRequest
-from tracefl.experiment.settings import client_gpus, total_cpus, total_gpus
-from tracefl.federation.ray_cluster import Resources, check_shared, ray_cluster
+from tracefl.experiment.backend import choose_backend, read_resources
+from tracefl.federation.resources import Resources
 from tracefl.records.folder import RunFolder
 from tracefl.records.log import RunLog
 from tracefl.records.observer import Observer
@@ -83,14 +83,26 @@ def run_settings(
 
 
 def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "Serve") -> tuple[RoundResult, ...]:
-    """Prepare while Ray and its workers start, then run; bad input is refused before anything is written."""
-    resources = Resources(
-        total_cpus=total_cpus(settings),
-        total_gpus=total_gpus(settings),
-        client_cpus=settings.client_resources.cpus,
-        client_gpus=client_gpus(settings),
-        address=settings.ray.address,
-    )
+    """Run with clients of this process or on Ray; bad input is refused before anything is written."""
+    resources = read_resources(settings)
+    backend = choose_backend(settings, resources)
+    log.info("%s", backend)
+    if backend.in_process:
+        with closing(folder):
+            experiment = _prepare(settings, folder)
+            from tracefl.federation.in_process import federation_here
+
+            return serve(experiment, federation_here())
+    return _simulate_on_ray(settings, resources, folder, stop, serve)
+
+
+def _simulate_on_ray(
+    settings: Settings, resources: Resources, folder: RunFolder, stop: StopRequest, serve: "Serve"
+) -> tuple[RoundResult, ...]:
+    """Prepare while Ray and its workers start, then run."""
+    with heavy_imports():
+        from tracefl.federation.ray_cluster import ray_cluster
+
     with (
         ray_cluster(resources) as ray_is_up,
         closing(folder),
@@ -134,6 +146,8 @@ def _serve(
     recorded = folder.begin(settings.resume)
     run_log.open(folder.path / "run.log")
     if settings.ray.address is not None:
+        from tracefl.federation.ray_cluster import check_shared
+
         check_shared(folder.path / "config.yaml")
     progress = read_progress(folder.path, len(recorded), settings.num_rounds)
     status = StatusFile(folder.path)

@@ -130,6 +130,8 @@ def _check_resources(settings: Settings) -> None:
     given = settings.client_resources
     if settings.device == "cuda" and given.gpus == 0:
         raise ConfigError("client_resources.gpus=0 with device=cuda leaves clients without a GPU; give e.g. 0.1")
+    if settings.backend == "in_process":
+        _check_in_process(settings)
     if settings.ray.address is not None:  # a cluster's resources are known only once it is connected
         for key, value in (("total_cpus", settings.total_cpus), ("total_gpus", settings.total_gpus)):
             if value is not None:
@@ -150,3 +152,11 @@ def _check_resources(settings: Settings) -> None:
             f"client_resources.gpus={given.gpus} is above the {gpus} GPUs there are (total_gpus, "
             f"device={settings.device}); lower it"
         )
+
+
+def _check_in_process(settings: Settings) -> None:
+    for key, value in (("ray.address", settings.ray.address), ("strategy.isolate", settings.strategy.isolate or None)):
+        if value is not None:
+            raise ConfigError(
+                f"backend=in_process and {key}={str(value).lower()}, which needs Ray; give one of them, or backend=ray"
+            )

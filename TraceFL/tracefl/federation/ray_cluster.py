@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tracefl.common.signals import block_sigusr2
 from tracefl.errors import ConfigError, one_line
+from tracefl.federation.resources import Resources
 
 # For Ray's processes. The first two make glibc's allocator keep the memory of a step's gradients for the next step,
 # instead of returning it and faulting it in again page by page: a training step of ResNet-18 takes 7 % less time. The
@@ -35,25 +35,6 @@ _RAY_ENVIRONMENT = {
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
 _SEE_SECONDS = 30.0  # longest wait for a file to appear on another node, which takes seconds on network file systems
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a simulation may use.
-
-    Attributes:
-        total_cpus: CPUs for all clients together; not used with ``address``.
-        total_gpus: GPUs for all clients together; not used with ``address``.
-        client_cpus: CPUs of one client, at least 1; also its number of threads.
-        client_gpus: Fraction of a GPU for one client.
-        address: HOST:PORT of a running Ray cluster; None to start one.
-    """
-
-    total_cpus: int
-    total_gpus: int
-    client_cpus: int
-    client_gpus: float
-    address: str | None = None
 
 
 @contextmanager
@@ -85,10 +66,7 @@ def clients_at_once(resources: Resources) -> int:
         ConfigError: No node has enough CPUs and GPUs for one client.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    at_once = 0
-    for node in nodes:
-        by_cpu = int(node.get("CPU", 0) / resources.client_cpus)
-        at_once += min(by_cpu, int(node.get("GPU", 0) / resources.client_gpus)) if resources.client_gpus else by_cpu
+    at_once = sum(resources.clients_in(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
     if at_once == 0:
         raise ConfigError(
             f"none of the {len(nodes)} nodes of the Ray cluster has client_resources.cpus={resources.client_cpus} and "

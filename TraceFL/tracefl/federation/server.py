@@ -1,5 +1,6 @@
 """The server: finds the node of each client, then runs the strategy over the rounds."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -62,6 +63,14 @@ class Federation:
                 raise RoundFailedError(f"{len(nodes)} of {self._least_nodes} nodes of the simulation are there")
             time.sleep(POLL_SECONDS)
         return {client_id: nodes[number % len(nodes)] for number, client_id in enumerate(plan.client_ids)}
+
+
+def keep_flower_quiet() -> None:
+    """Keep Flower's own lines out of the terminal; they still reach the root logger, and with it run.log."""
+    flower = logging.getLogger("flwr")
+    flower.handlers.clear()
+    flower.propagate = True
+    flower.setLevel(logging.INFO)
 
 
 def make_server_app(serve: Callable[[Federation], None], federation: Callable[[Grid], Federation]) -> ServerApp:

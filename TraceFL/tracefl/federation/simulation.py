@@ -1,6 +1,5 @@
 """Flower's simulation of a federation, with clients on Ray: on this machine or on a cluster."""
 
-import logging
 import threading
 import warnings
 from collections.abc import Callable
@@ -12,8 +11,9 @@ from flwr.simulation import run_simulation
 
 from tracefl.errors import RoundFailedError
 from tracefl.federation import client
-from tracefl.federation.ray_cluster import Resources, clients_at_once
-from tracefl.federation.server import Federation, make_server_app
+from tracefl.federation.ray_cluster import clients_at_once
+from tracefl.federation.resources import Resources
+from tracefl.federation.server import Federation, keep_flower_quiet, make_server_app
 
 Served = TypeVar("Served")
 
@@ -43,10 +43,7 @@ def simulate(
         "max_restarts": -1,
         "max_task_retries": 1,
     }
-    flower = logging.getLogger("flwr")
-    flower.handlers.clear()  # no terminal lines of its own; the records still reach the root logger
-    flower.propagate = True
-    flower.setLevel(logging.INFO)
+    keep_flower_quiet()
     over = threading.Event()
     served: list[Served] = []
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tracefl.records.naming import CIRCUMSTANCES, flatten
+from tracefl.records.naming import flatten, without_circumstances
 
 
 def tell_apart(labels: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -17,8 +17,9 @@ def tell_apart(labels: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> l
     shared = {label for label, number in Counter(labels).items() if number > 1}
     if not shared:
         return list(labels)
-    passed_over = {*CIRCUMSTANCES, "seed"} - {"exp_key"}
-    flats = [flatten({k: v for k, v in config.items() if k not in passed_over}) for config in configs]
+    flats = [
+        flatten({**without_circumstances(config), "exp_key": config["exp_key"], "seed": None}) for config in configs
+    ]
     differing = {
         label: [
             key

@@ -15,7 +15,7 @@ from tracefl.common.text_files import append_atomically, write_atomically
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
 from tracefl.records.claim import CLAIM, Claim, refuse_if_claimed
-from tracefl.records.naming import CIRCUMSTANCES, fingerprint, flatten
+from tracefl.records.naming import fingerprint, flatten, is_circumstance
 from tracefl.records.result import RoundResult
 from tracefl.records.run import COMMAND
 from tracefl.records.settings import Settings, read_config
@@ -210,7 +210,7 @@ class RunFolder:
         there, here = read_config(self.path / "config.yaml").resolved, self.settings.resolved
         if fingerprint(there) != fingerprint(here):
             before, now = flatten(there), flatten(here)
-            differing = [k for k in now if before.get(k) != now[k] and k.split(".")[0] not in CIRCUMSTANCES]
+            differing = [k for k in now if before.get(k) != now[k] and not is_circumstance(k)]
             raise RecordError(
                 f"{self.path} holds a run of another configuration (differs in {', '.join(differing[:5])}); "
                 "set run_name or exp_key to another, or delete it"

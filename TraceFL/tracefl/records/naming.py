@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Keys that say where and how a run happens, and so change none of its numbers.
+# Keys that say where and how a run happens, and so change none of its numbers; with a key, all that lie below it.
 CIRCUMSTANCES = (
     "exp_key",
     "run_name",
@@ -13,20 +13,36 @@ CIRCUMSTANCES = (
     "overwrite",
     "resume",
     "dry_run",
+    "backend",
     "total_cpus",
     "total_gpus",
     "runs_at_once",
     "ray",
     "store",
+    "strategy.isolate",
     "wandb",
 )
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Return eight hexadecimal digits that differ whenever two configurations can give different numbers."""
-    kept = {key: value for key, value in config.items() if key not in CIRCUMSTANCES}
+    kept = without_circumstances(config)
     kept["client_resources"] = config["client_resources"]["cpus"]  # a client's threads: they change the rounding
     return hashlib.sha256(json.dumps(_text_keys(kept), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def is_circumstance(key: str) -> bool:
+    """Return whether a dotted key is one of ``CIRCUMSTANCES``, or lies below one."""
+    return any(f"{key}.".startswith(f"{circumstance}.") for circumstance in CIRCUMSTANCES)
+
+
+def without_circumstances(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a configuration without its ``CIRCUMSTANCES``."""
+    return {
+        key: without_circumstances(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if not is_circumstance(f"{prefix}{key}")
+    }
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

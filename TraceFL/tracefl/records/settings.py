@@ -70,6 +70,7 @@ class AveragingSettings:
     Attributes:
         min_clients: Clients that must answer for a round to count.
         timeout_seconds: Longest wait for a round's clients.
+        isolate: Whether ``backend=auto`` keeps the clients in processes of their own.
         inputs: What ``provenance.inputs`` is where it is not given.
     """
 
@@ -77,6 +78,7 @@ class AveragingSettings:
 
     min_clients: Count
     timeout_seconds: Annotated[float, above(0)]
+    isolate: bool
     inputs: Inputs | None
 
 
@@ -267,6 +269,7 @@ class SettingsKeys:
     batch_size: Count
     client: ClientSettings
     device: Literal["cpu", "cuda"]
+    backend: Literal["auto", "in_process", "ray"]
     total_cpus: Count | None
     total_gpus: Annotated[int, at_least(0)] | None
     runs_at_once: Count

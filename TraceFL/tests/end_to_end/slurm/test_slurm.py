@@ -8,9 +8,10 @@ import pytest
 
 from tests.helpers.configuration import REPOSITORY, TINY, compose_settings
 from tests.helpers.processes import PATIENCE, wait_until
-from tests.helpers.runs import SMALL_MODEL, run_in_process
+from tests.helpers.runs import SMALL_MODEL
 from tests.helpers.slurm import Slurm
 from tests.helpers.tables import read_untimed
+from tracefl.experiment.runner import run_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 
@@ -61,7 +62,8 @@ def here(tmp_path_factory):
     """The same runs in this process."""
     folder = tmp_path_factory.mktemp("here")
     for seed in (1, 2):
-        run_in_process(compose_settings(*TINY, *SMALL_MODEL, f"seed={seed}", "num_rounds=1", f"log_dir={folder}"))
+        keys = (f"seed={seed}", "num_rounds=1", f"log_dir={folder}", "backend=in_process")
+        run_settings(compose_settings(*TINY, *SMALL_MODEL, *keys))
     found = records(folder / "default")
     assert len(found) == 2
     return found

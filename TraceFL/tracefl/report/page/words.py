@@ -123,7 +123,7 @@ def _setting(settings: Settings) -> Iterator[tuple[str, str]]:
         f"{settings.num_clients}, of which {settings.clients_per_round} take part in a round; "
         f"{settings.num_rounds} rounds",
     )
-    yield "strategy", _keys(settings.strategy, {"timeout_seconds"})
+    yield "strategy", _keys(settings.strategy, {"timeout_seconds", "isolate"})
     optimizer = f"{client.optimizer}, learning rate {client.lr:g}"
     yield "client's training", f"{client.epochs} epochs, batches of {settings.batch_size}, {optimizer}"
     yield "privacy", "" if settings.privacy is None else _keys(settings.privacy, set())
