@@ -9,4 +9,4 @@ if ! python -c 'import tracefl' 2>/dev/null; then
     exit 2
 fi
 # In this process's place: so SLURM's signals, and Ctrl-C, reach the one who passes them on to the run in hand.
-exec python -m tracefl.jobs "$@"
+exec python -m tracefl jobs "$@"

@@ -1,6 +1,6 @@
 """Where the first-order estimate of a removal is off: in single layers, or in what they do together.
 
-    python -m tracefl.main store=all ...
+    tracefl run store=all ...
     python TraceFL/benchmarks/fidelity_layers.py RUN_FOLDER [RUN_FOLDER ...]
 
 Of 50 inputs of a run's last stored round, leaves each client out of some tensors only, exactly: those of the

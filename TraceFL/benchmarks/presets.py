@@ -1,6 +1,6 @@
 """Compare the provenance presets on the same stored rounds, as a Markdown table.
 
-    python -m tracefl.main store=all ...
+    tracefl run store=all ...
     python TraceFL/benchmarks/presets.py RUN_FOLDER [RUN_FOLDER ...]
 
 Each number is the mean over all inputs traced in the run's stored rounds; seconds are of the attribution, a round's

@@ -24,9 +24,9 @@ from typing import Any
 from selection import words
 
 from tracefl.conf.rules import choice_name
+from tracefl.conf.run_names import run_folders
 from tracefl.errors import RecordError
 from tracefl.paper.rule_findings import over_seeds
-from tracefl.paper.run_folders import run_folders
 from tracefl.records.settings import read_config
 from tracefl.records.store import RoundStore
 

@@ -5,7 +5,7 @@ strategy=provenance_selection. Prints, of each setting, the global accuracy afte
 rounds, mean and standard deviation over seeds; the difference seed by seed; and where faulty clients are known, their
 part in all the places of the rounds after the first, beside what chance would give them.
 
-python -m tracefl.main --multirun strategy=fedavg,provenance_selection seed=1,2,3 provenance.inputs=all ...
+tracefl run --multirun strategy=fedavg,provenance_selection seed=1,2,3 provenance.inputs=all ...
 python TraceFL/benchmarks/selection.py logs/default
 """
 
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from tracefl.conf.run_names import run_folders
 from tracefl.learning.faults.words import NO_FAULT, describe_fault, faulty_clients
 from tracefl.paper.rule_findings import SeedMean, over_seeds
-from tracefl.paper.run_folders import run_folders
 from tracefl.records.naming import fingerprint
 from tracefl.records.settings import Settings, read_config
 from tracefl.records.store import RoundStore

@@ -1,6 +1,6 @@
 """What storing a round's clients in fewer bytes costs in exactness, as a Markdown table.
 
-    python -m tracefl.main ...
+    tracefl run ...
     python TraceFL/benchmarks/storage.py RUN_FOLDER
 
 The run's last stored round is stored again in each way and traced from there. The error is the largest difference of a

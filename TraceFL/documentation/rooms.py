@@ -11,6 +11,7 @@ from pathlib import Path
 
 #: Rooms of tracefl, top to bottom: a room imports only rooms on lines below its own.
 FLOORS = (
+    ("__main__",),
     ("jobs",),
     ("main", "trace", "counterfactual", "replay", "ledger", "collect", "visualize", "client_app", "server_app"),
     ("experiment", "paper"),

@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
 from tests.helpers.tables import read_csv
+from tracefl.conf.run_names import run_folders
 from tracefl.paper.grid_points import point_of
 from tracefl.paper.published import Published, find_published
-from tracefl.paper.run_folders import run_folders
 from tracefl.records.claim import Claim
 from tracefl.records.settings import read_keys
 from tracefl.records.tables import ROUND_COLUMNS, to_csv

@@ -318,7 +318,7 @@ def test_no_folder_and_help(ask, tmp_path, monkeypatch, capfd):
     assert "no run's folder is given" in ask("--json")
     assert "is no run's folder" in ask(tmp_path)
     status, out, _ = call_main(monkeypatch, capfd, main, "counterfactual", "--help")
-    assert (status, "usage: python -m tracefl.counterfactual" in out) == (0, True)
+    assert (status, "usage: tracefl counterfactual" in out) == (0, True)
 
 
 def test_neither_flower_nor_ray_is_needed(image_run):

@@ -192,8 +192,8 @@ def test_a_run_without_provenance(monkeypatch, capsys, run):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere"], "'nowhere' is no run's folder"),
-        (["--json"], "no run's folder is given"),
+        (["nowhere"], "begins with 'nowhere'"),
+        (["--json"], "no run is given"),
         ([".", "round=3"], "unknown argument 'round=3'"),
         ([".", "csv="], "'csv=' has no value"),
         ([".", "png=a.txt"], "png='a.txt': give a file that ends in .png"),
@@ -215,4 +215,4 @@ def test_help(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 0
-    assert "usage: python -m tracefl.ledger" in capsys.readouterr().out
+    assert "usage: tracefl ledger" in capsys.readouterr().out

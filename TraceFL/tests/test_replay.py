@@ -231,8 +231,7 @@ def damage(run):
         (None, ["from=last", "without=2"], "from must be a whole number from 1, got 'last'"),
         (None, ["from=1", "without=two"], "without must be the clients' numbers such as 3 or 3,7, got 'two'"),
         (None, ["from=1", "without=,"], "without must be the clients' numbers"),
-        (None, ["from=1"], "without= is missing; usage: python -m tracefl.replay"),
-        (None, ["without=2"], "from= is missing"),
+        (None, ["from=1"], "without= is missing: the clients to leave out, such as without=3,7; usage: tracefl replay"),
         (None, ["from=1", "without=2", "how=guess"], "how must be one of reaggregate, train, got 'guess'"),
         (None, ["from=1", "without=2", "carry=2"], "carry must be a number in [0, 1], got '2'"),
         (None, ["from=1", "without=2", "carry=nan"], "carry must be a number in [0, 1], got 'nan'"),
@@ -279,7 +278,7 @@ def test_what_cannot_be_replayed(monkeypatch, capsys, run, spoil, arguments, wor
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nowhere", "from=1", "without=2"], "'nowhere' is no run's folder"), (["--json"], "from= is missing")],
+    [(["nowhere", "from=1", "without=2"], "begins with 'nowhere'"), (["--json"], "no run is given")],
 )
 def test_no_run(monkeypatch, capsys, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)
@@ -292,4 +291,4 @@ def test_no_run(monkeypatch, capsys, tmp_path, arguments, words):
 def test_help(monkeypatch, capsys):
     status, out, _ = call(monkeypatch, capsys, "--help")
     assert status == 0
-    assert "usage: python -m tracefl.replay" in out
+    assert "usage: tracefl replay" in out

@@ -8,7 +8,7 @@ from tracefl.trace import main
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere"], "is no run's folder"),
+        (["nowhere"], "has a name that begins with 'nowhere'"),
         (["nowhere", "rounds=3"], "unknown argument 'rounds=3'; did you mean 'round'?"),
         (["nowhere", "privacy.noise_multiplier=1"], "unknown argument 'privacy.noise_multiplier=1'"),
         (["nowhere", "baselines"], "unknown argument 'baselines'"),
@@ -34,4 +34,4 @@ def test_help(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 0
-    assert "usage: python -m tracefl.trace" in capsys.readouterr().out
+    assert "usage: tracefl trace" in capsys.readouterr().out

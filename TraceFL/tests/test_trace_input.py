@@ -114,11 +114,10 @@ def test_tables_and_picture(image_run, tmp_path, ask):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--json"], "none is given; give one of image=FILE, text=WORDS or input=INDEX"),
-        (["against=1"], "none is given"),
+        (["against=1"], "none is given; give one of image=FILE, text=WORDS or input=INDEX"),
         (["input=1", "image=a.png"], "image= and input= are given"),
         (["input=1", "input=2"], "input is given twice: '1' and '2'"),
-        (["input="], "'input=' has no value; usage: python -m tracefl.trace"),
+        (["input="], "'input=' has no value; usage: tracefl trace"),
         (["input=4"], "input='4': the server has examples 0 to 3"),
         (["input=-1"], "the server has examples 0 to 3"),
         (["input=two"], "the server has examples 0 to 3"),
@@ -181,7 +180,7 @@ def test_a_backdoor_is_asked_with_its_trigger(image_run, tmp_path, ask):
 
 
 def test_no_folder(ask, tmp_path):
-    assert "no run's folder is given" in ask("--json")
+    assert "no run is given" in ask("--json")
     assert "is no run's folder" in ask(tmp_path, "input=1")
 
 
@@ -210,7 +209,7 @@ main()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     typed = shlex.split((tmp_path / "default" / "run" / "command.txt").read_text())
-    assert typed == ["python", "-m", "tracefl.main", *overrides]
+    assert typed == ["tracefl", "run", *overrides]
     found = json.loads(done.stdout)
     kept = json.loads((tmp_path / "default" / "run" / "rounds" / "0002" / "round.json").read_text())
     assert {c["client_id"]: c["weight"] for c in found["clients"]} == kept["client_weights"]

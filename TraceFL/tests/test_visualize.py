@@ -54,7 +54,7 @@ def test_all_of_a_job_script_s_runs(visualize, tmp_path):
     make_exhibit_run(logs, ROUNDS, *TABLE3, num_clients=200)
     make_faulty_run(logs, [found(1, "provenance", 0.9), found(1, "feddebug", 0.1)], "exp_key=table1")
     make_exhibit_run(logs, ROUNDS, "model=resnet18", exp_key="own")  # of no figure
-    status, out, err = visualize("--all", f"runs={logs}")
+    status, out, err = visualize("--all", logs)
     assert (status, err) == (0, "")
     pages = [f"figure2-alpha{alpha}.{kind}" for alpha in (0.1, 0.3) for kind in ("pdf", "png")]
     seconds = [f"figure6.{kind}" for kind in ("csv", "pdf", "png")]
@@ -70,9 +70,9 @@ def test_all_of_a_job_script_s_runs(visualize, tmp_path):
 
 def test_runs_of_any_experiment_by_its_name(visualize, tmp_path):
     make_exhibit_run(tmp_path / "logs", ROUNDS, *TABLE3, exp_key="mine", num_clients=200)
-    status, _, err = visualize("runs=logs", "figure=3")
+    status, _, err = visualize("figure=3")
     assert (status, "of figure3 or exp_2" in err) == (2, True)
-    assert visualize("runs=logs", "exp=mine", "figure=3", "table=3", "out=here")[0] == 0
+    assert visualize("logs", "exp=mine", "figure=3", "table=3", "out=here")[0] == 0
     assert {"figure3.png", "table3.tex"} < set(files(tmp_path / "here"))
 
 
@@ -85,7 +85,7 @@ def test_what_is_not_complete_is_named_and_not_drawn(visualize, tmp_path):
         damaged[text] = make_exhibit_run(logs, [(0.5, 0.1, 0.3)] * 2, *FIGURE2, seed=seed)
         (damaged[text] / "results.json").write_text(text)
     faulty = make_exhibit_run(logs, ROUNDS, *FIGURE2, seed=6, fault=FLIP)
-    status, out, _ = visualize("figure=2", f"runs={logs}")
+    status, out, _ = visualize("figure=2", logs)
     assert status == 0
     left_out = [line for line in out.splitlines() if line.startswith("left out")]
     assert len(left_out) == 5
@@ -140,7 +140,7 @@ def make_without_mispredictions(folder):
 def test_bad_input_is_one_line_and_writes_nothing(visualize, tmp_path, make, arguments, words):
     make(tmp_path / "runs")
     before = sorted(tmp_path.rglob("*"))
-    status, _, err = visualize(*arguments, f"runs={tmp_path / 'runs'}")
+    status, _, err = visualize(*arguments, tmp_path / "runs")
     assert status == 2
     assert len(err.strip().splitlines()) == 1
     assert err.startswith("tracefl: ")

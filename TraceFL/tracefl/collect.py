@@ -1,8 +1,9 @@
-"""Gather what runs found: ``python -m tracefl.collect FOLDER [csv=FILE] [markdown=FILE]``.
+"""Gather what runs found: ``tracefl collect [FOLDER] [csv=FILE] [markdown=FILE]``.
 
-Every run below the folder becomes a row of one CSV (``FOLDER/collected.csv``), and every setting, over its seeds, a
-line of a table, beside the published number of the same setting. Unfinished runs are named and are not in the table;
-damaged ones are named and left out. Runs in miniature (``smoke/`` of the job scripts) are left out too.
+Every run below the folder (logs unless given) becomes a row of one CSV (``FOLDER/collected.csv``), and every setting,
+over its seeds, a line of a table, beside the published number of the same setting. Unfinished runs are named and are
+not in the table; damaged ones are named and left out. Runs in miniature (``smoke/`` of the job scripts) are left out
+too.
 
 Where runs looked for faulty clients, two more tables compare the rules: how often each finds one, and its seconds per
 input; beside collected.csv then stand suspects_collected.csv (in full), seconds_per_input.png and .pdf, and where
@@ -10,24 +11,27 @@ runs differ in the share of flipped labels flipped_share.png. markdown=FILE writ
 """
 
 import sys
-from collections.abc import Sequence
 
-from tracefl.conf.tool import file, folder, read_arguments, run_tool
-from tracefl.errors import ConfigError
+from tracefl.conf.readers import file
+from tracefl.conf.run_names import runs_folder
+from tracefl.conf.tool import Given, Grammar, run_tool
 
-USAGE = "python -m tracefl.collect FOLDER [csv=FILE] [markdown=FILE]"
+GRAMMAR = Grammar(
+    usage="tracefl collect [FOLDER] [csv=FILE] [markdown=FILE]",
+    keys={"csv": file(), "markdown": file()},
+    flags=(),
+    first="FOLDER",
+    alone=True,
+)
 
 
 def main() -> None:
     """Collect and print; bad input is one line and exit status 2."""
-    run_tool(__doc__, USAGE, _main)
+    run_tool(__doc__, GRAMMAR, _main)
 
 
-def _main(arguments: Sequence[str]) -> None:
-    given = read_arguments(arguments, USAGE, {"csv": file(), "markdown": file()})
-    if not given.words:
-        raise ConfigError(f"no folder is given; usage: {USAGE}")
-    root = folder("FOLDER", given.words[0])
+def _main(given: Given) -> None:
+    root = given.place or runs_folder()
 
     from rich.console import Console
 

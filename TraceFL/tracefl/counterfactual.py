@@ -1,4 +1,4 @@
-"""What a round's model would predict without each client: ``python -m tracefl.counterfactual RUN_FOLDER [round=N]``.
+"""What a round's model would predict without each client: ``tracefl counterfactual RUN [round=N]``.
 
 Leaves each client of a stored round out of the average, exactly and one at a time, without training. For every input:
 the predicted class's centered logit (its logit less the mean of all), its probability and the prediction, with all
@@ -12,29 +12,27 @@ shapley=true adds the clients' Shapley values: exact up to 10 clients (shapley=e
 permutations=P random orders of the clients (shapley=sampled) with its standard error. Reads the run's folder alone.
 """
 
-from collections.abc import Sequence
+from tracefl.conf.readers import file, one_of, text, whole_number
+from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 
-from tracefl.conf.tool import JSON, file, one_of, read_run_arguments, run_tool, text, whole_number
-
-USAGE = (
-    "python -m tracefl.counterfactual RUN_FOLDER [round=N] [inputs=traced|all|correct|mispredicted|3,17] "
+GRAMMAR = Grammar(
+    usage="tracefl counterfactual RUN [round=N] [inputs=traced|all|correct|mispredicted|3,17] "
     "[shapley=true|exact|sampled] [permutations=P] [csv=FILE] [--json] [provenance.KEY=VALUE ...] "
-    "[privacy.trace=deployed|before_noise]"
+    "[privacy.trace=deployed|before_noise]",
+    keys={
+        **{"round": whole_number, "inputs": text, "csv": file()},
+        **{"shapley": one_of("true", "exact", "sampled"), "permutations": whole_number},
+    },
+    groups=("provenance", "privacy.trace"),
 )
-_KEYS = {
-    **{"round": whole_number, "inputs": text, "csv": file()},
-    **{"shapley": one_of("true", "exact", "sampled"), "permutations": whole_number},
-}
 
 
 def main() -> None:
     """Leave each client out and print what changes; bad input is one line and exit status 2."""
-    run_tool(__doc__, USAGE, _main)
+    run_tool(__doc__, GRAMMAR, _main)
 
 
-def _main(arguments: Sequence[str]) -> None:
-    given = read_run_arguments(arguments, USAGE, _KEYS, groups=("provenance", "privacy.trace"))
-
+def _main(given: Given) -> None:
     from rich.console import Console
 
     from tracefl.common.text_files import write_atomically

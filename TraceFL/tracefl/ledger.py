@@ -1,30 +1,30 @@
-"""What each client contributed over a run: ``python -m tracefl.ledger RUN_FOLDER [csv=FILE] [png=FILE] [--json]``.
+"""What each client contributed over a run: ``tracefl ledger RUN [csv=FILE] [png=FILE] [--json]``.
 
 Adds up the contributions to every traced prediction over all rounds of a run: for each client the total and the mean,
 separately for correct and for wrong predictions, in all and by predicted class, with the rounds it took part in and the
 number of predictions behind each mean. Prints a line per client, the most useful first, or all of it as JSON; writes
-RUN_FOLDER/ledger.csv and RUN_FOLDER/ledger.png. Only traced predictions count: provenance.inputs=all traces both kinds.
+ledger.csv and ledger.png into the run's folder. Only traced predictions count: provenance.inputs=all traces both kinds.
 Reads the run's folder alone, and can read a run that is not over.
 
 The numbers are a starting point for rewards, exclusion or a selection of clients, and no proof of good or bad faith: a
 client is measured against the others of its rounds, on the server's examples.
 """
 
-from collections.abc import Sequence
+from tracefl.conf.readers import PICTURES, file
+from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 
-from tracefl.conf.tool import JSON, PICTURES, file, read_run_arguments, run_tool
-
-USAGE = "python -m tracefl.ledger RUN_FOLDER [csv=FILE] [png=FILE] [--json]"
+GRAMMAR = Grammar(
+    usage="tracefl ledger RUN [csv=FILE] [png=FILE] [--json]",
+    keys={"csv": file(), "png": file(*PICTURES)},
+)
 
 
 def main() -> None:
     """Account for a run; bad input is one line and exit status 2."""
-    run_tool(__doc__, USAGE, _main)
+    run_tool(__doc__, GRAMMAR, _main)
 
 
-def _main(arguments: Sequence[str]) -> None:
-    given = read_run_arguments(arguments, USAGE, {"csv": file(), "png": file(*PICTURES)})
-
+def _main(given: Given) -> None:
     from tracefl.common.text_files import write_atomically
     from tracefl.questions.ledger import read_ledger
     from tracefl.records.tables import to_csv

@@ -1,4 +1,4 @@
-"""The command line: ``python -m tracefl.main [group=choice ...] [key=value ...]``."""
+"""The command line: ``tracefl run [group=choice ...] [key=value ...]``."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from tracefl.common.imports import heavy_imports, missing_library
+from tracefl.conf.tool import answer_at_once
 from tracefl.errors import ConfigError, Failure, RunStopped, SweepError, TraceFLError, one_line
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ _BAD_INPUT = 2  # exit status
 
 def main() -> None:
     """Run one experiment, or several with ``--multirun``; bad input is one line and exit status 2."""
+    if answer_at_once(sys.argv[1:]):
+        return
     try:
         import hydra
         from hydra.errors import HydraException

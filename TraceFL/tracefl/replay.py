@@ -1,24 +1,26 @@
-"""A run again without some of its clients: ``python -m tracefl.replay RUN_FOLDER from=N without=3,7``.
+"""A run again without some of its clients: ``tracefl replay RUN without=3,7 [from=N]``.
 
-From round N on, as if clients 3 and 7 had not been there. how=reaggregate averages the stored updates of the others
-again, at once: exact in the first round that the clients are missing from, an estimate from then on, because the others
-did not train again from the weights they would have been given; carry=0 to 1 is how much of the difference is taken to
-outlive a round of their training. how=train makes the run again, in a folder beside it,
-RUN_FOLDER-without-3-7-from-N. Without how=, the former where the run kept the weights of rounds N to the last
+From round N on (1 unless given), as if clients 3 and 7 had not been there. how=reaggregate averages the stored updates
+of the others again, at once: exact in the first round that the clients are missing from, an estimate from then on,
+because the others did not train again from the weights they would have been given; carry=0 to 1 is how much of the
+difference is taken to outlive a round of their training. how=train makes the run again, in a folder beside it,
+RUN-without-3-7-from-N. Without how=, the former where the run kept the weights of rounds N to the last
 (store=all), else the latter.
 
 Prints global accuracy, attack success (where the run has a fault that aims at a class) and the accuracy of each class,
 with and without the clients, or all of it round by round as JSON; writes a CSV, and a figure as PNG and PDF, by default
-into RUN_FOLDER.
+into the run's folder.
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from typing import TYPE_CHECKING
 
-from tracefl.conf.tool import JSON, clients, file, fraction, one_of, read_run_arguments, run_tool, whole_number
+from tracefl.conf.readers import clients, file, fraction, one_of, whole_number
+from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 from tracefl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,29 +28,29 @@ if TYPE_CHECKING:
 
     from tracefl.records.run import StoredRun
 
-USAGE = (
-    "python -m tracefl.replay RUN_FOLDER from=N without=3,7 [how=reaggregate|train] [carry=0.25] [csv=FILE] "
-    "[png=FILE] [--json]"
+GRAMMAR = Grammar(
+    usage="tracefl replay RUN without=3,7 [from=N] [how=reaggregate|train] [carry=0.25] [csv=FILE] [png=FILE] [--json]",
+    keys={
+        **{"from": whole_number, "without": clients, "how": one_of("reaggregate", "train"), "carry": fraction},
+        **{"csv": file(".csv"), "png": file(".png")},
+    },
 )
-_KEYS = {
-    **{"from": whole_number, "without": clients, "how": one_of("reaggregate", "train"), "carry": fraction},
-    **{"csv": file(".csv"), "png": file(".png")},
-}
 
 
 def main() -> None:
     """Replay a run; bad input is one line and exit status 2."""
     try:
-        run_tool(__doc__, USAGE, _main)
+        run_tool(__doc__, GRAMMAR, _main)
     except KeyboardInterrupt:
         sys.stderr.write("tracefl: interrupted; finished rounds stay recorded, and the same command goes on\n")
         sys.stderr.flush()
         os._exit(130)  # Flower's server thread may still wait for its clients
 
 
-def _main(arguments: Sequence[str]) -> None:
-    given = read_run_arguments(arguments, USAGE, _KEYS, required=("from", "without"))
+def _main(given: Given) -> None:
     folder, csv = given.folder, given.get("csv")
+    if not given.picked("without"):
+        raise ConfigError(f"without= is missing: the clients to leave out{_example(folder)}; usage: {GRAMMAR.usage}")
     if csv is not None and folder.samefile(csv.parent) and not csv.name.startswith("replay"):
         raise ConfigError(f"csv={str(csv)!r}: give a file that is none of the run's own, such as replay.csv")
 
@@ -59,7 +61,7 @@ def _main(arguments: Sequence[str]) -> None:
     from tracefl.report.replay_figure import draw_replay
     from tracefl.report.terminal import TerminalConsole, say_json
 
-    request = ReplayRequest(folder, given.values["from"], given.values["without"], given.get("how"), given.get("carry"))
+    request = ReplayRequest(folder, given.get("from", 1), given.values["without"], given.get("how"), given.get("carry"))
     with redirect_stdout(sys.stderr) if JSON in given.flags else nullcontext():  # training prints its rounds
         found = replay(request, _retrain)
     name = f"replay-{request.name}{'-trained' if found.how == 'train' else ''}"
@@ -70,6 +72,17 @@ def _main(arguments: Sequence[str]) -> None:
         say_json({"run": str(folder), **as_json(found), "files": written})
     else:
         show(TerminalConsole(), found, written)
+
+
+def _example(folder: "Path") -> str:
+    """Return which clients to name: the run's faulty ones, where it has any."""
+    from tracefl.records.reading import reading
+
+    path = folder / "fault.json"
+    if not path.exists():
+        return ", such as without=3,7"
+    with reading(path):
+        return f"; the run's faulty ones: without={','.join(json.loads(path.read_text())['clients'])}"
 
 
 def _retrain(run: "StoredRun", name: str, from_round: int, without: Sequence[str]) -> "tuple[Path, str | None]":

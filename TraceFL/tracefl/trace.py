@@ -1,4 +1,4 @@
-"""Trace a stored round again: ``python -m tracefl.trace RUN_FOLDER [round=N] [provenance=PRESET] [baselines=CHOICE]``.
+"""Trace a stored round again: ``tracefl trace RUN [round=N] [provenance=PRESET] [baselines=CHOICE]``.
 
 Prints the clients responsible for each traced input; csv=FILE writes them. With the run's own settings these are the
 rows of the run's provenance.csv; with others the same question is answered differently on the same weights.
@@ -11,31 +11,29 @@ png=FILE draws it.
 Reads the run's folder alone and needs neither Flower nor Ray.
 """
 
-from collections.abc import Sequence
-
-from tracefl.conf.tool import JSON, PICTURES, Given, file, read_run_arguments, run_tool, text, whole_number
+from tracefl.conf.readers import PICTURES, file, text, whole_number
+from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 from tracefl.errors import ConfigError
 
-USAGE = (
-    "python -m tracefl.trace RUN_FOLDER [round=N] [csv=FILE | image=FILE|text=WORDS|input=INDEX [against=CLASS] "
-    "[--json] [png=FILE]] [provenance=PRESET] [provenance.KEY=VALUE ...] [baselines=CHOICE] "
-    "[privacy.trace=deployed|before_noise]"
-)
 _WAYS = ("image", "text", "input")
-_KEYS = {
-    **{"round": whole_number, "csv": file(), "png": file(*PICTURES)},
-    **dict.fromkeys((*_WAYS, "against"), text),
-}
+GRAMMAR = Grammar(
+    usage="tracefl trace RUN [round=N] [csv=FILE | image=FILE|text=WORDS|input=INDEX [against=CLASS] [png=FILE]] "
+    "[--json] [provenance=PRESET] [provenance.KEY=VALUE ...] [baselines=CHOICE] [privacy.trace=deployed|before_noise]",
+    keys={
+        **{"round": whole_number, "csv": file(), "png": file(*PICTURES)},
+        **dict.fromkeys((*_WAYS, "against"), text),
+    },
+    groups=("provenance", "baselines", "privacy.trace"),
+)
 
 
 def main() -> None:
     """Trace one stored round, or explain one prediction, and print it; bad input is one line and exit status 2."""
-    run_tool(__doc__, USAGE, _main)
+    run_tool(__doc__, GRAMMAR, _main)
 
 
-def _main(arguments: Sequence[str]) -> None:
-    given = read_run_arguments(arguments, USAGE, _KEYS, groups=("provenance", "baselines", "privacy.trace"))
-    if given.picked(*_WAYS, "against", "png", JSON):
+def _main(given: Given) -> None:
+    if given.picked(*_WAYS, "against", "png"):
         _explain(given)
     else:
         _trace(given)
@@ -47,15 +45,17 @@ def _trace(given: Given) -> None:
     from tracefl.common.text_files import write_atomically
     from tracefl.questions.retrace import retrace
     from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows, to_csv
-    from tracefl.report.terminal import terminal_lines
-    from tracefl.report.trace import show
+    from tracefl.report.terminal import TerminalConsole, say_json, terminal_lines
+    from tracefl.report.trace import as_json, show
 
-    console = Console()
-    with terminal_lines(console):
+    with terminal_lines(Console(stderr=True)):
         server_round, trace = retrace(given.folder, given.get("round"), given.overrides)
     if "csv" in given.values:
         write_atomically(given.values["csv"], to_csv(PROVENANCE_COLUMNS, provenance_rows(server_round, trace.traced)))
-    show(console, server_round, trace)
+    if JSON in given.flags:
+        say_json({"run": str(given.folder), **as_json(server_round, trace)})
+    else:
+        show(TerminalConsole(), server_round, trace)
 
 
 def _explain(given: Given) -> None:

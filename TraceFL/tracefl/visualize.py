@@ -1,38 +1,40 @@
-"""The paper's figures and tables from one's own runs: ``python visualize_results.py exp=exp_1 figure=2``.
+"""The paper's figures and tables from one's own runs: ``tracefl figures [FOLDER] figure=2``.
 
     figure=2,3   among 2, 3, 4, 5 and 6: a picture as PNG and PDF, and what it draws as CSV. Figure 2 is over the
                  rounds, a file for each alpha; Figure 5 has a second one over the classes
     table=1      among 1, 2 and 3: as CSV, Markdown and LaTeX
     --all        all of them
-    exp=NAME     the runs of RUNS/NAME, whatever they are; without it those of the figure's own experiments
-    runs=FOLDER  where the runs are: results/ of the Flower app (the default), logs/ of the job scripts, ...
-    out=FOLDER   where to write (default: RUNS/figures)
+    exp=NAME     the runs of FOLDER/NAME, whatever they are; without it those of the figure's own experiments
+    out=FOLDER   where to write (default: FOLDER/figures)
+
+FOLDER is where the runs are: unless given logs/, or results/ of the Flower app where there is no logs/NAME.
 
 Beside localization accuracy stands its chance level, and beside a setting of the paper its published numbers. Only
 complete runs count: the others are named, and so is every setting of the paper that has no run.
 """
 
 import sys
-from collections.abc import Sequence
 
 from tracefl.common.paths import expand
-from tracefl.conf.tool import folder, read_arguments, run_tool, some_of, text
+from tracefl.conf.readers import folder, some_of, text
+from tracefl.conf.run_names import runs_folder
+from tracefl.conf.tool import Given, Grammar, run_tool
 from tracefl.errors import ConfigError
 
-USAGE = "python visualize_results.py [exp=NAME] [figure=2,3] [table=1] [--all] [runs=FOLDER] [out=FOLDER]"
-_KEYS = {
-    **{"figure": some_of(2, 3, 4, 5, 6), "table": some_of(1, 2, 3)},
-    **{"exp": text, "runs": folder, "out": text},
-}
+GRAMMAR = Grammar(
+    usage="tracefl figures [FOLDER] [exp=NAME] [figure=2,3] [table=1] [--all] [out=FOLDER]",
+    keys={"figure": some_of(2, 3, 4, 5, 6), "table": some_of(1, 2, 3), "exp": text, "out": text},
+    flags=("--all",),
+    first="FOLDER",
+)
 
 
 def main() -> None:
     """Draw; bad input is one line and exit status 2."""
-    run_tool(__doc__, USAGE, _main)
+    run_tool(__doc__, GRAMMAR, _main)
 
 
-def _main(arguments: Sequence[str]) -> None:
-    given = read_arguments(arguments, USAGE, _KEYS, flags=("--all",), words=0)
+def _main(given: Given) -> None:
     everything, exp = "--all" in given.flags, given.get("exp")
     if everything and given.picked("exp", "figure", "table"):
         raise ConfigError("--all makes every figure and table from its own runs; leave out exp=, figure= and table=")
@@ -46,7 +48,7 @@ def _main(arguments: Sequence[str]) -> None:
     names = names or [name for name, exhibit in EXHIBITS.items() if everything or exp in exhibit.keys]
     if not names:
         raise ConfigError("nothing to make is named; give figure=N, table=N or --all")
-    runs = given.get("runs") or folder("runs", "results")
+    runs = given.place or runs_folder(exp or "")
     write_exhibits(
         [EXHIBITS[name] for name in dict.fromkeys(names)],
         folder("exp", str(runs / exp)) if exp else runs,

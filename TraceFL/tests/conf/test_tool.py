@@ -6,18 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tracefl.conf.tool import (
-    PICTURES,
-    clients,
-    file,
-    fraction,
-    one_of,
-    read_arguments,
-    read_run_arguments,
-    some_of,
-    text,
-    whole_number,
-)
+from tests.helpers.commands import call_main
+from tracefl import __version__
+from tracefl.conf.readers import PICTURES, clients, file, fraction, one_of, some_of, text, whole_number
+from tracefl.conf.tool import Grammar, read_arguments, run_tool
 from tracefl.errors import ConfigError, RecordError
 
 KEYS = {
@@ -26,13 +18,13 @@ KEYS = {
 }
 
 
-def read(*arguments, groups=("provenance", "privacy.trace"), **options):
-    return read_arguments(arguments, "USAGE", KEYS, flags=("--json",), groups=groups, **options)
+def read(*arguments, groups=("provenance", "privacy.trace"), first="INDEX"):
+    return read_arguments(arguments, Grammar("USAGE", KEYS, groups=groups, first=first))
 
 
 def test_keys_flags_and_overrides_in_any_order(tmp_path):
     given = read("--json", "round=3", "lr=0.1/run", "provenance=paper", "text=a=b", "provenance.layers=[a]")
-    assert given.words == ["lr=0.1/run"]
+    assert given.word == "lr=0.1/run"
     assert given.values == {"round": 3, "text": "a=b"}
     assert given.flags == {"--json"}
     assert given.overrides == ["provenance=paper", "provenance.layers=[a]"]
@@ -48,7 +40,7 @@ def test_keys_flags_and_overrides_in_any_order(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "rounds=1"], "unknown argument 'rounds=1'; did you mean 'round'?"),
+        (["rounds=1"], "unknown argument 'rounds=1'; did you mean 'round'?"),
         (["run", "--jsn"], "unknown argument '--jsn'; did you mean '--json'?"),
         (["run", "other"], "unknown argument 'other'; usage: USAGE"),
         (["run", "privacy.noise=1"], "unknown argument 'privacy.noise=1'"),
@@ -70,25 +62,110 @@ def test_bad_input(arguments, words):
         read(*arguments)
 
 
-def test_what_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match="how= is missing; usage: USAGE"):
-        read("run", required=("how",))
-    with pytest.raises(ConfigError, match="no run's folder is given; usage: USAGE"):
-        read_run_arguments(["round=1"], "USAGE", KEYS)
-    with pytest.raises(RecordError, match="'nowhere' is no run's folder; give one below log_dir"):
-        read_run_arguments(["nowhere"], "USAGE", KEYS)
-    assert read_run_arguments([str(tmp_path), "--json"], "USAGE", KEYS).folder == tmp_path
+def test_what_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    assert read(str(tmp_path), "--json", first="RUN").folder == tmp_path
+    with pytest.raises(ConfigError, match="no run is given; give its folder, .* usage: USAGE"):
+        read("round=1", first="RUN")
+    with pytest.raises(RecordError, match="begins with 'nowhere'"):
+        read("nowhere", first="RUN")
+    assert read("round=1", first="FOLDER").place is None
+    assert read(".", first="FOLDER").place == Path()
+    with pytest.raises(ConfigError, match="FOLDER='nowhere' is not a folder"):
+        read("nowhere", first="FOLDER")
+    with pytest.raises(ConfigError, match=r"unknown argument '\.'"):
+        read(".", first=None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        (["--round", "3"], "unknown option '--round'; keys are given as key=value: round=3"),
+        (["run", "--round=3"], ": round=3"),
+        (["run", "round", "3"], "unknown argument 'round'; keys are given as key=value: round=3"),
+        (["run", "round", "=", "3"], ": round=3"),
+        (["run", "round=", "3"], ": round=3"),
+        (["--round", "--json"], ": round=..."),
+        (["--round", "text=x"], ": round=..."),
+        (["--provenance.verify", "3"], ": provenance.verify=3"),
+        (["text=x", "--provenance", "paper"], ": provenance=paper"),
+        (["provenance.layers=[fc,", "conv]"], "put quotes around it: 'provenance.layers=[fc, conv]'"),
+    ],
+)
+def test_a_slip_is_answered_with_what_to_write(arguments, end):
+    with pytest.raises(ConfigError) as refused:
+        read(*arguments)
+    assert str(refused.value).endswith(end)
+
+
+def test_a_run_may_have_the_name_of_a_key():
+    assert [read(*rest).word for rest in (["round"], ["round", "--json"], ["round", "text=x"])] == ["round"] * 3
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [("last", "tracefl: reading logs/a/run\n"), ("ru", "tracefl: reading logs/a/run\n"), ("logs/a/run", "")],
+)
+def test_which_run_is_read_is_said_where_it_was_not_written(monkeypatch, capsys, tmp_path, word, line):
+    run = tmp_path / "logs" / "a" / "run"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    grammar, read = Grammar("USAGE"), []
+    call = lambda: run_tool("Help.", grammar, read.append)  # noqa: E731
+    assert call_main(monkeypatch, capsys, call, "tracefl", word) == (0, "", line)
+    assert [given.folder for given in read] == [Path("logs/a/run")]
+
+
+def test_on_a_terminal_the_first_word_does_not_wait(monkeypatch, capsys, tmp_path):
+    (tmp_path / "config.yaml").touch()
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    said = []
+    call_main(
+        monkeypatch,
+        capsys,
+        lambda: run_tool("Help.", Grammar("USAGE"), lambda given: said.append(capsys.readouterr().err)),
+        "tracefl",
+        tmp_path,
+    )
+    assert said == [f"tracefl: reading {tmp_path}\n"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "out"),
+    [
+        ([], 2, "Help.\nusage: USAGE\n"),
+        (["--help"], 0, "Help.\nusage: USAGE\n"),
+        (["nowhere", "-h"], 0, "Help.\nusage: USAGE\n"),
+        (["nowhere", "--version"], 0, f"tracefl {__version__}\n"),
+    ],
+)
+def test_help_and_version(monkeypatch, capsys, arguments, status, out):
+    ran = []
+    call = lambda: run_tool("Help.", Grammar("USAGE"), ran.append)  # noqa: E731
+    assert call_main(monkeypatch, capsys, call, "tracefl", *arguments) == (status, out, "")
+    assert ran == []
+
+
+def test_a_command_may_need_no_argument(monkeypatch, capsys):
+    ran = []
+    call = lambda: run_tool("Help.", Grammar("USAGE", first="FOLDER", alone=True), ran.append)  # noqa: E731
+    assert call_main(monkeypatch, capsys, call, "tracefl")[0] == 0
+    assert len(ran) == 1
 
 
 @pytest.mark.parametrize(
     ("module", "hidden", "arguments"),
     [
         ("tracefl.main", "hydra", ["dry_run=true"]),
-        ("tracefl.trace", "rich", ["."]),
+        ("tracefl.trace", "rich", ["RUN"]),
         ("tracefl.jobs.__main__", "hydra", ["training", "--status"]),
     ],
 )
-def test_a_library_that_is_not_installed_is_one_line(module, hidden, arguments):
+def test_a_library_that_is_not_installed_is_one_line(tmp_path, module, hidden, arguments):
+    (tmp_path / "config.yaml").touch()
+    arguments = [argument.replace("RUN", str(tmp_path)) for argument in arguments]
     code = f"import sys; sys.modules[{hidden!r}] = None; from {module} import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -99,14 +176,3 @@ def test_a_library_that_is_not_installed_is_one_line(module, hidden, arguments):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"tracefl: {hidden} is not installed; pip install 'tracefl[run]'\n"
-
-
-@pytest.mark.parametrize(
-    "module", ["trace", "counterfactual", "replay", "ledger", "collect", "visualize", "report.__main__"]
-)
-def test_help_waits_for_no_library(module):
-    code = f"import sys; import tracefl.{module} as m; m.main()"
-    hide = "import sys; sys.modules.update(dict.fromkeys(('torch', 'hydra', 'rich', 'matplotlib'))); "
-    done = subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "\nusage: python " in done.stdout

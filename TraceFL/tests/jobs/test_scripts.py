@@ -33,7 +33,7 @@ SCRIPTS = {
     "dirichlet": "job_dirichlet_exps.sh",
     "faulty": "job_faulty_exps.sh",
 }
-COMMAND = ["python", "-m", "tracefl.main"]
+COMMAND = ["tracefl", "run"]
 
 
 def test_local_data_is_used_where_there_is_some(tmp_path):

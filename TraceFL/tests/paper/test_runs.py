@@ -14,7 +14,7 @@ from tracefl.paper.grid_points import point_of, point_of_job
 from tracefl.paper.published import find_published_suspects
 from tracefl.paper.runs import JOBS
 
-COMMAND = ["python", "-m", "tracefl.main"]
+COMMAND = ["tracefl", "run"]
 
 composed = functools.cache(compose_settings)
 

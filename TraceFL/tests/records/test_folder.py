@@ -115,7 +115,7 @@ def test_the_command_that_was_typed_is_kept(tmp_path):
     with closing(RunFolder(settings.folder, settings, command_line(typed))) as folder:
         folder.begin(resume=False)
     command = StoredRun(settings.folder).command
-    assert shlex.split(command) == ["python", "-m", "tracefl.main", typed[0], typed[3]]
+    assert shlex.split(command) == ["tracefl", "run", typed[0], typed[3]]
     with closing(RunFolder(settings.folder, settings)) as folder:
         folder.begin(resume=False)  # from Python
     assert StoredRun(settings.folder).command is None

@@ -25,10 +25,10 @@ _FILE = "file:"  # before the path of an experiment that is not in the package
 
 _HEAD = """TraceFL: train a federation and trace its predictions to the clients responsible for them.
 
-    python -m tracefl.main [group=choice ...] [key=value ...]
-    python -m tracefl.main --multirun dirichlet_alpha=0.1,0.3 seed=1,2
-    python -m tracefl.main dry_run=true            print what would run, and stop
-    python -m tracefl.main model=gpt --cfg job     print the whole configuration, and stop
+    tracefl run [group=choice ...] [key=value ...]
+    tracefl run --multirun dirichlet_alpha=0.1,0.3 seed=1,2
+    tracefl run dry_run=true            print what would run, and stop
+    tracefl run model=gpt --cfg job     print the whole configuration, and stop
 """
 
 
@@ -156,7 +156,7 @@ def command_line(overrides: Iterable[str], config_dir: str | None = None) -> str
         if o.partition("=")[0] not in ("overwrite", "resume", "dry_run")
     ]
     folder = [] if config_dir is None else ["--config-dir", config_dir]
-    return shlex.join(["python", "-m", "tracefl.main", *folder, *kept])
+    return shlex.join(["tracefl", "run", *folder, *kept])
 
 
 def explain_config_error(error: Exception) -> str:

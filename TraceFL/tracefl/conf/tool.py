@@ -1,24 +1,48 @@
-"""The grammar that all programs' arguments share, their help, and one-line errors for bad input.
+"""The grammar that all commands' arguments share, their help, and one-line errors for bad input.
 
-A program takes a folder first, then ``key=value`` and flags such as ``--json``, in any order.
+A command takes a run or a folder first, then ``key=value`` and flags such as ``--json``, in any order.
 """
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal
 
+from tracefl import __version__
 from tracefl.common.imports import missing_library
 from tracefl.common.names import did_you_mean
 from tracefl.common.paths import expand
-from tracefl.errors import ConfigError, RecordError, TraceFLError, one_line
-
-Reader: TypeAlias = Callable[[str, str], Any]
-"""Returns the value of a key, given the key and its text; raises a ConfigError for an illegal one."""
+from tracefl.conf.readers import Reader, folder
+from tracefl.conf.run_names import find_run
+from tracefl.conf.slips import explain_slip, is_cut_off
+from tracefl.errors import ConfigError, TraceFLError, one_line
 
 JSON = "--json"
-PICTURES = (".png", ".pdf", ".svg")
+HELP = ("--help", "-h")
+VERSION = "--version"
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What a command takes.
+
+    Attributes:
+        usage: One line, for help and for messages that have no better advice.
+        keys: Its own keys, each with the reader of its value.
+        flags: Its flags.
+        groups: Groups and dotted keys of the configuration that are passed on; None for all of them.
+        first: What comes first: a run, which must be given; a folder of runs or an index, which may be; or nothing.
+        alone: The command does something without any argument, rather than print its help.
+    """
+
+    usage: str
+    keys: Mapping[str, Reader] = field(default_factory=dict)
+    flags: Collection[str] = (JSON,)
+    groups: Collection[str] | None = ()
+    first: Literal["RUN", "FOLDER", "INDEX"] | None = "RUN"
+    alone: bool = False
 
 
 @dataclass
@@ -26,21 +50,24 @@ class Given:
     """What a command line gives.
 
     Attributes:
-        words: Positional arguments, such as a folder.
+        word: What comes first, as it was written; None where nothing does.
+        place: The run's folder, or the folder of runs, that comes first; None where none does.
         values: Key to its value, as its reader returns it.
         flags: The flags.
         overrides: Keys of the configuration, as given.
     """
 
-    words: list[str] = field(default_factory=list)
+    word: str | None = None
+    place: Path | None = None
     values: dict[str, Any] = field(default_factory=dict)
     flags: set[str] = field(default_factory=set)
     overrides: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
-        """The folder that comes first."""
-        return expand(self.words[0])
+        """The run's folder."""
+        assert self.place is not None
+        return self.place
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, or the default where it is not given."""
@@ -51,184 +78,128 @@ class Given:
         return [key for key in keys if key in self.values or key in self.flags]
 
 
-def read_arguments(
-    arguments: Iterable[str],
-    usage: str,
-    keys: Mapping[str, Reader],
-    *,
-    flags: Collection[str] = (),
-    groups: Collection[str] | None = (),
-    required: Sequence[str] = (),
-    words: int = 1,
-) -> Given:
-    """Read a program's arguments.
-
-    Args:
-        arguments: As on the command line.
-        usage: One line, for messages that have no better advice.
-        keys: The program's own keys, each with the reader of its value.
-        flags: Its flags.
-        groups: Groups and dotted keys of the configuration that are passed on; None for all of them.
-        required: Keys that must be given.
-        words: Maximum number of positional arguments.
+def read_arguments(arguments: Sequence[str], grammar: Grammar) -> Given:
+    """Read a command's arguments.
 
     Raises:
         ConfigError: An argument is unknown, empty, given twice, illegal or missing.
+        RecordError: A run is named that does not exist, or that is not the only one of its name.
     """
     given = Given()
     seen: dict[str, str] = {}
-    known = (*keys, *flags, *(groups or ()))
-    for argument in arguments:
+    keys, groups = grammar.keys, grammar.groups
+    known = (*keys, *grammar.flags, *(groups or ()))
+    for position, argument in enumerate(arguments):
         key, equals, text = argument.partition("=")
-        is_own = key in keys
+        is_own = bool(equals) and key in keys
         is_override = not is_own and bool(equals) and (groups is None or _is_of(key, groups))
-        if argument in flags:
+        slip = _slip(arguments, position, [*keys, *(groups or ())])
+        if slip is not None:
+            raise ConfigError(slip)
+        if argument in grammar.flags:
             given.flags.add(argument)
-        elif not (is_own or is_override or argument.startswith("-")) and len(given.words) < words:
-            given.words.append(argument)
+        elif grammar.first is not None and given.word is None and not (is_own or is_override) and _is_place(argument):
+            given.word = argument
         elif not equals or not (is_own or is_override):
-            raise ConfigError(f"unknown argument {argument!r}{did_you_mean(key, known) or f'; usage: {usage}'}")
+            advice = did_you_mean(key, known) or f"; usage: {grammar.usage}"
+            raise ConfigError(f"unknown argument {argument!r}{advice}")
         elif groups is None and is_override:
             given.overrides.append(argument)
         elif key in seen:
             raise ConfigError(f"{key} is given twice: {seen[key]!r} and {text!r}; give it once")
         elif not text.strip():
-            raise ConfigError(f"{argument!r} has no value; usage: {usage}")
+            raise ConfigError(f"{argument!r} has no value; usage: {grammar.usage}")
         elif is_own:
             seen[key] = text
             given.values[key] = keys[key](key, text)
         else:
             seen[key] = text
             given.overrides.append(argument)
-    missing = [key for key in required if key not in seen]
-    if missing:
-        raise ConfigError(f"{missing[0]}= is missing; usage: {usage}")
+    if grammar.first == "RUN":
+        if given.word is None:
+            raise ConfigError(
+                "no run is given; give its folder, the beginning of its name, or `last`, before all else; "
+                f"usage: {grammar.usage}"
+            )
+        given.place = find_run(given.word)
+    elif grammar.first == "FOLDER" and given.word is not None:
+        given.place = folder("FOLDER", given.word)
     return given
 
 
-def read_run_arguments(
-    arguments: Iterable[str],
-    usage: str,
-    keys: Mapping[str, Reader],
-    *,
-    groups: Collection[str] = (),
-    required: Sequence[str] = (),
-    flags: Collection[str] = (JSON,),
-) -> Given:
-    """Read the arguments of a program about one run: the run's folder comes first.
+def _slip(arguments: Sequence[str], position: int, known: Collection[str]) -> str | None:
+    """Return one line on a key that is not written as ``key=value``, or whose value the shell cut off; None else."""
+    word, following = arguments[position], arguments[position + 1 : position + 2]
+    bare = word.lstrip("-")
+    name, equals, value = bare.partition("=")
+    key = name.replace("-", "_")
+    if not _is_of(key, known):
+        return None
+    has_value = any(not each.startswith("-") and not _is_of(each.partition("=")[0], known) for each in following)
+    if equals and not value and has_value and word == key + equals:
+        return explain_slip(arguments, position + 1, known)
+    is_written_so = word == bare and name == key and (equals or not has_value)
+    return None if is_written_so and not is_cut_off(word) else explain_slip(arguments, position, [*known, key])
 
-    Raises:
-        ConfigError: As ``read_arguments``, or no folder is given.
-        RecordError: The folder does not exist.
-    """
-    given = read_arguments(arguments, usage, keys, flags=flags, groups=groups, required=required)
-    if not given.words:
-        raise ConfigError(f"no run's folder is given; usage: {usage}")
-    if not given.folder.is_dir():
-        raise RecordError(f"{given.words[0]!r} is no run's folder; give one below log_dir, such as logs/default/RUN")
-    return given
+
+def _is_place(argument: str) -> bool:
+    """Whether an argument may name a run, a folder or an index, and is no flag and no misspelt key."""
+    key, equals, _ = argument.partition("=")
+    misspelt = equals and "/" not in argument and key.isidentifier() and not Path(argument).exists()
+    return not argument.startswith("-") and not misspelt
 
 
 def _is_of(key: str, groups: Collection[str]) -> bool:
     return key in groups or key.partition(".")[0] in groups
 
 
-def text(key: str, given: str) -> str:
-    """Return the text itself."""
-    del key
-    return given
-
-
-def whole_number(key: str, given: str) -> int:
-    """Return a whole number from 1."""
-    if not given.isdecimal() or not int(given):
-        raise ConfigError(f"{key} must be a whole number from 1, got {given!r}")
-    return int(given)
-
-
-def fraction(key: str, given: str) -> float:
-    """Return a number in [0, 1]."""
-    try:
-        value = float(given)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise ConfigError(f"{key} must be a number in [0, 1], got {given!r}")
-    return value
-
-
-def clients(key: str, given: str) -> tuple[str, ...]:
-    """Return clients' ids, ascending, each once."""
-    numbers = [number.strip() for number in given.strip("[]").split(",")]
-    if not all(number.isdecimal() for number in numbers):
-        raise ConfigError(f"{key} must be the clients' numbers such as 3 or 3,7, got {given!r}")
-    return tuple(map(str, sorted({int(number) for number in numbers})))
-
-
-def one_of(*choices: str) -> Reader:
-    """Return a reader of one of the choices."""
-
-    def read(key: str, given: str) -> str:
-        if given not in choices:
-            raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {given!r}")
-        return given
-
-    return read
-
-
-def some_of(*choices: int) -> Reader:
-    """Return a reader of one or more of the numbers, separated by commas."""
-
-    def read(key: str, given: str) -> list[int]:
-        numbers = [part.strip() for part in given.split(",")]
-        if not set(numbers) <= set(map(str, choices)):
-            raise ConfigError(f"{key} must be among {', '.join(map(str, choices))}, got {given!r}")
-        return [int(number) for number in numbers]
-
-    return read
-
-
-def file(*suffixes: str) -> Reader:
-    """Return a reader of a file to write, whose name must end in one of the suffixes, if there are any."""
-
-    def read(key: str, given: str) -> Path:
-        path = expand(given)
-        if suffixes and path.suffix.lower() not in suffixes:
-            raise ConfigError(f"{key}={given!r}: give a file that ends in {', '.join(suffixes)}")
-        if path.is_dir() or not path.parent.is_dir():
-            raise ConfigError(f"{key}={given!r}: give a file in a folder that exists")
-        return path
-
-    return read
-
-
-def folder(key: str, given: str) -> Path:
-    """Return a folder that exists."""
-    path = expand(given)
-    if not path.is_dir():
-        raise ConfigError(f"{key}={given!r} is not a folder; give that of the runs, such as logs/ or results/")
-    return path
-
-
-def run_tool(document: str | None, usage: str, run: Callable[[list[str]], None]) -> None:
-    """Run a program: print help on request or without arguments, and every error on one line.
+def run_tool(document: str | None, grammar: Grammar, run: Callable[[Given], None]) -> None:
+    """Run a command: print its help or TraceFL's version where asked, and every error on one line.
 
     Bad input ends with exit status 2, any other of TraceFL's errors with its own.
 
     Args:
-        document: The module's docstring.
-        usage: One line.
+        document: The module's docstring: its help.
+        grammar: What it takes.
         run: Does the work, given the arguments; imports what it needs itself, so that help does not wait for it.
     """
     arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        sys.stdout.write(f"{document}\nusage: {usage}\n")
-        sys.exit(0 if arguments else 2)
+    if answer_at_once(arguments, f"{document}\nusage: {grammar.usage}\n"):
+        sys.exit(0)
+    if not arguments and not grammar.alone:
+        sys.stdout.write(f"{document}\nusage: {grammar.usage}\n")
+        sys.exit(2)
+    with one_line_errors():
+        given = read_arguments(arguments, grammar)
+        _say_what_is_read(given)
+        run(given)
+
+
+def answer_at_once(arguments: Sequence[str], help_text: str | None = None) -> bool:
+    """Print the version, or the help if there is one, where it is asked for; return whether it was."""
+    if VERSION in arguments:
+        sys.stdout.write(f"tracefl {__version__}\n")
+    elif help_text is not None and set(HELP) & set(arguments):
+        sys.stdout.write(help_text)
+    else:
+        return False
+    return True
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print what stops a command on one line of stderr, and exit: with status 2 after bad input."""
     try:
-        run(arguments)
+        yield
     except ModuleNotFoundError as error:
         sys.stderr.write(f"tracefl: {missing_library(error)}\n")
         sys.exit(2)
     except (TraceFLError, OSError) as error:
         sys.stderr.write(f"tracefl: {one_line(error)}\n")
         sys.exit(getattr(error, "exit_status", 2))
+
+
+def _say_what_is_read(given: Given) -> None:
+    """Say on stderr which run is taken where it was not written out; on a terminal always, for libraries take time."""
+    if given.place is not None and (sys.stderr.isatty() or given.place != expand(given.word or "")):
+        sys.stderr.write(f"tracefl: reading {given.place}\n")

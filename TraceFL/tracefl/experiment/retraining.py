@@ -1,6 +1,6 @@
 """Training a run again without some of its clients, in a new folder beside it.
 
-The new run is what ``python -m tracefl.main`` would do on this machine with the run's configuration, ``without=`` and
+The new run is what ``tracefl run`` would do on this machine with the run's configuration, ``without=`` and
 ``without_from=``. Its rounds before ``without_from`` are the run's own: copied if the run kept the global model that
 training continues from, otherwise trained again.
 """
@@ -47,7 +47,7 @@ def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) 
     note = _take_over(run, settings, from_round) if is_new and from_round > 1 else None
     clients = ",".join(without)
     command = shlex.join(
-        ["python", "-m", "tracefl.replay", str(run.folder), f"from={from_round}", f"without={clients}", "how=train"]
+        ["tracefl", "replay", str(run.folder), f"from={from_round}", f"without={clients}", "how=train"]
     )
     try:
         run_settings(settings, command=command)

@@ -1,19 +1,21 @@
-"""The job scripts' command line: ``python -m tracefl.jobs NAME`` and what ``USAGE`` says."""
+"""The job scripts' command line: ``tracefl jobs NAME`` and what ``USAGE`` says."""
 
+import json
 import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tracefl.common.imports import missing_library
-from tracefl.conf.tool import read_arguments
-from tracefl.errors import ConfigError, TraceFLError, one_line
+from tracefl.conf.tool import JSON, Grammar, answer_at_once, one_line_errors, read_arguments
+from tracefl.errors import ConfigError
 from tracefl.jobs.plan import Job, plan_jobs
 from tracefl.paper.runs import EXTENDED, JOBS
 
-USAGE = """usage: bash job_NAME.sh [INDEX] [--list | --count | --status | --smoke] [--extended] [group=choice ...]
-                           [key=value ...]
+_USAGE = "tracefl jobs NAME [INDEX] [--list | --count | --status | --smoke] [--extended] [--json] [key=value ...]"
+HELP_TEXT = f"""The paper's experiments, and the runs of each: ``tracefl jobs NAME``, or the script of that name.
+
+NAME is one of {", ".join(JOBS)}; what follows chooses among its runs:
 
     (nothing)     run all that are not complete, one after the other
     INDEX         only these: 3, or 0-5, or 0,2,8-11; from 0, as in sbatch --array (SLURM_ARRAY_TASK_ID is used too)
@@ -23,37 +25,39 @@ USAGE = """usage: bash job_NAME.sh [INDEX] [--list | --count | --status | --smok
     --smoke       run them in miniature, with data sets of the folder DATA_ROOT where it holds them
     --extended    beside any of these: with the runs beyond the paper's, of job_faulty_exps.sh
 
-What follows is passed on to every run: device=cuda client_resources.gpus=0.1 'dataset.path=/data/${dataset.name}'
+What follows is passed on to every run: device=cuda client_resources.gpus=0.1 'dataset.path=/data/${{dataset.name}}'
 Give the same to --status. Runs go on where they stopped; begin again with resume=false overwrite=true.
+--json prints what --list, --count and --status say as JSON.
+
+usage: {_USAGE}
 """
-_USAGE = "bash job_NAME.sh [INDEX] [--list | --count | --status | --smoke] [--extended] [key=value ...]"
 ACTIONS = ("--list", "--count", "--status", "--smoke")
+_SHOWN = ("--list", "--count", "--status")  # answers, rather than runs
+GRAMMAR = Grammar(usage=_USAGE, flags=(*ACTIONS, "--extended", JSON), groups=None, first="INDEX")
 
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A command line that has been read; ``action`` is one of ``ACTIONS``, or None to run."""
+    """A command line that has been read; ``action`` is one of ``ACTIONS``, or None to run; ``json``: it answers so."""
 
     name: str
     jobs: tuple[Job, ...]
     action: str | None
     extra: tuple[str, ...]
+    json: bool = False
 
 
 def main() -> None:
-    """Run, list or show a script's runs; bad input is one line and exit status 2."""
+    """Run, list or show the runs of a job; bad input is one line and exit status 2."""
     arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(USAGE)
+    if answer_at_once(arguments, HELP_TEXT):
         return
+    if not arguments:
+        sys.stdout.write(HELP_TEXT)
+        sys.exit(2)
     try:
-        status = carry_out(read_request(arguments, os.environ.get("SLURM_ARRAY_TASK_ID")))
-    except ModuleNotFoundError as error:
-        sys.stderr.write(f"tracefl: {missing_library(error)}\n")
-        status = 2
-    except (TraceFLError, OSError) as error:
-        sys.stderr.write(f"tracefl: {one_line(error)}\n")
-        status = 2
+        with one_line_errors():
+            status = carry_out(read_request(arguments, os.environ.get("SLURM_ARRAY_TASK_ID")))
     except KeyboardInterrupt:
         sys.stderr.write("tracefl: interrupted\n")
         status = 130
@@ -73,24 +77,30 @@ def read_request(arguments: Sequence[str], array_index: str | None = None) -> Jo
     name, *rest = arguments or [""]
     if name not in JOBS:
         raise ConfigError(f"unknown job {name!r}; choose one of {', '.join(JOBS)}")
-    given = read_arguments(rest, _USAGE, {}, flags=(*ACTIONS, "--extended"), groups=None)
+    given = read_arguments(rest, GRAMMAR)
     if "--extended" in given.flags and name not in EXTENDED:
         raise ConfigError(f"--extended: job {name!r} has no more runs; only {', '.join(EXTENDED)} has")
     actions = given.picked(*ACTIONS)
     if len(actions) > 1:
         raise ConfigError(f"{' and '.join(actions)} are given; give one of them")
     action = actions[0] if actions else None
-    index = given.words[0] if given.words else None if action else array_index
+    if JSON in given.flags and action not in _SHOWN:
+        raise ConfigError(f"--json goes with {', '.join(_SHOWN)}; give one of them, or leave it out")
+    index = given.word or (None if action else array_index)
     runs = JOBS[name] + EXTENDED[name] if "--extended" in given.flags else JOBS[name]
     jobs = [Job(number, overrides) for number, overrides in enumerate(runs)]
     chosen = jobs if index is None else [jobs[number] for number in _numbers(index, len(jobs))]
-    return JobRequest(name, tuple(chosen), action, tuple(given.overrides))
+    return JobRequest(name, tuple(chosen), action, tuple(given.overrides), JSON in given.flags)
 
 
 def carry_out(request: JobRequest) -> int:
     """Carry out a request; returns the exit status."""
     if request.action == "--list":
-        sys.stdout.writelines(f"{job.command(request.extra)}\n" for job in request.jobs)
+        lines = [(job.index, job.command(request.extra)) for job in request.jobs]
+        if request.json:
+            sys.stdout.write(json.dumps([{"index": index, "command": command} for index, command in lines]) + "\n")
+        else:
+            sys.stdout.writelines(f"{command}\n" for _, command in lines)
         return 0
     if request.action == "--count":
         sys.stdout.write(f"{len(request.jobs)}\n")
@@ -99,12 +109,15 @@ def carry_out(request: JobRequest) -> int:
 
     from tracefl.jobs.execute import run_jobs
     from tracefl.jobs.smoke import smoke
-    from tracefl.jobs.status import show_status
+    from tracefl.jobs.status import show_status, states_as_json
 
     console = Console(width=None if sys.stdout.isatty() else 150)
     plans = plan_jobs(request.jobs, request.extra)
     if request.action == "--status":
-        show_status(plans, console)
+        if request.json:
+            sys.stdout.write(json.dumps(states_as_json(plans)) + "\n")
+        else:
+            show_status(plans, console)
         return 0
     if request.action == "--smoke":
         return smoke(request.name, plans, request.extra, console)

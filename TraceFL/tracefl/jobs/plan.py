@@ -18,7 +18,7 @@ class Job:
 
     Attributes:
         index: Its place in the script's table, from 0: SLURM's array index.
-        overrides: What follows ``python -m tracefl.main``, without what the user adds.
+        overrides: What follows ``tracefl run``, without what the user adds.
     """
 
     index: int
@@ -31,16 +31,16 @@ class Job:
         return " ".join(value if key in _CHOICES else f"{_short(key)}={value}" for key, _, value in chosen)
 
     def all_overrides(self, extra: Sequence[str]) -> list[str]:
-        """Return what follows ``python -m tracefl.main``; what the user adds comes last, and so wins."""
+        """Return what follows ``tracefl run``; what the user adds comes last, and so wins."""
         return [*self.overrides, "resume=true", *extra]
 
     def arguments(self, extra: Sequence[str]) -> list[str]:
-        """Return the whole command's arguments."""
-        return ["-m", "tracefl.main", *self.all_overrides(extra)]
+        """Return the whole command's arguments, for the Python that runs this one."""
+        return ["-m", "tracefl", "run", *self.all_overrides(extra)]
 
     def command(self, extra: Sequence[str]) -> str:
         """Return the command as a line for a shell."""
-        return shlex.join(["python", *self.arguments(extra)])
+        return shlex.join(["tracefl", "run", *self.all_overrides(extra)])
 
 
 def _short(key: str) -> str:

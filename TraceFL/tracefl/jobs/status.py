@@ -1,7 +1,9 @@
 """The progress of a script's runs, and an estimate of the time left."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from statistics import fmean
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -36,6 +38,15 @@ def show_status(plans: Sequence[Plan], console: Console) -> None:
         )
     console.print(table)
     console.print(summary(states, left), soft_wrap=True, highlight=False)
+
+
+def states_as_json(plans: Sequence[Plan]) -> list[dict[str, Any]]:
+    """Return every run's state in JSON's types; seconds, None where nothing is known."""
+    states, left = read_states(plans)
+    return [
+        {"index": plan.job.index, "run": str(plan.folder), **asdict(state), "seconds_left": seconds}
+        for plan, state, seconds in zip(plans, states, left, strict=True)
+    ]
 
 
 def read_states(plans: Sequence[Plan]) -> tuple[list[RunState], list[float | None]]:

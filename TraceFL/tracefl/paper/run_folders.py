@@ -1,12 +1,12 @@
-"""Finds and reads the runs below a folder."""
+"""Reads the runs below a folder."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tracefl.conf.cli import choices
 from tracefl.conf.composing import resolved_config
+from tracefl.conf.run_names import run_folders
 from tracefl.errors import RecordError, one_line
 from tracefl.paper.collected_run import CollectedRun, read_run
 from tracefl.paper.runs import JOBS
@@ -66,16 +66,6 @@ def gather_runs(root: Path) -> Gathered:
             + (f" (the first: {damaged[0]})" if damaged else "")
         )
     return Gathered(runs, damaged)
-
-
-def run_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders with a config.yaml, at any depth; what is below one of them is that run's own."""
-    for place, folders, files in os.walk(root):
-        if "config.yaml" in files:
-            folders.clear()
-            yield Path(place)
-        else:
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
 def _preset_methods() -> dict[str, Method]:

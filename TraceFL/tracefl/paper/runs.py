@@ -1,4 +1,4 @@
-"""Which runs each job script is for: overrides of ``python -m tracefl.main``, in the order of their index.
+"""Which runs each job script is for: overrides of ``tracefl run``, in the order of their index.
 
 The settings are in ``conf/experiment``, one file per figure or table; here is only what a figure varies.
 """

@@ -118,7 +118,7 @@ def _no_run(exhibit: Exhibit, root: Path, own: bool) -> str:
     which = f" of {' or '.join(exhibit.keys)}" if own else ""
     return (
         f"{exhibit.kind} {exhibit.number}: {root} holds no complete run{which} for it, and it is not made; "
-        "give the runs' folder with runs=FOLDER, their experiment with exp=NAME"
+        "give the folder of the runs, or their experiment with exp=NAME"
     )
 
 

@@ -1,31 +1,32 @@
-"""Write the report of a run again: ``python -m tracefl.report RUN_FOLDER [html=FILE]``.
+"""Write the report of a run again: ``tracefl report RUN [html=FILE] [--json]``.
 
 The report is one page for a browser that needs nothing else, no network either: ``report.html`` in the run's folder
 unless another file is given. Every run writes it at its end; this command writes it for a run that is still going or
 was killed. Reads the run's folder alone and needs neither Flower nor Ray.
 """
 
-from collections.abc import Sequence
+from tracefl.conf.readers import file
+from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 
-from tracefl.conf.tool import file, read_run_arguments, run_tool
-
-USAGE = "python -m tracefl.report RUN_FOLDER [html=FILE]"
+GRAMMAR = Grammar(usage="tracefl report RUN [html=FILE] [--json]", keys={"html": file()})
 
 
 def main() -> None:
     """Write one report; bad input is one line and exit status 2."""
-    run_tool(__doc__, USAGE, _main)
+    run_tool(__doc__, GRAMMAR, _main)
 
 
-def _main(arguments: Sequence[str]) -> None:
-    given = read_run_arguments(arguments, USAGE, {"html": file()}, flags=())
-
+def _main(given: Given) -> None:
     from rich.console import Console
 
     from tracefl.report.page import write_page
-    from tracefl.report.terminal import say
+    from tracefl.report.terminal import say, say_json
 
-    say(Console(), f"report: {write_page(given.folder, given.get('html'))}")
+    html = str(write_page(given.folder, given.get("html")))
+    if JSON in given.flags:
+        say_json({"run": str(given.folder), "html": html})
+    else:
+        say(Console(), f"report: {html}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A traced round in the terminal."""
+"""A traced round in the terminal, and as JSON."""
+
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -8,6 +11,18 @@ from tracefl.provenance import summarize
 from tracefl.questions.suspects import mean_suspects
 from tracefl.questions.trace import RoundTrace
 from tracefl.report.terminal import suspects_table
+
+
+def as_json(server_round: int, trace: RoundTrace) -> dict[str, Any]:
+    """Return a traced round in JSON's types, as in its round.json: its inputs, their means, and the rules' rows."""
+    return {
+        "round": server_round,
+        "inputs": [asdict(traced) for traced in trace.traced],
+        "mean": asdict(summarize(trace.traced)),
+        "suspects": [dict(row) for row in trace.suspects],
+        "provenance_seconds": trace.provenance_seconds,
+        "counterfactual_seconds": trace.counterfactual_seconds,
+    }
 
 
 def show(console: Console, server_round: int, trace: RoundTrace) -> None:

@@ -92,7 +92,7 @@ def test_a_fault_and_its_rules(tmp_path):
     assert "label_flip 100 %, 1 of 5: client 2." in words
     assert "krum too few clients" in words
     assert "marks a client that is faulty, in the round" in words
-    assert "python -m tracefl.main fault=label_flip 'fault.clients=[2]' baselines=fast" in words
+    assert "tracefl run fault=label_flip 'fault.clients=[2]' baselines=fast" in words
 
 
 def test_a_run_made_from_python_has_no_command(tmp_path):
@@ -100,7 +100,7 @@ def test_a_run_made_from_python_has_no_command(tmp_path):
     (run / "command.txt").unlink()
     words = " ".join(Page(write_page(run)).words.split())
     assert "Made from Python, not by a command" in words
-    assert "python -m tracefl.main" not in words
+    assert "tracefl run" not in words
 
 
 def test_where_the_time_went(tmp_path):
@@ -123,7 +123,7 @@ def test_bad_input(call, tmp_path):
     for arguments, words in (
         ((tmp_path / "empty",), "is no run's folder"),
         ((run,), "has no recorded round"),
-        ((run, "round=3"), "unknown argument 'round=3'; usage: python -m tracefl.report"),
+        ((run, "round=3"), "unknown argument 'round=3'; usage: tracefl report"),
         ((run, "html=/no/such/folder/x.html"), "give a file in a folder that exists"),
         ((run, f"html={tmp_path}"), "give a file in a folder that exists"),
     ):
@@ -158,7 +158,7 @@ def test_a_report_that_cannot_be_written_is_named_and_loses_nothing(tmp_path, ca
         write_at_end(run, "cpu")
     (record,) = caplog.records
     assert "report.html was not written (IsADirectoryError: " in record.getMessage()
-    assert f"to try again: python -m tracefl.report {run}" in record.getMessage()
+    assert f"to try again: tracefl report {run}" in record.getMessage()
 
 
 def test_hydra_is_left_as_it_is(tmp_path):

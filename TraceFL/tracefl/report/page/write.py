@@ -65,7 +65,7 @@ def write_at_end(folder: Path, device: str, rounds: Sequence[RoundResult] | None
         write_page(folder, record=record)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run's results are there and must not be lost
         reason = f"{type(error).__name__}: {one_line(error)}"
-        log.warning("%s was not written (%s); to try again: python -m tracefl.report %s", REPORT, reason, folder)
+        log.warning("%s was not written (%s); to try again: tracefl report %s", REPORT, reason, folder)
 
 
 def render(record: RunRecord) -> str:

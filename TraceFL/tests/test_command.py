@@ -1,0 +1,82 @@
+"""The command ``tracefl``: its help, and which program a subcommand is. What the programs do is tested at theirs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.commands import call_main
+from tracefl import __version__
+from tracefl.__main__ import HELP_TEXT, PROGRAMS, main
+
+SLOW = ("torch", "hydra", "omegaconf", "rich", "matplotlib", "numpy", "ray", "flwr", "yaml", "jinja2")
+
+
+def tracefl(*arguments, cwd=None):
+    """Run the command where the slow libraries cannot be imported; returns (status, stdout, stderr)."""
+    hide = f"import sys; sys.modules.update(dict.fromkeys({SLOW!r})); from tracefl.__main__ import main; main()"
+    command = [sys.executable, "-c", hide, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_help_fits_a_screen():
+    assert len(HELP_TEXT.splitlines()) < 24
+    assert max(map(len, HELP_TEXT.splitlines())) <= 80
+    assert all(f"\n    {name} " in HELP_TEXT for name in PROGRAMS)
+    assert tracefl("--help") == tracefl("-h") == (0, HELP_TEXT, "")
+    assert tracefl() == (2, HELP_TEXT, "")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], *([name, "--version"] for name in PROGRAMS)], ids=" ".join)
+def test_version_waits_for_no_library(arguments):
+    assert tracefl(*arguments) == (0, f"tracefl {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "name", PROGRAMS.keys() - {"run"}
+)  # run's help is read from the configuration, by Hydra's side
+def test_help_of_a_subcommand_waits_for_no_library(name):
+    status, out, err = tracefl(name, "--help")
+    assert (status, err) == (0, "")
+    assert f"\nusage: tracefl {name}" in out
+
+
+@pytest.mark.parametrize("name", PROGRAMS.keys() - {"run", "demo", "collect"})  # these do something by themselves
+def test_a_subcommand_alone_prints_its_help(name):
+    status, out, err = tracefl(name)
+    assert (status, err) == (2, "")
+    assert f"\nusage: tracefl {name}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["trce", "last"], "unknown command 'trce'; did you mean 'trace'?"),
+        (["help"], "unknown command 'help'; did you mean '--help'?"),
+        (["--verson"], "unknown command '--verson'; did you mean '--version'?"),
+        (["num_rounds=3"], "no command is given; write tracefl run num_rounds=3"),
+        (["xyz"], f"unknown command 'xyz'; choose one of {', '.join(PROGRAMS)}"),
+        (
+            ["trace", "last"],
+            "there is no run below logs/ or results/ of TMP; make one with `tracefl run`, or give a run's folder",
+        ),
+        (["trace", "--round", "3"], "unknown option '--round'; keys are given as key=value: round=3"),
+        (["ledger", "round=3"], "unknown argument 'round=3'; usage: tracefl ledger RUN [csv=FILE] [png=FILE] [--json]"),
+        (["replay", "without=two"], "without must be the clients' numbers such as 3 or 3,7, got 'two'"),
+        (["collect"], "there is no folder logs/ or results/ of TMP; give the folder of the runs"),
+        (["figures", "table=7"], "table must be among 1, 2, 3, got '7'"),
+        (["jobs", "traning"], "unknown job 'traning'; choose one of training, dp, scalability, dirichlet, faulty"),
+    ],
+)
+def test_bad_input_is_one_line_and_waits_for_no_library(tmp_path, arguments, line):
+    assert tracefl(*arguments, cwd=tmp_path) == (2, "", f"tracefl: {line.replace('TMP', str(tmp_path))}\n")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_subcommand_is_the_main_of_its_module(name, monkeypatch, capsys):
+    got = []
+    monkeypatch.setattr("os._exit", lambda status: got.append(status))
+    monkeypatch.setattr(f"{PROGRAMS[name][0]}.main", lambda: got.append(sys.argv[1:]))
+    call_main(monkeypatch, capsys, main, "tracefl", name, "last", "a=b")
+    assert got == [["last", "a=b"], 0]

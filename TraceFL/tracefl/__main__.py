@@ -1,0 +1,70 @@
+"""The command ``tracefl``: finds the subcommand and hands over to its program. ``python -m tracefl`` is the same."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from tracefl import __version__
+from tracefl.common.names import did_you_mean
+from tracefl.conf.tool import HELP, VERSION, answer_at_once
+
+PROGRAMS = {
+    "run": ("tracefl.main", "train a federation, and trace its predictions to clients"),
+    "trace": ("tracefl.trace", "who is responsible for a round's predictions, or for one"),
+    "counterfactual": ("tracefl.counterfactual", "what a round's model would predict without each client"),
+    "replay": ("tracefl.replay", "a run's rounds again without some of its clients"),
+    "ledger": ("tracefl.ledger", "what each client contributed over a run"),
+    "report": ("tracefl.report.__main__", "write a run's report.html again"),
+    "collect": ("tracefl.collect", "a table of many runs"),
+    "figures": ("tracefl.visualize", "the paper's figures and tables, from your own runs"),
+    "jobs": ("tracefl.jobs.__main__", "the paper's experiments: list, make and follow their runs"),
+}
+"""Subcommand to the module whose ``main`` it is, and what it does."""
+
+_LINES = "\n".join(f"    {name:<16}{words}" for name, (_, words) in PROGRAMS.items())
+HELP_TEXT = f"""TraceFL {__version__}: which clients of a federation are responsible for a prediction
+
+usage: tracefl COMMAND [RUN] [key=value ...] [--json]
+
+{_LINES}
+
+RUN is a run's folder, the beginning of its name, or `last`: the last one below
+logs/ and results/. tracefl COMMAND --help says more. For example:
+
+    tracefl run num_rounds=5 fault=label_flip
+    tracefl trace last
+"""
+
+
+def main() -> None:
+    """Run the command that the arguments name, and leave."""
+    dispatch(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # everything is closed, and freeing millions of objects one by one would take more than a second
+
+
+def dispatch(arguments: Sequence[str]) -> None:
+    """Run a subcommand; one that does not exist is one line and exit status 2."""
+    name, *rest = arguments or [""]
+    if name in PROGRAMS:
+        sys.argv[1:] = rest
+        import_module(PROGRAMS[name][0]).main()
+    elif not name:
+        sys.stdout.write(HELP_TEXT)
+        sys.exit(2)
+    elif not answer_at_once([name], HELP_TEXT):
+        sys.stderr.write(f"tracefl: {_no_command(name)}\n")
+        sys.exit(2)
+
+
+def _no_command(name: str) -> str:
+    if "=" in name:
+        return f"no command is given; write tracefl run {name}"
+    advice = did_you_mean(name, (*PROGRAMS, *HELP, VERSION)) or f"; choose one of {', '.join(PROGRAMS)}"
+    return f"unknown command {name!r}{advice}"
+
+
+if __name__ == "__main__":
+    main()
