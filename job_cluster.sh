@@ -4,7 +4,7 @@
 #   sbatch --nodes=4 job_cluster.sh model=densenet121 dataset=cifar10 dataset.path=/shared/cifar10 num_clients=100
 #   sbatch --nodes=2 --gpus-per-node=4 job_cluster.sh device=cuda client_resources.gpus=0.25 ...
 #
-# The arguments are those of `python -m tracefl.main`. PYTHON names the interpreter (default: .venv/bin/python, else
+# The arguments are those of `tracefl run`. PYTHON names the interpreter (default: .venv/bin/python, else
 # python). Submit it from the repository: the checkout, the environment and the runs' folders must be on a file system
 # that all nodes share. See docs/cluster.md.
 #SBATCH --job-name=tracefl
@@ -86,7 +86,7 @@ fi
 echo "Ray at $address: $there nodes, $cpus CPUs each"
 
 # SLURM warns this shell alone (B: above); the run must hear of it too, and be waited for.
-"$python" -m tracefl.main resume=true ray.address="$address" "$@" &
+"$python" -m tracefl run resume=true ray.address="$address" "$@" &
 run=$!
 trap 'kill -USR2 "$run" 2> /dev/null' USR2
 trap 'kill -TERM "$run" 2> /dev/null' TERM

@@ -48,7 +48,7 @@ def main() -> None:
         folder = arguments.folder or Path(temporary)
         for name, overrides in RUNS.items():
             given = [override.format(data=arguments.data.resolve()) for override in (*COMMON, *overrides)]
-            command = [sys.executable, "-m", "tracefl.main", f"log_dir={folder}", f"run_name={name}", *given]
+            command = [sys.executable, "-m", "tracefl", "run", f"log_dir={folder}", f"run_name={name}", *given]
             subprocess.run(command, check=True, stdout=sys.stderr)
             for what, digest in checksums(folder / "checksums" / name):
                 sys.stdout.write(f"{name:8} {what:14} {digest}\n")

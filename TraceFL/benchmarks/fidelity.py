@@ -3,7 +3,7 @@
     python TraceFL/benchmarks/fidelity.py DATA OUT [--seeds 1 2 3] [--models resnet18 gpt] [--datasets mnist dbpedia_14]
         [--alphas 0.3] [--clients 100]
 
-Trains every setting with tracefl.main (10 clients a round, drawn from 20; random initial weights), asks every method
+Trains every setting with tracefl run (10 clients a round, drawn from 20; random initial weights), asks every method
 about 50 inputs of an early and of the last round, and compares with the exact removal. DATA holds mnist, cifar10 and
 dbpedia_14 in hub layout; a part of their training examples is dealt to the clients, which differ in size. OUT/rows.csv
 is written setting by setting, and the same command goes on where it was; OUT/table.md is made of it. Two settings at a
@@ -175,7 +175,7 @@ def measure(setting: Setting, data: Path, out: Path, first_seed: bool, clients: 
     keys = (*keys, f"num_clients={2 * clients}", f"clients_per_round={clients}")
     keys = (*keys, "store=all" if clients == FEW else "store=last")
     keys = (*keys, f"dirichlet_alpha={alpha}", f"seed={seed}", f"log_dir={out}", "exp_key=runs", f"run_name={name}")
-    subprocess.run([sys.executable, "-m", "tracefl.main", *keys, "overwrite=true"], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "tracefl", "run", *keys, "overwrite=true"], check=True, capture_output=True)
     run = StoredRun(out / "runs" / name)
     last = run.settings.num_rounds
     found = []

@@ -96,7 +96,7 @@ def main() -> None:
         own = [f"log_dir={options.log_dir}", *(key.format(data=options.data.resolve()) for key in MODELS[model]), *keys]
         for sweep in SWEEPS:
             seeds = f"seed={','.join(map(str, options.seeds))}"
-            command = [sys.executable, "-m", "tracefl.main", "--multirun", *EVERY, *own, *sweep, seeds]
+            command = [sys.executable, "-m", "tracefl", "run", "--multirun", *EVERY, *own, *sweep, seeds]
             if status := subprocess.run(command, check=False).returncode:
                 raise SystemExit(f"exit status {status}: {' '.join(command)}")
         found = read_runs(options.log_dir / "recovery", model, options.seeds)

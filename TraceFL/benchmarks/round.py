@@ -56,7 +56,7 @@ def main() -> None:
 def harness(overrides: list[str]) -> tuple[float, list[list[str]]]:
     """Run the command; return the seconds of all its rounds, and each round's clients."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tracefl.main", *overrides, f"log_dir={folder}", "run_name=run"]
+        command = [sys.executable, "-m", "tracefl", "run", *overrides, f"log_dir={folder}", "run_name=run"]
         subprocess.run(command, check=True, capture_output=True)
         lines = (Path(folder) / "default" / "run" / "run.log").read_text().splitlines()
     sampled = [line for line in lines if "clients sampled: " in line]

@@ -34,7 +34,7 @@ def measure(clients: int, a_round: int, rounds: int, keys: list[str]) -> dict[st
     """Run once and return what its output and its folder say."""
     with tempfile.TemporaryDirectory() as folder:
         counts = (f"num_clients={clients}", f"clients_per_round={a_round}", f"num_rounds={rounds}", f"log_dir={folder}")
-        command = [sys.executable, "-m", "tracefl.main", *RUN, *keys, *counts]
+        command = [sys.executable, "-m", "tracefl", "run", *RUN, *keys, *counts]
         began = time.perf_counter()
         start, memory = float("nan"), []
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

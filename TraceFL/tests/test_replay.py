@@ -231,7 +231,11 @@ def damage(run):
         (None, ["from=last", "without=2"], "from must be a whole number from 1, got 'last'"),
         (None, ["from=1", "without=two"], "without must be the clients' numbers such as 3 or 3,7, got 'two'"),
         (None, ["from=1", "without=,"], "without must be the clients' numbers"),
-        (None, ["from=1"], "without= is missing: the clients to leave out, such as without=3,7; usage: tracefl replay"),
+        (
+            None,
+            ["from=1"],
+            "without= is missing: the clients to leave out; the run's faulty ones: without=2; usage: tracefl replay",
+        ),
         (None, ["from=1", "without=2", "how=guess"], "how must be one of reaggregate, train, got 'guess'"),
         (None, ["from=1", "without=2", "carry=2"], "carry must be a number in [0, 1], got '2'"),
         (None, ["from=1", "without=2", "carry=nan"], "carry must be a number in [0, 1], got 'nan'"),

@@ -33,7 +33,6 @@ SCRIPTS = {
     "dirichlet": "job_dirichlet_exps.sh",
     "faulty": "job_faulty_exps.sh",
 }
-COMMAND = ["tracefl", "run"]
 
 
 def test_local_data_is_used_where_there_is_some(tmp_path):
@@ -74,7 +73,7 @@ def test_slurm_s_array_index_chooses_what_runs_but_not_what_is_listed():
     ("arguments", "words"),
     [
         (["trainings"], "unknown job 'trainings'; choose one of training, dp"),
-        ([], "unknown job ''"),
+        (["training", "--json"], "--json goes with --list, --count, --status; give one of them, or leave it out"),
         (["training", "36"], "index '36' is not among the runs 0 to 35"),
         (["training", "5-3"], "index '5-3'"),
         (["training", "1-"], "index '1-'"),

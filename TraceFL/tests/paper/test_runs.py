@@ -29,7 +29,7 @@ def test_counts(jobs, name):
 def test_the_training_runs_are_those_of_figure_2(jobs):
     found = set()
     for command in listed(jobs, "training"):
-        c = composed(*command[3:])
+        c = composed(*command[2:])
         found.add((c.model.name, c.dataset.name, c.dirichlet_alpha, c.num_rounds))
         assert (c.num_clients, c.clients_per_round, c.client.epochs, c.batch_size) == (100, 10, 2, 32)
     images = {(m, d, n) for m in ("resnet18", "densenet121") for d, n in _ROUNDS.items() if d not in _TEXTS}
@@ -44,7 +44,7 @@ _ROUNDS = {"mnist": 50, "cifar10": 50, "pathmnist": 25, "organamnist": 25}
 def test_the_privacy_runs_are_those_of_figure_4_and_table_2(jobs):
     found = set()
     for command in listed(jobs, "dp"):
-        c = composed(*command[3:])
+        c = composed(*command[2:])
         assert (c.privacy.name, c.num_rounds, c.dirichlet_alpha) == ("central", 15, 0.3)
         p = c.privacy
         found.add((c.model.name, c.dataset.name, p.noise_multiplier, p.clipping_norm))
@@ -57,7 +57,7 @@ def test_the_privacy_runs_are_those_of_figure_4_and_table_2(jobs):
 def test_the_scalability_runs_are_those_of_table_3_and_figure_5(jobs):
     found = []
     for command in listed(jobs, "scalability"):
-        c = composed(*command[3:])
+        c = composed(*command[2:])
         assert (c.model.name, c.dataset.name, c.dirichlet_alpha) == ("gpt", "dbpedia_14", 0.3)
         found.append((c.num_clients, c.clients_per_round, c.num_rounds))
     clients = [(n, 10, 15) for n in (200, 400, 600, 800, 1000)]
@@ -67,7 +67,7 @@ def test_the_scalability_runs_are_those_of_table_3_and_figure_5(jobs):
 def test_the_dirichlet_runs_are_those_of_figure_3(jobs):
     found = set()
     for command in listed(jobs, "dirichlet"):
-        c = composed(*command[3:])
+        c = composed(*command[2:])
         assert (c.num_clients, c.clients_per_round, c.num_rounds) == (100, 10, 15)
         found.add((c.model.name, c.dataset.name, c.dirichlet_alpha))
     settings = {("gpt", d) for d in _TEXTS} | {("densenet121", d) for d in _ROUNDS}
@@ -77,7 +77,7 @@ def test_the_dirichlet_runs_are_those_of_figure_3(jobs):
 def test_the_faulty_runs_are_those_of_table_1(jobs):
     found = set()
     for command in listed(jobs, "faulty"):
-        c = composed(*command[3:])
+        c = composed(*command[2:])
         assert (c.num_clients, c.clients_per_round, c.num_rounds) == (10, 10, 15)
         assert (c.fault.name, c.fault.share, c.fault.from_round) == ("label_flip", 1.0, 1)
         assert (c.fault.flip, c.fault.all_to) == (None, None)  # all to 0
@@ -97,7 +97,7 @@ def test_extended_adds_other_faults_to_table_1_s_settings_and_moves_no_index(job
     assert commands[:18] == listed(jobs, "faulty")
     found = []
     for command in commands[18:]:
-        c = composed(*command[3:])
+        c = composed(*command[2:])
         assert (c.num_clients, c.clients_per_round, c.num_rounds) == (10, 10, 15)
         assert (c.dirichlet_alpha, c.exp_key) == (0.3, "table1")
         found.append(
@@ -125,8 +125,8 @@ def test_an_extended_run_is_named_by_its_fault(jobs):
 def test_every_run_is_as_in_the_paper_and_has_a_folder_of_its_own(jobs, name):
     folders = set()
     for command, overrides in zip(listed(jobs, name), JOBS[name], strict=True):
-        assert command[:3] == COMMAND
-        settings = composed(*command[3:])
+        assert command[:2] == COMMAND
+        settings = composed(*command[2:])
         assert point_of_job(overrides) == point_of(settings)
         method = settings.provenance.method
         published = (0.9, "none", "none", "predicted")
@@ -163,10 +163,10 @@ def test_every_miniature_composes(jobs, arguments):
 
 
 def check_miniatures(commands):
-    whole = [composed(*command[3:]) for command in commands]
+    whole = [composed(*command[2:]) for command in commands]
     for command, config in zip(commands, whole, strict=True):
         small, words = miniature(config, None)
-        settings = composed(*prepare_overrides([*command[3:], *small]))
+        settings = composed(*prepare_overrides([*command[2:], *small]))
         assert words == f"{settings.dataset.name} in place of {config.dataset.name}"
         assert settings.model.name == config.model.name
         assert settings.num_clients >= settings.clients_per_round
