@@ -14,7 +14,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from documentation.config_files import ConfigFile, read_config_file, whole_entries
-from tracefl.conf.cli import CONF
+from tracefl.conf.key_text import CONF
 
 PAGE = "configuration.md"
 _INTRODUCTION = """# Configuration

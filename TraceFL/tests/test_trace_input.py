@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,7 @@ from tracefl.learning.faults import Fault, Trigger
 from tracefl.provenance import attribute_round
 from tracefl.questions.one_input import find_class
 from tracefl.questions.overrides import read_tracer
+from tracefl.questions.retrace import retrace
 from tracefl.records.run import StoredRun
 from tracefl.trace import main
 
@@ -76,6 +77,15 @@ def one_thread():
 
 
 @pytest.mark.usefixtures("one_thread")
+def test_a_round_as_json(image_run, ask):
+    told = json.loads(ask(image_run, "--json"))
+    server_round, trace = retrace(image_run)
+    assert (told["run"], told["round"]) == (str(image_run), server_round)
+    assert told["inputs"] == json.loads(json.dumps([asdict(traced) for traced in trace.traced]))
+    assert told["mean"]["inputs_traced"] == len(trace.traced) > 0
+    assert (told["suspects"], told["provenance_seconds"] > 0) == ([], True)
+
+
 def test_an_image_file_is_prepared_as_the_data_were(image_run, tmp_path, ask):
     pixels = load_examples(image_run / "server.safetensors").features["pixels"][1]
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "one.png")

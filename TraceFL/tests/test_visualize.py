@@ -1,5 +1,6 @@
 """The command that makes the paper's figures and tables, on made folders."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -74,6 +75,21 @@ def test_runs_of_any_experiment_by_its_name(visualize, tmp_path):
     assert (status, "of figure3 or exp_2" in err) == (2, True)
     assert visualize("logs", "exp=mine", "figure=3", "table=3", "out=here")[0] == 0
     assert {"figure3.png", "table3.tex"} < set(files(tmp_path / "here"))
+
+
+def test_json_is_all_that_is_printed(visualize, tmp_path):
+    make_exhibit_run(tmp_path / "logs", ROUNDS, *TABLE3, num_clients=200)
+    make_exhibit_run(tmp_path / "logs", ROUNDS, *TABLE3, num_clients=400, state="stopped")
+    status, out, err = visualize("table=3", "--json")
+    answer = json.loads(out)
+    (made,) = answer["exhibits"]
+    assert (status, answer["folder"], made["name"], made["runs"]) == (0, "logs", "table3", 1)
+    assert sorted(made["files"]) == [
+        str(path.relative_to(tmp_path)) for path in sorted((tmp_path / "logs/figures").iterdir())
+    ]
+    assert made["missing"]
+    assert [line.startswith("stopped: table3/") for line in answer["left_out"]] == [True]
+    assert "table 3: 1 runs" in err
 
 
 def test_what_is_not_complete_is_named_and_not_drawn(visualize, tmp_path):

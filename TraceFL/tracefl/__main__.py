@@ -4,10 +4,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from tracefl import __version__
 from tracefl.common.names import did_you_mean
-from tracefl.conf.tool import HELP, VERSION, answer_at_once
+from tracefl.conf.tool import HELP, VERSION, Grammar, answer_at_once
 
 PROGRAMS = {
     "run": ("tracefl.main", "train a federation, and trace its predictions to clients"),
@@ -34,6 +35,9 @@ logs/ and results/. tracefl COMMAND --help says more. For example:
 
     tracefl run num_rounds=5 fault=label_flip
     tracefl trace last
+
+Completion with the TAB key, in bash (or zsh, fish):
+    eval "$(tracefl --completion bash)"
 """
 
 
@@ -48,15 +52,35 @@ def main() -> None:
 def dispatch(arguments: Sequence[str]) -> None:
     """Run a subcommand; one that does not exist is one line and exit status 2."""
     name, *rest = arguments or [""]
-    if name in PROGRAMS:
+    if name == "--complete":
+        from tracefl.conf.completion import complete
+
+        sys.stdout.writelines(f"{word}\n" for word in complete(" ".join(rest), PROGRAMS, _grammar))
+    elif name == "--completion":
+        from tracefl.conf.completion import SCRIPTS
+
+        shell = rest[0] if rest else ""
+        if shell not in SCRIPTS:
+            _refuse(f"--completion takes one of {', '.join(SCRIPTS)}, got {shell!r}")
+        sys.stdout.write(SCRIPTS[shell])
+    elif name in PROGRAMS:
         sys.argv[1:] = rest
         import_module(PROGRAMS[name][0]).main()
     elif not name:
         sys.stdout.write(HELP_TEXT)
         sys.exit(2)
     elif not answer_at_once([name], HELP_TEXT):
-        sys.stderr.write(f"tracefl: {_no_command(name)}\n")
-        sys.exit(2)
+        _refuse(_no_command(name))
+
+
+def _grammar(name: str) -> Grammar:
+    grammar: Grammar = import_module(PROGRAMS[name][0]).GRAMMAR
+    return grammar
+
+
+def _refuse(message: str) -> NoReturn:
+    sys.stderr.write(f"tracefl: {message}\n")
+    sys.exit(2)
 
 
 def _no_command(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Gather what runs found: ``tracefl collect [FOLDER] [csv=FILE] [markdown=FILE]``.
+"""Gather what runs found: ``tracefl collect [FOLDER] [csv=FILE] [markdown=FILE] [--json]``.
 
 Every run below the folder (logs unless given) becomes a row of one CSV (``FOLDER/collected.csv``), and every setting,
 over its seeds, a line of a table, beside the published number of the same setting. Unfinished runs are named and are
@@ -14,12 +14,11 @@ import sys
 
 from tracefl.conf.readers import file
 from tracefl.conf.run_names import runs_folder
-from tracefl.conf.tool import Given, Grammar, run_tool
+from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 
 GRAMMAR = Grammar(
-    usage="tracefl collect [FOLDER] [csv=FILE] [markdown=FILE]",
+    usage="tracefl collect [FOLDER] [csv=FILE] [markdown=FILE] [--json]",
     keys={"csv": file(), "markdown": file()},
-    flags=(),
     first="FOLDER",
     alone=True,
 )
@@ -36,9 +35,13 @@ def _main(given: Given) -> None:
     from rich.console import Console
 
     from tracefl.paper.summary import summarize_runs
+    from tracefl.report.terminal import say_json
 
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    summarize_runs(root, given.get("csv", root / "collected.csv"), console, given.get("markdown"))
+    as_json = JSON in given.flags
+    console = Console(width=None if sys.stdout.isatty() else 200, stderr=as_json)
+    found = summarize_runs(root, given.get("csv", root / "collected.csv"), console, given.get("markdown"))
+    if as_json:
+        say_json(found)
 
 
 if __name__ == "__main__":

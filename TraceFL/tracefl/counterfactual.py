@@ -12,7 +12,7 @@ shapley=true adds the clients' Shapley values: exact up to 10 clients (shapley=e
 permutations=P random orders of the clients (shapley=sampled) with its standard error. Reads the run's folder alone.
 """
 
-from tracefl.conf.readers import file, one_of, text, whole_number
+from tracefl.conf.readers import OneOf, file, text, whole_number
 from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 
 GRAMMAR = Grammar(
@@ -21,7 +21,7 @@ GRAMMAR = Grammar(
     "[privacy.trace=deployed|before_noise]",
     keys={
         **{"round": whole_number, "inputs": text, "csv": file()},
-        **{"shapley": one_of("true", "exact", "sampled"), "permutations": whole_number},
+        **{"shapley": OneOf("true", "exact", "sampled"), "permutations": whole_number},
     },
     groups=("provenance", "privacy.trace"),
 )

@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from tracefl.common.imports import heavy_imports, missing_library
-from tracefl.conf.tool import answer_at_once
+from tracefl.conf.key_text import help_text
+from tracefl.conf.tool import Grammar, answer_at_once
 from tracefl.errors import ConfigError, Failure, RunStopped, SweepError, TraceFLError, one_line
 
 if TYPE_CHECKING:
@@ -15,24 +16,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+GRAMMAR = Grammar(
+    usage="tracefl run [group=choice ...] [key=value ...] [--multirun]",
+    flags=("--multirun", "--config-dir", "--cfg"),
+    groups=None,
+    first=None,
+)
 _BAD_INPUT = 2  # exit status
 
 
 def main() -> None:
     """Run one experiment, or several with ``--multirun``; bad input is one line and exit status 2."""
-    if answer_at_once(sys.argv[1:]):
+    if answer_at_once(sys.argv[1:], help_text()):
         return
     try:
         import hydra
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
-        from tracefl.conf.cli import explain_config_error, help_text, prepare_overrides, read_words
+        from tracefl.conf.cli import explain_config_error, prepare_overrides, read_words
     except ModuleNotFoundError as error:
         _refuse(missing_library(error))
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        sys.stdout.write(help_text())
-        return
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
     try:
         sys.argv[1:] = prepare_overrides(read_words(sys.argv[1:]))

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from typing import TYPE_CHECKING
 
-from tracefl.conf.readers import clients, file, fraction, one_of, whole_number
+from tracefl.conf.readers import OneOf, clients, file, fraction, whole_number
 from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 from tracefl.errors import ConfigError
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 GRAMMAR = Grammar(
     usage="tracefl replay RUN without=3,7 [from=N] [how=reaggregate|train] [carry=0.25] [csv=FILE] [png=FILE] [--json]",
     keys={
-        **{"from": whole_number, "without": clients, "how": one_of("reaggregate", "train"), "carry": fraction},
+        **{"from": whole_number, "without": clients, "how": OneOf("reaggregate", "train"), "carry": fraction},
         **{"csv": file(".csv"), "png": file(".png")},
     },
 )

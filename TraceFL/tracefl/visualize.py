@@ -16,15 +16,15 @@ complete runs count: the others are named, and so is every setting of the paper 
 import sys
 
 from tracefl.common.paths import expand
-from tracefl.conf.readers import folder, some_of, text
+from tracefl.conf.readers import SomeOf, folder, text
 from tracefl.conf.run_names import runs_folder
-from tracefl.conf.tool import Given, Grammar, run_tool
+from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 from tracefl.errors import ConfigError
 
 GRAMMAR = Grammar(
-    usage="tracefl figures [FOLDER] [exp=NAME] [figure=2,3] [table=1] [--all] [out=FOLDER]",
-    keys={"figure": some_of(2, 3, 4, 5, 6), "table": some_of(1, 2, 3), "exp": text, "out": text},
-    flags=("--all",),
+    usage="tracefl figures [FOLDER] [exp=NAME] [figure=2,3] [table=1] [--all] [out=FOLDER] [--json]",
+    keys={"figure": SomeOf(2, 3, 4, 5, 6), "table": SomeOf(1, 2, 3), "exp": text, "out": text},
+    flags=("--all", JSON),
     first="FOLDER",
 )
 
@@ -43,20 +43,23 @@ def _main(given: Given) -> None:
 
     from tracefl.paper.exhibits import EXHIBITS
     from tracefl.paper.write import write_exhibits
+    from tracefl.report.terminal import say_json
 
     names = [f"{kind}{number}" for kind in ("figure", "table") for number in given.get(kind, ())]
     names = names or [name for name, exhibit in EXHIBITS.items() if everything or exp in exhibit.keys]
     if not names:
         raise ConfigError("nothing to make is named; give figure=N, table=N or --all")
     runs = given.place or runs_folder(exp or "")
-    write_exhibits(
+    found = write_exhibits(
         [EXHIBITS[name] for name in dict.fromkeys(names)],
         folder("exp", str(runs / exp)) if exp else runs,
         own=exp is None,
         needed=not everything,
         out=expand(given.get("out", runs / "figures")),
-        console=Console(width=None if sys.stdout.isatty() else 200),
+        console=Console(width=None if sys.stdout.isatty() else 200, stderr=JSON in given.flags),
     )
+    if JSON in given.flags:
+        say_json(found)
 
 
 if __name__ == "__main__":

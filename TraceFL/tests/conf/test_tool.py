@@ -8,13 +8,13 @@ import pytest
 
 from tests.helpers.commands import call_main
 from tracefl import __version__
-from tracefl.conf.readers import PICTURES, clients, file, fraction, one_of, some_of, text, whole_number
+from tracefl.conf.readers import PICTURES, OneOf, SomeOf, clients, file, fraction, text, whole_number
 from tracefl.conf.tool import Grammar, read_arguments, run_tool
 from tracefl.errors import ConfigError, RecordError
 
 KEYS = {
     **{"round": whole_number, "text": text, "carry": fraction, "without": clients},
-    **{"how": one_of("reaggregate", "train"), "figure": some_of(2, 3), "png": file(*PICTURES)},
+    **{"how": OneOf("reaggregate", "train"), "figure": SomeOf(2, 3), "png": file(*PICTURES)},
 }
 
 

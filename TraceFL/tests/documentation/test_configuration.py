@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from documentation.config_files import read_config_file, whole_entries
 from documentation.configuration import configuration_page
 from tests.helpers.configuration import compose_config
-from tracefl.conf.cli import CONF, choices
+from tracefl.conf.key_text import CONF, choices
 
 FILES = sorted(CONF.rglob("*.yaml"))
 

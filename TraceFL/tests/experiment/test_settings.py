@@ -6,7 +6,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config, compose_settings
-from tracefl.conf.cli import CONF, choices, help_text, prepare_overrides
+from tracefl.conf.cli import prepare_overrides
+from tracefl.conf.key_text import CONF, choices, help_text
 from tracefl.errors import ConfigError
 from tracefl.experiment.settings import client_gpus, read_settings, total_gpus
 from tracefl.questions.ledger import WRONG_WEIGHT

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -51,6 +52,14 @@ def test_local_data_is_used_where_there_is_some(tmp_path):
 def test_what_the_user_adds_comes_last_and_survives_the_shell(jobs):
     command = listed(jobs, "training", "0", "device=cuda", "dataset.path=/my data/${dataset.name}")[0]
     assert command[-3:] == ["resume=true", "device=cuda", "dataset.path=/my data/${dataset.name}"]
+
+
+def test_json_of_what_is_listed(jobs):
+    lines = listed(jobs, "training", "2-3", "device=cuda")
+    status, out, err = jobs("training", "2-3", "device=cuda", "--list", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == [{"index": 2 + i, "command": shlex.join(line)} for i, line in enumerate(lines)]
+    assert json.loads(jobs("training", "--count", "--json")[1]) == 36
 
 
 @pytest.mark.parametrize(
@@ -144,6 +153,12 @@ def test_status_of_made_folders(jobs, tmp_path):
     # left: runs 2, 3, 4 and 5 take 1200 s each
     assert "36 runs: 2 done, 0 running, 1 failed, 1 stopped, 32 to do; left, one after the other: 1h20m" in out
     assert "and 30 runs that nothing is known of" in out
+    told = json.loads(jobs("training", "0-6", "--status", "--json", f"log_dir={tmp_path}")[1])
+    assert [(each["index"], each["state"], each["rounds_done"], each["seconds_left"]) for each in told] == [
+        *[(0, "done", 50, 0.0), (1, "done", 50, 0.0), (2, "stopped", 10, 1200.0), (3, "failed", 1, 1200.0)],
+        *[(4, "to do", 0, 1200.0), (5, "to do", 0, 1200.0), (6, "to do", 0, None)],
+    ]
+    assert (told[3]["error"], told[0]["run"]) == ("the disk is full", str(plans[0].folder))
 
 
 def test_time_left_by_hand():

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from tests.helpers.configuration import compose_settings
 from tests.helpers.evidence import average, small_cnn
 from tests.helpers.models import clients_near, model_and_inputs
-from tracefl.conf.cli import choices
+from tracefl.conf.key_text import choices
 from tracefl.provenance import (
     Method,
     RoundRecord,

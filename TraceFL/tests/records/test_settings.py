@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
-from tracefl.conf.cli import CONF, choices
 from tracefl.conf.composing import resolved_config
+from tracefl.conf.key_text import CONF, choices
 from tracefl.conf.rules import keys_of
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.faults.settings import AnyFault

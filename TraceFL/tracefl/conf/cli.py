@@ -1,9 +1,8 @@
-"""The command line's help, what Hydra is given of it, and its errors, which say what was probably meant."""
+"""What Hydra is given of the command line, and its errors, which say what was probably meant."""
 
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_module
@@ -16,63 +15,12 @@ from yaml import YAMLError
 
 from tracefl.common.names import did_you_mean
 from tracefl.common.paths import expand
+from tracefl.conf.key_text import CONF, choices
 from tracefl.conf.slips import explain_slip, is_cut_off
 from tracefl.errors import ConfigError, one_line
 
-CONF = Path(__file__).parent
 _NO_NAME = re.compile(r"[-+]?[0-9._]+(e[-+]?[0-9]+)?|true|false", re.IGNORECASE)  # Hydra reads these as values
 _FILE = "file:"  # before the path of an experiment that is not in the package
-
-_HEAD = """TraceFL: train a federation and trace its predictions to the clients responsible for them.
-
-    tracefl run [group=choice ...] [key=value ...]
-    tracefl run --multirun dirichlet_alpha=0.1,0.3 seed=1,2
-    tracefl run dry_run=true            print what would run, and stop
-    tracefl run model=gpt --cfg job     print the whole configuration, and stop
-"""
-
-
-def help_text() -> str:
-    """Return the groups with their choices, and every key with its unit and range."""
-    groups = {folder.name: choices(folder.name) for folder in sorted(CONF.iterdir()) if folder.is_dir()}
-    lines = [_HEAD, "Groups (choose with group=choice):", ""]
-    lines += [f"    {group:<11} {', '.join(names)}" for group, names in groups.items() if names]
-    base = (CONF / "base.yaml").read_text().split("\n\n", 1)[1].split("\nhydra:")[0]
-    lines += ["", "Keys, with their defaults:", "", *(f"    {line}".rstrip() for line in base.splitlines())]
-    for group, name in (
-        ("model", "resnet18"),
-        ("dataset", "digits"),
-        ("strategy", "fedprox"),
-        ("strategy", "provenance_selection"),
-        ("privacy", "central"),
-        ("fault", "label_flip"),
-        ("fault", "backdoor"),
-        ("fault", "weight_noise"),
-        ("mitigate", "downweight"),
-        ("provenance", "removal"),
-        ("baselines", "fast"),
-    ):
-        lines += ["", f"Keys of the group {group}, as in {group}={name}:", ""]
-        lines += [f"    {line}".rstrip() for line in _group_lines(group, name)]
-    return "\n".join(lines) + "\n"
-
-
-def choices(group: str) -> list[str]:
-    """Return the choices of a configuration group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
-
-
-def _group_lines(group: str, name: str) -> Iterator[str]:
-    """Yield the commented keys of one choice and of the files that it builds on, each key once."""
-    text = (CONF / group / f"{name}.yaml").read_text()
-    parents = re.search(r"^defaults:\s*\[([^\]]*)\]", text, re.MULTILINE)
-    own = {line.split(":")[0] for line in text.splitlines() if re.match(r"^\w+:", line)}
-    for parent in parents.group(1).split(",") if parents else ():
-        if parent.strip() != "_self_":
-            yield from (line for line in _group_lines(group, parent.strip()) if line.split(":")[0] not in own)
-    for line in text.splitlines():
-        if line and not line.startswith(("#", "defaults:")):
-            yield line
 
 
 def read_words(arguments: Sequence[str]) -> list[str]:

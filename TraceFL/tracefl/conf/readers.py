@@ -45,27 +45,39 @@ def clients(key: str, given: str) -> tuple[str, ...]:
     return tuple(map(str, sorted({int(number) for number in numbers})))
 
 
-def one_of(*choices: str) -> Reader:
-    """Return a reader of one of the choices."""
+class OneOf:
+    """A reader of one of the choices.
 
-    def read(key: str, given: str) -> str:
-        if given not in choices:
-            raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {given!r}")
+    Args:
+        choices: Which.
+    """
+
+    def __init__(self, *choices: str) -> None:
+        self.choices = choices
+
+    def __call__(self, key: str, given: str) -> str:
+        """Return the choice."""
+        if given not in self.choices:
+            raise ConfigError(f"{key} must be one of {', '.join(self.choices)}, got {given!r}")
         return given
 
-    return read
 
+class SomeOf:
+    """A reader of one or more of the numbers, separated by commas.
 
-def some_of(*choices: int) -> Reader:
-    """Return a reader of one or more of the numbers, separated by commas."""
+    Args:
+        numbers: Which.
+    """
 
-    def read(key: str, given: str) -> list[int]:
+    def __init__(self, *numbers: int) -> None:
+        self.choices = tuple(map(str, numbers))
+
+    def __call__(self, key: str, given: str) -> list[int]:
+        """Return the numbers."""
         numbers = [part.strip() for part in given.split(",")]
-        if not set(numbers) <= set(map(str, choices)):
-            raise ConfigError(f"{key} must be among {', '.join(map(str, choices))}, got {given!r}")
+        if not set(numbers) <= set(self.choices):
+            raise ConfigError(f"{key} must be among {', '.join(self.choices)}, got {given!r}")
         return [int(number) for number in numbers]
-
-    return read
 
 
 def file(*suffixes: str) -> Reader:

@@ -34,6 +34,7 @@ class Grammar:
         flags: Its flags.
         groups: Groups and dotted keys of the configuration that are passed on; None for all of them.
         first: What comes first: a run, which must be given; a folder of runs or an index, which may be; or nothing.
+        names: What may come first beside those, such as the names of the jobs.
         alone: The command does something without any argument, rather than print its help.
     """
 
@@ -42,6 +43,7 @@ class Grammar:
     flags: Collection[str] = (JSON,)
     groups: Collection[str] | None = ()
     first: Literal["RUN", "FOLDER", "INDEX"] | None = "RUN"
+    names: Collection[str] = ()
     alone: bool = False
 
 
@@ -175,11 +177,11 @@ def run_tool(document: str | None, grammar: Grammar, run: Callable[[Given], None
         run(given)
 
 
-def answer_at_once(arguments: Sequence[str], help_text: str | None = None) -> bool:
-    """Print the version, or the help if there is one, where it is asked for; return whether it was."""
+def answer_at_once(arguments: Sequence[str], help_text: str) -> bool:
+    """Print the help or the version where one is asked for, and return whether that was so."""
     if VERSION in arguments:
         sys.stdout.write(f"tracefl {__version__}\n")
-    elif help_text is not None and set(HELP) & set(arguments):
+    elif set(HELP) & set(arguments):
         sys.stdout.write(help_text)
     else:
         return False

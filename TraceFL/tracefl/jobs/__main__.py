@@ -33,7 +33,7 @@ usage: {_USAGE}
 """
 ACTIONS = ("--list", "--count", "--status", "--smoke")
 _SHOWN = ("--list", "--count", "--status")  # answers, rather than runs
-GRAMMAR = Grammar(usage=_USAGE, flags=(*ACTIONS, "--extended", JSON), groups=None, first="INDEX")
+GRAMMAR = Grammar(usage=_USAGE, flags=(*ACTIONS, "--extended", JSON), groups=None, first="INDEX", names=tuple(JOBS))
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracefl.conf.cli import choices
 from tracefl.conf.composing import resolved_config
+from tracefl.conf.key_text import choices
 from tracefl.conf.run_names import run_folders
 from tracefl.errors import RecordError, one_line
 from tracefl.paper.collected_run import CollectedRun, read_run

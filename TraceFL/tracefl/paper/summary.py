@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,7 +16,7 @@ from tracefl.records.tables import to_csv
 from tracefl.report.terminal import say
 
 
-def summarize_runs(root: Path, csv: Path, console: Console, markdown: Path | None = None) -> None:
+def summarize_runs(root: Path, csv: Path, console: Console, markdown: Path | None = None) -> dict[str, Any]:
     """Collect all runs below ``root`` into the file ``csv`` and print them.
 
     Args:
@@ -23,6 +24,9 @@ def summarize_runs(root: Path, csv: Path, console: Console, markdown: Path | Non
         csv: File with a row per run; what the rules found about faulty clients is written beside it.
         console: Where to print.
         markdown: File for the rules' tables; None to write none.
+
+    Returns:
+        The same in JSON's types: the rows of both files, what is unfinished or damaged, and the files.
 
     Raises:
         RecordError: No run can be read, or none looked for faulty clients and ``markdown`` is given.
@@ -35,18 +39,24 @@ def summarize_runs(root: Path, csv: Path, console: Console, markdown: Path | Non
     if done:
         console.print(settings_table(done))
     suspects = suspects_settings(done)
-    if suspects:
-        _show_suspects(suspects, csv.parent, console, markdown)
+    written = [csv, *(_show_suspects(suspects, csv.parent, console, markdown) if suspects else ())]
     for line in gathered.unfinished_lines():
         say(console, line)
     counts = f"{len(gathered.unfinished)} unfinished, {len(gathered.damaged)} damaged"
     say(console, f"{len(done)} runs done, {counts}; all in {csv}")
     if markdown is not None and not suspects:
         raise RecordError(f"{root} holds no finished run that looked for faulty clients: {markdown} is not written")
+    return {
+        "folder": str(root),
+        "runs": [dict(run.row) for run in runs],
+        "suspects": [dict(row) for row in suspects_rows(suspects)],
+        "damaged": list(gathered.damaged),
+        "files": list(map(str, written)),
+    }
 
 
-def _show_suspects(settings: Sequence[Setting], folder: Path, console: Console, markdown: Path | None) -> None:
-    """Print the rules side by side, and write them in full and as figures."""
+def _show_suspects(settings: Sequence[Setting], folder: Path, console: Console, markdown: Path | None) -> list[Path]:
+    """Print the rules side by side, and write them in full and as figures; return the files."""
     from tracefl.paper.suspects_figures import draw_seconds, draw_suspects  # matplotlib, only where it is needed
 
     grids = accuracy_grid(settings), seconds_grid(settings)
@@ -61,3 +71,4 @@ def _show_suspects(settings: Sequence[Setting], folder: Path, console: Console, 
     written += [curve] * draw_suspects(settings, curve)
     written += draw_seconds(seconds_per_input(settings), folder / "seconds_per_input")
     say(console, f"the rules that look for faulty clients: {', '.join(map(str, written))}")
+    return written

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -25,7 +26,7 @@ from tracefl.report.terminal import say
 
 def write_exhibits(
     exhibits: Sequence[Exhibit], root: Path, own: bool, needed: bool, out: Path, console: Console
-) -> None:
+) -> dict[str, Any]:
     """Write figures and tables of the runs below a folder, and print what is missing.
 
     Args:
@@ -36,18 +37,22 @@ def write_exhibits(
         out: Folder to write to.
         console: Where to print.
 
+    Returns:
+        The same in JSON's types: each exhibit with its number of runs, its files, and the paper's settings that it has
+        no run of; and the runs that were left out, one line each.
+
     Raises:
         RecordError: A needed run is missing, and nothing is written; or an exhibit's runs are damaged, and only the
             others are written.
     """
     gathered = gather_runs(root)
-    for problem in gathered.damaged:
-        say(console, f"left out: {problem}")
-    for line in gathered.unfinished_lines():
+    unused = [*gathered.damaged, *gathered.unfinished_lines()]
+    for line in unused:
         say(console, f"left out: {line}")
     chosen: list[tuple[Exhibit, list[CollectedRun]]] = []
     for exhibit in exhibits:
         runs, left_out = usable_runs(exhibit, [run for run in gathered.done if not own or exhibit.has(run)])
+        unused += left_out
         for line in left_out:
             say(console, f"left out of {exhibit.kind} {exhibit.number}: {line}")
         if runs:
@@ -60,6 +65,7 @@ def write_exhibits(
         raise RecordError(f"{root} holds no complete run of any figure or table; name its experiment with exp=NAME")
     out.mkdir(parents=True, exist_ok=True)
     problems = []
+    made: list[dict[str, Any]] = []
     for exhibit, runs in chosen:
         try:
             missing = exhibit.missing(runs)
@@ -68,13 +74,16 @@ def write_exhibits(
             problems.append(f"{exhibit.kind} {exhibit.number}: {error}")
             continue
         say(console, f"{exhibit.kind} {exhibit.number}: {len(runs)} runs; {', '.join(map(str, files))}")
+        lines = list(missing_lines(exhibit, missing))
+        made.append({"name": exhibit.name, "runs": len(runs), "files": list(map(str, files)), "missing": lines})
         if missing:
             of_paper = f"no run for {len(missing)} of the paper's {len(exhibit.grid)}:"
             say(console, f"{exhibit.kind} {exhibit.number}: {of_paper}")
-            for line in missing_lines(exhibit, missing):
+            for line in lines:
                 say(console, f"    {line}")
     if problems:
         raise RecordError("; ".join(problems))
+    return {"folder": str(root), "exhibits": made, "left_out": unused}
 
 
 def write_exhibit(

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from tests.helpers.configuration import compose_settings
-from tracefl.conf.cli import choices
+from tracefl.conf.key_text import choices
 from tracefl.errors import ConfigError
 from tracefl.records.naming import fingerprint
 

@@ -114,6 +114,8 @@ def test_the_command(call, tmp_path):
     run = make_run(tmp_path, ROUNDS)
     assert call(run) == (0, f"report: {run / 'report.html'}\n", "")
     assert call(run, f"html={tmp_path / 'page.html'}")[0] == 0
+    told = {"run": str(run), "html": str(tmp_path / "page.html")}
+    assert call(run, f"html={tmp_path / 'page.html'}", "--json") == (0, json.dumps(told) + "\n", "")
     assert (tmp_path / "page.html").read_bytes() == (run / "report.html").read_bytes()
 
 
