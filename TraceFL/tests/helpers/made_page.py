@@ -1,6 +1,8 @@
 """Folders of runs with recorded rounds and traced inputs, made by hand: nothing is trained."""
 
 import json
+import math
+import random
 import time
 
 import torch
@@ -56,7 +58,7 @@ FAULT = {
 
 
 def traced_input(index, label=0, predicted=None, scores=None, responsible=("0",), **more):
-    """Return a traced input; ``scores``: client to score, highest first."""
+    """Return a traced input; ``scores``: client to score, highest first, whose logarithm is its contribution."""
     ranking = tuple((scores or {"0": 0.6, "2": 0.3, "3": 0.1}).items())
     first = ranking[0][0]
     given = {
@@ -72,12 +74,12 @@ def traced_input(index, label=0, predicted=None, scores=None, responsible=("0",)
         "top_holder": None,
         "removal_client": first,
         "removal_correlation": 1.0,
-        "contributions": (),
+        "contributions": tuple((client, math.log(score) if score else -math.inf) for client, score in ranking),
     }
     return TracedInput(**(given | more))
 
 
-def result(server_round, traced=(), suspects=(), left_out=None, **row):
+def result(server_round, traced=(), suspects=(), left_out=None, weights=WEIGHTS, mitigation=(), **row):
     """Return a round's result; ``row``: what differs in its row."""
     means = summarize(tuple(traced))
     measured = {
@@ -87,7 +89,7 @@ def result(server_round, traced=(), suspects=(), left_out=None, **row):
         "localization_accuracy": means.localization_accuracy,
         "chance_accuracy": means.chance_accuracy,
         "inputs_traced": len(traced),
-        "clients": len(WEIGHTS),
+        "clients": len(weights),
         "clients_left_out": len(left_out or {}),
         "train_seconds": 2.0,
         "evaluate_seconds": 0.5,
@@ -95,7 +97,7 @@ def result(server_round, traced=(), suspects=(), left_out=None, **row):
         "counterfactual_seconds": 0.25,
     }
     whole = dict.fromkeys(ROUND_COLUMNS) | measured | row
-    return RoundResult(whole, tuple(traced), tuple(suspects), WEIGHTS, left_out or {})
+    return RoundResult(whole, tuple(traced), tuple(suspects), weights, left_out or {}, tuple(mitigation))
 
 
 def suspects_row(server_round, ranking="2:3 0:1 3:0", inputs=4, faulty="2", whole=1.0):
@@ -105,7 +107,19 @@ def suspects_row(server_round, ranking="2:3 0:1 3:0", inputs=4, faulty="2", whol
     return dict.fromkeys(SUSPECT_COLUMNS) | row | {"clients": 3, "note": ""}
 
 
-def make_run(folder, results, *overrides, kind="image", size=8, examples=4, state="done", fault=None, error=None):
+def make_run(
+    folder,
+    results,
+    *overrides,
+    kind="image",
+    size=8,
+    examples=4,
+    state="done",
+    fault=None,
+    error=None,
+    counts=COUNTS,
+    names=NAMES,
+):
     """Write a run's folder; returns it.
 
     Args:
@@ -118,17 +132,19 @@ def make_run(folder, results, *overrides, kind="image", size=8, examples=4, stat
         state: As in status.json.
         fault: As in fault.json.
         error: As in status.json.
+        counts: Training examples of each class, a row for each client.
+        names: Of the classes.
     """
     of_kind = ("model=gpt", "dataset=synthetic_text", "model.pretrained=false") if kind == "text" else ()
     cfg = compose_config(
-        *of_kind, f"log_dir={folder}", "num_clients=5", f"num_rounds={max(1, len(results))}", *overrides
+        *of_kind, f"log_dir={folder}", f"num_clients={len(counts)}", f"num_rounds={max(1, len(results))}", *overrides
     )
     run = folder / 'a<b>&"run"'
     run.mkdir()
     (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))))
     (run / "command.txt").write_text(command_line(overrides) + "\n")
-    (run / "label_counts.json").write_text(json.dumps({"label_names": NAMES, "label_counts": COUNTS}))
-    labels, numbers = torch.arange(examples) % 4, torch.arange(examples)
+    (run / "label_counts.json").write_text(json.dumps({"label_names": names, "label_counts": counts}))
+    labels, numbers = torch.arange(examples) % len(names), torch.arange(examples)
     if kind == "text":
         encoder = build_text_encoder(read_settings(cfg).model, TEXTS)
         encoder.save(run / "tokenizer")
@@ -144,10 +160,43 @@ def make_run(folder, results, *overrides, kind="image", size=8, examples=4, stat
     store = RoundStore(run / "rounds")
     weights = {"w": torch.zeros(1)}
     for each in results:
-        store.commit(each, RoundRecord(each.server_round, dict.fromkeys(WEIGHTS, weights), WEIGHTS, weights, weights))
+        p = each.client_weights
+        store.commit(each, RoundRecord(each.server_round, dict.fromkeys(p, weights), p, weights, weights))
     status = {"state": state, "rounds_done": len(results), "num_rounds": max(1, len(results)), "seconds": 40.0}
     status |= {"seconds_a_round": None, "updated": time.time(), "error": error}
     (run / "status.json").write_text(json.dumps(status))
     if state == "done":
         (run / "results.json").write_text(json.dumps(HARDWARE))
     return run
+
+
+def make_hundred_clients(folder, rounds=10, clients_per_round=30, inputs=50, classes=10):
+    """Write the folder of a run of a hundred clients, with contributions and exact effects by chance; returns it."""
+    chance = random.Random(7)
+    counts = [[chance.choice((0, 0, 5, 30, 90)) for _ in range(classes)] for _ in range(100)]
+    results = []
+    for number in range(1, rounds + 1):
+        ids = [str(client) for client in sorted(chance.sample(range(100), clients_per_round))]
+        traced = [_traced_by_chance(chance, index, ids, classes) for index in range(inputs)]
+        accuracy = chance.random()
+        results.append(result(number, traced, weights=dict.fromkeys(ids, 1 / len(ids)), global_accuracy=accuracy))
+    names = [f"class {number}" for number in range(classes)]
+    return make_run(folder, results, counts=counts, names=names, size=28, examples=inputs)
+
+
+def _traced_by_chance(chance, index, ids, classes):
+    contributions = dict(sorted(((client, chance.gauss(0, 0.3)) for client in ids), key=lambda pair: -pair[1]))
+    total = sum(map(math.exp, contributions.values()))
+    scores = {client: math.exp(value) / total for client, value in contributions.items()}
+    effects = tuple((client, value + chance.gauss(0, 0.05)) for client, value in contributions.items())
+    return traced_input(
+        index,
+        index % classes,
+        predicted=(index + chance.choice((0, 0, 1))) % classes,
+        scores=scores,
+        responsible=tuple(ids[:7]),
+        contributions=tuple(contributions.items()),
+        effects=effects,
+        removal_client=max(effects, key=lambda pair: pair[1])[0],
+        probability=chance.random(),
+    )

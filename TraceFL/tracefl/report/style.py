@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")  # no display needed, none opened
 
 from matplotlib import pyplot as plt
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 COLUMN = 3.3
@@ -20,6 +21,15 @@ POINTS = 7
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 BLACK, GREY, LIGHT_GREY = "#000000", "#555555", "#999999"
+MISSING = "#D9D9D9"
+"""Of a cell where nothing was measured, which no map has."""
+
+CONTRIBUTIONS = LinearSegmentedColormap.from_list("contributions", [VERMILLION, "#FFFFFF", BLUE]).with_extremes(
+    bad=MISSING
+)
+"""Contributions in logits, zero in the middle: blue for the prediction, vermillion against it."""
+EXAMPLES = LinearSegmentedColormap.from_list("examples", ["#FFFFFF", GREEN]).with_extremes(bad=MISSING)
+"""Numbers of examples, from none."""
 
 _LOOK: Any = {
     "font.size": POINTS,

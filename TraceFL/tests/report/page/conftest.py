@@ -16,15 +16,22 @@ class Browser:
     def __init__(self, driver):
         self.driver = driver
 
-    def open(self, path):
-        """Open a file; what earlier pages said is forgotten."""
+    def open(self, path, after=""):
+        """Open a file, with what follows its name in the address; what earlier pages said is forgotten."""
         for kind in ("browser", "performance"):
             self.driver.get_log(kind)
-        self.driver.get(path.resolve().as_uri())
+        self.driver.get("about:blank")  # else only the address after # would change
+        self.driver.get(path.resolve().as_uri() + after)
 
     def run(self, script, *arguments):
         """Return what a script returns."""
         return self.driver.execute_script(script, *arguments)
+
+    def wait(self, condition):
+        """Wait until a JavaScript condition holds."""
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        WebDriverWait(self.driver, 60).until(lambda driver: driver.execute_script(f"return {condition}"), condition)
 
     def complaints(self):
         """Return the console's lines since the page was opened."""
@@ -35,6 +42,20 @@ class Browser:
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         addresses = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
         return [url for url in addresses if not url.startswith("chrome://")]  # Chromium's own start page, still loading
+
+    def resize(self, width, height=900):
+        """Make the view that wide and high, as a phone's is."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def colours(self, scheme):
+        """Ask for light or dark colours."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def address(self):
+        """Return what follows the file's name in the address."""
+        return self.run("return decodeURI(location.hash)")
 
     def text(self, selector):
         """Return the text of each element."""

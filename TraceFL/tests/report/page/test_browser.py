@@ -46,11 +46,13 @@ def test_the_filters(page):
         ("round", "1"): 4,
         ("class", "1"): 3,  # two labelled so, one predicted so
         ("prediction", "wrong"): 1,
-        ("prediction", "right"): 6,
-        ("localization", "right"): 4,
+        ("prediction", "correct"): 6,
+        ("localization", "correct"): 4,
         ("localization", "wrong"): 2,
         ("localization", "unknown"): 1,
         ("suspicious", True): 2,
+        ("client", "0"): 7,
+        ("client", "2"): 0,
     }
     for (name, value), number in expected.items():
         page.choose(name, value)
@@ -63,10 +65,10 @@ def test_the_filters(page):
     assert shown(page) == ["round 1, input 1"]
     assert page.text("#list .aside") == ["the first client that holds the label is number 3"]
     page.run("document.querySelector('#filters button[type=reset]').click()")
-    assert page.run(
-        "return new Promise((done) => setTimeout(() => done(document.querySelectorAll('#list .input').length)))"
-    )
-    page.run("document.querySelector('button[data-round]').click()")
+    page.wait("document.querySelectorAll('#list .input').length === 7")
+    assert page.address() == "#inputs"
+    page.run("document.querySelector('.suspicious a').click()")
+    page.wait("location.hash === '#inputs?round=2' && document.querySelectorAll('#list .input').length === 2")
     assert shown(page) == ["round 2, input 0", "round 2, input 1"]
 
 
@@ -86,7 +88,7 @@ def test_texts_and_a_fault(tmp_path, browser):
     browser.open(write_page(run))
     assert browser.complaints() == []
     assert browser.text("#list blockquote") == ["the sea is wide"]
-    (reason,) = browser.text(".suspicious li span")
+    (reason,) = browser.text(".suspicious li > span")
     assert "provenance names client 2 first, which is faulty" in reason
     assert browser.text(".heat tbody th small") == ["faulty", "as trained on"]
 
@@ -109,8 +111,7 @@ def test_a_hundred_rounds(tmp_path, browser, record_property):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_screenshot_has_the_page_in_the_colours_asked_for(page, tmp_path, scheme):
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    page.colours(scheme)
     page.driver.save_screenshot(tmp_path / "page.png")
     with Image.open(tmp_path / "page.png") as picture:
         grey = picture.convert("L")

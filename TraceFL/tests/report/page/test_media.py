@@ -37,9 +37,9 @@ def test_the_rows_by_hand(tmp_path):
     assert (made[1] == server[2].permute(1, 2, 0).numpy()).all()
     assert found[2]["label"] == NAMES[2]
     assert found[2]["predicted"] == NAMES[1]
-    assert (found[2]["traced client"], found[2]["score"], found[2]["right"]) == ("0", 0.6, True)
+    assert (found[2]["traced client"], found[2]["score"], found[2]["correct"]) == ("0", 0.6, True)
     assert found[2]["ranked clients"] == "0:0.6 2:0.3 3:0.1"
-    assert (found[0]["responsible clients"], found[0]["right"]) == ("", None)
+    assert (found[0]["responsible clients"], found[0]["correct"]) == ("", None)
 
 
 def test_texts_and_a_table_that_is_cut(tmp_path, monkeypatch, caplog):

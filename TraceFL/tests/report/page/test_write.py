@@ -78,7 +78,7 @@ def test_how_the_run_ended(tmp_path, state, error, words):
 def test_localization_never_stands_without_its_chance(tmp_path):
     words = " ".join(Page(write_page(make_run(tmp_path, ROUNDS))).words.split())
     assert "100.0% localization accuracy, mean of the rounds; chance 33.3%" in words
-    assert "localization (chance)" in words
+    assert "localization accuracy (chance)" in words
     assert "100.0% (33.3%)" in words
     assert "- (-)" in words  # round 2 traced nothing
     assert "localization accuracy: 1 of 2 rounds have no value." in words
@@ -91,7 +91,7 @@ def test_a_fault_and_its_rules(tmp_path):
     words = " ".join(Page(write_page(run)).words.split())
     assert "label_flip 100 %, 1 of 5: client 2." in words
     assert "krum too few clients" in words
-    assert "marks a client that is faulty, in the round" in words
+    assert "● is faulty, in the round" in words
     assert "tracefl run fault=label_flip 'fault.clients=[2]' baselines=fast" in words
 
 

@@ -12,10 +12,11 @@ CURVES = (
 )
 """Column of rounds.csv, its name, and the class of its curve."""
 
-WIDTH, HEIGHT = 960, 300
+WIDTH, PHONE, HEIGHT = 960, 400, 300
+"""Widths for a screen and for a phone, and the height."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 10, 40  # margins
-_MOST_MARKS = 60  # rounds that still have a mark each
-_TICKS = 12
+_MARK = 15  # least width between marks
+_TICK = 75  # and between rounds that are named
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """What the template draws, in a coordinate system of ``WIDTH`` x ``HEIGHT``.
+    """What the template draws, in a coordinate system of ``width`` x ``HEIGHT``.
 
     Attributes:
         curves: The curves with at least one value.
         x_ticks: (position, round).
         y_ticks: (position, percent).
         bands: (left, width, round) of the suspicious rounds.
-        left, right, top, bottom: Edges of the field.
         gaps: What was not measured, one line each.
+        width: Of the whole.
+        left, right, top, bottom: Edges of the field.
     """
 
     curves: tuple[Curve, ...]
@@ -62,22 +64,24 @@ class Chart:
     y_ticks: tuple[tuple[float, int], ...]
     bands: tuple[tuple[float, float, int], ...]
     gaps: tuple[str, ...]
+    width: int
+    right: float
     left: float = _LEFT
-    right: float = WIDTH - _RIGHT
     top: float = _TOP
     bottom: float = HEIGHT - _BOTTOM
 
 
-def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int]) -> Chart:
+def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int], width: int = WIDTH) -> Chart:
     """Lay out the accuracies over the rounds.
 
     Args:
         rows: Rows of rounds.csv, fractions 0 to 1; None where nothing was measured. At least one.
         suspicious: Rounds to highlight with a band.
+        width: Width of the whole.
     """
     rounds = [int(row["round"]) for row in rows]
     first, last = rounds[0], max(rounds[-1], rounds[0] + 1)
-    a_round = (WIDTH - _LEFT - _RIGHT) / (last - first + 1)
+    a_round = (width - _LEFT - _RIGHT) / (last - first + 1)
 
     def x(server_round: int) -> float:
         return round(_LEFT + (server_round - first + 0.5) * a_round, 1)
@@ -100,12 +104,12 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int])
         measured = sum(map(len, pieces))
         if measured:
             kept = tuple(tuple(piece) for piece in pieces if piece)
-            curves.append(Curve(name, style, kept, len(rows) <= _MOST_MARKS))
+            curves.append(Curve(name, style, kept, len(rows) * _MARK <= width))
         if measured < len(rows):
             gaps.append(f"{name}: {len(rows) - measured} of {len(rows)} rounds have no value")
     if rounds[-1] - first + 1 > len(rounds):
         gaps.append(f"{rounds[-1] - first + 1 - len(rounds)} rounds between {first} and {rounds[-1]} are not recorded")
-    ticks = _ticks(rounds)
+    ticks = _ticks(rounds, width // _TICK)
     bands = [(round(x(n) - a_round / 2, 1), round(a_round, 1), n) for n in rounds if n in suspicious]
     return Chart(
         curves=tuple(curves),
@@ -113,11 +117,13 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int])
         y_ticks=tuple((y(percent / 100), percent) for percent in (0, 25, 50, 75, 100)),
         bands=tuple(bands),
         gaps=tuple(gaps),
+        width=width,
+        right=width - _RIGHT,
     )
 
 
-def _ticks(rounds: Sequence[int]) -> list[int]:
-    """Return all rounds if they are few, else the multiples of 1, 2 or 5 times a power of ten."""
+def _ticks(rounds: Sequence[int], most: int) -> list[int]:
+    """Return all rounds if they are at most ``most``, else the multiples of 1, 2 or 5 times a power of ten."""
     steps = (factor * 10**power for power in range(9) for factor in (1, 2, 5))
-    step = next(step for step in steps if len(rounds) <= _TICKS * step)
+    step = next(step for step in steps if len(rounds) <= most * step)
     return [n for n in rounds if n % step == 0] or [rounds[0]]

@@ -1,14 +1,17 @@
-"""Clients by classes: how many examples each holds, beside how much it contributed to each predicted class."""
+"""Clients by classes: how many examples each holds, beside its mean contribution to each predicted class."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 
 from tracefl.learning.faults import ClientChange
 from tracefl.provenance import TracedInput
 from tracefl.report.page.record import RunRecord
 
-MOST_CLIENTS = 40
+MINUS = "\N{MINUS SIGN}"
+MOST_CELLS = 4_000  # of both maps, so that a browser stays quick
+LEAST_CLIENTS = 40
 MOST_CLASSES = 40
 _PAGE_WIDTH = 930  # the browser's pixels
 
@@ -19,19 +22,13 @@ class Cell:
 
     Attributes:
         text: Its text.
-        level: Depth of its colour, 0 to 1; None where nothing was measured.
+        level: Its colour: depth 0 to 1, of a contribution with its sign, -1 to 1; None where nothing was measured.
         words: Its tooltip, the text in full.
     """
 
     text: str
     level: float | None
     words: str
-
-    @property
-    def depth(self) -> str:
-        """Class of the colour of its text: on a deep colour it must differ."""
-        level = self.level or 0.0
-        return " deep deepest" if level > 0.85 else " deep" if level > 0.6 else ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Row:
         name: The client.
         note: What is special about the client.
         held: Its label counts.
-        contributed: Its mean scores; empty in a second row of the same client.
+        contributed: Its mean contributions; empty in a second row of the same client.
     """
 
     name: str
@@ -59,7 +56,8 @@ class HeatMap:
         classes: (number, name) of the classes that are shown.
         rows: The clients that are shown.
         most_held: Examples where the left colour is deepest.
-        most_contributed: Mean score where the right colour is deepest; None where no input was traced.
+        most_contributed: Mean contribution in logits, without its sign, where the right colours are deepest; None where
+            no input was traced.
         not_shown: What is not shown, one line each.
     """
 
@@ -80,16 +78,16 @@ class HeatMap:
         return min(44, max(24, _PAGE_WIDTH // (2 * len(self.classes))))
 
 
-def mean_scores(traced: Sequence[TracedInput]) -> dict[tuple[str, int], tuple[float, int]]:
-    """Return each client's mean score over the inputs that were predicted as a class, and how many those are.
+def mean_contributions(traced: Sequence[TracedInput]) -> dict[tuple[str, int], tuple[float, int]]:
+    """Return each client's mean contribution to the inputs that were predicted as a class, and how many those are.
 
     Only inputs of rounds that the client took part in count. Pairs of client and class without such inputs are omitted.
     """
     sums: defaultdict[tuple[str, int], float] = defaultdict(float)
     counts: defaultdict[tuple[str, int], int] = defaultdict(int)
     for t in traced:
-        for client, score in t.ranking:
-            sums[client, t.predicted] += score
+        for client, contribution in t.contributions:
+            sums[client, t.predicted] += contribution
             counts[client, t.predicted] += 1
     return {pair: (total / counts[pair], counts[pair]) for pair, total in sums.items()}
 
@@ -97,19 +95,21 @@ def mean_scores(traced: Sequence[TracedInput]) -> dict[tuple[str, int], tuple[fl
 def heat_map(record: RunRecord) -> HeatMap:
     """Return a run's two maps.
 
-    Where there are too many clients, the faulty ones are shown, then those that contributed most; of too many classes,
-    the most predicted ones.
+    Where there are too many clients, the faulty ones are shown, then those with the largest contributions of either
+    sign; of too many classes, the most predicted ones.
     """
     traced = [t for _, t in record.traced]
-    means = mean_scores(traced)
+    means = mean_contributions(traced)
     held = record.run.label_counts.tolist()  # (num_clients, C)
     names = record.run.label_names
-    clients, classes = _shown_clients(record, means), _shown_classes(traced, len(names))
-    changed = _changed_labels(record.run.changes)
+    classes = _shown_classes(traced, len(names))
+    clients = shown_clients(record, means, max(LEAST_CLIENTS, MOST_CELLS // (2 * len(classes))))
+    changed = changed_labels(record.run.changes)
     counted = [held[int(client)][c] for client in clients for c in classes]
     counted += [changed[client][c] for client in clients if client in changed for c in classes]
     most_held = max(1, *counted)
-    most = max((means[client, c][0] for client in clients for c in classes if (client, c) in means), default=None)
+    finite = [abs(mean) for client in clients for c in classes if isfinite(mean := means.get((client, c), (nan, 0))[0])]
+    most = max(finite, default=None)
     rows = []
     for client in clients:
         contributed = tuple(_contributed(client, names[c], means.get((client, c)), most) for c in classes)
@@ -123,7 +123,7 @@ def heat_map(record: RunRecord) -> HeatMap:
     not_shown = [
         f"{shown} of {of} {what} are shown: {which}"
         for shown, of, what, which in (
-            (len(clients), len(held), "clients", "the faulty ones, then those with the most contribution"),
+            (len(clients), len(held), "clients", "the faulty ones, then those with the largest contributions"),
             (len(classes), len(names), "classes", "those that were predicted most often"),
         )
         if shown < of
@@ -139,12 +139,29 @@ def _held(client: str, name: str, examples: int, most: int) -> Cell:
 def _contributed(client: str, name: str, mean: tuple[float, int] | None, most: float | None) -> Cell:
     if mean is None:
         return Cell("", None, f"client {client}, predicted {name}: no traced input")
-    score, inputs = mean
-    words = f"client {client}, predicted {name}: mean score {score:.3f} over {inputs} traced inputs"
-    return Cell(f"{score:.2f}".removeprefix("0"), score / most if most else 0.0, words)
+    value, inputs = mean
+    words = (
+        f"client {client}, predicted {name}: mean contribution {signed(value, 3)} logits over {inputs} traced inputs"
+    )
+    if not most or not isfinite(value):
+        return Cell(signed(value, 0), 0.0, words)
+    return Cell(signed(value, _digits(most)), value / most, words)
 
 
-def _changed_labels(changes: Iterable[ClientChange]) -> dict[str, Sequence[int]]:
+def signed(value: float, digits: int) -> str:
+    """Return a number with its sign, without the zero before its point and, rounded to nothing, without a sign."""
+    text = f"{abs(value):.{digits}f}"
+    if isfinite(value) and float(text) == 0:
+        return "0"
+    return (MINUS if value < 0 else "+") + (text[1:] if text.startswith("0.") else text)
+
+
+def _digits(most: float) -> int:
+    """Return how many digits after the point fit a cell, for numbers up to ``most``."""
+    return 2 if most < 1 else 1 if most < 10 else 0
+
+
+def changed_labels(changes: Iterable[ClientChange]) -> dict[str, Sequence[int]]:
     """Return the label counts that faulty clients train on, where the fault changes them."""
     return {
         change.client: change.faulty_label_counts
@@ -153,13 +170,14 @@ def _changed_labels(changes: Iterable[ClientChange]) -> dict[str, Sequence[int]]
     }
 
 
-def _shown_clients(record: RunRecord, means: Mapping[tuple[str, int], tuple[float, int]]) -> list[str]:
+def shown_clients(record: RunRecord, means: Mapping[tuple[str, int], tuple[float, int]], most: int) -> list[str]:
+    """Return the clients to show, ascending: at most ``most``, the faulty ones, then those with large contributions."""
     summed: defaultdict[str, float] = defaultdict(float)
     for (client, _), (mean, inputs) in means.items():
-        summed[client] += mean * inputs
+        summed[client] += abs(mean) * inputs
     everyone = [str(number) for number in range(len(record.run.label_counts))]
     first = sorted(everyone, key=lambda client: (client not in record.faulty_clients, -summed[client], int(client)))
-    return sorted(first[:MOST_CLIENTS], key=int)
+    return sorted(first[:most], key=int)
 
 
 def _shown_classes(traced: Sequence[TracedInput], num_classes: int) -> list[int]:

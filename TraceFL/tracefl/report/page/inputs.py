@@ -29,9 +29,10 @@ class PageInputs:
 
     Attributes:
         rows: One per traced input: ``r`` round, ``i`` input, ``l`` label, ``p`` predicted class, ``ok`` whether the
-            traced client is responsible (None where nobody is known to be), ``k`` ranked clients as [client, score, 1
-            where responsible], ``n`` how many there are, ``first`` rank of the first responsible one where the traced
-            client is none, ``c`` chance, ``x`` the client whose removal costs the prediction most.
+            traced client is responsible (None where nobody is known to be), ``q`` probability of the predicted class,
+            ``k`` ranked clients as [client, contribution in logits, exact effect in logits or None, score, 1 where
+            responsible], ``n`` how many there are, ``first`` rank of the first responsible one where the traced client
+            is none, ``c`` chance, ``x`` the client whose exact removal costs the prediction most, and that effect.
         shown: Input to its picture as a data URI, or to its text.
         are_pictures: Whether they are pictures.
         not_shown: What is not on the page, in words.
@@ -123,7 +124,7 @@ def _texts(record: RunRecord, examples: Examples, wanted: Sequence[int]) -> tupl
 
 
 def _row(server_round: int, t: TracedInput) -> dict[str, Any]:
-    responsible = set(t.responsible_clients)
+    responsible, effects, contributions = set(t.responsible_clients), t.exact_effects, dict(t.contributions)
     ranks = [rank for rank, (client, _) in enumerate(t.ranking, 1) if client in responsible]
     return {
         "r": server_round,
@@ -131,14 +132,18 @@ def _row(server_round: int, t: TracedInput) -> dict[str, Any]:
         "l": t.label,
         "p": t.predicted,
         "ok": t.correct,
-        "k": [[client, _short(score), int(client in responsible)] for client, score in t.ranking[:MOST_CLIENTS]],
+        "q": short(t.probability),
+        "k": [
+            [client, *map(short, (contributions.get(client), effects.get(client), score)), int(client in responsible)]
+            for client, score in t.ranking[:MOST_CLIENTS]
+        ],
         "n": len(t.ranking),
         "first": ranks[0] if ranks and not t.correct else None,
         "c": None if t.chance is None else round(t.chance, 4),
-        "x": t.removal_client,
+        "x": None if t.removal_client is None else [t.removal_client, short(effects.get(t.removal_client))],
     }
 
 
-def _short(score: float) -> float | None:
-    """Return a score with the digits that the page shows; None where it is not finite, which JSON cannot hold."""
-    return float(f"{score:.4g}") if math.isfinite(score) else None
+def short(value: float | None) -> float | None:
+    """Return a number with the digits that the page shows; None where it is not finite, which JSON cannot hold."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 MOST_ROWS = 1000
 COLUMNS = (
     *("round", "input", "shown", "label", "predicted"),
-    *("traced client", "score", "ranked clients", "responsible clients", "right"),
+    *("traced client", "score", "ranked clients", "responsible clients", "correct"),
 )
 
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import logging
 import math
+import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -21,15 +22,29 @@ from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.suspects import mean_suspects
 from tracefl.records.result import RoundResult
 from tracefl.records.status import read_ended_state
+from tracefl.records.store import RoundStore
 from tracefl.report import REPORT
 from tracefl.report.page import words
-from tracefl.report.page.chart import CURVES, HEIGHT, WIDTH, rounds_chart
-from tracefl.report.page.heat import heat_map
+from tracefl.report.page.chart import HEIGHT, PHONE, WIDTH, rounds_chart
+from tracefl.report.page.clients import PageClients, page_clients
+from tracefl.report.page.heat import MINUS, heat_map
 from tracefl.report.page.inputs import page_inputs
 from tracefl.report.page.record import RunRecord, read_record
 from tracefl.report.page.suspicious import MEANING, MEANING_OF_FAULT, reading_order, suspicious_rounds
+from tracefl.report.sentences import MEANING as MEANING_OF_CARRYING
+from tracefl.report.sentences import answer
 
 log = logging.getLogger(__name__)
+
+_SCRIPTS = ("page", "clients", "inputs", "start")
+_INPUT_ORDERS = (
+    ("", "suspicious rounds first, then the latest"),
+    ("round", "by round"),
+    ("unsure", "least probable first"),
+    ("sure", "most probable first"),
+    ("contribution", "highest contribution first"),
+    ("effect", "largest exact effect first"),
+)
 
 
 def write_page(folder: Path, path: Path | None = None, record: RunRecord | None = None) -> Path:
@@ -73,11 +88,14 @@ def render(record: RunRecord) -> str:
     suspicious = suspicious_rounds(record.rounds)
     marked = {each.server_round for each in suspicious}
     inputs = page_inputs(record, reading_order(record.rounds))
-    heat = heat_map(record)
+    heat, clients = heat_map(record), page_clients(record)
     rows = [result.row for result in record.rounds]
     template = files(__package__) / "template"  # .md, for flwr run packs no .html, .js or .css
-    script = (template / "script.js.md").read_text()
+    script = "\n".join((template / f"{part}.js.md").read_text() for part in _SCRIPTS)
     settings, names = record.settings, record.run.label_names
+    kinds = _kinds(clients)
+    name = record.run.folder.resolve().name
+    stored = RoundStore(record.run.folder / "rounds").stored_rounds()
     data = {
         "rows": inputs.rows,
         "shown": inputs.shown,
@@ -85,6 +103,10 @@ def render(record: RunRecord) -> str:
         "names": names,
         "suspicious": [each.server_round for each in suspicious],
         "words": _responsible_words(record),
+        "run": shlex.quote(name),
+        "rounds": len(rows),
+        "stored": stored,
+        "clients": clients.sections,
     }
     return (
         _environment()
@@ -93,7 +115,10 @@ def render(record: RunRecord) -> str:
             record=record,
             config=settings,
             yaml=OmegaConf.to_yaml(OmegaConf.create(dict(settings.resolved))),
-            name=record.run.folder.resolve().name,
+            name=name,
+            run_word=shlex.quote(name),
+            answers=answer(record.run, record.rounds),
+            meaning_of_carrying=MEANING_OF_CARRYING,
             state=words.state_words(record),
             setting=words.setting(settings, record.run.is_deployed),
             environment=words.environment(record.environment),
@@ -102,12 +127,14 @@ def render(record: RunRecord) -> str:
                 key: mean_measured([row[key] for row in rows]) for key in ("localization_accuracy", "chance_accuracy")
             },
             traced=len(record.traced),
-            chart=rounds_chart(rows, marked),
-            curves=CURVES,
-            width=WIDTH,
+            charts=[rounds_chart(rows, marked, width) for width in (WIDTH, PHONE)],
             height=HEIGHT,
             heat=heat,
-            even=mean_measured([1 / len(t.ranking) for _, t in record.traced]),
+            clients=clients,
+            kinds=kinds,
+            client_orders=_client_orders(kinds),
+            input_orders=_INPUT_ORDERS,
+            stored=words.numbers(stored),
             fault=None if settings.fault is None else describe_fault(settings.fault, settings.num_clients),
             rules=mean_suspects(row for result in record.rounds for row in result.suspects),
             suspicious={each.server_round: each for each in suspicious},
@@ -119,7 +146,7 @@ def render(record: RunRecord) -> str:
             seconds_an_input=words.seconds_an_input(record),
             command=record.run.command,
             is_deployed=record.run.is_deployed,
-            not_shown=(*inputs.not_shown, *heat.not_shown),
+            not_shown=(*inputs.not_shown, *heat.not_shown, *clients.not_shown),
             style=(template / "style.css.md").read_text(),
             script=script,
             # The only script that may run is the page's own, whatever a class or a text says.
@@ -133,6 +160,23 @@ def _responsible_words(record: RunRecord) -> str:
     return "is faulty" if record.mispredictions else "holds the label"
 
 
+def _kinds(clients: PageClients) -> list[str]:
+    """Return which kinds of predictions were traced: correct ones, wrong ones, or both."""
+    return [kind for kind in ("correct", "wrong") if any(getattr(row, kind).traced for row in clients.rows)]
+
+
+def _client_orders(kinds: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the orders of the clients: keys as in the address, and their words."""
+    orders = [("", "by number"), ("rounds", "most rounds first"), ("examples", "most examples first")]
+    for kind in kinds:
+        orders += [
+            (kind, f"most {kind} predictions carried first"),
+            (f"{kind}_contribution", f"highest contribution to {kind} ones first"),
+            (f"{kind}_effect", f"largest exact effect on {kind} ones first"),
+        ]
+    return orders
+
+
 def _environment() -> Environment:
     """Return the page's Jinja environment: everything is escaped, and an undefined name is an error."""
     made = Environment(
@@ -142,10 +186,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"percent": percent, "number": _number, "duration": duration}
+    made.filters |= {"percent": percent, "number": _number, "logits": _logits, "duration": duration}
     return made
 
 
 def _number(value: Any, digits: int = 2) -> str:
     """Return a number as text, ``-`` where nothing was measured."""
     return "-" if value is None else f"{value:.{digits}f}" if math.isfinite(value) else str(value)
+
+
+def _logits(value: float | None) -> str:
+    """Return logits as text with their sign, ``-`` where nothing was measured."""
+    return "-" if value is None else f"{value:+.3f}".replace("-", MINUS)

@@ -1,0 +1,109 @@
+import pytest
+
+from tests.helpers.made_page import COUNTS, FAULT, make_run, result, traced_input
+from tracefl.provenance import TracedInput
+from tracefl.records.tables import MITIGATION_COLUMNS
+from tracefl.report.page import clients
+from tracefl.report.page.clients import page_clients
+from tracefl.report.page.record import read_record
+
+
+def part(index, label, predicted, exact=(), depends=None, **contributions) -> TracedInput:
+    """Return a traced input with contributions such as ``k2=-0.5`` of client 2, highest first."""
+    given = tuple((k.removeprefix("k"), value) for k, value in contributions.items())
+    more = {"contributions": given, "effects": tuple(exact), "removal_client": depends}
+    return traced_input(index, label, predicted, {client: 1 / len(given) for client, _ in given}, **more)
+
+
+FIRST = (
+    part(0, 0, 0, (("0", 0.5), ("2", -0.25)), "0", k0=0.75, k2=-0.5),
+    part(1, 1, 1, (("2", 0.125), ("0", 0.25)), "0", k2=0.25, k0=0.125),
+    part(2, 2, 0, k2=2.0, k0=-1.0),  # wrong, and not checked
+)
+SECOND = (part(0, 0, 0, k0=1.0, k2=0.5, k3=0.25),)
+ROUNDS = (
+    result(1, FIRST, weights={"0": 0.75, "2": 0.25}, left_out={"3": "it failed"}),
+    result(2, SECOND, weights={"0": 0.5, "2": 0.25, "3": 0.25}),
+)
+
+
+def read(tmp_path, rounds, *overrides, **more):
+    return page_clients(read_record(make_run(tmp_path, rounds, *overrides, **more)))
+
+
+def test_a_clients_part_by_hand(tmp_path):
+    found = read(tmp_path, ROUNDS)
+    assert [(row.client, row.rounds, row.examples) for row in found.rows] == [
+        *(("0", 2, 13), ("1", 0, 4), ("2", 2, 9), ("3", 1, 11), ("4", 0, 3)),
+    ]
+    zero = found.rows[0]
+    # Three correct predictions in its rounds: first in two of them; by chance 1/2 + 1/2 + 1/3.
+    assert (zero.correct.traced, zero.correct.carried) == (3, 2)
+    assert zero.correct.by_chance == pytest.approx(4 / 3)
+    assert zero.correct.mean == pytest.approx((0.75 + 0.125 + 1.0) / 3)
+    assert zero.correct.mean_effect == (0.5 + 0.25) / 2  # of the two that were checked
+    assert zero.correct.depend == 2
+    assert (zero.wrong.traced, zero.wrong.carried, zero.wrong.mean) == (1, 0, -1.0)
+    assert zero.wrong.mean_effect is None
+    assert (found.rows[1].correct.traced, found.rows[1].correct.mean) == (0, None)
+
+
+def test_a_clients_section_by_hand(tmp_path):
+    found = read(tmp_path, ROUNDS)
+    assert found.sections["3"]["left"] == [[1, "it failed"]]
+    section = found.sections["2"]
+    assert section["held"] == COUNTS[2]
+    assert section["whole"] == [[3, 1, 1.333, 0.08333, -0.0625, 0], [1, 1, 0.5, 2.0, None, 0]]
+    assert section["each"] == [
+        [1, 0.25, [2, 1, 1.0, -0.125, -0.0625, 0], [1, 1, 0.5, 2.0, None, 0]],
+        [2, 0.25, [1, 0, 0.3333, 0.5, None, 0], [0, 0, 0.0, None, None, 0]],
+    ]
+    assert [(number, correct[0], wrong[0]) for number, correct, wrong in section["classes"]] == [(0, 2, 1), (1, 1, 0)]
+    assert section["left"] == []
+    # As the ledger has it: mean contribution to correct ones less half of that to wrong ones.
+    assert section["useful"] == pytest.approx((-0.5 + 0.25 + 0.5) / 3 - 0.5 * 2.0, rel=1e-3)
+
+
+def decision(server_round, client, word, factor=None):
+    row = {"round": server_round, "client": client, "decision": word, "factor": factor}
+    return dict.fromkeys(MITIGATION_COLUMNS) | row | {"from_round": server_round + 1 if word else None}
+
+
+def test_where_a_client_stands_at_the_end(tmp_path):
+    decisions = (
+        (decision(1, "0", "downweight", 0.25), decision(1, "2", "")),
+        (decision(2, "0", "restore", 1), decision(2, "3", "exclude"), decision(2, "2", "too few left")),
+    )
+    rounds = [result(n, mitigation=rows) for n, rows in enumerate(decisions, 1)]
+    run = make_run(tmp_path, rounds, "fault=label_flip", "fault.clients=[2]", "without=[4]", fault=FAULT)
+    notes = {row.client: row.note for row in page_clients(read_record(run)).rows}
+    assert notes == {
+        "0": "weight restored from round 3 on",
+        "1": "",
+        "2": "faulty; suspected in round 2: too few left to exclude it",
+        "3": "excluded from round 3 on",
+        "4": "excluded by without, from round 1 on",
+    }
+
+
+def test_what_a_fault_makes_of_a_clients_labels(tmp_path):
+    found = read(tmp_path, [result(1)], "fault=label_flip", "fault.clients=[2]", fault=FAULT)
+    assert found.sections["2"]["trained"] == [7, 0, 0, 2]
+    assert found.sections["3"]["trained"] is None
+
+
+def test_many_clients_are_cut_and_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(clients, "MOST_CLIENTS", 2)
+    monkeypatch.setattr(clients, "MOST_ROWS", 3)
+    found = read(tmp_path, ROUNDS)
+    assert [row.client for row in found.rows] == ["0", "2"]  # those with the largest contributions
+    assert found.sections["0"]["each"] is None
+    assert len(found.not_shown) == 2
+    assert found.not_shown[0].startswith("2 of 5 clients are listed")
+
+
+def test_a_number_that_is_none_is_null(tmp_path):
+    broken = part(0, 0, 0, k0=float("nan"), k2=1.0)
+    found = read(tmp_path, [result(1, (broken,))])
+    assert found.sections["0"]["whole"][0][3] is None
+    assert found.rows[0].correct.mean is None
