@@ -1,5 +1,6 @@
 """The command ``tracefl``: its help, and which program a subcommand is. What the programs do is tested at theirs."""
 
+import os
 import subprocess
 import sys
 
@@ -71,6 +72,18 @@ def test_a_subcommand_alone_prints_its_help(name):
 )
 def test_bad_input_is_one_line_and_waits_for_no_library(tmp_path, arguments, line):
     assert tracefl(*arguments, cwd=tmp_path) == (2, "", f"tracefl: {line.replace('TMP', str(tmp_path))}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--help", "--version", "trace --help", "jobs training --list", "--completion bash"]
+)
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_reader_that_has_enough_hears_no_complaint(arguments, buffered):
+    # The reader is gone before the first word: sleep ends after true has.
+    script = f"(sleep 0.2; {sys.executable} -m tracefl {arguments}) | true; exit ${{PIPESTATUS[0]}}"
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

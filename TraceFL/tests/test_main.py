@@ -1,5 +1,6 @@
 """The command line: bad input is one line on stderr, status 2, and nothing written."""
 
+import json
 import subprocess
 import sys
 
@@ -46,6 +47,9 @@ def run(monkeypatch, tmp_path, capfd):
         (["fault=label_flip", "fault.flip={1:", "0}"], ["put quotes around it: 'fault.flip={1: 0}'"]),
         (["--multirun", "seed=1,2", "--resume"], ["unknown option '--resume'", "resume=..."]),
         (["--config-dir"], ["--config-dir", "expected one argument"]),
+        (["--json", "--multirun", "seed=1,2"], ["--json is for one run; of a sweep, results.json"]),
+        (["--json", "launcher=slurm"], ["--json is for one run"]),
+        (["--json", "num_rounds=0"], ["num_rounds"]),
         (["--config-dir", "/no/such"], ["/no/such"]),
         (["experiment=no/such.yaml"], ["experiment=no/such.yaml cannot be read: No such file"]),
         (["experiment=mime"], ["unknown experiment 'mime'", "or a file: experiment=path/to/mine.yaml"]),
@@ -106,6 +110,24 @@ def test_a_folder_of_ones_own_adds_choices(run, tmp_path):
     status, _, err = run("--config-dir", "own", "experiment=mien")
     assert status == 2
     assert "did you mean 'mine'?" in err
+
+
+def test_json_is_all_that_is_printed(run, tmp_path, monkeypatch):
+    def run_settings(settings, command):
+        sys.stdout.write(f"made by {command}\n")
+        settings.folder.mkdir(parents=True)
+        (settings.folder / "results.json").write_text('{"run": "mine", "final": {"global_accuracy": 0.5}}')
+
+    monkeypatch.setattr("tracefl.experiment.runner.run_settings", run_settings)
+    status, out, err = run("run_name=mine", "--json")
+    assert (status, json.loads(out)) == (0, {"run": "logs/default/mine", "final": {"global_accuracy": 0.5}})
+    assert "made by tracefl run run_name=mine\n" in err
+
+
+def test_json_of_what_would_run(run):
+    status, out, err = run("--json", "run_name=mine", "dry_run=true")
+    assert (status, json.loads(out)) == (0, {"run": "logs/default/mine"})
+    assert "would run in logs/default/mine" in err
 
 
 def test_help(run):

@@ -4,11 +4,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
 
 from tracefl import __version__
 from tracefl.common.names import did_you_mean
-from tracefl.conf.tool import HELP, VERSION, Grammar, answer_at_once
+from tracefl.conf.tool import HELP, VERSION, Grammar, answer_at_once, one_line_errors, say_help
+from tracefl.errors import ConfigError
 
 PROGRAMS = {
     "run": ("tracefl.main", "train a federation, and trace its predictions to clients"),
@@ -42,16 +42,21 @@ Completion with the TAB key, in bash (or zsh, fish):
 
 
 def main() -> None:
-    """Run the command that the arguments name, and leave."""
-    dispatch(sys.argv[1:])
+    """Run the command that the arguments name, and leave; one that does not exist is one line and exit status 2."""
+    name, *rest = sys.argv[1:] or [""]
+    if name in PROGRAMS:
+        sys.argv[1:] = rest
+        import_module(PROGRAMS[name][0]).main()
+    else:
+        with one_line_errors():
+            _answer(name, rest)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # everything is closed, and freeing millions of objects one by one would take more than a second
 
 
-def dispatch(arguments: Sequence[str]) -> None:
-    """Run a subcommand; one that does not exist is one line and exit status 2."""
-    name, *rest = arguments or [""]
+def _answer(name: str, rest: Sequence[str]) -> None:
+    """Print what no program does: help, version, and what a shell needs to complete words."""
     if name == "--complete":
         from tracefl.conf.completion import complete
 
@@ -61,33 +66,20 @@ def dispatch(arguments: Sequence[str]) -> None:
 
         shell = rest[0] if rest else ""
         if shell not in SCRIPTS:
-            _refuse(f"--completion takes one of {', '.join(SCRIPTS)}, got {shell!r}")
+            raise ConfigError(f"--completion takes one of {', '.join(SCRIPTS)}, got {shell!r}")
         sys.stdout.write(SCRIPTS[shell])
-    elif name in PROGRAMS:
-        sys.argv[1:] = rest
-        import_module(PROGRAMS[name][0]).main()
     elif not name:
-        sys.stdout.write(HELP_TEXT)
-        sys.exit(2)
+        say_help(HELP_TEXT)
+    elif "=" in name:
+        raise ConfigError(f"no command is given; write tracefl run {name}")
     elif not answer_at_once([name], HELP_TEXT):
-        _refuse(_no_command(name))
+        advice = did_you_mean(name, (*PROGRAMS, *HELP, VERSION)) or f"; choose one of {', '.join(PROGRAMS)}"
+        raise ConfigError(f"unknown command {name!r}{advice}")
 
 
 def _grammar(name: str) -> Grammar:
     grammar: Grammar = import_module(PROGRAMS[name][0]).GRAMMAR
     return grammar
-
-
-def _refuse(message: str) -> NoReturn:
-    sys.stderr.write(f"tracefl: {message}\n")
-    sys.exit(2)
-
-
-def _no_command(name: str) -> str:
-    if "=" in name:
-        return f"no command is given; write tracefl run {name}"
-    advice = did_you_mean(name, (*PROGRAMS, *HELP, VERSION)) or f"; choose one of {', '.join(PROGRAMS)}"
-    return f"unknown command {name!r}{advice}"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """The command line: ``tracefl run [group=choice ...] [key=value ...]``."""
 
+import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tracefl.common.imports import heavy_imports, missing_library
 from tracefl.conf.key_text import help_text
-from tracefl.conf.tool import Grammar, answer_at_once
+from tracefl.conf.tool import JSON, Grammar, answer_at_once, one_line_errors
 from tracefl.errors import ConfigError, Failure, RunStopped, SweepError, TraceFLError, one_line
 
 if TYPE_CHECKING:
@@ -17,18 +20,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GRAMMAR = Grammar(
-    usage="tracefl run [group=choice ...] [key=value ...] [--multirun]",
-    flags=("--multirun", "--config-dir", "--cfg"),
+    usage="tracefl run [group=choice ...] [key=value ...] [--multirun] [--json]",
+    flags=("--multirun", "--config-dir", "--cfg", JSON),
     groups=None,
     first=None,
 )
 _BAD_INPUT = 2  # exit status
+_SWEEPS = ("-m", "--multirun", "launcher=", "hydra.mode=")  # how an argument begins that may ask for several runs
 
 
 def main() -> None:
     """Run one experiment, or several with ``--multirun``; bad input is one line and exit status 2."""
-    if answer_at_once(sys.argv[1:], help_text()):
-        return
+    with one_line_errors():
+        if answer_at_once(sys.argv[1:], help_text()):
+            return
     try:
         import hydra
         from hydra.errors import HydraException
@@ -38,9 +43,20 @@ def main() -> None:
     except ModuleNotFoundError as error:
         _refuse(missing_library(error))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
+    answers = JSON in sys.argv
+    made: list[Path] = []
+
+    def task(cfg: "DictConfig") -> Failure | Path:
+        outcome = _run(cfg)
+        made.extend(() if isinstance(outcome, Failure) else (outcome,))
+        return outcome
+
+    if answers and any(word.startswith(_SWEEPS) for word in sys.argv[1:]):
+        _refuse(f"{JSON} is for one run; of a sweep, results.json in each run's folder has the same")
     try:
-        sys.argv[1:] = prepare_overrides(read_words(sys.argv[1:]))
-        hydra.main(version_base="1.3", config_path="conf", config_name="base")(_run)()
+        sys.argv[1:] = prepare_overrides(read_words([word for word in sys.argv[1:] if word != JSON]))
+        with redirect_stdout(sys.stderr) if answers else nullcontext():
+            hydra.main(version_base="1.3", config_path="conf", config_name="base")(task)()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _refuse(explain_config_error(error))
     except SweepError as error:
@@ -49,33 +65,37 @@ def main() -> None:
         sys.stderr.write("tracefl: interrupted; finished rounds stay recorded\n")
         sys.stderr.flush()
         os._exit(130)  # Flower's server thread may still wait for its clients, for up to strategy.timeout_seconds
+    if made and answers:
+        with one_line_errors():
+            sys.stdout.write(json.dumps(_answer(made[0])) + "\n")
 
 
-def _run(cfg: "DictConfig") -> Failure | None:
-    """Run one composed configuration; in a sweep return what stopped it, so that the other runs go on."""
+def _run(cfg: "DictConfig") -> Failure | Path:
+    """Run one composed configuration, and return its folder; in a sweep also what stopped it: the others go on."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     hydra_cfg = HydraConfig.get()
     in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    outcome: Failure | Path
     try:
-        failure = _attempt(cfg, hydra_cfg.job.num if in_sweep else 0)
+        outcome = _attempt(cfg, hydra_cfg.job.num if in_sweep else 0)
     except RunStopped as error:
         if in_sweep and hydra_cfg.launcher._target_.endswith(".BasicLauncher"):
             raise SweepError(one_line(error), error.exit_status) from error  # the signal was for the whole sweep
-        failure = Failure(one_line(error), error.exit_status)
+        outcome = Failure(one_line(error), error.exit_status)
     except Exception as error:
         if not in_sweep:
             raise
         log.exception("an error that the input did not cause")  # here: only the run's own process has the traceback
-        failure = Failure(f"{type(error).__name__}: {one_line(error)}", 1)
-    if failure is not None and not in_sweep:
-        _refuse(failure.message, failure.exit_status)
-    return failure
+        outcome = Failure(f"{type(error).__name__}: {one_line(error)}", 1)
+    if isinstance(outcome, Failure) and not in_sweep:
+        _refuse(outcome.message, outcome.exit_status)
+    return outcome
 
 
-def _attempt(cfg: "DictConfig", number: int) -> Failure | None:
-    """Run one composed configuration, given its number in the sweep, and return what stopped it."""
+def _attempt(cfg: "DictConfig", number: int) -> Failure | Path:
+    """Run one composed configuration, given its number in the sweep; return its folder, or what stopped it."""
     from omegaconf.errors import OmegaConfBaseException
 
     try:
@@ -88,7 +108,8 @@ def _attempt(cfg: "DictConfig", number: int) -> Failure | None:
             from tracefl.experiment.settings import read_settings
 
         keep_own_gpus(number, cfg.runs_at_once)
-        run_settings(read_settings(cfg), command=command_line(*_typed(HydraConfig.get())))
+        settings = read_settings(cfg)
+        run_settings(settings, command=command_line(*_typed(HydraConfig.get())))
     except ModuleNotFoundError as error:
         return Failure(missing_library(error), _BAD_INPUT)
     except OSError as error:
@@ -97,7 +118,13 @@ def _attempt(cfg: "DictConfig", number: int) -> Failure | None:
         raise
     except (TraceFLError, OmegaConfBaseException) as error:
         return Failure(one_line(error), getattr(error, "exit_status", _BAD_INPUT))
-    return None
+    return settings.folder
+
+
+def _answer(folder: Path) -> dict[str, Any]:
+    """Return a run's results in JSON's types, of a run that was only planned its folder alone."""
+    results = folder / "results.json"
+    return {**(json.loads(results.read_text()) if results.exists() else {}), "run": str(folder)}
 
 
 def _typed(hydra_cfg: "HydraConf") -> tuple[list[str], str | None]:

@@ -3,12 +3,14 @@
 A command takes a run or a folder first, then ``key=value`` and flags such as ``--json``, in any order.
 """
 
+import os
+import select
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from tracefl import __version__
 from tracefl.common.imports import missing_library
@@ -22,6 +24,7 @@ from tracefl.errors import ConfigError, TraceFLError, one_line
 JSON = "--json"
 HELP = ("--help", "-h")
 VERSION = "--version"
+_BROKEN_PIPE = 141  # exit status, as of a program that the signal ends
 
 
 @dataclass(frozen=True)
@@ -165,13 +168,12 @@ def run_tool(document: str | None, grammar: Grammar, run: Callable[[Given], None
         grammar: What it takes.
         run: Does the work, given the arguments; imports what it needs itself, so that help does not wait for it.
     """
-    arguments = sys.argv[1:]
-    if answer_at_once(arguments, f"{document}\nusage: {grammar.usage}\n"):
-        sys.exit(0)
-    if not arguments and not grammar.alone:
-        sys.stdout.write(f"{document}\nusage: {grammar.usage}\n")
-        sys.exit(2)
+    arguments, help_text = sys.argv[1:], f"{document}\nusage: {grammar.usage}\n"
     with one_line_errors():
+        if answer_at_once(arguments, help_text):
+            sys.exit(0)
+        if not arguments and not grammar.alone:
+            say_help(help_text)
         given = read_arguments(arguments, grammar)
         _say_what_is_read(given)
         run(given)
@@ -185,20 +187,41 @@ def answer_at_once(arguments: Sequence[str], help_text: str) -> bool:
         sys.stdout.write(help_text)
     else:
         return False
+    sys.stdout.flush()
     return True
+
+
+def say_help(help_text: str) -> NoReturn:
+    """Print the help of a command that was given nothing to do, and exit with status 2."""
+    sys.stdout.write(help_text)
+    sys.stdout.flush()
+    sys.exit(2)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Print what stops a command on one line of stderr, and exit: with status 2 after bad input."""
+    """Print what stops a command on one line of stderr, and exit: with status 2 after bad input.
+
+    Where nobody reads on, as in ``| head``, say nothing.
+    """
     try:
         yield
+        sys.stdout.flush()
     except ModuleNotFoundError as error:
         sys.stderr.write(f"tracefl: {missing_library(error)}\n")
         sys.exit(2)
     except (TraceFLError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            os._exit(_BROKEN_PIPE)  # at its own end Python would write again, and complain
         sys.stderr.write(f"tracefl: {one_line(error)}\n")
         sys.exit(getattr(error, "exit_status", 2))
+
+
+def _nobody_reads() -> bool:
+    """Whether the program that stdout leads to is gone; a broken pipe may also be another."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _say_what_is_read(given: Given) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tracefl.conf.tool import JSON, Grammar, answer_at_once, one_line_errors, read_arguments
+from tracefl.conf.tool import JSON, Grammar, answer_at_once, one_line_errors, read_arguments, say_help
 from tracefl.errors import ConfigError
 from tracefl.jobs.plan import Job, plan_jobs
 from tracefl.paper.runs import EXTENDED, JOBS
@@ -50,13 +50,12 @@ class JobRequest:
 def main() -> None:
     """Run, list or show the runs of a job; bad input is one line and exit status 2."""
     arguments = sys.argv[1:]
-    if answer_at_once(arguments, HELP_TEXT):
-        return
-    if not arguments:
-        sys.stdout.write(HELP_TEXT)
-        sys.exit(2)
     try:
         with one_line_errors():
+            if answer_at_once(arguments, HELP_TEXT):
+                return
+            if not arguments:
+                say_help(HELP_TEXT)
             status = carry_out(read_request(arguments, os.environ.get("SLURM_ARRAY_TASK_ID")))
     except KeyboardInterrupt:
         sys.stderr.write("tracefl: interrupted\n")
