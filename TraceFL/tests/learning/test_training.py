@@ -5,7 +5,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from tracefl.learning.examples import Examples
-from tracefl.learning.training import TrainingSettings, evaluate, train
+from tracefl.learning.settings import TrainingSettings
+from tracefl.learning.training import evaluate, train
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, optimizer="adam", lr=0.01)
 

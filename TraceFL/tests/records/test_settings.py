@@ -13,7 +13,8 @@ from tracefl.conf.rules import keys_of
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.faults.settings import AnyFault
 from tracefl.learning.privacy.settings import Privacy
-from tracefl.learning.training import OPTIMIZERS, OptimizerName
+from tracefl.learning.settings import OptimizerName
+from tracefl.learning.training import OPTIMIZERS
 from tracefl.provenance.layers import OPTIONS
 from tracefl.questions.baselines import RULES
 from tracefl.records.settings import (

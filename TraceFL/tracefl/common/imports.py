@@ -1,9 +1,14 @@
 """Imports that take seconds, and libraries that are not installed."""
 
+import ast
 import gc
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from tracefl.errors import ConfigError
 
@@ -31,6 +36,31 @@ def heavy_imports() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def on_demand(package: str, file: str) -> Callable[[str], Any]:
+    """Return a package's ``__getattr__``, which imports its names when they are first used.
+
+    Args:
+        package: The package's ``__name__``.
+        file: Its ``__file__``, where each name is imported under ``TYPE_CHECKING``, for the readers of types.
+    """
+    places: dict[str, str] = {}
+
+    def __getattr__(name: str) -> Any:  # noqa: N807 - becomes the package's
+        if not places and not name.startswith("__"):
+            tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+            froms = [node for block in tree.body if isinstance(block, ast.If) for node in block.body]
+            for node in froms:
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    places.update({alias.name: node.module for alias in node.names})
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(places[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return __getattr__
 
 
 def missing_library(error: ModuleNotFoundError) -> str:

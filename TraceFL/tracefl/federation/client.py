@@ -27,7 +27,8 @@ from tracefl.learning.faults.updates import add_update_noise, ride_free
 from tracefl.learning.models import ModelSpec, build_model
 from tracefl.learning.privacy.accounting import client_dp_sgd
 from tracefl.learning.privacy.settings import DpSgdSettings
-from tracefl.learning.training import TrainingSettings, train
+from tracefl.learning.settings import TrainingSettings
+from tracefl.learning.training import train
 
 log = logging.getLogger(__name__)
 

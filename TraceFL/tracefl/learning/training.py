@@ -1,52 +1,20 @@
 """Local training and evaluation of a classifier. Needs torch alone."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracefl.conf.rules import Count, above
 from tracefl.learning.examples import Examples
-from tracefl.provenance.compute import Precision
+from tracefl.learning.settings import OptimizerName, TrainingSettings
 from tracefl.provenance.inputs import forward
-
-OptimizerName = Literal["adam", "adamw"]
 
 OPTIMIZERS: dict[OptimizerName, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
-
-
-@dataclass(frozen=True)
-class ClientSettings:
-    """The configuration group ``client``.
-
-    Attributes:
-        epochs: Passes over the client's examples per round.
-        optimizer: Name of the optimizer, used without weight decay.
-        lr: Learning rate.
-        precision: ``"float32"``, or ``"bf16"`` for bfloat16 autocast on CUDA.
-    """
-
-    epochs: Count
-    optimizer: OptimizerName
-    lr: Annotated[float, above(0)]
-    precision: Precision = "float32"
-
-
-@dataclass(frozen=True)
-class TrainingSettings(ClientSettings):
-    """How a client trains.
-
-    Attributes:
-        batch_size: Examples per step.
-    """
-
-    batch_size: Count = field(kw_only=True)
 
 
 @dataclass(frozen=True)

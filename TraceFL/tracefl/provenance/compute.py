@@ -1,11 +1,11 @@
 """Where provenance is computed and how much it may hold at once."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import torch
 
-Precision: TypeAlias = Literal["float32", "bf16"]
+from tracefl.provenance.options import Precision
 
 
 @dataclass(frozen=True)

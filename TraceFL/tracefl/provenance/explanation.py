@@ -16,7 +16,8 @@ from tracefl.errors import ModelMismatchError
 from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, count_inputs
-from tracefl.provenance.method import Method, estimates
+from tracefl.provenance.method import estimates
+from tracefl.provenance.options import Method
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.removal import effects_of, logits_without
 from tracefl.provenance.targets import Target

@@ -1,8 +1,6 @@
-"""How a round is attributed: the options, and what they mean for the round's weights."""
+"""How a round is attributed: what a method's options mean for the round's weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -10,67 +8,10 @@ from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.engine import attribute_targets
 from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.options import Method, Weighting
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.targets import Target
-from tracefl.provenance.verification import ExactRemovals, Verify, verified
-
-Weighting = Literal["none", "num_examples", "leave_one_out"]
-Reference = Literal["none", "previous_global", "global"]
-MethodTarget = Literal["predicted", "margin", "centered", "label"]
-
-WEIGHTINGS, REFERENCES, METHOD_TARGETS = get_args(Weighting), get_args(Reference), get_args(MethodTarget)
-
-
-@dataclass(frozen=True)
-class Method:
-    """The options of an attribution. The defaults are the preset ``removal``, unverified.
-
-    Attributes:
-        layer_decay: Factor in (0, 1] for each layer further from the output.
-        weighting: Factor of client k's contribution: 1, p_k, or p_k / (1 - p_k), the step of the average when the
-            client is left out.
-        reference: What is subtracted from every client's weights: nothing, the weights they started from, or the
-            new average, without the noise that privacy may have added to it: leaving a client out does not change the
-            noise.
-        target: What is attributed: the predicted class's logit, its margin over the runner-up, its difference to the
-            mean of all logits, or the true label's logit.
-        layers: Layers to trace, by name; None for all.
-        also: Kinds of layer that are traced only on request, see ``attribute``. Removing a client also changes
-            BatchNorm's parameters and running statistics, and the embeddings.
-        verify: How many of each input's first clients are checked by their exact removal and ranked by its effect; 0
-            for none, ``"all"`` for the ground truth itself.
-
-    Raises:
-        ValueError: ``verify`` is neither a whole number from 0 nor ``"all"``, or the contributions to verify are not
-            estimates of the exact removal.
-    """
-
-    layer_decay: float = 1.0
-    weighting: Weighting = "leave_one_out"
-    reference: Reference = "global"
-    target: MethodTarget = "centered"
-    layers: tuple[str, ...] | None = None
-    also: tuple[str, ...] = ("batch_norm", "embedding")
-    verify: Verify = 0
-
-    def __post_init__(self) -> None:
-        if self.verify != "all" and (type(self.verify) is not int or self.verify < 0):
-            raise ValueError(f"verify must be a whole number of at least 0 or all, got {self.verify!r}")
-        if self.verify and not self.estimates_removal:
-            raise ValueError(
-                f"verify={self.verify} checks what estimates the removal: layer_decay=1, weighting=leave_one_out, "
-                f"reference=global, target=centered and layers=null; got {self.layer_decay:g}, {self.weighting}, "
-                f"{self.reference}, {self.target} and {'null' if self.layers is None else list(self.layers)}"
-            )
-
-    @property
-    def estimates_removal(self) -> bool:
-        """Whether contributions are first-order estimates of the exact removal, in the same units.
-
-        False where layers are chosen by name: a removal changes the whole model.
-        """
-        estimate = (self.layer_decay, self.weighting, self.reference, self.target, self.layers)
-        return estimate == (1.0, "leave_one_out", "global", "centered", None)
+from tracefl.provenance.verification import ExactRemovals, verified
 
 
 def attribute_round(

@@ -8,7 +8,6 @@ unchecked: where the estimate of an unchecked client exceeds all exact effects, 
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +16,9 @@ from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, count_inputs, take_inputs
+from tracefl.provenance.options import Verify
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.removal import centered_logit, float64_average, logits_under, weights_without
-
-Verify: TypeAlias = int | Literal["all"]
 
 _ALIKE = 1e-5
 """Relative difference up to which estimates count as those of equal clients: float32's rounding."""

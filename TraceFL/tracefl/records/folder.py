@@ -18,8 +18,8 @@ from tracefl.records.claim import CLAIM, Claim, refuse_if_claimed
 from tracefl.records.naming import fingerprint, flatten, is_circumstance
 from tracefl.records.result import RoundResult
 from tracefl.records.run import COMMAND
-from tracefl.records.settings import Settings, read_config
-from tracefl.records.store import Keep, RoundStore
+from tracefl.records.settings import Keep, Settings, read_config
+from tracefl.records.store import RoundStore
 from tracefl.records.tables import (
     MITIGATION_COLUMNS,
     PROVENANCE_COLUMNS,

@@ -21,14 +21,14 @@ from tracefl.learning.faults.settings import AnyFault
 from tracefl.learning.faults.words import fault_in_name
 from tracefl.learning.models.settings import ModelSettings
 from tracefl.learning.privacy.settings import Privacy, ServerPrivacy
-from tracefl.learning.training import ClientSettings, TrainingSettings
-from tracefl.provenance.compute import Precision
-from tracefl.provenance.method import Method, MethodTarget, Reference, Weighting
-from tracefl.provenance.verification import Verify
+from tracefl.learning.settings import ClientSettings, TrainingSettings
+from tracefl.provenance.options import Method, MethodTarget, Precision, Reference, Verify, Weighting
 from tracefl.records.naming import fingerprint
 from tracefl.records.reading import reading
-from tracefl.records.store import Dtype, Keep, Kind
 
+Keep = Literal["none", "last", "all"]
+Dtype = Literal["float32", "bfloat16"]
+Kind = Literal["weights", "updates"]
 Inputs = Literal["correct", "mispredicted", "all"]
 BaselineName = Literal[
     "artifact",

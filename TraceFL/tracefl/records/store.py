@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
 from tracefl.records.checksums import check_file, write_checksums
 from tracefl.records.result import RoundResult, read_result
+from tracefl.records.settings import Dtype, Keep, Kind
 from tracefl.records.weights import (
     StoredClients,
     cannot_write,
@@ -34,9 +34,6 @@ from tracefl.records.weights import (
 
 log = logging.getLogger(__name__)
 
-Keep = Literal["none", "last", "all"]
-Dtype = Literal["float32", "bfloat16"]
-Kind = Literal["weights", "updates"]
 DTYPES: dict[Dtype, torch.dtype | None] = {
     "float32": None,
     "bfloat16": torch.bfloat16,

@@ -7,7 +7,7 @@ import torch
 from tests.helpers.model_settings import image_settings, text_settings
 from tracefl.errors import ConfigError
 from tracefl.learning.models import ModelSpec, build_model, check_max_tokens, initial_model, model_names, model_spec
-from tracefl.learning.models.registry import ModelFamily, register_model
+from tracefl.learning.models.family import ModelFamily, register_model
 
 ALONE = """
 import sys

@@ -7,7 +7,7 @@ from tests.helpers.configuration import compose_settings
 from tracefl.errors import ConfigError
 from tracefl.learning.privacy.accounting import PrivacyAccountant, client_dp_sgd, epsilon
 from tracefl.learning.privacy.settings import DpSgdSettings
-from tracefl.learning.training import TrainingSettings
+from tracefl.learning.settings import TrainingSettings
 
 DELTA = 1e-5
 TRAINING = TrainingSettings(epochs=2, batch_size=32, optimizer="adam", lr=0.01)

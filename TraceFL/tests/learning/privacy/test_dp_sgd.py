@@ -15,7 +15,8 @@ from tracefl.learning.models.group_norm import with_group_norm
 from tracefl.learning.privacy.accounting import DpSgd
 from tracefl.learning.privacy.dp_sgd import train_privately
 from tracefl.learning.privacy.per_sample import check_per_sample_gradients
-from tracefl.learning.training import TrainingSettings, make_optimizer
+from tracefl.learning.settings import TrainingSettings
+from tracefl.learning.training import make_optimizer
 from tracefl.provenance.inputs import forward
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook")

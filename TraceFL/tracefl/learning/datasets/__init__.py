@@ -1,29 +1,29 @@
 """Data sets: where they come from, how clients share them, and how examples are prepared and kept.
 
-Importing this package registers every source. Libraries that only one source needs are imported when it is used.
+Libraries that only one source needs are imported when it is used.
 """
 
-from tracefl.learning.datasets import bundled, hub, medmnist  # noqa: F401 - they register their sources
-from tracefl.learning.datasets.federated import (
-    Encode,
-    FederatedData,
-    prepare,
-    prepare_client,
-    prepare_server,
-    training_texts,
-)
-from tracefl.learning.datasets.partitioning import PARTITIONS, PartitionSettings, partition_rows
-from tracefl.learning.datasets.settings import DatasetSettings
-from tracefl.learning.datasets.sources import (
-    RawDataset,
-    Split,
-    check_source,
-    load_source,
-    register_source,
-    source_names,
-)
-from tracefl.learning.datasets.storage import load_examples, save_examples
-from tracefl.learning.datasets.transforms import images_to_tensor
+from typing import TYPE_CHECKING
+
+from tracefl.common.imports import on_demand
+
+if TYPE_CHECKING:
+    from tracefl.learning.datasets.federated import (
+        Encode,
+        FederatedData,
+        prepare,
+        prepare_client,
+        prepare_server,
+        training_texts,
+    )
+    from tracefl.learning.datasets.loading import check_source, load_source, source_names
+    from tracefl.learning.datasets.partitioning import PARTITIONS, PartitionSettings, partition_rows
+    from tracefl.learning.datasets.settings import DatasetSettings
+    from tracefl.learning.datasets.sources import RawDataset, Split, register_source
+    from tracefl.learning.datasets.storage import load_examples, save_examples
+    from tracefl.learning.datasets.transforms import images_to_tensor
+
+__getattr__ = on_demand(__name__, __file__)  # the settings are read before torch is imported
 
 __all__ = [
     "check_source",

@@ -1,4 +1,4 @@
-"""Where data sets come from: the types that every source returns, and the registry of sources."""
+"""Where data sets come from: the types that every source returns, and how a source is registered."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracefl.common.names import did_you_mean
-from tracefl.errors import ConfigError
 from tracefl.learning.datasets.settings import DatasetSettings
 
 Rows = NDArray[np.int64]
@@ -56,47 +54,15 @@ class RawDataset:
 
 Source = Callable[[DatasetSettings, int], RawDataset]
 
-_SOURCES: dict[str, Source] = {}
+SOURCES: dict[str, Source] = {}
+"""Those registered so far, by the value of ``dataset.source``; ``loading.py`` registers our own."""
 
 
 def register_source(name: str) -> Callable[[Source], Source]:
     """Register a function ``(settings, seed) -> RawDataset`` as the source ``name`` (the key ``dataset.source``)."""
 
     def register(source: Source) -> Source:
-        _SOURCES[name] = source
+        SOURCES[name] = source
         return source
 
     return register
-
-
-def source_names() -> tuple[str, ...]:
-    """Return the names of all registered sources, sorted."""
-    return tuple(sorted(_SOURCES))
-
-
-def check_source(settings: DatasetSettings) -> None:
-    """Check that the source is registered.
-
-    Raises:
-        ConfigError: The source is not registered.
-    """
-    if settings.source not in _SOURCES:
-        raise ConfigError(
-            f"dataset.source is {settings.source!r}, which is not registered; set it to one of "
-            f"{', '.join(source_names())}{did_you_mean(settings.source, source_names())}"
-        )
-
-
-def load_source(settings: DatasetSettings, seed: int) -> RawDataset:
-    """Open the data set that ``settings.source`` names.
-
-    Args:
-        settings: The data set's configuration.
-        seed: The run's root seed, for sources that draw their split or content at random.
-
-    Raises:
-        ConfigError: No such source is registered.
-        DataError: The data set is absent, incomplete or not as described.
-    """
-    check_source(settings)
-    return _SOURCES[settings.source](settings, seed)

@@ -1,18 +1,24 @@
 """Image and text classifiers by name, and tokenizers for text."""
 
-from tracefl.learning.models import text, vision  # noqa: F401  registers the models
-from tracefl.learning.models.registry import (
-    build_model,
-    check_max_tokens,
-    find_model,
-    initial_model,
-    model_names,
-    model_spec,
-    register_model,
-)
-from tracefl.learning.models.settings import ModelSettings, ModelSpec
-from tracefl.learning.models.text_encoder import TextEncoder
-from tracefl.learning.models.tokenizer import build_text_encoder
+from typing import TYPE_CHECKING
+
+from tracefl.common.imports import on_demand
+
+if TYPE_CHECKING:
+    from tracefl.learning.models.family import register_model
+    from tracefl.learning.models.registry import (
+        build_model,
+        check_max_tokens,
+        find_model,
+        initial_model,
+        model_names,
+        model_spec,
+    )
+    from tracefl.learning.models.settings import ModelSettings, ModelSpec
+    from tracefl.learning.models.text_encoder import TextEncoder
+    from tracefl.learning.models.tokenizer import build_text_encoder
+
+__getattr__ = on_demand(__name__, __file__)  # the settings are read before torch is imported
 
 __all__ = [
     "ModelSettings",

@@ -1,19 +1,15 @@
-"""Models by name: how each is described, built and given its initial weights.
-
-To add one, decorate its family with ``register_model`` (a line in ``vision.py`` or ``text.py``) and add a file to
-``conf/model``.
-"""
+"""Models by name: how each is described, built and given its initial weights."""
 
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from tracefl.common.names import did_you_mean
 from tracefl.errors import ConfigError
+from tracefl.learning.models import text, vision  # noqa: F401 - they register their models
+from tracefl.learning.models.family import MODELS, OPEN_FAMILIES, ModelFamily
 from tracefl.learning.models.settings import ModelSettings, ModelSpec
 
 if TYPE_CHECKING:
@@ -22,60 +18,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class ModelFamily(ABC):
-    """The models of one library, with one instance per model name.
-
-    Attributes:
-        family: Key of ``FAMILIES``.
-        open_names: Whether unregistered names are accepted as ids or folders of the library.
-    """
-
-    family: ClassVar[str]
-    open_names: ClassVar[bool] = False
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    @abstractmethod
-    def spec(self, settings: ModelSettings, num_classes: int, encoder: "TextEncoder | None") -> ModelSpec:
-        """Describe the architecture; raises ``ConfigError`` for illegal sizes."""
-
-    @abstractmethod
-    def build(self, spec: ModelSpec) -> nn.Module:
-        """Build the architecture with random weights from torch's current generator."""
-
-    @abstractmethod
-    def load_pretrained(self, model: nn.Module, settings: ModelSettings) -> None:
-        """Copy the weights that ``settings.pretrained`` asks for into ``model``."""
-
-    def max_tokens(self, spec: ModelSpec) -> int | None:  # noqa: ARG002  images have no tokens
-        """Return the most tokens that an input may have, or ``None`` if there is no limit."""
-        return None
-
-
-FamilyT = TypeVar("FamilyT", bound=type[ModelFamily])
-_MODELS: dict[str, ModelFamily] = {}
-_OPEN_FAMILIES: dict[str, type[ModelFamily]] = {}
-
-
-def register_model(*names: str, **details: Any) -> Callable[[FamilyT], FamilyT]:
-    """Register each of ``names`` as the model ``family(name, **details)`` of the decorated family."""
-
-    def register(family: FamilyT) -> FamilyT:
-        for name in names:
-            if name in _MODELS:
-                raise ValueError(f"model {name!r} is registered twice")
-            _MODELS[name] = family(name, **details)
-        if family.open_names:
-            _OPEN_FAMILIES[family.family] = family
-        return family
-
-    return register
-
-
 def model_names() -> tuple[str, ...]:
     """Return the registered names, sorted."""
-    return tuple(sorted(_MODELS))
+    return tuple(sorted(MODELS))
 
 
 def find_model(name: str, family: str) -> ModelFamily:
@@ -84,14 +29,14 @@ def find_model(name: str, family: str) -> ModelFamily:
     Raises:
         ConfigError: The name is unknown, or belongs to another family.
     """
-    if name in _MODELS:
-        model = _MODELS[name]
+    if name in MODELS:
+        model = MODELS[name]
         if model.family != family:
             raise ConfigError(f"model.family={family!r}: {name!r} is of {model.family!r}; set model.family to that")
         return model
-    if family in _OPEN_FAMILIES:
-        return _OPEN_FAMILIES[family](name)
-    known = ", ".join(known for known in model_names() if _MODELS[known].family == family)
+    if family in OPEN_FAMILIES:
+        return OPEN_FAMILIES[family](name)
+    known = ", ".join(known for known in model_names() if MODELS[known].family == family)
     raise ConfigError(f"model.name={name!r} is unknown; choose one of {known}{did_you_mean(name, model_names())}")
 
 

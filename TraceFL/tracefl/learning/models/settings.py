@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tracefl.conf.rules import above, at_least, described
 from tracefl.errors import ConfigError, RecordError
-from tracefl.learning.training import OptimizerName
+from tracefl.learning.settings import OptimizerName
 
 FAMILIES: dict[str, str] = {"torchvision": "image", "transformers": "text"}
 """Library of a model, to the kind of input that it takes."""

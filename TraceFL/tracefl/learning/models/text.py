@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from tracefl.errors import ConfigError
+from tracefl.learning.models.family import ModelFamily, register_model
 from tracefl.learning.models.hub import brief, fetch, is_folder, load_transformers, transformers_errors
-from tracefl.learning.models.registry import ModelFamily, register_model
 from tracefl.learning.models.settings import ModelSettings, ModelSpec
 from tracefl.learning.models.text_config import text_config
 from tracefl.learning.models.weights import load_state, read_state_dict

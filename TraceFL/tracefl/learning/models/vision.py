@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from tracefl.common.names import did_you_mean
 from tracefl.errors import ConfigError
+from tracefl.learning.models.family import ModelFamily, register_model
 from tracefl.learning.models.hub import brief, http_status
-from tracefl.learning.models.registry import ModelFamily, register_model
 from tracefl.learning.models.settings import ModelSettings, ModelSpec
 from tracefl.learning.models.weights import load_state, read_state_dict
 

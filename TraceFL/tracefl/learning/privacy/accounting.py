@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from tracefl.errors import ConfigError
 from tracefl.learning.privacy.settings import DpSgdSettings
-from tracefl.learning.training import TrainingSettings
+from tracefl.learning.settings import TrainingSettings
 
 # With much noise, the best order is the largest one that Opacus tries: epsilon is still a bound, only less tight.
 warnings.filterwarnings("ignore", message="Optimal order is the largest alpha")

@@ -9,7 +9,8 @@ from tracefl.common.seeds import derive_seed
 from tracefl.learning.examples import Examples
 from tracefl.learning.privacy.accounting import DpSgd
 from tracefl.learning.privacy.per_sample import backward_of_sum, per_sample_gradients
-from tracefl.learning.training import TrainingSettings, make_optimizer
+from tracefl.learning.settings import TrainingSettings
+from tracefl.learning.training import make_optimizer
 
 
 def train_privately(
