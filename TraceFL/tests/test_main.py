@@ -71,6 +71,38 @@ def test_bad_input(run, tmp_path, arguments, words):
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["num_rounds=ten"], "num_rounds must be a whole number of at least 1, got 'ten'"),
+        (["provenance.verify=-1"], "provenance.verify must be a whole number of at least 0 or all or null, got -1"),
+        (["--seed", "1"], "unknown option '--seed'; keys are given as key=value: seed=1"),
+    ],
+)
+def test_an_illegal_value_is_answered_before_torch_is_imported(arguments, line):
+    code = "import sys; sys.modules['torch'] = None; import tracefl.main as m; m.main()"  # an import of torch raises
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"tracefl: {line}\n")
+
+
+def test_the_first_word_comes_before_torch_is_imported(tmp_path):
+    code = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ModuleNotFoundError(name=name)
+
+sys.meta_path.insert(0, NoTorch())
+import tracefl.main
+tracefl.main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout.startswith("loading torch for resnet18-digits-alpha0.3-4of10-3r-seed42-")
+    assert done.returncode != 0
+
+
 def test_dry_run_says_what_would_run_and_writes_nothing(run, tmp_path):
     status, out, _ = run("dry_run=true", "model=densenet121")
     assert status == 0

@@ -99,17 +99,23 @@ def _attempt(cfg: "DictConfig", number: int) -> Failure | Path:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with heavy_imports():  # these bring torch: --help does not wait for it
-            from hydra.core.hydra_config import HydraConfig
+        from hydra.core.hydra_config import HydraConfig
 
+        from tracefl.conf.cli import command_line
+        from tracefl.records.settings import read_composed
+
+        settings = read_composed(cfg)
+        command = command_line(*_typed(HydraConfig.get()))
+        if "torch" not in sys.modules:
+            sys.stdout.write(f"loading torch for {settings.folder.name}\n")
+            sys.stdout.flush()
+        with heavy_imports():
             from tracefl.common.environment import keep_own_gpus
-            from tracefl.conf.cli import command_line
             from tracefl.experiment.runner import run_settings
-            from tracefl.experiment.settings import read_settings
+            from tracefl.experiment.settings import check_settings
 
-        keep_own_gpus(number, cfg.runs_at_once)
-        settings = read_settings(cfg)
-        run_settings(settings, command=command_line(*_typed(HydraConfig.get())))
+        keep_own_gpus(number, settings.runs_at_once)
+        run_settings(check_settings(settings), command=command)
     except ModuleNotFoundError as error:
         return Failure(missing_library(error), _BAD_INPUT)
     except OSError as error:

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -94,3 +95,27 @@ def test_a_key_says_which_library_it_needs(monkeypatch):
         ConfigError, match=r"^privacy=dp_sgd needs opacus, which is not installed; pip install 'tracefl\[privacy\]'$"
     ):
         check_installed("opacus", "privacy=dp_sgd")
+
+
+def test_a_packages_names_are_imported_when_they_are_used(tmp_path, monkeypatch):
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house" / "room.py").write_text("DOOR = 1")
+    (tmp_path / "house" / "__init__.py").write_text(
+        "from typing import TYPE_CHECKING\nfrom tracefl.common.imports import on_demand\n"
+        "if TYPE_CHECKING:\n    from house.room import DOOR\n__getattr__ = on_demand(__name__, __file__)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    house = import_module("house")
+    assert "house.room" not in sys.modules
+    assert house.DOOR == 1
+    assert vars(house)["DOOR"] == 1  # found at once from now on
+    with pytest.raises(AttributeError, match="module 'house' has no attribute 'WINDOW'"):
+        house.WINDOW  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'WINDOW'"):
+        exec("from house import WINDOW")
+
+
+@pytest.mark.parametrize("package", ["provenance", "learning.datasets", "learning.faults", "learning.models"])
+def test_every_public_name_is_found(package):
+    module = import_module(f"tracefl.{package}")
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []

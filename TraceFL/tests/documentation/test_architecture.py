@@ -63,7 +63,8 @@ def is_there(dotted):
     if names and (place / f"{names[0]}.py").is_file():
         file = place / f"{names.pop(0)}.py"
         return not names or ".".join(names) in defined(file)
-    imports = [node for node in ast.parse((place / "__init__.py").read_text()).body if isinstance(node, ast.ImportFrom)]
+    tree = ast.parse((place / "__init__.py").read_text())  # also what it imports under TYPE_CHECKING, and on demand
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     return not names or names[0] in {alias.name for node in imports for alias in node.names} | defined(
         place / "__init__.py"
     )

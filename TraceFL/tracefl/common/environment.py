@@ -3,7 +3,8 @@
 import os
 import platform
 import resource
-from importlib.metadata import version
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def describe_environment(device: str) -> dict[str, Any]:
         "versions": {
             "tracefl": __version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in _LIBRARIES},
+            **dict(_versions()),
         },
         "hardware": {
             "device": device,
@@ -31,6 +32,15 @@ def describe_environment(device: str) -> dict[str, Any]:
             "system": platform.platform(),
         },
     }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    """Yield the libraries that are installed with their versions; those of an extra may not be."""
+    for name in _LIBRARIES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
 
 
 def peak_memory() -> int:

@@ -1,9 +1,7 @@
 """From a composed configuration to checked settings: conflicting values are refused here, before any data loads."""
 
-from typing import Any
-
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tracefl.common.environment import cpus_here
 from tracefl.common.imports import check_installed
@@ -17,7 +15,7 @@ from tracefl.learning.models import find_model
 from tracefl.learning.models.weights import check_exists
 from tracefl.learning.privacy.settings import AdaptivePrivacySettings, DpSgdSettings
 from tracefl.questions.suspects import NO_MISPREDICTIONS
-from tracefl.records.settings import Settings, read_keys
+from tracefl.records.settings import Settings, read_composed
 
 
 def read_settings(cfg: DictConfig) -> Settings:
@@ -26,13 +24,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     Raises:
         ConfigError: A value is missing or illegal, or two conflict; one line, with the key.
     """
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise ConfigError(f"{missing[0]} is not set: give {missing[0]}=...")
-    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    settings = read_keys(resolved)
-    _check_combinations(settings)
-    return settings
+    return check_settings(read_composed(cfg))
 
 
 def total_cpus(settings: Settings) -> int:
@@ -53,8 +45,12 @@ def client_gpus(settings: Settings) -> float:
     return float(settings.device == "cuda") if gpus is None else float(gpus)
 
 
-def _check_combinations(settings: Settings) -> None:
-    """Refuse values that conflict with one another or with this machine."""
+def check_settings(settings: Settings) -> Settings:
+    """Return the settings, whose values are each legal by themselves.
+
+    Raises:
+        ConfigError: Two conflict with one another, or one with this machine; one line, with the key.
+    """
     if settings.overwrite and settings.resume:
         raise ConfigError("overwrite=true begins again and resume=true goes on; give one of them")
     if settings.clients_per_round > settings.num_clients:
@@ -89,6 +85,7 @@ def _check_combinations(settings: Settings) -> None:
         check_exists(model.pretrained)
     check_source(dataset)
     _check_resources(settings)
+    return settings
 
 
 def _check_libraries(settings: Settings) -> None:

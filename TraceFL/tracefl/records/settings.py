@@ -1,7 +1,8 @@
 """A run's whole configuration, typed: what ``config.yaml`` in its folder says.
 
 The keys that belong to a part are that part's: ``learning`` has ``client``, ``dataset``, ``fault``, ``model`` and
-``privacy``. Units and meanings that a field's type does not say are in ``conf/*.yaml``, beside each key.
+``privacy``. Units and meanings that a field's type does not say are in ``conf/*.yaml``, beside each key. Nothing here
+imports torch, so that an illegal value is answered at once.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from tracefl.common.paths import expand
 from tracefl.conf.rules import Count, Rule, Unused, above, are_different, at_least, between, described, is_index, read
@@ -335,6 +336,19 @@ def read_keys(resolved: Mapping[str, Any]) -> Settings:
         ConfigError: A key is missing, unknown or illegal by itself; one line.
     """
     return Settings(**vars(read(SettingsKeys, resolved)), resolved=resolved)
+
+
+def read_composed(cfg: DictConfig) -> Settings:
+    """Read a configuration as it has been composed.
+
+    Raises:
+        ConfigError: A key is missing, unknown or illegal by itself; one line.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError(f"{missing[0]} is not set: give {missing[0]}=...")
+    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return read_keys(resolved)
 
 
 def read_config(path: Path) -> Settings:
