@@ -156,6 +156,14 @@ def test_bad_input_is_one_line_and_status_2(collect, tmp_path, arguments):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_folder_the_runs_below_logs_are_collected(collect, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "logs", [(0.5, 0.9, 0.2, 0.6, 0.5)] * 2)
+    status, out, err = collect()
+    assert (status, err) == (0, "tracefl: reading logs\n")
+    assert "1 runs done, 0 unfinished, 0 damaged; all in logs/collected.csv" in out
+
+
 def test_a_run_s_own_folders_and_miniatures_are_no_runs(collect, tmp_path):
     run = make_run(tmp_path, [(0.5, 0.9, 0.2, 0.6, 0.5)] * 2)
     wandb = run / "wandb" / "offline-run-1" / "files"

@@ -202,6 +202,11 @@ def test_many_clients_have_a_short_name(monkeypatch, capsys, run):
     assert json.loads(out)["files"][0].startswith(f"{run}/replay-without-298-clients-")
 
 
+def test_without_a_round_it_is_from_the_first_on(monkeypatch, capsys, run):
+    assert call(monkeypatch, capsys, run, "without=2")[0] == 0
+    assert (run / "replay-without-2-from-1.csv").exists()
+
+
 def test_whoever_is_left_in_the_replayed_rounds_is_enough(monkeypatch, capsys, run):
     assert call(monkeypatch, capsys, run, "from=3", "without=0,2")[0] == 0
 
@@ -290,6 +295,28 @@ def test_no_run(monkeypatch, capsys, tmp_path, arguments, words):
     assert status == 2
     assert words in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (None, "the clients to leave out, such as without=3,7; usage: tracefl replay"),
+        ('{"clients": ["2", "5"]}', "the clients to leave out; the run's faulty ones: without=2,5; usage"),
+        ("{", "fault.json is damaged"),
+        ("{}", "fault.json is damaged or of another version of tracefl: it lacks clients"),
+    ],
+)
+def test_whom_to_leave_out_is_suggested_without_loading_the_run(monkeypatch, capsys, tmp_path, fault, words):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "logs" / "default" / "run"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    if fault is not None:
+        (run / "fault.json").write_text(fault)
+    status, out, err = call(monkeypatch, capsys, "last")
+    assert (status, out) == (2, "")
+    assert err.startswith("tracefl: reading logs/default/run\ntracefl: ")
+    assert words in err.splitlines()[1]
 
 
 def test_help(monkeypatch, capsys):

@@ -32,7 +32,7 @@ def test_an_experiment_of_the_app(visualize, tmp_path):
     make_exhibit_run(tmp_path / "results", ROUNDS, "model=resnet18", exp_key="exp_1", seed=1)
     make_exhibit_run(tmp_path / "results", [(0.5, 0.7, 0.3)] * 2, "model=resnet18", exp_key="exp_1", seed=2)
     status, out, err = visualize("exp=exp_1", "figure=2")
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, "tracefl: reading results\n")
     made = ["figure2.csv", "figure2.pdf", "figure2.png"]
     assert files(tmp_path / "results" / "figures") == made
     assert "figure 2: 2 runs; " in out

@@ -13,7 +13,6 @@ runs differ in the share of flipped labels flipped_share.png. markdown=FILE writ
 import sys
 
 from tracefl.conf.readers import file
-from tracefl.conf.run_names import runs_folder
 from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 
 GRAMMAR = Grammar(
@@ -30,7 +29,7 @@ def main() -> None:
 
 
 def _main(given: Given) -> None:
-    root = given.place or runs_folder()
+    root = given.runs_folder()
 
     from rich.console import Console
 

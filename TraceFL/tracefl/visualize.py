@@ -17,7 +17,6 @@ import sys
 
 from tracefl.common.paths import expand
 from tracefl.conf.readers import SomeOf, folder, text
-from tracefl.conf.run_names import runs_folder
 from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 from tracefl.errors import ConfigError
 
@@ -49,7 +48,7 @@ def _main(given: Given) -> None:
     names = names or [name for name, exhibit in EXHIBITS.items() if everything or exp in exhibit.keys]
     if not names:
         raise ConfigError("nothing to make is named; give figure=N, table=N or --all")
-    runs = given.place or runs_folder(exp or "")
+    runs = given.runs_folder(exp or "")
     found = write_exhibits(
         [EXHIBITS[name] for name in dict.fromkeys(names)],
         folder("exp", str(runs / exp)) if exp else runs,

@@ -17,7 +17,7 @@ from tracefl.common.imports import missing_library
 from tracefl.common.names import did_you_mean
 from tracefl.common.paths import expand
 from tracefl.conf.readers import Reader, folder
-from tracefl.conf.run_names import find_run
+from tracefl.conf.run_names import find_run, runs_folder
 from tracefl.conf.slips import explain_slip, is_cut_off
 from tracefl.errors import ConfigError, TraceFLError, one_line
 
@@ -72,6 +72,17 @@ class Given:
     def folder(self) -> Path:
         """The run's folder."""
         assert self.place is not None
+        return self.place
+
+    def runs_folder(self, below: str = "") -> Path:
+        """Return the folder of runs; where none is given the first that exists, and holds a folder where one is named.
+
+        Raises:
+            RecordError: There is none.
+        """
+        if self.place is None:
+            self.place = runs_folder(below)
+            _say_reading(self.place)
         return self.place
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -227,4 +238,9 @@ def _nobody_reads() -> bool:
 def _say_what_is_read(given: Given) -> None:
     """Say on stderr which run is taken where it was not written out; on a terminal always, for libraries take time."""
     if given.place is not None and (sys.stderr.isatty() or given.place != expand(given.word or "")):
-        sys.stderr.write(f"tracefl: reading {given.place}\n")
+        _say_reading(given.place)
+
+
+def _say_reading(place: Path) -> None:
+    sys.stderr.write(f"tracefl: reading {place}\n")
+    sys.stderr.flush()

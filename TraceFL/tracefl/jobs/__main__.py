@@ -104,6 +104,8 @@ def carry_out(request: JobRequest) -> int:
     if request.action == "--count":
         sys.stdout.write(f"{len(request.jobs)}\n")
         return 0
+    if sys.stderr.isatty():  # the first word does not wait for libraries, and each configuration takes a moment
+        sys.stderr.write(f"tracefl: reading the configuration of {len(request.jobs)} runs\n")
     from rich.console import Console  # these bring torch: --list and --count do not wait for it
 
     from tracefl.jobs.execute import run_jobs
