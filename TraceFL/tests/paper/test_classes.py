@@ -60,7 +60,7 @@ def test_a_class_without_inputs_is_said_and_not_drawn(runs, tmp_path, monkeypatc
     assert [file.name for file in files] == ["classes.png", "classes.pdf"]
     assert drawn == {
         "localization accuracy": [(pytest.approx(62.5), 0), (100, 1)],
-        "its chance level": [(pytest.approx(50), 0), (50, 1)],
+        "localization by chance": [(pytest.approx(50), 0), (50, 1)],
     }
     assert texts == ["inputs", "6", "1", "0", "clients", "3", "1", "0"]
     rows = class_rows(found)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from tracefl.errors import RecordError
 from tracefl.paper.collected_run import CollectedRun
 from tracefl.paper.rule_findings import SeedMean, over_seeds
-from tracefl.report.style import COLUMN, GREY, VERMILLION, paper_style, save_figure
+from tracefl.report.style import COLUMN, GREY, LOOKS, paper_style, save_figure
 
 _LONGEST_NAME = 24  # characters
 _COLUMN_POINTS = 29  # width of a column of numbers
@@ -125,16 +125,16 @@ def draw_classes(panels: Mapping[str, Sequence[ClassFindings]], path: Path) -> l
 
 
 def _draw_panel(ax: Axes, found: Sequence[ClassFindings]) -> None:
-    looks = (("localization", "localization accuracy", VERMILLION, "s"), ("chance", "its chance level", GREY, "x"))
-    for attribute, words, colour, marker in reversed(looks):
+    looks = {"chance": LOOKS["chance_accuracy"], "localization": LOOKS["localization_accuracy"]}
+    for attribute, look in looks.items():
         measured = [(place, getattr(one, attribute)) for place, one in enumerate(found) if one.inputs]
         ax.errorbar(
             [100 * value.mean for _, value in measured],
             [place for place, _ in measured],
             xerr=[100 * (value.spread or 0.0) for _, value in measured],
-            fmt=marker,
-            color=colour,
-            label=words,
+            fmt=look.marker,
+            color=look.colour,
+            label=look.name,
             elinewidth=0.7,
         )
     names = [one.name if one.name == str(label) else f"{label} {one.name}" for label, one in enumerate(found)]

@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -14,15 +13,11 @@ from tracefl.paper.curves import Mark, Panel, on_page, size_words
 from tracefl.paper.exhibits import Exhibit
 from tracefl.paper.grid_points import GridPoint
 from tracefl.paper.rule_findings import SeedMean
-from tracefl.report.style import BLUE, COLUMN, GREY, VERMILLION, paper_style, save_figure
+from tracefl.report.style import BLUE, COLUMN, GREY, LOOKS, VERMILLION, paper_style, save_figure
 
 _MOST_COLUMNS = 3
 _HEIGHTS = {1: 1.55, 2: 1.25, 3: 1.02}  # inches of a panel, by the columns
-_LOOKS: dict[str, tuple[str, Any, str]] = {
-    "global_accuracy": (BLUE, "-", "o"),
-    "chance_accuracy": (GREY, ":", "x"),
-    "localization_accuracy": (VERMILLION, "-", "s"),
-}
+_CURVES = ("localization_accuracy", "chance_accuracy", "global_accuracy")  # the first is drawn last, above the others
 _MARKS = {"localization_accuracy": (VERMILLION, "D"), "worst_round": (VERMILLION, "v"), "global_accuracy": (BLUE, "o")}
 _X = {"round": "round", "alpha": "Dirichlet alpha", "noise": "noise multiplier"}
 _PUBLISHED_X = 1.06  # of the axes' width: beside the curves, where a number of all rounds stands
@@ -73,7 +68,7 @@ def draw_page(
 
 def _draw_panel(ax: Axes, exhibit: Exhibit, panel: Panel) -> None:
     over_rounds = exhibit.over == "round"
-    for measure in reversed(_LOOKS):
+    for measure in reversed(_CURVES):
         _draw_curve(ax, panel.curves[measure], measure, over_rounds)
     for mark in panel.marks:
         _draw_mark(ax, mark)
@@ -95,15 +90,15 @@ def _draw_panel(ax: Axes, exhibit: Exhibit, panel: Panel) -> None:
 
 def _draw_curve(ax: Axes, curve: Mapping[float, SeedMean | None], measure: str, over_rounds: bool) -> None:
     """Draw means in percent, the spread over seeds as a band; where nothing was measured the line breaks."""
-    colour, line, marker = _LOOKS[measure]
+    look = LOOKS[measure]
     xs = list(curve)
     means = [float("nan") if value is None else 100 * value.mean for value in curve.values()]
     every = None if not over_rounds or len(xs) <= 10 else _alone(means)  # a point alone would be no line
-    ax.plot(xs, means, line, marker=marker, markevery=every, color=colour, label=measure)
+    ax.plot(xs, means, markevery=every, label=measure, **look.marks)
     low = [float("nan") if v is None else max(0.0, 100 * (v.mean - (v.spread or 0.0))) for v in curve.values()]
     high = [float("nan") if v is None else min(100.0, 100 * (v.mean + (v.spread or 0.0))) for v in curve.values()]
     if any(value is not None and value.spread for value in curve.values()):
-        ax.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
+        ax.fill_between(xs, low, high, color=look.colour, alpha=0.18, linewidth=0)
 
 
 def _alone(values: Sequence[float]) -> list[int]:
@@ -133,20 +128,13 @@ def _draw_mark(ax: Axes, mark: Mark) -> None:
 def _legend(exhibit: Exhibit, panels: Sequence[Panel]) -> dict[str, Line2D]:
     """Return the legend's entries: each curve, then each kind of mark that is drawn."""
     best = "" if exhibit.over == "round" else ", best round"
-    words = {
-        "localization_accuracy": "localization accuracy",
-        "chance_accuracy": "its chance level",
-        "global_accuracy": f"global accuracy{best}",
-    }
-    entries = {
-        text: Line2D([], [], color=_LOOKS[measure][0], linestyle=_LOOKS[measure][1], marker=_LOOKS[measure][2])
-        for measure, text in words.items()
-    }
+    of_best = {"global_accuracy": best}
+    entries = {f"{LOOKS[m].name}{of_best.get(m, '')}": Line2D([], [], **LOOKS[m].marks) for m in _CURVES}
     drawn = {mark.measure: mark.x is None for panel in panels for mark in panel.marks}
     published = {
-        "localization_accuracy": "published localization",
+        "localization_accuracy": "published localization accuracy",
         "worst_round": "published, worst round",
-        "global_accuracy": "published global",
+        "global_accuracy": "published global accuracy",
     }
     for measure, text in published.items():
         if measure in drawn:

@@ -14,29 +14,33 @@ from tracefl.paper.published import published_seconds
 from tracefl.paper.rule_findings import CHANCE, SeedMean, over_seeds, rule_names, rule_over_seeds
 from tracefl.paper.suspects_settings import Setting, data_words
 from tracefl.records.naming import fingerprint
+from tracefl.report.measure_names import MEASURES
 from tracefl.report.style import (
     BLACK,
     BLUE,
     COLUMN,
     GREEN,
     GREY,
+    LOOKS,
     ORANGE,
     PURPLE,
     SKY,
     VERMILLION,
     paper_style,
     save_figure,
+    screen_style,
 )
 
 # Provenance has the blue alone, the others take the rest in turn, with another marker and dash each time round.
 _PROVENANCE = BLUE
 _COLOURS = (VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 _STYLES = (("-", "s"), ("--", "^"), ("-.", "D"))
-_CHANCE = GREY
+_CHANCE = LOOKS["chance_accuracy"]
 _MOST_COLUMNS = 3
 _THICK = 2.0  # line width of provenance and FedDebug, which alone have a band
 
 
+@screen_style()
 def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
     """Draw localization accuracy over the share of flipped labels, one panel per setting, one line per rule.
 
@@ -65,11 +69,12 @@ def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
     for ax in axes.flat[len(curves) :]:
         ax.set_axis_off()
     for row in axes:
-        row[0].set_ylabel("localization accuracy, percent")
+        row[0].set_ylabel(f"{MEASURES['localization_accuracy']}, percent")
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     shown = [name for name in (*rules, CHANCE) if name in handles]
-    figure.legend([handles[name] for name in shown], shown, loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=130)
+    names = [_CHANCE.name if name == CHANCE else name for name in shown]
+    figure.legend([handles[name] for name in shown], names, loc="outside right upper")
+    figure.savefig(path)
     plt.close(figure)
     return True
 
@@ -134,12 +139,10 @@ def _all_but_share(setting: Setting) -> str:
 def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> None:
     config = panel[0].config
     name = choice_name(config.fault)
-    ax.set_title(
-        f"{data_words(panel[0].row)}\n{name}, {faulty_clients(config.fault)} of {config.num_clients}", fontsize=10
-    )
+    ax.set_title(f"{data_words(panel[0].row)}\n{name}, {faulty_clients(config.fault)} of {config.num_clients}")
     ax.set_xlabel(f"{'labels flipped' if name == 'label_flip' else 'examples changed'}, percent")
     chance = {_percent(s): over_seeds(found.chance for found in s.found) for s in panel}
-    _draw_curve(ax, chance, CHANCE, _CHANCE, ":", "", 2.0)
+    _draw_curve(ax, chance, CHANCE, _CHANCE.colour, _CHANCE.line, "", 2.0)
     provenance = {_percent(setting): rule_over_seeds(setting.found, "provenance") for setting in panel}
     # The thin lines lie above the thick one: a rule that does as well can be seen.
     _draw_curve(ax, provenance, "provenance", _PROVENANCE, "-", "o", 3.2)
@@ -149,8 +152,7 @@ def _draw_panel(ax: Axes, panel: Sequence[Setting], rules: Sequence[str]) -> Non
         width = _THICK if rule == "feddebug" else 1.2
         _draw_curve(ax, values, rule, _COLOURS[number % len(_COLOURS)], line, marker, width)
     ax.set(ylim=(-3, 103), xticks=sorted(chance))
-    ax.grid(alpha=0.3)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid()
 
 
 def _draw_curve(

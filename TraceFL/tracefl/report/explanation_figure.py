@@ -6,19 +6,19 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 
 from tracefl.common.words import percent
 from tracefl.provenance import ClientPart, Explanation
 from tracefl.questions.one_input import Answer, Question
 from tracefl.report.explanation import by_part, class_words, group_layers
-from tracefl.report.style import BLUE, LIGHT_GREY, ORANGE, VERMILLION
+from tracefl.report.measure_names import CONTRIBUTION, EXACT_EFFECT
+from tracefl.report.style import BLUE, CONTRIBUTIONS, LIGHT_GREY, ORANGE, screen_style
 
 CLIENTS_DRAWN = 15
 _CLASSES_DRAWN = 5
-_DIVERGING = LinearSegmentedColormap.from_list("against_for", [VERMILLION, "#FFFFFF", BLUE])
 
 
+@screen_style()
 def draw_explanation(answer: Answer, path: Path) -> None:
     """Draw an explanation, in the format of the file's suffix."""
     question, found, _, names = answer
@@ -37,27 +37,26 @@ def draw_explanation(answer: Answer, path: Path) -> None:
     figure.suptitle(
         f"Predicted {class_words(found.predicted, names)}, probability {percent(found.probability)}: "
         f"who is responsible in round {found.server_round}?",
-        fontsize=13,
         fontweight="bold",
         parse_math=False,
     )
     entries = sorted(zip(*reversed(bars.get_legend_handles_labels()), strict=True), key=lambda entry: entry[0])
     words, handles = zip(*entries, strict=True)
-    bottom.legend(handles, words, loc="outside lower left", ncols=3, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=130)
+    bottom.legend(handles, words, loc="outside lower left", ncols=3)
+    figure.savefig(path)
     plt.close(figure)
 
 
 def _draw_input(ax: Axes, question: Question) -> None:
     ax.set_axis_off()
     label = "" if question.label is None else f", labelled {question.label}"
-    ax.set_title(f"{question.description}{label}", fontsize=10, parse_math=False)
+    ax.set_title(f"{question.description}{label}", parse_math=False)
     if question.pixels is not None:
         ax.imshow(question.pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
         return
     lines = textwrap.wrap(question.text or "", 62)
     shown = [*lines[:9], "…"] if len(lines) > 10 else lines
-    ax.text(0.5, 0.95, "\n".join(shown), ha="center", va="top", fontsize=9, transform=ax.transAxes, parse_math=False)
+    ax.text(0.5, 0.95, "\n".join(shown), ha="center", va="top", transform=ax.transAxes, parse_math=False)
 
 
 def _draw_classes(ax: Axes, found: Explanation, names: Sequence[str]) -> None:
@@ -69,11 +68,10 @@ def _draw_classes(ax: Axes, found: Explanation, names: Sequence[str]) -> None:
     values = [100 * found.probabilities[number] for number in order]
     ax.barh(range(len(order)), values, color=[colours.get(number, LIGHT_GREY) for number in order], height=0.65)
     for place, value in enumerate(values):
-        ax.text(value + 1, place, f"{value:.1f}", va="center", fontsize=9)
+        ax.text(value + 1, place, f"{value:.1f}", va="center")
     ax.set_yticks(range(len(order)), [_short(class_words(number, names), 26) for number in order], parse_math=False)
     ax.invert_yaxis()
     ax.set(xlim=(0, 112), xticks=(0, 25, 50, 75, 100), xlabel="probability, percent")
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_clients(ax: Axes, found: Explanation, clients: Sequence[ClientPart], names: Sequence[str]) -> None:
@@ -104,33 +102,30 @@ def _draw_clients(ax: Axes, found: Explanation, clients: Sequence[ClientPart], n
         if client.removal and client.removal.against_effect is not None
     ]
     if exact:
-        name = f"exact, with the client left out (first {sum(client.removal is not None for client in clients)})"
-        ax.plot(*zip(*exact, strict=True), "D", color="black", markersize=5, label=name)
+        name = f"{EXACT_EFFECT} (first {sum(client.removal is not None for client in clients)})"
+        ax.plot(*zip(*exact, strict=True), "D", color="black", label=name)
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_yticks(rows, [_client_words(client) for client in clients], fontsize=9)
-    ax.set(ylim=(len(clients) - 0.5, -0.5), xlabel="contribution, logits")
+    ax.set_yticks(rows, [_client_words(client) for client in clients])
+    ax.set(ylim=(len(clients) - 0.5, -0.5), xlabel=CONTRIBUTION)
     more = "" if len(clients) == len(found.clients) else f", the first {len(clients)}"
     holders = found.holders_fraction
     share = "" if holders is None else f"; {percent(holders)} hold the class"
-    ax.set_title(f"the round's {len(found.clients)} clients{more}{share}", fontsize=10)
-    ax.grid(axis="x", alpha=0.3)
+    ax.set_title(f"the round's {len(found.clients)} clients{more}{share}")
+    ax.grid(axis="x")
     ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_layers(ax: Axes, clients: Sequence[ClientPart], parts: dict[str, list[int]]) -> None:
     """Draw what each part of the network adds, in the rows of the clients' bars."""
     values = [by_part(client, parts) for client in clients]
     most = max(abs(value) for row in values for value in row) or 1.0
-    image = ax.imshow(values, aspect="auto", cmap=_DIVERGING, vmin=-most, vmax=most, interpolation="nearest")
-    ax.set_xticks(
-        range(len(parts)), _without_prefix(list(parts)), rotation=50, ha="right", rotation_mode="anchor", fontsize=8
-    )
-    ax.set_yticks(range(len(clients)), [client.client_id for client in clients], fontsize=9)
+    image = ax.imshow(values, aspect="auto", cmap=CONTRIBUTIONS, vmin=-most, vmax=most, interpolation="nearest")
+    ax.set_xticks(range(len(parts)), _without_prefix(list(parts)), rotation=50, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(clients)), [client.client_id for client in clients])
     ax.set_ylabel("client")
-    ax.set_title("where in the network each client's contribution enters", fontsize=10)
+    ax.set_title("where in the network each client's contribution enters")
     colours = ax.figure.colorbar(image, ax=ax, pad=0.02)
-    colours.set_label("contribution, logits", fontsize=9)
+    colours.set_label(CONTRIBUTION)
 
 
 def _client_words(client: ClientPart) -> str:

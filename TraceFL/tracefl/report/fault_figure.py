@@ -10,13 +10,15 @@ from torch import Tensor
 from tracefl.learning.datasets import FederatedData
 from tracefl.learning.faults import InjectedFault
 from tracefl.report.class_axis import name_classes
-from tracefl.report.style import VERMILLION
+from tracefl.report.measure_names import EXAMPLES_OF_CLASS
+from tracefl.report.style import EXAMPLES, POINTS, VERMILLION, screen_style
 
 _MOST_CLIENTS = 40  # rows that can still be told apart
 _MOST_NUMBERS = 20  # columns whose cells still have room for their number
 _MARK = VERMILLION  # a colour that no cell has
 
 
+@screen_style()
 def draw_label_counts(fault: InjectedFault, data: FederatedData, path: Path) -> None:
     """Draw the label counts before and after a fault, with faulty clients marked; nothing for a fault in the weights.
 
@@ -39,7 +41,7 @@ def draw_label_counts(fault: InjectedFault, data: FederatedData, path: Path) -> 
     figure, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained", sharey=True)
     highest = int(max(before[shown].max(), after[shown].max()))
     for axes, counts, title in ((left, before, "true labels"), (right, after, "labels trained on when faulty")):
-        image = axes.imshow(counts[shown].numpy(), aspect="auto", cmap="cividis", vmin=0, vmax=highest)
+        image = axes.imshow(counts[shown].numpy(), aspect="auto", cmap=EXAMPLES, vmin=0, vmax=highest)
         axes.set(xlabel="class", title=title)
         if classes <= _MOST_NUMBERS:
             _write_numbers(axes, counts[shown], highest)
@@ -54,7 +56,7 @@ def draw_label_counts(fault: InjectedFault, data: FederatedData, path: Path) -> 
     for text, client in zip(left.get_yticklabels(), shown, strict=True):
         if client in faulty:
             text.set(color=_MARK, fontweight="bold")
-    figure.colorbar(image, ax=(left, right), label="training examples", aspect=30, pad=0.02)
+    figure.colorbar(image, ax=(left, right), label=EXAMPLES_OF_CLASS, aspect=30, pad=0.02)
     rest = "" if len(shown) == len(before) else f"; {len(shown)} of {len(before)} clients"
     plural = "client" if len(faulty) == 1 else "clients"
     figure.suptitle(
@@ -62,14 +64,14 @@ def draw_label_counts(fault: InjectedFault, data: FederatedData, path: Path) -> 
         f"from round {fault.truth.from_round}{rest}",
         wrap=True,
     )
-    figure.savefig(path, dpi=120)
+    figure.savefig(path)
     plt.close(figure)
 
 
 def _write_numbers(axes: Axes, counts: Tensor, highest: int) -> None:
-    """Write each count into its cell, light on dark and dark on light."""
+    """Write each count into its cell."""
     for row, client_counts in enumerate(counts.tolist()):
         for column, count in enumerate(client_counts):
             if count:
-                colour = "black" if count > highest / 2 else "white"
-                axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+                colour = "white" if count > 0.8 * highest else "black"
+                axes.text(column, row, str(count), ha="center", va="center", fontsize=POINTS, color=colour)

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.colors import Colormap
 
 from tracefl.questions.ledger import RunLedger
 from tracefl.report.class_axis import name_classes
-from tracefl.report.style import BLUE, ORANGE, VERMILLION
+from tracefl.report.measure_names import MEAN_CONTRIBUTION
+from tracefl.report.style import BLUE, CONTRIBUTIONS, ORANGE, VERMILLION, screen_style
 
 _MOST_CLIENTS = 40  # rows that can still be told apart
 _KINDS = ((True, "correct", BLUE), (False, "wrong", ORANGE))
 _FAULTY = VERMILLION
-_NONE = "#DDDDDD"  # nothing was traced
 
 
+@screen_style()
 def draw_ledger(run_ledger: RunLedger, path: Path) -> None:
     """Draw the clients with a traced prediction, the most useful first; of a long list, only both ends.
 
@@ -37,7 +37,7 @@ def draw_ledger(run_ledger: RunLedger, path: Path) -> None:
         label = f"{run_ledger.predictions(correct)} {name} predictions"
         bars.barh(rows + offset, means, height=0.36, color=colour, label=label)
     bars.axvline(0, color="black", linewidth=0.8)
-    bars.set(xlabel="mean contribution to a prediction, logits", ylabel="client (rounds it took part in)")
+    bars.set(xlabel=MEAN_CONTRIBUTION, ylabel="client (rounds it took part in)")
     bars.set_yticks(rows, [f"{k} ({len(ledger.rounds_of[k])})" for k in shown])
     bars.invert_yaxis()
     for text, client_id in zip(bars.get_yticklabels(), shown, strict=True):
@@ -46,17 +46,15 @@ def draw_ledger(run_ledger: RunLedger, path: Path) -> None:
     grids = [mean_by_class(run_ledger, shown, correct) for correct, _, _ in _KINDS]
     highest = max((float(np.nanmax(np.abs(grid))) for grid in grids if not np.isnan(grid).all()), default=1.0) or 1.0
     for ax, grid, (_, name, _) in zip(maps, grids, _KINDS, strict=True):
-        ax.set_title(f"by class predicted: {name}", fontsize=10)
-        image = ax.imshow(np.ma.masked_invalid(grid), aspect="auto", cmap=_colours(), vmin=-highest, vmax=highest)
+        ax.set_title(f"by class predicted: {name}")
+        image = ax.imshow(np.ma.masked_invalid(grid), aspect="auto", cmap=CONTRIBUTIONS, vmin=-highest, vmax=highest)
         name_classes(ax, run_ledger.label_names)
-    figure.colorbar(image, ax=maps, label="mean, logits (grey: none traced)", aspect=30, pad=0.02)
-    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
+    figure.colorbar(image, ax=maps, label=f"{MEAN_CONTRIBUTION} (grey: none traced)", aspect=30, pad=0.02)
+    figure.legend(loc="outside lower left", ncols=2)
     rest = "" if len(shown) == len(ranked) else f", {half} at each end of {len(ranked)}"
     marked = "; faulty clients in colour" if run_ledger.faulty else ""
-    figure.suptitle(
-        f"What each client contributed in {ledger.rounds} rounds, the most useful first{rest}{marked}", fontsize=11
-    )
-    figure.savefig(path, dpi=120)
+    figure.suptitle(f"What each client contributed in {ledger.rounds} rounds, the most useful first{rest}{marked}")
+    figure.savefig(path)
     plt.close(figure)
 
 
@@ -67,8 +65,3 @@ def mean_by_class(run_ledger: RunLedger, client_ids: Sequence[str], correct: boo
         for number, tally in run_ledger.ledger.by_class(client_id, correct).items():
             grid[row, number] = tally.mean
     return grid
-
-
-def _colours() -> Colormap:
-    """Return a map from red to blue, which colour-blind readers can tell apart, with grey for missing values."""
-    return plt.get_cmap("RdBu").with_extremes(bad=_NONE)

@@ -7,39 +7,31 @@ from typing import Any
 from matplotlib import pyplot as plt
 
 from tracefl.learning.datasets import FederatedData
-from tracefl.report.class_axis import short_names
-from tracefl.report.style import BLUE, GREEN, GREY, VERMILLION
-
-_CURVES = (
-    ("global_accuracy", "global accuracy", BLUE, "-o"),
-    ("localization_accuracy", "localization accuracy", VERMILLION, "-s"),
-    ("chance_accuracy", "chance level of localization", VERMILLION, ":x"),
-    ("top_holder_accuracy", "top holder", GREEN, "-^"),
-    ("counterfactual_agreement", "counterfactual agreement", GREY, "-d"),
-)
+from tracefl.report.class_axis import name_classes
+from tracefl.report.measure_names import EXAMPLES_OF_CLASS
+from tracefl.report.style import EXAMPLES, LOOKS, screen_style
 
 
+@screen_style()
 def draw_run(rows: Sequence[Mapping[str, Any]], data: FederatedData, path: Path) -> None:
     """Draw a run: its accuracies over the rounds, and how many examples of each class each client holds."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     rounds = [row["round"] for row in rows]
-    for column, name, colour, style in _CURVES:
+    for column, look in LOOKS.items():
         values = [row[column] for row in rows]
         if any(value is not None for value in values):
             percents = [float("nan") if value is None else 100 * value for value in values]
-            left.plot(rounds, percents, style, color=colour, label=name, markersize=5)
+            left.plot(rounds, percents, label=look.name, **look.marks)
     left.set(xlabel="round", ylabel="percent", ylim=(-3, 103), xticks=_ticks(rounds))
-    left.grid(alpha=0.3)
-    left.legend(fontsize=8)
-    image = right.imshow(data.label_counts.numpy(), aspect="auto", cmap="cividis", interpolation="nearest")
-    right.set(xlabel="class", ylabel="client", title="training examples")
+    left.grid()
+    left.set_axisbelow(True)
+    figure.legend(loc="outside lower left", ncols=5)
+    image = right.imshow(data.label_counts.numpy(), aspect="auto", cmap=EXAMPLES, vmin=0, interpolation="nearest")
+    right.set(xlabel="class", ylabel="client")
     right.set_yticks(_ticks(range(len(data.label_counts))))
-    names = short_names(data.label_names)
-    right.set_xticks(
-        range(len(names)), names, rotation=0 if all(len(n) <= 3 for n in names) else 60, ha="center", parse_math=False
-    )
-    figure.colorbar(image, ax=right)
-    figure.savefig(path, dpi=120)
+    name_classes(right, data.label_names)
+    figure.colorbar(image, ax=right, label=EXAMPLES_OF_CLASS)
+    figure.savefig(path)
     plt.close(figure)
 
 

@@ -23,7 +23,7 @@ def test_what_was_not_measured_is_a_gap_and_is_counted():
     assert drawn.gaps == (
         "global accuracy: 1 of 4 rounds have no value",
         "localization accuracy: 4 of 4 rounds have no value",
-        "chance level of localization: 4 of 4 rounds have no value",
+        "localization by chance: 4 of 4 rounds have no value",
     )
 
 

@@ -5,12 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-CURVES = (
-    ("global_accuracy", "global accuracy", "accuracy"),
-    ("localization_accuracy", "localization accuracy", "localization"),
-    ("chance_accuracy", "chance level of localization", "chance"),
-)
-"""Column of rounds.csv, its name, and the class of its curve."""
+from tracefl.report.measure_names import MEASURES
+
+CURVES = {"global_accuracy": "accuracy", "localization_accuracy": "localization", "chance_accuracy": "chance"}
+"""Column of rounds.csv to the class of its curve."""
 
 WIDTH, PHONE, HEIGHT = 960, 400, 300
 """Widths for a screen and for a phone, and the height."""
@@ -90,7 +88,8 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int],
         return round(_TOP + (1 - fraction) * (HEIGHT - _TOP - _BOTTOM), 1)
 
     curves, gaps = [], []
-    for column, name, style in CURVES:
+    for column, style in CURVES.items():
+        name = MEASURES[column]
         pieces: list[list[Point]] = [[]]
         for before, row in zip((first - 1, *rounds), rows, strict=False):
             value = row[column]
