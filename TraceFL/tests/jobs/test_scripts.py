@@ -94,6 +94,9 @@ def test_slurm_s_array_index_chooses_what_runs_but_not_what_is_listed():
         (["faulty", "66", "--extended"], "index '66' is not among the runs 0 to 65"),
         (["training", "fast"], "index 'fast' is not among the runs 0 to 35"),
         (["training", "0", "num_client=3"], "did you mean 'num_clients'"),
+        (["training", "--num-rounds", "3"], "keys are given as key=value: num_rounds=3"),
+        (["training", "num_rounds", "3"], "keys are given as key=value: num_rounds=3"),
+        (["training", "fault.flip={1:", "0}"], "put quotes around it: 'fault.flip={1: 0}'"),
         (["training", "--status", "dataset=minst"], "did you mean 'mnist'"),
     ],
 )

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from tracefl.conf.key_text import CONF, base_keys, choices, group_keys, named_values
+from tracefl.conf.key_text import base_keys, choices, group_keys, group_names, named_values
 from tracefl.conf.run_names import LAST, known_runs
 from tracefl.conf.tool import HELP, VERSION, Grammar
 
@@ -88,17 +88,13 @@ def _offered(last: str, before: Collection[str], grammar: Grammar) -> Iterator[s
 def _keys(grammar: Grammar, group: str) -> Mapping[str, Collection[str]]:
     """Return a command's keys and the values that they may have, where those can be listed; of groups only one's."""
     own = {key: getattr(reader, "choices", ()) for key, reader in grammar.keys.items()}
-    passed_on = (
-        sorted(path.name for path in CONF.iterdir() if path.is_dir()) if grammar.groups is None else grammar.groups
-    )
+    passed_on = group_names() if grammar.groups is None else grammar.groups
     groups = {each: choices(each) for each in passed_on if "." not in each}
     dotted = base_keys() if grammar.groups is None else {}
     if group in groups or any(each.startswith(f"{group}.") for each in passed_on):
         of_group = group_keys(group)
         dotted |= {key: comment for key, comment in of_group.items() if group in groups or key in passed_on}
-    return (
-        own | {name: names for name, names in groups.items() if names} | {k: named_values(c) for k, c in dotted.items()}
-    )
+    return own | groups | {key: named_values(comment) for key, comment in dotted.items()}
 
 
 def _runs(last: str) -> Iterator[str]:

@@ -17,9 +17,8 @@ _HEAD = """TraceFL: train a federation and trace its predictions to the clients 
 
 def help_text() -> str:
     """Return the groups with their choices, and every key with its unit and range."""
-    groups = {folder.name: choices(folder.name) for folder in sorted(CONF.iterdir()) if folder.is_dir()}
     lines = [_HEAD, "Groups (choose with group=choice):", ""]
-    lines += [f"    {group:<11} {', '.join(names)}" for group, names in groups.items() if names]
+    lines += [f"    {group:<11} {', '.join(choices(group))}" for group in group_names()]
     base = (CONF / "base.yaml").read_text().split("\n\n", 1)[1].split("\nhydra:")[0]
     lines += ["", "Keys, with their defaults:", "", *(f"    {line}".rstrip() for line in base.splitlines())]
     for group, name in (
@@ -61,6 +60,16 @@ def _group_lines(group: str, name: str) -> Iterator[str]:
 def base_keys() -> dict[str, str]:
     """Return the keys that are in no group, dotted, each with its comment."""
     return _keys((CONF / "base.yaml").read_text().split("\n\n", 1)[1].split("\nhydra:")[0])
+
+
+def configuration_keys() -> list[str]:
+    """Return the groups, and the keys that are in none, dotted."""
+    return [*group_names(), *base_keys()]
+
+
+def group_names() -> list[str]:
+    """Return the groups of the configuration."""
+    return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and choices(folder.name))
 
 
 def group_keys(group: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from tracefl import __version__
 from tracefl.common.imports import missing_library
 from tracefl.common.names import did_you_mean
 from tracefl.common.paths import expand
+from tracefl.conf.key_text import configuration_keys
 from tracefl.conf.readers import Reader, folder
 from tracefl.conf.run_names import find_run, runs_folder
 from tracefl.conf.slips import explain_slip, is_cut_off
@@ -109,7 +110,7 @@ def read_arguments(arguments: Sequence[str], grammar: Grammar) -> Given:
         key, equals, text = argument.partition("=")
         is_own = bool(equals) and key in keys
         is_override = not is_own and bool(equals) and (groups is None or _is_of(key, groups))
-        slip = _slip(arguments, position, [*keys, *(groups or ())])
+        slip = _slip(arguments, position, [*keys, *(configuration_keys() if groups is None else groups)])
         if slip is not None:
             raise ConfigError(slip)
         if argument in grammar.flags:
