@@ -6,6 +6,7 @@ import pytest
 
 import tracefl.collect
 import tracefl.jobs.__main__
+from tests.helpers.browser import open_browser
 from tests.helpers.commands import call_main
 from tests.helpers.configuration import REPOSITORY
 from tests.helpers.stored_runs import make_stored_run
@@ -63,3 +64,10 @@ def image_run(tmp_path_factory):
 def text_run(tmp_path_factory):
     """The folder of a run on texts whose rounds are stored; tests only read it."""
     return make_stored_run(tmp_path_factory.mktemp("run"), "text")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Chromium, started once."""
+    with open_browser(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser

@@ -14,6 +14,22 @@ from documentation.notebooks import EXECUTED
 from tests.helpers.configuration import REPOSITORY
 from tests.helpers.processes import PATIENCE
 
+LINKS = "return [...document.querySelectorAll('.md-search-result__link')].map((link) => link.href)"
+#: The least room, in em, between the parts of sums and fractions, whose contents are drawn a little beyond their boxes.
+LEAST_ROOM = """
+const room = (above, below) => {
+  const [over, under] = [above, below].map((part) => [part.getBoundingClientRect(), getComputedStyle(part)])
+  const between = under[0].top + parseFloat(under[1].paddingTop) - (over[0].bottom - parseFloat(over[1].paddingBottom))
+  return between / parseFloat(getComputedStyle(above.parentElement).fontSize)
+}
+const all = (name) => [...document.querySelectorAll(`article ${name}`)].map((parts) => [...parts.children])
+return Math.min(
+  ...all("munderover").flatMap(([sign, below, above]) => [room(above, sign), room(sign, below)]),
+  ...all("munder").map(([sign, below]) => room(sign, below)),
+  ...all("mfrac").map(([above, below]) => room(above, below)),
+)
+"""
+
 
 class Loaded(HTMLParser):
     """What a page loads by itself: scripts, styles, pictures, fonts."""
@@ -83,6 +99,29 @@ def test_formulas_and_interfaces_are_on_their_pages(site):
     interface = (site / "api" / "provenance.html").read_text()
     for name in ("attribute", "RoundRecord", "explain", "removal_effects"):
         assert f'id="tracefl.provenance.{name}"' in interface
+
+
+@pytest.mark.parametrize("page", ["index.html", "evidence/speed.html"])
+def test_the_search_works_in_a_page_that_was_opened_as_a_file(site, browser, page):
+    browser.open(site / page)
+    browser.run("document.querySelector('.md-search__input').focus()")
+    browser.driver.find_element("css selector", ".md-search__input").send_keys("downweight")
+    browser.wait("document.querySelectorAll('.md-search-result__link').length > 0")
+    assert any("mitigation.html" in link for link in browser.run(LINKS))
+
+
+@pytest.mark.parametrize("page", ["method.html", "counterfactual.html", "replay.html"])
+def test_no_part_of_a_formula_lies_on_another(site, browser, page):
+    browser.open(site / page)
+    assert 0.15 < browser.run(LEAST_ROOM) < 1
+
+
+def test_no_page_is_wider_than_a_phone(site, browser):
+    browser.resize(390)
+    for page in sorted(site.rglob("*.html")):
+        browser.open(page)
+        assert browser.run("return document.documentElement.scrollWidth") <= 390, page.name
+    browser.resize(1200)
 
 
 def test_one_run_from_start_to_report(site):

@@ -1,4 +1,4 @@
-"""A headless Chromium, started once."""
+"""A headless Chromium."""
 
 import contextlib
 import json
@@ -72,8 +72,9 @@ class Browser:
         )
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
+@contextlib.contextmanager
+def open_browser(profile):
+    """Start Chromium with its profile in a folder; the test is skipped where it is not installed, or fails in CI."""
     found = [next(filter(None, map(shutil.which, names)), None) for names in PROGRAMS]
     missing = [names[0] for names, path in zip(PROGRAMS, found, strict=True) if path is None]
     if missing:
@@ -87,7 +88,7 @@ def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = found[0]
     arguments = ["--headless=new", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1200,900"]
-    arguments += [f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]
+    arguments += [f"--user-data-dir={profile}"]
     arguments += ["--no-sandbox"] if os.geteuid() == 0 else []  # which root cannot have
     for argument in arguments:
         options.add_argument(argument)
