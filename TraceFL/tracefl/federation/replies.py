@@ -60,7 +60,8 @@ def read_weights(
     except (ValueError, TypeError, EOFError) as error:
         raise ValueError(f"weights that cannot be read: {error}") from error
     for name, tensor in state.items():
-        if not tensor.isfinite().all():
+        # The sum is not finite where a number is not, and takes far less time than looking at each.
+        if not tensor.sum().isfinite() and not tensor.isfinite().all():
             raise ValueError(f"weights that are not finite, first in {name}")
     return dict(state)
 
