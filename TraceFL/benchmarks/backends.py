@@ -132,7 +132,9 @@ def measure(command: list[str], taken: Taken) -> str:
         raise SystemExit(f"exit status {process.returncode}: {shlex.join(command)}\n{said}")
     taken.seconds.append(seconds)
     taken.cpu_seconds.append(sum(cpu.values()))
-    sys.stderr.write(f"{seconds:7.1f} s {sum(cpu.values()):7.1f} CPU s  {len(cpu):3} processes  {shlex.join(command)}\n")
+    sys.stderr.write(
+        f"{seconds:7.1f} s {sum(cpu.values()):7.1f} CPU s  {len(cpu):3} processes  {shlex.join(command)}\n"
+    )
     return said
 
 

@@ -1,10 +1,31 @@
-"""Where the clients of a simulation are called: one after another in this process, or several at once on Ray."""
+"""Where the clients of a simulation are called: one after another in this process, or several at once on Ray.
 
+With ``backend=auto`` it is where the run ends sooner; no number depends on it. That several clients train at once pays
+only once it has saved the seconds that Ray takes to start and to pass messages on.
+"""
+
+import time
 from dataclasses import dataclass
+from statistics import mean
+from typing import TYPE_CHECKING
+
+import torch
 
 from tracefl.experiment.settings import client_gpus, total_cpus, total_gpus
 from tracefl.federation.resources import Resources
+from tracefl.provenance.inputs import forward
 from tracefl.records.settings import Settings
+
+if TYPE_CHECKING:
+    from tracefl.experiment.experiment import Experiment
+
+# What Ray costs beyond this process, from benchmarks/backends.py on 2 cores of an AMD EPYC.
+RAY_SECONDS = 10.0  # to start Ray and its workers, each of which imports torch, and to end them
+MESSAGE_SECONDS = 0.05  # a client's messages, to the worker and back
+MESSAGE_SECONDS_A_BYTE = 0.3 / 45e6  # a client's messages, for each byte of the model
+
+_TIMED_EXAMPLES = 8
+_FORWARDS = 3  # a training step in forward passes: the backward pass takes twice the time of the forward
 
 
 @dataclass(frozen=True)
@@ -23,6 +44,21 @@ class Backend:
         return f"backend={'in_process' if self.in_process else 'ray'}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the clients of a whole run have to do.
+
+    Attributes:
+        calls: Times that a client trains.
+        seconds: Of training, one client after another.
+        model_bytes: Bytes of the weights that each call is sent, and sends back.
+    """
+
+    calls: int
+    seconds: float
+    model_bytes: int
+
+
 def read_resources(settings: Settings) -> Resources:
     """Return what the clients may use."""
     return Resources(
@@ -34,16 +70,50 @@ def read_resources(settings: Settings) -> Resources:
     )
 
 
-def choose_backend(settings: Settings, resources: Resources) -> Backend:
-    """Return where the clients are called."""
+def backend_of(settings: Settings, resources: Resources) -> Backend | None:
+    """Return where the clients are called; None where that depends on the work they have."""
     if settings.backend != "auto":
         return Backend(settings.backend == "in_process", "as configured")
     if resources.address is not None:
         return Backend(False, "ray.address names a cluster")
     if settings.strategy.isolate:
-        return Backend(False, "strategy.isolate=true keeps the clients in processes of their own")
+        return Backend(False, "strategy.isolate=true keeps each client in a process of its own")
     if resources.clients_here == 1:
-        return Backend(True, "this machine has room for one client at a time")
+        return Backend(True, "there is room for one client at a time")
     if settings.clients_per_round == 1:
         return Backend(True, "a round has one client")
-    return Backend(False, f"{min(resources.clients_here, settings.clients_per_round)} clients train at once")
+    return None
+
+
+def backend_for(work: Work, at_once: int) -> Backend:
+    """Return where that work is done sooner.
+
+    Args:
+        work: The clients' work.
+        at_once: Clients that Ray would train at once.
+    """
+    messages = work.calls * (MESSAGE_SECONDS + MESSAGE_SECONDS_A_BYTE * work.model_bytes)
+    on_ray = RAY_SECONDS + messages + work.seconds / at_once
+    return Backend(
+        work.seconds <= on_ray,
+        f"about {work.seconds:.0f} s for the clients one after another, {on_ray:.0f} s for {at_once} at once on Ray",
+    )
+
+
+def estimate_work(experiment: "Experiment") -> Work:
+    """Return the clients' work, from the time of a forward pass with as many threads as a client has."""
+    settings, examples = experiment.settings, next(iter(experiment.prepared.data.clients.values()))
+    inputs, labels = examples.batch(torch.arange(min(len(examples), _TIMED_EXAMPLES)), settings.device)
+    model, threads = experiment.model.to(settings.device).eval(), torch.get_num_threads()
+    torch.set_num_threads(settings.client_resources.cpus)
+    try:
+        with torch.no_grad():
+            forward(model, inputs)  # the first pass also loads what later ones find
+            began = time.perf_counter()
+            float(forward(model, inputs).sum())  # waits for a GPU
+            an_example = (time.perf_counter() - began) / len(labels)
+    finally:
+        torch.set_num_threads(threads)
+    calls = settings.num_rounds * settings.clients_per_round
+    a_call = mean(experiment.num_examples.values()) * settings.training.epochs * _FORWARDS * an_example
+    return Work(calls, calls * a_call, sum(tensor.nbytes for tensor in model.state_dict().values()))

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from tracefl.common.imports import heavy_imports
 from tracefl.common.signals import StopRequest
-from tracefl.experiment.backend import choose_backend, read_resources
+from tracefl.experiment.backend import backend_for, backend_of, estimate_work, read_resources
 from tracefl.federation.resources import Resources
 from tracefl.records.folder import RunFolder
 from tracefl.records.log import RunLog
@@ -85,37 +85,39 @@ def run_settings(
 def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "Serve") -> tuple[RoundResult, ...]:
     """Run with clients of this process or on Ray; bad input is refused before anything is written."""
     resources = read_resources(settings)
-    backend = choose_backend(settings, resources)
-    log.info("%s", backend)
-    if backend.in_process:
-        with closing(folder):
-            experiment = _prepare(settings, folder)
-            from tracefl.federation.in_process import federation_here
+    backend = backend_of(settings, resources)
+    with closing(folder):
+        if backend is not None and not backend.in_process:
+            log.info("%s", backend)
+            return _simulate_on_ray(resources, settings.num_clients, partial(_prepare, settings, folder), stop, serve)
+        experiment = _prepare(settings, folder)
+        if backend is None:
+            at_once = min(resources.clients_here, settings.clients_per_round)
+            backend = backend_for(estimate_work(experiment), at_once)
+        log.info("%s", backend)
+        if not backend.in_process:
+            return _simulate_on_ray(resources, settings.num_clients, lambda: experiment, stop, serve)
+        from tracefl.federation.in_process import federation_here
 
-            return serve(experiment, federation_here())
-    return _simulate_on_ray(settings, resources, folder, stop, serve)
+        return serve(experiment, federation_here())
 
 
 def _simulate_on_ray(
-    settings: Settings, resources: Resources, folder: RunFolder, stop: StopRequest, serve: "Serve"
+    resources: Resources, num_clients: int, prepare: "Callable[[], Experiment]", stop: StopRequest, serve: "Serve"
 ) -> tuple[RoundResult, ...]:
     """Prepare while Ray and its workers start, then run."""
     with heavy_imports():
         from tracefl.federation.ray_cluster import ray_cluster
 
-    with (
-        ray_cluster(resources) as ray_is_up,
-        closing(folder),
-        ThreadPoolExecutor(1) as background,
-    ):
+    with ray_cluster(resources) as ray_is_up, ThreadPoolExecutor(1) as background:
         with heavy_imports():  # before the thread: Flower's modules import each other, and fail if two threads do so
             from tracefl.federation.simulation import simulate
-        preparing = background.submit(_prepare, settings, folder)
+        preparing = background.submit(prepare)
         wait([ray_is_up])
         stop.listen()
         experiment = preparing.result()
         ray_is_up.result()
-        return simulate(partial(serve, experiment), settings.num_clients, resources)
+        return simulate(partial(serve, experiment), num_clients, resources)
 
 
 def _prepare(
