@@ -1,11 +1,11 @@
 """Seconds from command to prompt, and CPU seconds of the whole process tree: in this process, on Ray, and a plain loop.
 
-    python benchmarks/backends.py --mnist DATA/mnist --dbpedia DATA/dbpedia_14 [--cases run mnist texts] [--repeats N]
+    python benchmarks/backends.py --mnist DATA/mnist --dbpedia DATA/dbpedia_14
 
-Three cases: the configuration of ``make run``; ResNet-18 on MNIST; 500 clients of 16 texts each, 20 a round, with a small
-GPT. Four commands a case, in turn: ``plain`` is plain_loop.py, which trains the same clients in the same rounds, and
-evaluates, and does nothing else; ``in_process`` and ``ray`` are the run without provenance; ``in_process, traced`` is
-the run as configured. All train a client on one thread.
+Three cases: the configuration of ``make run``; ResNet-18 on MNIST; 500 clients of 16 texts each, 20 a round, with a
+small GPT. Four commands a case, in turn: ``plain`` is plain_loop.py, which prepares the same data, trains the same
+clients in the same rounds and evaluates, and does nothing else; ``in_process`` and ``ray`` are the run without
+provenance; ``in_process, traced`` is the run as configured. All train a client on one thread.
 
 CPU seconds are those of every process that the command has started, Ray's daemons included: each inherits a variable,
 by which it is found in /proc (Linux), and is looked at twenty times a second until it ends. Prints a Markdown table of
@@ -132,9 +132,8 @@ def measure(command: list[str], taken: Taken) -> str:
         raise SystemExit(f"exit status {process.returncode}: {shlex.join(command)}\n{said}")
     taken.seconds.append(seconds)
     taken.cpu_seconds.append(sum(cpu.values()))
-    sys.stderr.write(
-        f"{seconds:7.1f} s {sum(cpu.values()):7.1f} CPU s  {len(cpu):3} processes  {shlex.join(command)}\n"
-    )
+    took = f"{seconds:7.1f} s {taken.cpu_seconds[-1]:7.1f} CPU s  {len(cpu):3} processes"
+    sys.stderr.write(f"{took}  {shlex.join(command)}\n")
     return said
 
 
@@ -147,20 +146,20 @@ def look(mark: bytes, cpu: dict[tuple[int, int], float], others: set[int]) -> in
         others: Numbers of processes without the mark, which are not looked at again.
     """
     found = 0
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) in others:
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) in others:
             continue
         try:
-            variables = Path("/proc", entry, "environ").read_bytes()
-            stat = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()  # from field 3 of proc(5) on
+            variables = (entry / "environ").read_bytes()
+            stat = (entry / "stat").read_text().rpartition(")")[2].split()  # from field 3 of proc(5) on
         except OSError:  # it has ended, or is another user's
             continue
         if mark in variables:
             found += 1
             ticks = int(stat[11]) + int(stat[12])
-            cpu[int(entry), int(stat[19])] = ticks / os.sysconf("SC_CLK_TCK")
+            cpu[int(entry.name), int(stat[19])] = ticks / os.sysconf("SC_CLK_TCK")
         elif variables:  # a process that starts or ends has none for a moment
-            others.add(int(entry))
+            others.add(int(entry.name))
     return found
 
 

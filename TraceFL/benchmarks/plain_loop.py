@@ -2,10 +2,10 @@
 
     python benchmarks/plain_loop.py RUN_FOLDER
 
-It takes the configuration of a run that is there and each round's clients, prepares the same data with the same function,
-and then only trains: each client's steps from the global weights, one client after another; the average weighted by
-examples; an evaluation on the server's examples. No Flower, no Ray, no message, no provenance, and nothing is kept. It
-draws the same batches and dropout, and so prints the run's own accuracy.
+It takes the configuration of a run that is there and each round's clients, prepares the same data with the same
+function, and then only trains: each client's steps from the global weights, one client after another; the average
+weighted by examples; an evaluation on the server's examples. No Flower, no Ray, no message, no provenance, and nothing
+is kept. It draws the same batches and dropout, and so prints the run's own accuracy.
 """
 
 import copy
@@ -43,7 +43,7 @@ def rounds_of(folder: Path) -> list[list[str]]:
 
 
 def train_rounds(settings: Settings, prepared: Prepared, rounds: list[list[str]]) -> float:
-    """Train every round's clients one after another, average them and evaluate the average; returns the last accuracy."""
+    """Train every round's clients one after another, average and evaluate them; returns the last accuracy."""
     average = initial_model(settings.model, prepared.spec, derive_seed(settings.seed, "model"))
     client, accuracy = copy.deepcopy(average), 0.0
     for server_round, clients in enumerate(rounds, start=1):

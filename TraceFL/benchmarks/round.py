@@ -2,10 +2,10 @@
 
     python TraceFL/benchmarks/round.py dataset=mnist dataset.path=DATA/mnist [more overrides]
 
-The harness runs as a command of its own, on Ray and without provenance. Its seconds are from the sampling of the first round's
-clients to the end of the last round, as its log says: training, messages, averaging, evaluation, storing. The plain
-loop then takes the same clients in the same rounds, one after the other with all threads: Adam steps, the average, an
-evaluation. In turn, several times; medians.
+The harness runs as a command of its own, on Ray and without provenance. Its seconds are from the sampling of the first
+round's clients to the end of the last round, as its log says: training, messages, averaging, evaluation, storing. The
+plain loop then takes the same clients in the same rounds, one after the other with all threads: Adam steps, the
+average, an evaluation. In turn, several times; medians.
 """
 
 import re

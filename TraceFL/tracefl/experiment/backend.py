@@ -19,10 +19,13 @@ from tracefl.records.settings import Settings
 if TYPE_CHECKING:
     from tracefl.experiment.experiment import Experiment
 
-# What Ray costs beyond this process, from benchmarks/backends.py on 2 cores of an AMD EPYC.
-RAY_SECONDS = 10.0  # to start Ray and its workers, each of which imports torch, and to end them
-MESSAGE_SECONDS = 0.05  # a client's messages, to the worker and back
-MESSAGE_SECONDS_A_BYTE = 0.3 / 45e6  # a client's messages, for each byte of the model
+# What Ray costs beyond this process. Its processes took 12 to 15 CPU seconds more in runs of one round (two workers, each
+# of which imports torch), most of them while this process waits. In runs of more rounds, each call of a client took 0.04
+# CPU seconds more with a model of 2.6 MB, and 0.15 with one of 45 MB (``measure`` in benchmarks/backends.py, 2 cores of
+# an AMD EPYC).
+RAY_SECONDS = 10.0
+MESSAGE_SECONDS = 0.035
+MESSAGE_SECONDS_A_BYTE = 2.5e-9
 
 _TIMED_EXAMPLES = 8
 _FORWARDS = 3  # a training step in forward passes: the backward pass takes twice the time of the forward
