@@ -19,9 +19,9 @@ from tracefl.records.settings import Settings
 if TYPE_CHECKING:
     from tracefl.experiment.experiment import Experiment
 
-# What Ray costs beyond this process, on 2 cores of an AMD EPYC, by ``measure`` in benchmarks/backends.py. In a run of one
-# round its processes took 12 to 15 CPU seconds more: two workers, each of which imports torch, most of it while this
-# process waits. In more rounds, a call of a client took 0.04 CPU seconds more with a model of 2.6 MB, 0.15 with 45 MB.
+# What Ray costs beyond this process, on 2 cores of an AMD EPYC, by ``measure`` in benchmarks/backends.py. In a run of
+# one round its processes took 12 to 15 CPU seconds more: two workers, each of which imports torch, most of it while
+# this process waits. In more rounds, a client's call took 0.04 CPU seconds more with 2.6 MB of weights, 0.15 with 45.
 RAY_SECONDS = 10.0
 MESSAGE_SECONDS = 0.035
 MESSAGE_SECONDS_A_BYTE = 2.5e-9
