@@ -37,6 +37,7 @@ def _main(given: Given) -> None:
     everything, exp = "--all" in given.flags, given.get("exp")
     if everything and given.picked("exp", "figure", "table"):
         raise ConfigError("--all makes every figure and table from its own runs; leave out exp=, figure= and table=")
+    runs = given.runs_folder(exp or "")
 
     from rich.console import Console
 
@@ -48,7 +49,6 @@ def _main(given: Given) -> None:
     names = names or [name for name, exhibit in EXHIBITS.items() if everything or exp in exhibit.keys]
     if not names:
         raise ConfigError("nothing to make is named; give figure=N, table=N or --all")
-    runs = given.runs_folder(exp or "")
     found = write_exhibits(
         [EXHIBITS[name] for name in dict.fromkeys(names)],
         folder("exp", str(runs / exp)) if exp else runs,
