@@ -86,6 +86,12 @@ def test_a_reader_that_has_enough_hears_no_complaint(arguments, buffered):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("module", [module.removesuffix(".__main__") for module, _ in PROGRAMS.values()])
+def test_a_module_is_a_program_too(module):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"tracefl {__version__}\n", "")
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_subcommand_is_the_main_of_its_module(name, monkeypatch, capsys):
     got = []

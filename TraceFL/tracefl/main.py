@@ -129,8 +129,13 @@ def _attempt(cfg: "DictConfig", number: int) -> Failure | Path:
 
 def _answer(folder: Path) -> dict[str, Any]:
     """Return a run's results in JSON's types, of a run that was only planned its folder alone."""
+    from tracefl.records.reading import reading
+
     results = folder / "results.json"
-    return {**(json.loads(results.read_text()) if results.exists() else {}), "run": str(folder)}
+    if not results.exists():
+        return {"run": str(folder)}
+    with reading(results):
+        return {**json.loads(results.read_text()), "run": str(folder)}
 
 
 def _typed(hydra_cfg: "HydraConf") -> tuple[list[str], str | None]:
