@@ -1,7 +1,7 @@
 """``--multirun``: every combination of the comma-separated values, on the chosen launcher.
 
-Hydra's own sweeper stops at the first failed run and does not report the others; this one names each. Hydra finds
-plugins only in this package.
+Hydra's own sweeper stops at the first failed run and does not report the others; this one names each before it begins,
+and ends with a table of all. Hydra finds plugins only in this package.
 """
 
 import shutil
@@ -47,27 +47,37 @@ class Sweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         batches = self.split_arguments(overrides, self.max_batch_size)
-        runs = sum(len(batch) for batch in batches)
-        common = set.intersection(*(set(run) for batch in batches for run in batch))
+        runs = [run for batch in batches for run in batch]
+        common = set.intersection(*map(set, runs))
+        varied = [[override for override in run if override not in common] for run in runs]
         for batch in batches:
             self.validate_batch_is_legal(batch)  # refuses an unknown group or key before any run
         launcher = _launcher_of(self.config)
         if launcher in ("SlurmLauncher", "LocalLauncher") and not self.config.dry_run:
-            sys.stdout.write(f"{runs} runs; the log of each is in {self.config.hydra.sweep.dir}/.submitit\n")
-            sys.stdout.flush()
-        failures: list[Failure] = []
-        done = 0
-        for batch in batches:
-            for number, result in enumerate(self._launch(batch, done), done + 1):
-                if isinstance(result, Failure):
-                    failures.append(result)
-                    swept = " ".join(o for o in batch[number - done - 1] if o not in common)
-                    sys.stderr.write(f"tracefl: run {number} of {runs} ({swept}): {result.message}\n")
-            done += len(batch)
-            if launcher == "JoblibLauncher":
-                _end_workers()
+            _say(f"{len(runs)} runs; the log of each is in {self.config.hydra.sweep.dir}/.submitit")
+        if isinstance(self.launcher, BasicLauncher):
+            batches = [[run] for run in runs]
+        outcomes: list[Any] = []
+        try:
+            for batch in batches:
+                first = len(outcomes)
+                for number in range(first, first + len(batch)):
+                    _say(f"run {number + 1} of {len(runs)}: {' '.join(varied[number]) or 'as configured'}")
+                outcomes += self._launch(batch, first)
+                for number, outcome in enumerate(outcomes[first:], first):
+                    if isinstance(outcome, Failure):
+                        which = f"run {number + 1} of {len(runs)} ({' '.join(varied[number])})"
+                        sys.stderr.write(f"tracefl: {which}: {outcome.message}\n")
+                if launcher == "JoblibLauncher":
+                    _end_workers()
+        finally:
+            if outcomes and not self.config.dry_run:
+                from tracefl.report.sweep import show_sweep
+
+                show_sweep(varied, outcomes)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         if failures:
-            raise SweepError(f"{len(failures)} of {runs} runs failed", failures[0].exit_status)
+            raise SweepError(f"{len(failures)} of {len(runs)} runs failed", failures[0].exit_status)
 
     def _launch(self, batch: list[list[str]], first: int) -> list[Any]:
         """Run a batch and return what its jobs returned."""
@@ -82,6 +92,11 @@ class Sweeper(BasicSweeper):
             raise SweepError(
                 f"the launcher failed; the same command runs what is not complete: {reason[:500]}"
             ) from error
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _launcher_of(config: DictConfig) -> str:

@@ -79,6 +79,11 @@ def test_a_refused_run_is_named_and_the_others_run(tmp_path):
         "tracefl: run 1 of 2 (clients_per_round=9): clients_per_round=9 is above num_clients=5; lower it",
         "tracefl: 1 of 2 runs failed",
     ]
+    lines = done.stdout.splitlines()
+    assert lines[0] == "run 1 of 2: clients_per_round=9"
+    assert "run 2 of 2: clients_per_round=2" in lines
+    table = "".join(lines[lines.index(next(line for line in lines if "folder, or what stopped it" in line)) :])
+    assert "clients_per_round=9 is above num_clients=5; lower it" in table
     assert len(list(tmp_path.glob("logs/default/*/results.json"))) == 1
 
 
