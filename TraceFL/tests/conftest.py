@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def collect(monkeypatch, capsys):
-    """Call ``tracefl.collect``; returns (status, stdout, stderr)."""
+    """Call ``tracefl.collect`` in a wide terminal; returns (status, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "200")
     return lambda *arguments: call_main(monkeypatch, capsys, tracefl.collect.main, "collect", *arguments)
 
 

@@ -74,9 +74,24 @@ def test_means_over_rounds_and_seeds(collect, tmp_path):
     (line,) = [line for line in out.splitlines() if "resnet18 mnist alpha 0.1" in line]
     # means of both seeds: localization 0.85, chance (0.25 + 0.5) / 2, worst 0.7, holder (0.5 + 0.7) / 2,
     # agreement (0.6 + 0.7) / 2, best global (0.5 + 0.7) / 2, 150 s
-    for text in (" 2 ", "85.0% (37.5%)", "70.0% (30.0%)", "60.0%", "65.0%"):
+    for text in (" 2 ", "85.0 (37.5)", "70.0 (30.0)", "60.0", "65.0"):
         assert text in line, text
     assert "2 runs done, 0 unfinished, 0 damaged" in out
+
+
+@pytest.mark.parametrize("width", ["100", None, "80"])
+def test_the_table_fits_the_width_and_says_where_the_rest_is(collect, tmp_path, monkeypatch, width):
+    make_run(tmp_path, [(0.5, 1.0, 0.375, 0.75, 0.25)] * 50, "num_rounds=50")  # which the paper has too
+    make_run(tmp_path, [(0.5, 1.0, 1.0, 1.0, 1.0)] * 2, "client.lr=0.5", "dirichlet_alpha=0.123456")
+    monkeypatch.delenv("COLUMNS") if width is None else monkeypatch.setenv("COLUMNS", width)
+    status, out, _ = collect(tmp_path)
+    assert status == 0
+    widest = max(len(line) for line in out.splitlines() if str(tmp_path) not in line)
+    assert widest <= int(width or 100)  # 100 where there is no terminal
+    assert "…" not in out
+    for text in ("100.0 (37.5)", "100.0 (100.0)", "75.0", "25.0", "2m", "82.0", "54.7", "published"):
+        assert text in out, text
+    assert "The CSV has all columns" in " ".join(out.split())
 
 
 def test_settings_are_kept_apart(collect, tmp_path):
@@ -102,8 +117,8 @@ def test_unfinished_runs_are_named_and_not_in_the_table(collect, tmp_path):
     assert "0 of 2 rounds (the disk is full)" in out
     assert f"running: figure2/{running.name}" in out
     assert "1 runs done, 3 unfinished, 0 damaged" in out
-    assert "90.0% (20.0%)" in out
-    assert "10.0%" not in out
+    assert "90.0 (20.0)" in out
+    assert "10.0" not in out
     states = {row["seed"]: row["state"] for row in read_csv(tmp_path / "out.csv")}
     assert states == {"42": "done", "2": "stopped", "3": "failed", "4": "running"}
 
@@ -183,7 +198,7 @@ def test_published_numbers_stand_beside_the_same_setting(collect, tmp_path):
     make_run(tmp_path, [(0.5, 0.9, 0.2, 0.6, 0.5)] * 2)
     _, out, _ = collect(tmp_path)
     published, other = (next(line for line in out.splitlines() if f"{n} rounds" in line) for n in (50, 2))
-    for text in ("82.0%", "25.0%", "54.7%"):
+    for text in ("82.0", "25.0", "54.7"):
         assert text in published
         assert text not in other
     assert "random weights" not in published

@@ -10,8 +10,6 @@ input; beside collected.csv then stand suspects_collected.csv (in full), seconds
 runs differ in the share of flipped labels flipped_share.png. markdown=FILE writes the two tables for a README.
 """
 
-import sys
-
 from tracefl.conf.readers import file
 from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 
@@ -31,13 +29,11 @@ def main() -> None:
 def _main(given: Given) -> None:
     root = given.runs_folder()
 
-    from rich.console import Console
-
     from tracefl.paper.summary import summarize_runs
-    from tracefl.report.terminal import say_json
+    from tracefl.report.terminal import say_json, table_console
 
     as_json = JSON in given.flags
-    console = Console(width=None if sys.stdout.isatty() else 200, stderr=as_json)
+    console = table_console(stderr=as_json)
     found = summarize_runs(root, given.get("csv", root / "collected.csv"), console, given.get("markdown"))
     if as_json:
         say_json(found)

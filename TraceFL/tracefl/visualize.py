@@ -13,8 +13,6 @@ Beside localization accuracy stands its chance level, and beside a setting of th
 complete runs count: the others are named, and so is every setting of the paper that has no run.
 """
 
-import sys
-
 from tracefl.common.paths import expand
 from tracefl.conf.readers import SomeOf, folder, text
 from tracefl.conf.tool import JSON, Given, Grammar, run_tool
@@ -39,11 +37,9 @@ def _main(given: Given) -> None:
         raise ConfigError("--all makes every figure and table from its own runs; leave out exp=, figure= and table=")
     runs = given.runs_folder(exp or "")
 
-    from rich.console import Console
-
     from tracefl.paper.exhibits import EXHIBITS
     from tracefl.paper.write import write_exhibits
-    from tracefl.report.terminal import say_json
+    from tracefl.report.terminal import say_json, table_console
 
     names = [f"{kind}{number}" for kind in ("figure", "table") for number in given.get(kind, ())]
     names = names or [name for name, exhibit in EXHIBITS.items() if everything or exp in exhibit.keys]
@@ -55,7 +51,7 @@ def _main(given: Given) -> None:
         own=exp is None,
         needed=not everything,
         out=expand(given.get("out", runs / "figures")),
-        console=Console(width=None if sys.stdout.isatty() else 200, stderr=JSON in given.flags),
+        console=table_console(stderr=JSON in given.flags),
     )
     if JSON in given.flags:
         say_json(found)

@@ -1,4 +1,4 @@
-"""A run as one row of collected.csv, and a table with one line for all runs that differ only in their seed."""
+"""A run as one row of collected.csv, and a grid with one line for all runs that differ only in their seed."""
 
 import csv
 import json
@@ -8,16 +8,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from tracefl.common.words import duration, percent
 from tracefl.conf.rules import choice_name
 from tracefl.errors import RecordError, one_line
 from tracefl.learning.faults.words import NO_FAULT, describe_fault, fault_order
+from tracefl.paper.grid import Grid
 from tracefl.paper.grid_points import noise_and_clip, point_of
 from tracefl.paper.published import find_published
 from tracefl.paper.rule_findings import RunSuspects, read_suspects
+from tracefl.paper.settings_words import tell_apart
 from tracefl.provenance import Method
 from tracefl.records.naming import fingerprint
 from tracefl.records.settings import Settings, read_config
@@ -29,6 +28,11 @@ _MEANS = (
     "top_holder_accuracy",
     "counterfactual_agreement",
     "counterfactual_correlation",
+)
+_PUBLISHED = ("published localization accuracy", "published worst round", "published global")
+_CAPTION = (
+    "Percent: means over rounds and seeds, the worst round of all seeds, the best round's global accuracy. In brackets "
+    "what a client drawn at random would score; it was not published. -: no such number. The CSV has all columns."
 )
 
 
@@ -98,51 +102,46 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
     return CollectedRun(config, state, row, suspects, rounds, folder)
 
 
-def settings_table(runs: Sequence[CollectedRun]) -> Table:
-    """Return a table with one line per setting: means over its seeds, beside the published numbers."""
+def settings_grid(runs: Sequence[CollectedRun]) -> Grid:
+    """Return one line per setting: means over its seeds, and beside them the published numbers, if any line has one."""
     groups: dict[tuple[str, str], list[CollectedRun]] = {}
     for run in runs:
         groups.setdefault(run.setting, []).append(run)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        caption="Means over rounds and seeds, the worst round of all seeds, the best round's global accuracy. In "
-        "brackets what a random participant would score; it was not published.",
-        caption_justify="left",
-    )
-    table.add_column("setting", overflow="fold")
-    for heading in (
-        "seeds",
-        "localization\n(chance)",
-        "worst round\n(chance)",
-        "top\nholder",
-        "removal\nagrees",
-        "best\nglobal",
-        "took",
-        "published\nlocalization",
-        "published\nworst",
-        "published\nglobal",
-    ):
-        table.add_column(heading, justify="right")
-    for group in sorted(
-        groups.values(), key=lambda group: (*_order(group[0].row), *fault_order(group[0].config.fault))
-    ):
-        rows = [run.row for run in group]
-        worst = min(rows, key=lambda row: _or(row["worst_round_localization_accuracy"], 2.0))
-        table.add_row(
-            _label(rows[0]),
-            str(len({row["seed"] for row in rows})),
-            f"{percent(_mean(rows, 'localization_accuracy'))} ({percent(_mean(rows, 'chance_accuracy'))})",
-            f"{percent(worst['worst_round_localization_accuracy'])} ({percent(worst['worst_round_chance_accuracy'])})",
-            percent(_mean(rows, "top_holder_accuracy")),
-            percent(_mean(rows, "counterfactual_agreement")),
-            percent(_mean(rows, "best_global_accuracy")),
-            duration(_mean(rows, "seconds")),
-            percent(rows[0]["published_localization_accuracy"]),
-            percent(rows[0]["published_worst_round_localization_accuracy"]),
-            percent(rows[0]["published_best_global_accuracy"]),
-        )
-    return table
+    ordered = sorted(groups.values(), key=lambda group: (*_order(group[0].row), *fault_order(group[0].config.fault)))
+    firsts = [group[0] for group in ordered]
+    labels = tell_apart([_label(run.row) for run in firsts], [run.config.resolved for run in firsts])
+    lines = [_line(label, [run.row for run in group]) for label, group in zip(labels, ordered, strict=True)]
+    headings = [heading for heading in lines[0] if heading not in _PUBLISHED or any(line[heading] for line in lines)]
+    return Grid(headings, [[line[heading] or "-" for heading in headings] for line in lines], _CAPTION, fixed=2)
+
+
+def _line(label: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the texts of a setting by heading, given the rows of its seeds; those not published are empty."""
+    worst = min(rows, key=lambda row: _or(row["worst_round_localization_accuracy"], 2.0))
+
+    def with_chance(localization: float | None, chance: float | None) -> str:
+        return f"{_percent(localization)} ({_percent(chance)})"
+
+    def published(column: str) -> str:
+        return "" if rows[0][column] is None else _percent(rows[0][column])
+
+    return {
+        "setting": label,
+        "seeds": str(len({row["seed"] for row in rows})),
+        "localization accuracy (chance)": with_chance(
+            _mean(rows, "localization_accuracy"), _mean(rows, "chance_accuracy")
+        ),
+        "published localization accuracy": published("published_localization_accuracy"),
+        "worst round (chance)": with_chance(
+            worst["worst_round_localization_accuracy"], worst["worst_round_chance_accuracy"]
+        ),
+        "published worst round": published("published_worst_round_localization_accuracy"),
+        "best global": _percent(_mean(rows, "best_global_accuracy")),
+        "published global": published("published_best_global_accuracy"),
+        "top holder": _percent(_mean(rows, "top_holder_accuracy")),
+        "removal agrees": _percent(_mean(rows, "counterfactual_agreement")),
+        "took": duration(_mean(rows, "seconds")),
+    }
 
 
 def _check_results(path: Path) -> None:
@@ -205,6 +204,10 @@ def _findings(rounds: Sequence[Mapping[str, str]]) -> dict[str, Any]:
 def _mean(rows: Sequence[Mapping[str, Any]], column: str) -> float | None:
     measured = [row[column] for row in rows if row[column] is not None]
     return fmean(measured) if measured else None
+
+
+def _percent(fraction: float | None) -> str:
+    return percent(fraction).removesuffix("%")
 
 
 def _or(value: float | None, otherwise: float) -> float:

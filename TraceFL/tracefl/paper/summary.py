@@ -8,7 +8,7 @@ from rich.console import Console
 
 from tracefl.common.text_files import write_atomically
 from tracefl.errors import RecordError
-from tracefl.paper.collected_run import settings_table
+from tracefl.paper.collected_run import settings_grid
 from tracefl.paper.run_folders import gather_runs
 from tracefl.paper.suspects_settings import Setting, suspects_settings
 from tracefl.paper.suspects_table import SUSPECTS_COLUMNS, accuracy_grid, seconds_grid, seconds_per_input, suspects_rows
@@ -37,7 +37,7 @@ def summarize_runs(root: Path, csv: Path, console: Console, markdown: Path | Non
     runs, done = gathered.runs, gathered.done
     write_atomically(csv, to_csv(tuple(runs[0].row), (run.row for run in runs)))
     if done:
-        console.print(settings_table(done))
+        settings_grid(done).print(console)
     suspects = suspects_settings(done)
     written = [csv, *(_show_suspects(suspects, csv.parent, console, markdown) if suspects else ())]
     for line in gathered.unfinished_lines():

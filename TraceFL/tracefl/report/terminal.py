@@ -229,6 +229,12 @@ def two_ends(ranked: Sequence[str], most: int) -> tuple[list[str], int]:
     return [*ranked[: most // 2], *ranked[-(most // 2) :]], len(ranked) - most
 
 
+def table_console(*, stderr: bool = False) -> Console:
+    """Return a console for tables: as wide as the terminal or as COLUMNS says, else 100 columns."""
+    fixed = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
+    return Console(width=fixed, stderr=stderr)
+
+
 def say_json(found: Mapping[str, Any]) -> None:
     """Print an answer as one line of JSON."""
     sys.stdout.write(json.dumps(found) + "\n")
