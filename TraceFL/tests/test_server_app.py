@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from flwr.cli.build import build_fab_from_disk
+from flwr.common.config import parse_config_args
 
 from tests.helpers.configuration import REPOSITORY, TINY
 from tracefl import server_app
@@ -93,6 +94,14 @@ def test_the_experiment_is_said_before_it_runs(capsys, tmp_path):
     run_simulated({"experiment": "", **settings}, None)
     assert capsys.readouterr().out.startswith("tracefl: experiment none, the main job (choose one: --run-config exp_1")
     assert not list(tmp_path.iterdir())
+
+
+def test_flower_ignores_a_bare_name_and_the_output_tells(capsys, tmp_path):
+    """As ``--run-config exp_1`` is, where ``exp_1.toml`` is meant."""
+    given = parse_config_args(["exp_1", f"log_dir='{tmp_path}'", "overrides='dry_run=true'"])
+    assert given == {"log_dir": str(tmp_path), "overrides": "dry_run=true"}
+    run_simulated(DEFAULTS | given, None)
+    assert "tracefl: experiment none, the main job (choose one: --run-config exp_1.toml)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

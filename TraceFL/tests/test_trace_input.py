@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.helpers.commands import ask_main
 from tests.helpers.configuration import TINY
+from tests.helpers.forked import ForkedMain
 from tests.helpers.made_runs import FLIP
 from tests.helpers.stored_runs import NAMES, TEXTS, P
 from tracefl.errors import ConfigError
@@ -205,9 +206,10 @@ def test_classes_by_number_or_name():
 
 @pytest.mark.slow
 @pytest.mark.simulation
-def test_a_real_run_is_explained_without_flower_and_ray(tmp_path):
+def test_a_real_run_is_explained_without_flower_and_ray(ask, tmp_path):
     overrides = (*TINY, f"log_dir={tmp_path}", "run_name=run", "store=last", "total_cpus=1")
-    subprocess.run([sys.executable, "-m", "tracefl.main", *overrides], check=True, capture_output=True)
+    made = ForkedMain(*overrides, cwd=tmp_path, output=tmp_path / "output")
+    assert made.wait() == 0, made.said()
     code = """
 import sys
 for name in ("flwr", "ray"):
@@ -225,7 +227,6 @@ main()
     assert {c["client_id"]: c["weight"] for c in found["clients"]} == kept["client_weights"]
     of_run = {t["input_index"]: t for t in kept["traced"]}
     for index, traced in list(of_run.items())[:2]:
-        command[-2] = f"input={index}"
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        found = json.loads(ask(tmp_path / "default" / "run", f"input={index}", "--json"))
         assert [c["client_id"] for c in found["clients"]] == [k for k, _ in traced["ranking"]]
         assert found["predicted"]["class"] == traced["predicted"]

@@ -21,8 +21,8 @@ def flower(tmp_path_factory):
 
 def finished(flower, run_id):
     """Wait for a run's end; returns its status, what Flower says of it, and its output."""
-    wait_until(lambda: flower.status(run_id)[0].startswith("finished"), lambda: flower.flwr("log", run_id, "--show")[1])
-    return *flower.status(run_id), flower.flwr("log", run_id, "--show")[1]
+    wait_until(lambda: flower.status(run_id)[0].startswith("finished"), lambda: flower.ask("log", run_id, "--show"))
+    return *flower.status(run_id), flower.ask("log", run_id, "--show")
 
 
 def test_the_app_gives_what_main_gives_to_the_last_bit(flower, tmp_path):
@@ -63,6 +63,7 @@ def test_flower_itself_refuses_unknown_keys_and_files(flower, run_config):
     assert status == 1, said
 
 
+@pytest.mark.long  # tests/test_server_app.py has the same without Flower's processes
 def test_a_bare_name_is_no_experiment_and_the_output_tells(flower):
     run_id = flower.submit("exp_1", "--run-config", "overrides='dry_run=true'", *ONE_CPU)
     status, said, output = finished(flower, run_id)

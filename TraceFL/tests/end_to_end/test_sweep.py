@@ -1,5 +1,6 @@
 """--multirun: all runs, each as if alone, and every failed one named."""
 
+import json
 import logging
 import os
 import signal
@@ -15,18 +16,15 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tests.helpers.commands import call_main
 from tests.helpers.configuration import TINY, compose_settings
-from tests.helpers.processes import PATIENCE, descendants, processes, wait_until
-from tests.helpers.runs import SMALL_MODEL
+from tests.helpers.forked import ForkedMain
+from tests.helpers.processes import PATIENCE, descendants, wait_until
+from tests.helpers.runs import TINY_MODEL
 from tests.helpers.tables import read_csv
 from tracefl.experiment.runner import run_settings
 from tracefl.main import main
+from tracefl.records.claim import CLAIM
 
-SHORT = (*TINY, *SMALL_MODEL, "num_rounds=1", "provenance=off")
-
-
-def sweep(*overrides, cwd):
-    command = [sys.executable, "-m", "tracefl.main", "--multirun", *SHORT, *overrides]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
+SHORT = (*TINY, *TINY_MODEL, "num_rounds=1", "provenance=off")
 
 
 @pytest.fixture
@@ -37,12 +35,11 @@ def call(monkeypatch, tmp_path, capfd):
     return lambda *arguments: call_main(monkeypatch, capfd, main, "tracefl", *arguments)
 
 
-def test_a_dry_sweep_says_each_run_and_submits_nothing(tmp_path):
-    done = sweep(
-        "dry_run=true", "launcher=slurm", "model=resnet18,densenet121", "dirichlet_alpha=0.1,0.3", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("would run in logs/default/") == 4
+def test_a_dry_sweep_says_each_run_and_submits_nothing(call, tmp_path):
+    varied = ("model=resnet18,densenet121", "dirichlet_alpha=0.1,0.3")
+    status, out, err = call("--multirun", *SHORT, "dry_run=true", "launcher=slurm", *varied)
+    assert status == 0, err
+    assert out.count("would run in logs/default/") == 4
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -71,11 +68,11 @@ def test_slurm_where_there_is_none_is_refused(call, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.simulation
 def test_a_refused_run_is_named_and_the_others_run(tmp_path):
-    done = sweep("clients_per_round=9,2", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
+    files = {"output": tmp_path / "output", "errors": tmp_path / "errors"}
+    done = ForkedMain("--multirun", *SHORT, "clients_per_round=9,2", cwd=tmp_path, **files)
+    assert done.wait() == 2
+    assert files["errors"].read_text().splitlines() == [
         "tracefl: run 1 of 2 (clients_per_round=9): clients_per_round=9 is above num_clients=5; lower it",
         "tracefl: 1 of 2 runs failed",
     ]
@@ -87,16 +84,22 @@ def test_a_refused_run_is_named_and_the_others_run(tmp_path):
     assert len(list(tmp_path.glob("logs/default/*/results.json"))) == 1
 
 
+def wait_for_file(folder, pattern, process):
+    """Wait until a process has made a file; returns its path."""
+    wait_until(lambda: list(folder.glob(pattern)) or process.poll() is not None)
+    (found,) = folder.glob(pattern)
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.simulation
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_killed_run_is_said_and_not_waited_for(launcher, tmp_path):
     command = [sys.executable, "-m", "tracefl.main", *SHORT, "num_rounds=300", f"launcher={launcher}", "seed=1"]
     sweeping = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        wait_until(lambda: "raylet" in descendants(sweeping.pid).values())
-        family = descendants(sweeping.pid)
-        (run,) = {parent for pid, parent, name in processes() if pid in family and name == "raylet"}
+        begun = wait_for_file(tmp_path, "logs/default/*/rounds/0001", sweeping)
+        run = json.loads((begun.parents[1] / CLAIM).read_text())["pid"]
+        assert run in descendants(sweeping.pid)
         os.kill(run, signal.SIGKILL)
         _, err = sweeping.communicate(timeout=PATIENCE)
     finally:
@@ -107,10 +110,11 @@ def test_a_killed_run_is_said_and_not_waited_for(launcher, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.simulation
-def test_a_run_leaves_nothing_behind_in_its_process(tmp_path):
+@pytest.mark.parametrize("backend", [pytest.param("ray", marks=pytest.mark.simulation), "in_process"])
+def test_a_run_leaves_nothing_behind_in_its_process(tmp_path, backend):
     def run(seed):
-        run_settings(compose_settings(*SHORT, f"log_dir={tmp_path}", f"seed={seed}", "wandb.mode=offline"))
+        keys = (f"log_dir={tmp_path}", f"seed={seed}", "wandb.mode=offline", f"backend={backend}")
+        run_settings(compose_settings(*SHORT, *keys))
 
     def state():
         for thread in threading.enumerate():

@@ -13,16 +13,18 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.helpers.configuration import TINY
+from tests.helpers.forked import ForkedMain
 from tests.helpers.processes import PATIENCE, descendants, processes, wait_until
 from tests.helpers.recording import app as recording_app
-from tests.helpers.runs import SMALL_MODEL, run, run_on_ray
+from tests.helpers.runs import TINY_MODEL, run, run_on_ray
 from tracefl.errors import ConfigError
+from tracefl.federation import ray_cluster as ray_cluster_module
 from tracefl.federation import simulation
 from tracefl.federation.ray_cluster import Resources, check_shared, clients_at_once, ray_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 
-RUN = (*SMALL_MODEL, "num_rounds=2", "clients_per_round=4", "store=all")
+RUN = (*TINY_MODEL, "num_rounds=2", "clients_per_round=4", "store=all")
 
 
 def files_of(folder):
@@ -31,13 +33,13 @@ def files_of(folder):
     return kept | {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("weights/*.safetensors")}
 
 
-def start(*overrides, cwd):
-    """Start a run in a process of its own."""
-    command = [sys.executable, "-m", "tracefl.main", *TINY, *SMALL_MODEL, *overrides]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(*overrides, cwd, name="output"):
+    """Start a run in a process of its own, whose output goes to the file of that name."""
+    keys = (*TINY, *TINY_MODEL, "backend=ray", *overrides)
+    return ForkedMain(*keys, cwd=cwd, output=cwd / name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two_nodes():
     """A Ray cluster of two nodes with a CPU each; returns its address."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -60,6 +62,7 @@ def test_two_nodes_share_the_work_and_change_no_result(two_nodes, tmp_path, monk
     ray.init(address=two_nodes)  # the cluster is not ours, and goes on
     assert worked == {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     assert len(worked) == 2
+    ray.shutdown()
 
 
 def test_what_a_cluster_lacks_is_refused(two_nodes, tmp_path):
@@ -89,14 +92,14 @@ def connect(address):
         up.result()
 
 
-def test_an_address_where_there_is_no_ray_is_refused_in_bounded_time(tmp_path):
+def test_an_address_where_there_is_no_ray_is_refused_in_bounded_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_cluster_module, "_ANSWER_SECONDS", 5.0)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{server.getsockname()[1]}"
         refused = start(f"ray.address={address}", cwd=tmp_path)
-        said, _ = refused.communicate(timeout=PATIENCE)
-        assert refused.returncode == 2
-        assert said.splitlines()[-1].startswith(f"tracefl: ray.address={address} cannot be reached: ")
+        assert refused.wait() == 2
+        assert refused.said().splitlines()[-1].startswith(f"tracefl: ray.address={address} cannot be reached: ")
         server.listen()
         with pytest.raises(ConfigError, match=f"ray.address={address} does not answer as Ray does") as caught:
             connect(address)
@@ -134,26 +137,25 @@ def test_another_version_of_ray_is_refused(tmp_path):
 
 
 def test_two_runs_started_at_once_do_not_fight(tmp_path):
-    runs = [start(f"seed={n}", "total_cpus=1", "run_name=run", f"exp_key=e{n}", cwd=tmp_path) for n in (1, 2)]
-    said = [each.communicate(timeout=PATIENCE)[0] for each in runs]
-    assert [each.returncode for each in runs] == [0, 0], said
+    keys = ("total_cpus=1", "num_rounds=1", "run_name=run")
+    runs = [start(*keys, f"seed={n}", f"exp_key=e{n}", cwd=tmp_path, name=f"output{n}") for n in (1, 2)]
+    assert [each.wait() for each in runs] == [0, 0], [each.said() for each in runs]
     for n in (1, 2):
         assert (tmp_path / "logs" / f"e{n}" / "run" / "results.json").exists()
 
 
 def test_nothing_is_left_of_a_killed_run(tmp_path):
     killed = start("num_rounds=200", cwd=tmp_path)
-    for line in killed.stdout:
-        if line.startswith("round=1/"):
-            break
+    wait_until(lambda: "\nround=1/" in killed.said() or killed.poll() is not None, killed.said)
     family = descendants(killed.pid)
     assert {"raylet", "gcs_server"} <= set(family.values())
     os.kill(killed.pid, signal.SIGKILL)
-    killed.wait(PATIENCE)
+    assert killed.wait() == -signal.SIGKILL
     wait_until(lambda: not family.keys() & {pid for pid, _, _ in processes()}, lambda: f"{family}: {processes()}")
 
 
 ENDS_AT_ONCE = """
+import sys
 import time
 import ray
 from tracefl.federation.ray_cluster import Resources, ray_cluster
@@ -164,18 +166,18 @@ class Worker:  # as Flower's ends
     def terminate(self):
         ray.actor.exit_actor()
 
-for seconds in (0, 0.02):
-    with ray_cluster(Resources(4, 0, 1, 0)) as starting:
-        starting.result()
-        workers = [ray.remote(Worker).options(max_restarts=-1, max_task_retries=1).remote() for _ in range(4)]
-        ray.get([worker.ready.remote() for worker in workers])
-        for worker in workers:
-            worker.terminate.remote()
-        time.sleep(seconds)
+with ray_cluster(Resources(2, 0, 1, 0)) as starting:
+    starting.result()
+    workers = [ray.remote(Worker).options(max_restarts=-1, max_task_retries=1).remote() for _ in range(2)]
+    ray.get([worker.ready.remote() for worker in workers])
+    for worker in workers:
+        worker.terminate.remote()
+    time.sleep(float(sys.argv[1]))
 """
 
 
-def test_workers_that_end_with_their_cluster_say_nothing(tmp_path):
-    command = [sys.executable, "-W", "ignore", "-c", ENDS_AT_ONCE]
+@pytest.mark.parametrize("seconds", [pytest.param("0", marks=pytest.mark.long), "0.02"])
+def test_workers_that_end_with_their_cluster_say_nothing(tmp_path, seconds):
+    command = [sys.executable, "-W", "ignore", "-c", ENDS_AT_ONCE, seconds]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.configuration import REPOSITORY, TINY, compose_settings
 from tests.helpers.processes import PATIENCE, wait_until
-from tests.helpers.runs import SMALL_MODEL
+from tests.helpers.runs import TINY_MODEL
 from tests.helpers.slurm import Slurm
 from tests.helpers.tables import read_untimed
 from tracefl.experiment.runner import run_settings
@@ -21,10 +21,9 @@ SMALL = (
     "num_rounds=1",
     "batch_size=4",
     "dataset.min_examples_per_label=1",
-    "model=resnet18",
     "model.pretrained=false",
     "dataset=digits",
-    "dataset.image_size=16",
+    *TINY_MODEL,
 )
 
 SWEEP = ("seed=1,2", "num_rounds=1")
@@ -38,7 +37,7 @@ runs=("seed=1" "seed=2")
 
 
 def sweep(*overrides, cwd, env=None):
-    command = [sys.executable, "-m", "tracefl.main", "--multirun", *TINY, *SMALL_MODEL, *overrides]
+    command = [sys.executable, "-m", "tracefl.main", "--multirun", *TINY, *TINY_MODEL, *overrides]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=PATIENCE)
 
 
@@ -63,7 +62,7 @@ def here(tmp_path_factory):
     folder = tmp_path_factory.mktemp("here")
     for seed in (1, 2):
         keys = (f"seed={seed}", "num_rounds=1", f"log_dir={folder}", "backend=in_process")
-        run_settings(compose_settings(*TINY, *SMALL_MODEL, *keys))
+        run_settings(compose_settings(*TINY, *TINY_MODEL, *keys))
     found = records(folder / "default")
     assert len(found) == 2
     return found
@@ -115,14 +114,14 @@ def test_a_job_script_as_an_array(slurm, here, tmp_path):
     (tmp_path / "logs").mkdir()
     script = tmp_path / "job.sh"
     script.write_text(TINY_JOB.format(python=sys.executable))
-    job = slurm.submit("--array=0-1%1", script, *TINY, *SMALL_MODEL, "num_rounds=1", cwd=tmp_path)
+    job = slurm.submit("--array=0-1%1", script, *TINY, *TINY_MODEL, "num_rounds=1", cwd=tmp_path)
     assert slurm.wait(job) == {"0": "COMPLETED", "1": "COMPLETED"}
     assert records(tmp_path / "logs" / "default") == here
 
 
 def test_a_run_on_a_ray_that_slurm_started(slurm, here, tmp_path):
     """job_cluster.sh on the one node there is: Ray's head in a step of its own, ended with the run."""
-    overrides = (*TINY, *SMALL_MODEL, "num_rounds=1", "seed=1", f"log_dir={tmp_path / 'logs'}")
+    overrides = (*TINY, *TINY_MODEL, "num_rounds=1", "seed=1", f"log_dir={tmp_path / 'logs'}")
     output = tmp_path / "job.out"
     arguments = ("--nodes=1", "--cpus-per-task=2", f"--output={output}", "job_cluster.sh", *overrides)
     env = {**slurm.env, "PYTHON": sys.executable}
