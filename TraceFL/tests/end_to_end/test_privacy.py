@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tests.helpers.runs import SMALL_MODEL, run
 from tests.helpers.tables import read_csv
 from tracefl.common.seeds import derive_seed
 from tracefl.learning.models import ModelSpec, build_model
+from tracefl.learning.privacy import dp_sgd
 from tracefl.questions.retrace import retrace
 from tracefl.records.store import RoundStore
 from tracefl.records.tables import provenance_rows
@@ -138,3 +140,27 @@ def test_dp_sgd_trains_with_group_norm_and_writes_what_each_client_has_spent(tmp
     assert sorted(rounds_of.values())[-1] == 2
     assert isinstance(json.loads((folder / "results.json").read_text())["mean"]["epsilon"], float)
     check_traces_again(folder)
+
+
+def test_a_client_that_fails_within_a_batch_changes_no_other(tmp_path, monkeypatch):
+    """In one process, where all clients train one model: what Opacus left on it would be in the next one's sums."""
+    keys = (*SMALL_MODEL, "privacy=dp_sgd", "privacy.noise_multiplier=1.0", "num_rounds=1", "provenance=off")
+    keys = (*keys, "store=all", "clients_per_round=5", "dataset.max_examples_per_client=16", "batch_size=8")
+    whole = run(tmp_path / "whole", *keys) / "rounds" / "0001" / "weights"
+    backward, calls = dp_sgd.backward_of_sum, []
+
+    def raises(layer, inputs):
+        raise ValueError("the disk is full")
+
+    def fails_once(model, inputs, labels):
+        calls.append(inputs)
+        with model.fc.register_forward_pre_hook(raises) if len(calls) == 1 else nullcontext():
+            return backward(model, inputs, labels)
+
+    monkeypatch.setattr(dp_sgd, "backward_of_sum", fails_once)
+    folder = run(tmp_path / "failed", *keys) / "rounds" / "0001"
+    assert "the disk is full" in str(json.loads((folder / "round.json").read_text())["left_out"])
+    sent = list((folder / "weights").glob("client-*"))
+    assert len(sent) == 4
+    for path in sent:
+        assert path.read_bytes() == (whole / path.name).read_bytes(), path.name

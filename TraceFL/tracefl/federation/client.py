@@ -9,6 +9,8 @@ import functools
 import json
 import logging
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,18 @@ def identify(message: Message, context: Context) -> Message:
     return Message(RecordDict({"client": who}), reply_to=message)
 
 
+@contextmanager
+def _forgets_model_of_failure() -> Iterator[None]:
+    """Let the next client start from a new model where one fails, which may leave half of a batch's gradients on it."""
+    try:
+        yield
+    except BaseException:
+        _model.cache_clear()
+        raise
+
+
 @app.train()
+@_forgets_model_of_failure()
 def train_client(message: Message, context: Context) -> Message:
     """Train the global model on the client's examples and reply with its weights."""
     config = message.content.config_records["config"]
