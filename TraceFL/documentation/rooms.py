@@ -13,7 +13,7 @@ from pathlib import Path
 FLOORS = (
     ("__main__",),
     ("jobs",),
-    ("main", "trace", "counterfactual", "replay", "ledger", "collect", "visualize", "client_app", "server_app"),
+    ("main", "demo", "trace", "counterfactual", "replay", "ledger", "collect", "visualize", "client_app", "server_app"),
     ("experiment", "paper"),
     ("report", "federation"),
     ("questions",),

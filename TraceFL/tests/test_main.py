@@ -98,7 +98,8 @@ sys.meta_path.insert(0, NoTorch())
 import tracefl.main
 tracefl.main.main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    command = [sys.executable, "-c", code, "num_rounds=3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.stdout.startswith("loading torch for resnet18-digits-alpha0.3-4of10-3r-seed42-")
     assert done.returncode != 0
 
@@ -193,3 +194,19 @@ def test_a_folder_that_is_no_run_is_refused(run, tmp_path):
     assert status == 2
     assert "is no run's folder" in err
     assert (place / "precious.txt").read_text() == "keep me"
+
+
+def test_without_arguments_the_first_run_is_made(monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    made = []
+    monkeypatch.setattr(
+        "tracefl.experiment.runner.run_settings", lambda settings, command: made.append((settings, command))
+    )
+    GlobalHydra.instance().clear()
+    status, out, err = call_main(monkeypatch, capfd, main, "tracefl")
+    assert (status, err) == (0, "")
+    assert out.startswith("tracefl run experiment=first_run ")
+    ((settings, command),) = made
+    assert command == "tracefl run experiment=first_run"
+    assert settings.exp_key == "first_run"
+    assert settings.provenance.inputs == "all"  # so that mispredictions are among those traced

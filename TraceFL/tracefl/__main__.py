@@ -11,6 +11,7 @@ from tracefl.conf.tool import HELP, VERSION, Grammar, answer_at_once, one_line_e
 from tracefl.errors import ConfigError
 
 PROGRAMS = {
+    "demo": ("tracefl.demo", "a first answer in seconds, from a small federation"),
     "run": ("tracefl.main", "train a federation, and trace its predictions to clients"),
     "trace": ("tracefl.trace", "who is responsible for a round's predictions, or for one"),
     "counterfactual": ("tracefl.counterfactual", "what a round's model would predict without each client"),

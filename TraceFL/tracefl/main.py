@@ -25,6 +25,9 @@ GRAMMAR = Grammar(
     groups=None,
     first=None,
 )
+FIRST_RUN = "experiment=first_run"
+"""What runs where nothing is asked for: what somebody new should see."""
+
 _BAD_INPUT = 2  # exit status
 _SWEEPS = ("-m", "--multirun", "launcher=", "hydra.mode=")  # how an argument begins that may ask for several runs
 
@@ -54,8 +57,12 @@ def main() -> None:
     if answers and any(word.startswith(_SWEEPS) for word in sys.argv[1:]):
         _refuse(f"{JSON} is for one run; of a sweep, results.json in each run's folder has the same")
     try:
-        sys.argv[1:] = prepare_overrides(read_words([word for word in sys.argv[1:] if word != JSON]))
+        words = [word for word in sys.argv[1:] if word != JSON]
         with redirect_stdout(sys.stderr) if answers else nullcontext():
+            if not words:
+                words = [FIRST_RUN]
+                sys.stdout.write(f"tracefl run {FIRST_RUN}   (all keys: tracefl run --help)\n")
+            sys.argv[1:] = prepare_overrides(read_words(words))
             hydra.main(version_base="1.3", config_path="conf", config_name="base")(task)()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _refuse(explain_config_error(error))

@@ -146,7 +146,7 @@ def test_two_runs_started_at_once_do_not_fight(tmp_path):
 
 def test_nothing_is_left_of_a_killed_run(tmp_path):
     killed = start("num_rounds=200", cwd=tmp_path)
-    wait_until(lambda: "\nround=1/" in killed.said() or killed.poll() is not None, killed.said)
+    wait_until(lambda: "\nround 1 of " in killed.said() or killed.poll() is not None, killed.said)
     family = descendants(killed.pid)
     assert {"raylet", "gcs_server"} <= set(family.values())
     os.kill(killed.pid, signal.SIGKILL)

@@ -77,7 +77,7 @@ def test_correct_predictions_and_the_exact_check(tmp_path):
 
 
 def test_a_run_that_traces_only_correct_predictions_says_so(tmp_path):
-    words = said(tmp_path, [result(1, [right(0)])])
+    words = said(tmp_path, [result(1, [right(0)])], "provenance.inputs=correct")
     assert words[1] == "Only right predictions were traced; provenance.inputs=all traces wrong ones too."
     assert not any("wrong prediction" in each for each in words)
 
@@ -165,7 +165,12 @@ def test_a_fault_that_misleads_no_prediction(tmp_path):
 
 
 def test_a_trace_before_the_noise_is_no_trace_of_the_deployed_model(tmp_path):
-    private = ("privacy=central", "privacy.noise_multiplier=0.1", "privacy.clipping_norm=5")
+    private = (
+        "provenance.inputs=correct",
+        "privacy=central",
+        "privacy.noise_multiplier=0.1",
+        "privacy.clipping_norm=5",
+    )
     assert len(said(tmp_path, [result(1, [right(0)])], *private)) == 4
     (tmp_path / "before").mkdir()
     words = said(tmp_path / "before", [result(1, [right(0)])], *private, "privacy.trace=before_noise")
@@ -180,7 +185,7 @@ def test_a_trace_before_the_noise_is_no_trace_of_the_deployed_model(tmp_path):
             True,
             Measures(0.88, 0.01, ()),
             "* Trained again without client 3 from round 1 on, accuracy after round 4 rises from 71.0% to 88.0%, and "
-            "the fault's success goes from 80.0% to 1.0%.",
+            "the fault succeeds in 1.0% of cases instead of 80.0%.",
         ),
         (
             "reaggregate",

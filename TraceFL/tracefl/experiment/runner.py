@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from omegaconf import OmegaConf
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
     Serve = Callable[[Experiment, Federation], tuple[RoundResult, ...]]
 
+Show: TypeAlias = Callable[[TerminalConsole, Sequence[RoundResult], Path], None]
+"""Prints a finished run: given where to print, the results of its rounds, and its folder."""
+
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +42,7 @@ def run_settings(
     federation: "Federation | None" = None,
     prepare: "Callable[[Settings], Prepared] | None" = None,
     command: str | None = None,
+    show: Show = show_run,
 ) -> None:
     """Run one configuration and show the result; a complete run is only shown again.
 
@@ -46,6 +51,7 @@ def run_settings(
         federation: The clients, if Flower has started them and handles signals; None to simulate them here.
         prepare: Returns what the run starts from; None for ``prepare_run``.
         command: The command typed to start the run, kept in its folder; None for a run started from Python.
+        show: Shows the result.
 
     Raises:
         TraceFLError: Bad input, or a run that failed or was stopped; run.log has the same message.
@@ -58,7 +64,7 @@ def run_settings(
         return
     folder = RunFolder(path, settings, command)
     if folder.is_complete and not settings.overwrite:
-        show_run(console, tuple(folder.rounds.results()), path)
+        show(console, tuple(folder.rounds.results()), path)
         console.print("already complete, nothing was run; overwrite=true runs it again")
         return
     folder.refuse_if_claimed()
@@ -79,7 +85,7 @@ def run_settings(
         else:
             with closing(folder):
                 rounds = serve(_prepare(settings, folder, prepare), federation)
-    show_run(console, rounds, path)
+    show(console, rounds, path)
 
 
 def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "Serve") -> tuple[RoundResult, ...]:

@@ -64,23 +64,27 @@ def answer(run: StoredRun, rounds: Sequence[RoundResult], replay: "Replay | None
     return tuple(_answer(run, rounds, replay))
 
 
-def next_commands(run: StoredRun, rounds: Sequence[RoundResult]) -> tuple[str, ...]:
+def next_commands(run: StoredRun, rounds: Sequence[RoundResult], name: str | None = None) -> tuple[str, ...]:
     """Return commands that ask the run more, each as it can be typed here.
 
     Args:
         run: The run.
         rounds: The results of its recorded rounds, in order, one or more.
+        name: What names the run here, such as ``last``; None for its folder.
 
     Raises:
         RecordError: The run's folder is damaged.
     """
-    program, folder = program_name(), shlex.quote(str(run.folder))
+    program, folder = program_name(), shlex.quote(name or str(run.folder))
     stored = RoundStore(run.folder / "rounds").stored_rounds()
     of_weights = [result for result in rounds if result.server_round in stored]
     commands = []
     if of_weights:
         commands.append(" ".join((program, "trace", folder, *_one_prediction(of_weights[-1]))))
-        commands.append(f"{program} counterfactual {folder}")
+        if run.fault is not None and len(of_weights) == len(rounds):
+            commands.append(f"{program} replay {folder} without={','.join(run.fault.clients)}")
+        else:
+            commands.append(f"{program} counterfactual {folder}")
     if any(result.traced for result in rounds):
         commands.append(f"{program} ledger {folder}")
     return tuple(commands)
@@ -105,9 +109,14 @@ def _one_prediction(result: RoundResult) -> tuple[str, ...]:
     wrong = [t for t in result.traced if t.predicted != t.label]
     if not wrong:
         return (f"input={result.traced[0].input_index}",)
-    first = _first(wrong).clients[0]
-    shown = max((t for t in wrong if t.traced_client == first), key=lambda t: t.score)
+    shown = telling(wrong)
     return (f"input={shown.input_index}", f"against={shown.label}")
+
+
+def telling(inputs: Sequence[TracedInput]) -> TracedInput:
+    """Return the surest of those predictions that the client carries which carries most."""
+    first = _first(inputs).clients[0]
+    return max((t for t in inputs if t.traced_client == first), key=lambda t: (t.probability or 0, t.score))
 
 
 def _answer(run: StoredRun, rounds: Sequence[RoundResult], replay: "Replay | None") -> Iterator[Sentence]:
@@ -124,7 +133,7 @@ def _answer(run: StoredRun, rounds: Sequence[RoundResult], replay: "Replay | Non
     yield from _of_fault(run, rounds) if run.fault is not None else _of_mistakes(run, rounds)
     yield from _of_correct(rounds)
     if replay is not None:
-        yield _of_replay(replay)
+        yield _of_replay(replay, run.fault)
 
 
 def _of_fault(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
@@ -212,9 +221,9 @@ def _of_removals(inputs: Sequence[TracedInput], what: str) -> Iterator[Sentence]
         )
 
 
-def _of_replay(replay: "Replay") -> Sentence:
+def _of_replay(replay: "Replay", fault: Fault | None) -> Sentence:
     """Return what the run is worth without some clients."""
-    last = replay.rounds[-1]
+    last, names = replay.rounds[-1], replay.label_names
     before, after = last.before, last.after
     estimate = "" if last.is_exact else " (an estimate)"
     moves = "rises" if after.accuracy > before.accuracy else "falls" if after.accuracy < before.accuracy else "stays"
@@ -225,9 +234,11 @@ def _of_replay(replay: "Replay") -> Sentence:
     )
     attack = ""
     if before.attack_success is not None and after.attack_success is not None:
-        attack = (
-            f", and the fault's success goes from {percent(before.attack_success)} to {percent(after.attack_success)}"
-        )
+        what = "the fault succeeds"
+        if fault is not None and len(fault.flips) == 1:
+            ((label, to),) = fault.flips.items()
+            what = f"{names[label]} is taken for {names[to]}"
+        attack = f", and {what} in {percent(after.attack_success)} of cases instead of {percent(before.attack_success)}"
     return Sentence(
         f"{replay.how_words.capitalize()} without {replay.clients_words} from round {replay.from_round} on{estimate}, "
         f"accuracy after round {last.server_round} {change}{attack}.",

@@ -27,6 +27,7 @@ from rich.text import Text
 
 from tracefl.common.environment import peak_memory
 from tracefl.common.words import duration, percent
+from tracefl.conf.run_names import LAST, known_runs
 from tracefl.questions.suspects import mean_suspects
 from tracefl.records.observer import Observer
 from tracefl.records.progress import Progress as RunProgress
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from tracefl.questions.replay import Replay
 
 log = logging.getLogger(__name__)
+
+ON_TERMINAL = "on_terminal"
+"""Key in a log record's ``extra``: what the terminal shows of it; run.log has the whole message."""
 
 
 class TerminalConsole(Console):
@@ -101,12 +105,15 @@ class Terminal(Observer):
         """Advance the rounds' bar and log the round in one line."""
         if self._rounds is not None:
             self._progress.advance(self._rounds)
-        row = result.row
+        row, of, left = result.row, self._run.num_rounds, self._run.seconds_left
+        accuracy, seconds = percent(row["global_accuracy"]), row["train_seconds"] + row["provenance_seconds"]
+        short = f"round {row['round']} of {of}: accuracy {accuracy}, {row['inputs_traced']} predictions traced"
+        short += f", {duration(seconds)}" + (f"; {duration(left)} left" if left else "")
         log.info(
             "round=%d/%d accuracy=%s loss=%.4f localization=%s chance=%s inputs=%d clients=%d "
             "train=%.1fs provenance=%.2fs memory=%s left=%s",
             row["round"],
-            self._run.num_rounds,
+            of,
             percent(row["global_accuracy"]),
             row["global_loss"],
             percent(row["localization_accuracy"]),
@@ -116,7 +123,8 @@ class Terminal(Observer):
             row["train_seconds"],
             row["provenance_seconds"],
             decimal(peak_memory()),
-            duration(self._run.seconds_left),
+            duration(left),
+            extra={ON_TERMINAL: short},
         )
 
 
@@ -212,13 +220,14 @@ def show_answer(
     """
     for sentence in answer(run, rounds, replay):
         console.print(Text(sentence.text, style="bold" if sentence.is_main else ""))
-    console.print(Text(MEANING, style="dim"))
+    console.print(Text(f"({MEANING})", style="dim"))
     console.print()
     if (run.folder / REPORT).exists():
         say(console, f"report: {run.folder / REPORT}")
     say(console, f"run folder: {run.folder}")
     console.print("to ask more:")
-    for command in next_commands(run, rounds):
+    is_last = next((each.resolve() for each in known_runs()), None) == run.folder.resolve()
+    for command in next_commands(run, rounds, LAST if is_last else None):
         say(console, f"  {command}")
 
 
@@ -272,7 +281,7 @@ class _TerminalHandler(logging.Handler):
         return record.name.startswith(("tracefl.", "py.warnings")) and not getattr(record, "said_by_main", False)
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        text = getattr(record, ON_TERMINAL, None) or record.getMessage()
         if record.name == "py.warnings":  # "file:line: Category: message\n  source line"
             text = text.splitlines()[0].split(": ", 2)[-1]
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
