@@ -114,7 +114,7 @@ def run(folder: Path, way: str, keys: list[str], taken: Taken) -> Path:
 def measure(command: list[str], taken: Taken) -> str:
     """Run a command, note its seconds and the CPU seconds of all its processes, and return its output."""
     mark = f"{MARK}={secrets.token_hex(8)}"
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **dict([mark.split("=")])}
+    variables = os.environ | dict([mark.split("=")])
     cpu: dict[tuple[int, int], float] = {}  # by number and start of the process
     others: set[int] = set()
     with tempfile.TemporaryFile("w+") as output:
@@ -150,14 +150,15 @@ def look(mark: bytes, cpu: dict[tuple[int, int], float], others: set[int]) -> in
         if not entry.name.isdigit() or int(entry.name) in others:
             continue
         try:
-            variables = (entry / "environ").read_bytes()
             stat = (entry / "stat").read_text().rpartition(")")[2].split()  # from field 3 of proc(5) on
+            process = int(entry.name), int(stat[19])
+            # once found, always ours: Ray's workers write their title over their environment
+            variables = mark if process in cpu else (entry / "environ").read_bytes()
         except OSError:  # it has ended, or is another user's
             continue
         if mark in variables:
-            found += 1
-            ticks = int(stat[11]) + int(stat[12])
-            cpu[int(entry.name), int(stat[19])] = ticks / os.sysconf("SC_CLK_TCK")
+            found += stat[0] != "Z"
+            cpu[process] = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
         elif variables:  # a process that starts or ends has none for a moment
             others.add(int(entry.name))
     return found

@@ -40,8 +40,9 @@ def test_a_run_through_its_life(folder):
     assert state.seconds_left >= 0
     claim.release()
     assert read_run_state(folder, 4).state == "stopped"  # nobody writes any more
-    status.ended(RunStopped("by SIGTERM"))
-    assert read_run_state(folder, 4).state == "stopped"
+    for stop in (RunStopped("by SIGTERM"), KeyboardInterrupt()):
+        status.ended(stop)
+        assert read_ended_state(folder).state == "stopped"
     status.ended(TraceFLError("the disk\nis full"))
     failed = read_run_state(folder, 4)
     assert (failed.state, failed.error) == ("failed", "the disk is full")

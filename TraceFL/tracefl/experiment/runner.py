@@ -168,7 +168,7 @@ def _serve(
         try:
             rounds = run_session(experiment, federation, recorded, progress, observers, stop)
         except BaseException as error:
-            log.error("stopped: %s", error, extra={"said_by_main": True})
+            log.error("stopped: %s", str(error) or type(error).__name__, extra={"said_by_main": True})
             if folder.is_ours:
                 progress.round_finished(folder.rounds.last_round)  # not one whose writing failed
                 status.ended(error)

@@ -107,7 +107,7 @@ class StatusFile(Observer):
         """Record how the run ended."""
         if error is None:
             self._write("done")
-        elif isinstance(error, RunStopped):
+        elif isinstance(error, RunStopped | KeyboardInterrupt):
             self._write("stopped")
         else:
             self._write("failed", one_line(error) or type(error).__name__)
