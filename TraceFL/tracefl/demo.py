@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rich.console import Console
-
     from tracefl.records.result import RoundResult
 
 GRAMMAR = Grammar(usage="tracefl demo [--json]", first=None, alone=True)
@@ -45,19 +43,22 @@ def _main(given: Given) -> None:
         sys.stdout.write(INTRODUCTION)  # before the libraries, which take seconds
         sys.stdout.flush()
 
-        from tracefl.conf.cli import command_line
-        from tracefl.conf.composing import compose_config
-        from tracefl.experiment.retraining import retrain
-        from tracefl.experiment.runner import run_settings
-        from tracefl.experiment.settings import read_settings
-        from tracefl.questions.replay import ReplayRequest, replay
-        from tracefl.records.run import StoredRun
-        from tracefl.report.demo import Demo, as_json, show
-        from tracefl.report.terminal import say_json
+        from rich.console import Console
+
+        with Console().status("loading torch, torchvision and Flower"):
+            from tracefl.conf.cli import command_line
+            from tracefl.conf.composing import compose_config
+            from tracefl.experiment.retraining import retrain
+            from tracefl.experiment.runner import run_settings
+            from tracefl.experiment.settings import read_settings
+            from tracefl.questions.replay import ReplayRequest, replay
+            from tracefl.records.run import StoredRun
+            from tracefl.report.demo import Demo, as_json, show
+            from tracefl.report.terminal import say_json
 
         shown: list[Demo] = []
 
-        def show_demo(console: "Console", rounds: "Sequence[RoundResult]", folder: "Path") -> None:
+        def show_demo(console: Console, rounds: "Sequence[RoundResult]", folder: "Path") -> None:
             run = StoredRun(folder)
             assert run.fault is not None
             without = ReplayRequest(folder, 1, run.fault.clients, "reaggregate")

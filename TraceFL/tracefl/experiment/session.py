@@ -20,6 +20,7 @@ from tracefl.records.progress import Progress
 from tracefl.records.result import RoundResult
 from tracefl.report.fault_figure import draw_label_counts
 from tracefl.report.run_figure import draw_run
+from tracefl.report.terminal import IN_BARS
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class _Session:
         self._stop_if_asked()
         self._round_began = time.perf_counter()
         self._progress.round_started()
-        log.info("round=%d clients sampled: %s", server_round, " ".join(clients))
+        log.info("round=%d clients sampled: %s", server_round, " ".join(clients), extra={IN_BARS: True})
         for observer in self._observers:
             observer.round_started(server_round, clients)
 

@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 ON_TERMINAL = "on_terminal"
 """Key in a log record's ``extra``: what the terminal shows of it; run.log has the whole message."""
 
+IN_BARS = "in_bars"
+"""Key in a log record's ``extra``: the progress bars of a terminal say the same."""
+
 
 class TerminalConsole(Console):
     """A terminal that may go away, as in ``| head``: the run continues, and run.log has its output."""
@@ -74,6 +77,7 @@ class Terminal(Observer):
 
     def __enter__(self) -> "Terminal":
         self._progress.start()
+        self._rounds = self._progress.add_task("preparing", total=None)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -84,9 +88,13 @@ class Terminal(Observer):
         self._run = progress
         if progress.rounds_done:
             log.info("going on after round %d of %d", progress.rounds_done, progress.num_rounds)
-        self._rounds = self._progress.add_task(
-            "rounds (starting)", total=progress.num_rounds, completed=progress.rounds_done
-        )
+        if self._rounds is not None:
+            self._progress.reset(
+                self._rounds,
+                total=progress.num_rounds,
+                completed=progress.rounds_done,
+                description="rounds (starting)",
+            )
         self._clients = self._progress.add_task("clients", total=None)
 
     def round_started(self, server_round: int, clients: tuple[str, ...]) -> None:
@@ -159,6 +167,25 @@ def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def columns_key(seeks_faulty: bool) -> Text:
+    """Return what the columns of ``rounds_table`` mean.
+
+    Args:
+        seeks_faulty: Only mispredictions are traced, to the faulty clients.
+    """
+    found = "is faulty" if seeks_faulty else "holds the input's class"
+    lines = {
+        "localization": f"how often the client that carries a prediction {found}",
+        "(chance)": "how often a client drawn at random would",
+        "top holder": "how often no client of the round holds more of the class",
+        "removal agrees": "how often leaving out that client, exactly, costs the prediction most",
+        "rank corr.": "how alike contributions and removals order the clients, -1 to 1",
+    }
+    if seeks_faulty:
+        del lines["top holder"]
+    return Text("\n".join(f"  {name:<15}{words}" for name, words in lines.items()) + "\n", style="dim")
+
+
 def suspects_table(means: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return a table of how well each rule finds the faulty clients, beside chance.
 
@@ -200,11 +227,14 @@ def suspects_table(means: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def show_run(console: Console, rounds: Sequence[RoundResult], folder: Path) -> None:
     """Print a run's rounds and suspects as tables, its answer in sentences, and what to type next."""
+    run = StoredRun(folder)
     console.print(rounds_table([result.row for result in rounds], folder.name))
+    if any(result.traced for result in rounds):
+        console.print(columns_key(all(t.predicted != t.label for result in rounds for t in result.traced)))
     suspects = mean_suspects(row for result in rounds for row in result.suspects)
     if suspects:
         console.print(suspects_table(suspects))
-    show_answer(console, StoredRun(folder), rounds)
+    show_answer(console, run, rounds)
 
 
 def show_answer(
@@ -278,7 +308,8 @@ class _TerminalHandler(logging.Handler):
 
     def filter(self, record: logging.LogRecord) -> bool:
         # The command line itself reports what stops a run, in its last line.
-        return record.name.startswith(("tracefl.", "py.warnings")) and not getattr(record, "said_by_main", False)
+        said = record.name.startswith(("tracefl.", "py.warnings")) and not getattr(record, "said_by_main", False)
+        return said and not (self._console.is_terminal and getattr(record, IN_BARS, False))
 
     def emit(self, record: logging.LogRecord) -> None:
         text = getattr(record, ON_TERMINAL, None) or record.getMessage()

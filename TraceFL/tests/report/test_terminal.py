@@ -1,0 +1,40 @@
+import logging
+
+from rich.console import Console
+
+from tests.helpers.made_page import make_run, result, traced_input
+from tracefl.records.progress import Progress
+from tracefl.report.terminal import Terminal, columns_key, show_run, terminal_lines
+
+
+def test_a_round_is_one_short_line_on_the_terminal_and_whole_in_the_log(capsys, caplog):
+    console = Console(width=80)
+    caplog.set_level(logging.INFO)
+    with terminal_lines(console), Terminal(console) as terminal:
+        terminal.run_started(Progress(4))
+        terminal.round_started(1, ("0", "2"))
+        terminal.round_finished(result(1, [traced_input(0)]))
+    (shown,) = capsys.readouterr().out.splitlines()
+    assert shown == "round 1 of 4: accuracy 50.0%, 1 predictions traced, 2s"
+    assert "round=1/4 accuracy=50.0% loss=1.5000 localization=100.0% chance=33.3%" in caplog.messages[-1]
+
+
+def test_the_columns_of_a_table_are_explained_as_they_were_measured():
+    assert "holds the input's class" in columns_key(seeks_faulty=False).plain
+    assert "top holder" in columns_key(seeks_faulty=False).plain
+    assert "is faulty" in columns_key(seeks_faulty=True).plain
+    assert "top holder" not in columns_key(seeks_faulty=True).plain
+
+
+def test_a_run_ends_in_its_answer_and_what_to_type_next_within_80_columns(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    folder = make_run(logs, [result(1, [traced_input(0)])]).relative_to(tmp_path)
+    show_run(Console(width=80), [result(1, [traced_input(0)])], folder)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "After round 1 the model is right on 50.0% of 4 test images." in lines
+    assert lines[-1].endswith("ledger last")
+    show_run(Console(width=80), [result(1)], folder)
+    assert "localization   how often" not in capsys.readouterr().out  # nothing was traced
