@@ -117,8 +117,20 @@ def test_a_known_fault(tmp_path):
         "Checked by leaving each client out of the average exactly: of them, 3 of 4 depend most on the client that "
         "carries them (chance: 1.3).",
         "No faulty client took part in round 3.",
-        "Over 2 rounds it carries 5 of the 6 (chance: 2).",
+        "Over the 2 rounds with such predictions that it took part in, it carries 5 of the 6 (chance: 2).",
     ]
+
+
+def test_a_round_without_a_faulty_client_is_not_held_against_it(tmp_path):
+    flip = ("fault=label_flip", "fault.flip={1: 0}", "fault.clients=[2]", "fault.min_examples=1")
+    without_2 = {"0": 0.5, "3": 0.3, "4": 0.2}
+    rounds = [result(1, [wrong(i, BY_2) for i in range(2)]), result(2, [wrong(i, without_2) for i in range(9)])]
+    words = said(tmp_path, rounds, *flip, fault=FAULT)
+    assert "it carries 2 of the 2 traced predictions of that kind in round 1 (chance: 0.7)." in words[1]
+    assert "No faulty client took part in round 2." in words
+    assert not any("11" in each for each in words)
+    words = said(tmp_path / "never", rounds[1:], *flip, fault=FAULT)
+    assert words[1].endswith("It took part in no round of which a prediction of that kind was traced.")
 
 
 def test_an_honest_client_that_carries_more_than_the_faulty_one_is_named(tmp_path):

@@ -142,10 +142,16 @@ def _of_fault(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentenc
     assert fault is not None
     did = what_was_done(fault, names)
     found = [(r, kept) for r in rounds if (kept := _misled(fault, r.traced))]
-    if not found:
-        yield Sentence(f"{did}. No prediction of that kind was traced.", is_main=True)
+    there = [(r, kept) for r, kept in found if any(_took_part(fault, t) for t in kept)]
+    if not there:
+        nothing = (
+            "It took part in no round of which a prediction of that kind was traced"
+            if found
+            else ("No prediction of that kind was traced")
+        )
+        yield Sentence(f"{did}. {nothing}.", is_main=True)
         return
-    result, inputs = found[-1]
+    result, inputs = there[-1]
     it, carries = ("it", "carries") if len(fault.clients) == 1 else ("they", "carry")
     yield Sentence(
         f"{did}: {it} {carries} {_share(fault.clients, inputs)} traced predictions of that kind in round "
@@ -157,13 +163,19 @@ def _of_fault(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentenc
         yield Sentence(f"{_listed(first.clients)} {_carry(first.clients)} most of them: {first.each}.")
     yield from _of_removals(inputs, "them")
     if result is not rounds[-1]:
-        yield Sentence(_nothing_in(rounds[-1]))
-    if len(found) > 1:
-        together = [t for _, kept in found for t in kept]
+        absent = found[-1][0] is rounds[-1]
+        yield Sentence(_nobody_faulty_in(rounds[-1]) if absent else _nothing_in(rounds[-1]))
+    if len(there) > 1:
+        together = [t for _, kept in there for t in kept]
         yield Sentence(
-            f"Over {_many(len(found), 'round')} {it} {carries} {_share(fault.clients, together)} "
-            f"({_chance(fault.clients, together)})."
+            f"Over the {_many(len(there), 'round')} with such predictions that {it} took part in, {it} {carries} "
+            f"{_share(fault.clients, together)} ({_chance(fault.clients, together)})."
         )
+
+
+def _took_part(fault: Fault, traced: TracedInput) -> bool:
+    """Return whether a faulty client was among the participants of an input's round."""
+    return any(client in fault.clients for client, _ in traced.ranking)
 
 
 def _of_mistakes(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
@@ -298,8 +310,12 @@ def _nothing_in(result: RoundResult) -> str:
     """Return why the last round has no traced wrong prediction."""
     notes = [row["note"] for row in result.suspects if row["rule"] == PROVENANCE]
     if NOBODY_FAULTY in notes:
-        return f"No faulty client took part in round {result.server_round}."
+        return _nobody_faulty_in(result)
     return f"In round {result.server_round} no prediction of that kind was traced."
+
+
+def _nobody_faulty_in(result: RoundResult) -> str:
+    return f"No faulty client took part in round {result.server_round}."
 
 
 def what_was_done(fault: Fault, names: Sequence[str]) -> str:
