@@ -33,6 +33,10 @@ class Browser:
 
         WebDriverWait(self.driver, 60).until(lambda driver: driver.execute_script(f"return {condition}"), condition)
 
+    def back(self):
+        """Go back as the page's own history does; WebDriver's button may skip what no hand has added."""
+        self.run("history.back()")
+
     def complaints(self):
         """Return the console's lines since the page was opened."""
         return [entry["message"] for entry in self.driver.get_log("browser")]

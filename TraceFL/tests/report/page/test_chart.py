@@ -13,7 +13,7 @@ def test_places_by_hand():
     (curve,) = chart(0.0, 1.0, 0.5, 0.25).curves
     (piece,) = curve.pieces
     assert [(point.x, point.y) for point in piece] == [(165.5, 260), (388.5, 10), (611.5, 135), (834.5, 197.5)]
-    assert piece[3].words == "round 4: global accuracy 25.0 %"
+    assert piece[3].words == "round 4: global accuracy 25.0%"
 
 
 def test_what_was_not_measured_is_a_gap_and_is_counted():

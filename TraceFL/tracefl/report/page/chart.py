@@ -98,7 +98,7 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int],
             if value is None or not math.isfinite(value):
                 pieces.append([])
             else:
-                words = f"round {row['round']}: {name} {100 * value:.1f} %"
+                words = f"round {row['round']}: {name} {100 * value:.1f}%"
                 pieces[-1].append(Point(x(row["round"]), y(value), words))
         measured = sum(map(len, pieces))
         if measured:

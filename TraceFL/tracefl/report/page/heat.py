@@ -13,7 +13,7 @@ MINUS = "\N{MINUS SIGN}"
 MOST_CELLS = 4_000  # of both maps, so that a browser stays quick
 LEAST_CLIENTS = 40
 MOST_CLASSES = 40
-_PAGE_WIDTH = 930  # the browser's pixels
+_PAGE_WIDTH = 850  # the browser's pixels, without the clients' names
 
 
 @dataclass(frozen=True)

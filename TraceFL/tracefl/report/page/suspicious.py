@@ -12,7 +12,7 @@ DROP = 0.05
 """Fall of the global accuracy from one recorded round to the next that makes a round suspicious, as a fraction."""
 
 MEANING = (
-    "localization accuracy is at or below its chance level (and chance is below 100 %)",
+    "localization accuracy is at or below its chance level (and chance is below 100%)",
     f"global accuracy is {100 * DROP:g} or more percentage points below that of the round before",
     "a client was left out of the average: it failed, or sent weights that cannot be used",
 )

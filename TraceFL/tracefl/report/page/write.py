@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 _SCRIPTS = ("page", "clients", "inputs", "start")
 _INPUT_ORDERS = (
-    ("", "suspicious rounds first, then the latest"),
+    ("", "suspicious rounds first"),
     ("round", "by round"),
     ("unsure", "least probable first"),
     ("sure", "most probable first"),
