@@ -133,5 +133,6 @@ def test_the_app_holds_every_file_of_the_package_that_a_run_reads():
         "published.csv",
         "published_figure6.csv",
         "published_table1.csv",
-    }  # what collect and visualize_results compare with; no run does
+        "py.typed",
+    }  # what collect and visualize_results compare with, and what type checkers look for; no run reads them
     assert not {name for name in names if name.startswith(("tests/", "benchmarks/", "documentation/"))}

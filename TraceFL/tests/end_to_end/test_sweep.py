@@ -36,7 +36,7 @@ def call(monkeypatch, tmp_path, capfd):
 
 
 def test_a_dry_sweep_says_each_run_and_submits_nothing(call, tmp_path):
-    varied = ("model=resnet18,densenet121", "dirichlet_alpha=0.1,0.3")
+    varied = ("model=resnet18,resnet34", "dirichlet_alpha=0.1,0.3")
     status, out, err = call("--multirun", *SHORT, "dry_run=true", "launcher=slurm", *varied)
     assert status == 0, err
     assert out.count("would run in logs/default/") == 4

@@ -1,5 +1,7 @@
 """Where the clients are called, and why."""
 
+from statistics import mean
+
 import pytest
 import torch
 
@@ -73,7 +75,8 @@ def test_the_work_is_estimated_and_nothing_changes(experiment, monkeypatch):
     threads, random_numbers = torch.get_num_threads(), torch.get_rng_state()
     now = iter((10.0, 10.8))
     monkeypatch.setattr("tracefl.experiment.backend.time.perf_counter", lambda: next(now))
-    work = estimate_work(experiment)
+    some = next(iter(experiment.prepared.data.clients.values()))
+    work = estimate_work(experiment.settings, experiment.model, some, mean(experiment.num_examples.values()))
     assert work.calls == 2 * 3
     examples = sum(experiment.num_examples.values()) / len(experiment.num_examples)
     assert work.seconds == pytest.approx(6 * examples * 3 * 3 * 0.1)  # epochs, forward passes, seconds an example

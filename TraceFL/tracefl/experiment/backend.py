@@ -6,18 +6,15 @@ only once it has saved the seconds that Ray takes to start and to pass messages 
 
 import time
 from dataclasses import dataclass
-from statistics import mean
-from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from tracefl.experiment.settings import client_gpus, total_cpus, total_gpus
 from tracefl.federation.resources import Resources
+from tracefl.learning.examples import Examples
 from tracefl.provenance.inputs import forward
 from tracefl.records.settings import Settings
-
-if TYPE_CHECKING:
-    from tracefl.experiment.experiment import Experiment
 
 # What Ray costs beyond this process, on 2 cores of an AMD EPYC, by ``measure`` in benchmarks/backends.py. In a run of
 # one round its processes took 12 to 15 CPU seconds more: two workers, each of which imports torch, most of it while
@@ -102,11 +99,17 @@ def backend_for(work: Work, at_once: int) -> Backend:
     )
 
 
-def estimate_work(experiment: "Experiment") -> Work:
-    """Return the clients' work, from the time of a forward pass with as many threads as a client has."""
-    settings, examples = experiment.settings, next(iter(experiment.prepared.data.clients.values()))
+def estimate_work(settings: Settings, model: nn.Module, examples: Examples, mean_examples: float) -> Work:
+    """Return the clients' work, from the time of a forward pass with as many threads as a client has.
+
+    Args:
+        settings: The configuration.
+        model: The model; it is left on the settings' device, in evaluation mode.
+        examples: Some that are like the clients'; the first few are timed.
+        mean_examples: Training examples of a client.
+    """
     inputs, labels = examples.batch(torch.arange(min(len(examples), _TIMED_EXAMPLES)), settings.device)
-    model, threads = experiment.model.to(settings.device).eval(), torch.get_num_threads()
+    model, threads = model.to(settings.device).eval(), torch.get_num_threads()
     torch.set_num_threads(settings.client_resources.cpus)
     try:
         with torch.no_grad():
@@ -117,5 +120,5 @@ def estimate_work(experiment: "Experiment") -> Work:
     finally:
         torch.set_num_threads(threads)
     calls = settings.num_rounds * settings.clients_per_round
-    a_call = mean(experiment.num_examples.values()) * settings.training.epochs * _FORWARDS * an_example
+    a_call = mean_examples * settings.training.epochs * _FORWARDS * an_example
     return Work(calls, calls * a_call, sum(tensor.nbytes for tensor in model.state_dict().values()))

@@ -70,7 +70,7 @@ def prepare_run(settings: Settings) -> Prepared:
         DataError: The data cannot be read, too few clients can take part, or the fault does not fit the data.
     """
     raw = load_source(settings.dataset, settings.seed)
-    spec, encoder, encode = _architecture(settings, raw)
+    spec, encoder, encode = architecture(settings, raw)
     data = prepare(
         raw,
         settings.dataset,
@@ -107,7 +107,7 @@ def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[st
         raise ConfigError(f"fault={settings.fault.name}: faults are injected in simulations only; leave fault=none")
     raw = load_split(dataset, "test", settings.seed)
     check_label_names(dataset, raw.label_names)
-    spec, encoder, encode = _architecture(settings, raw)
+    spec, encoder, encode = architecture(settings, raw)
     server, notes = prepare_server(raw, dataset, settings.seed, encode)
     job = client_job(dataset, raw.label_names, settings.batch_size, settings.seed, encoder)
     nobody = torch.zeros(0, raw.num_classes, dtype=torch.int64)
@@ -159,8 +159,12 @@ def save_label_counts(folder: Path, prepared: Prepared) -> None:
     write_atomically(folder / "label_counts.json", json.dumps(counts) + "\n")
 
 
-def _architecture(settings: Settings, raw: RawDataset) -> tuple[ModelSpec, TextEncoder | None, Encode | None]:
-    """Return the model's architecture, and for text its tokenizer and the function that applies it."""
+def architecture(settings: Settings, raw: RawDataset) -> tuple[ModelSpec, TextEncoder | None, Encode | None]:
+    """Return the model's architecture, and for text its tokenizer and the function that applies it.
+
+    Raises:
+        ConfigError: The model cannot be made as configured, or its tokenizer cannot be fetched.
+    """
     encoder = _encoder(settings, raw)
     spec = model_spec(settings.model, raw.num_classes, encoder)
     if isinstance(settings.privacy, DpSgdSettings):

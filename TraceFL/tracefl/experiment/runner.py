@@ -7,13 +7,12 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, TypeAlias
-
-from omegaconf import OmegaConf
 
 from tracefl.common.imports import heavy_imports
 from tracefl.common.signals import StopRequest
-from tracefl.experiment.backend import backend_for, backend_of, estimate_work, read_resources
+from tracefl.experiment.backend import Work, backend_for, backend_of, estimate_work, read_resources
 from tracefl.federation.resources import Resources
 from tracefl.records.folder import RunFolder
 from tracefl.records.log import RunLog
@@ -21,6 +20,7 @@ from tracefl.records.observer import Observer
 from tracefl.records.result import RoundResult
 from tracefl.records.settings import Settings
 from tracefl.records.status import StatusFile, read_progress
+from tracefl.report.forecast import show_forecast
 from tracefl.report.terminal import Terminal, TerminalConsole, show_run, terminal_lines
 from tracefl.report.wandb_tracker import WandbTracker
 
@@ -59,8 +59,9 @@ def run_settings(
     console = TerminalConsole()
     path = settings.folder
     if settings.dry_run:
-        console.print(OmegaConf.to_yaml(OmegaConf.create(dict(settings.resolved))), highlight=False, markup=False)
-        console.print(f"would run in {path}", soft_wrap=True, highlight=False)
+        from tracefl.experiment.forecast import forecast_run
+
+        show_forecast(console, forecast_run(settings, started_by_flower=federation is not None))
         return
     folder = RunFolder(path, settings, command)
     if folder.is_complete and not settings.overwrite:
@@ -99,7 +100,7 @@ def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "
         experiment = _prepare(settings, folder)
         if backend is None:
             at_once = min(resources.clients_here, settings.clients_per_round)
-            backend = backend_for(estimate_work(experiment), at_once)
+            backend = backend_for(_work_of(experiment), at_once)
         log.info("%s", backend)
         if not backend.in_process:
             return _simulate_on_ray(resources, settings.num_clients, lambda: experiment, stop, serve)
@@ -124,6 +125,11 @@ def _simulate_on_ray(
         experiment = preparing.result()
         ray_is_up.result()
         return simulate(partial(serve, experiment), num_clients, resources)
+
+
+def _work_of(experiment: "Experiment") -> Work:
+    examples = next(iter(experiment.prepared.data.clients.values()))
+    return estimate_work(experiment.settings, experiment.model, examples, mean(experiment.num_examples.values()))
 
 
 def _prepare(

@@ -86,13 +86,22 @@ class RoundStore:
             num_rounds: Rounds of the run.
             with_noise: Whether the average before the noise is kept too.
         """
-        whole = sum(tensor.nbytes for tensor in model.values())
-        dtype = DTYPES[self.dtype]
-        client = whole if dtype is None else sum(_as_kept(tensor, dtype).nbytes for tensor in model.values())
-        a_round = (1 + with_noise) * whole + clients * client
+        whole, a_round = self._bytes_of_a_round(model, clients, with_noise)
         if self.keep == "all":
             return num_rounds * (whole + a_round)
         return min(num_rounds, 3) * whole + (min(num_rounds, 2) * a_round if self.keep == "last" else 0)
+
+    def bytes_kept(self, model: Mapping[str, Tensor], clients: int, num_rounds: int, with_noise: bool = False) -> int:
+        """Return the bytes of weights that a finished run leaves; arguments as of ``bytes_needed``."""
+        whole, a_round = self._bytes_of_a_round(model, clients, with_noise)
+        return {"all": num_rounds, "last": 1, "none": 0}[self.keep] * (whole + a_round)
+
+    def _bytes_of_a_round(self, model: Mapping[str, Tensor], clients: int, with_noise: bool) -> tuple[int, int]:
+        """Return the bytes of a round's global model, and of what its later questions need."""
+        whole = sum(tensor.nbytes for tensor in model.values())
+        dtype = DTYPES[self.dtype]
+        client = whole if dtype is None else sum(_as_kept(tensor, dtype).nbytes for tensor in model.values())
+        return whole, (1 + with_noise) * whole + clients * client
 
     def finish(self) -> None:
         """Delete the global models that only resuming needs."""
