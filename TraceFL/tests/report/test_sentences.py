@@ -129,6 +129,7 @@ def test_a_round_without_a_faulty_client_is_not_held_against_it(tmp_path):
     assert "it carries 2 of the 2 traced predictions of that kind in round 1 (chance: 0.7)." in words[1]
     assert "No faulty client took part in round 2." in words
     assert not any("11" in each for each in words)
+    (tmp_path / "never").mkdir()
     words = said(tmp_path / "never", rounds[1:], *flip, fault=FAULT)
     assert words[1].endswith("It took part in no round of which a prediction of that kind was traced.")
 

@@ -144,11 +144,9 @@ def _of_fault(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentenc
     found = [(r, kept) for r in rounds if (kept := _misled(fault, r.traced))]
     there = [(r, kept) for r, kept in found if any(_took_part(fault, t) for t in kept)]
     if not there:
-        nothing = (
-            "It took part in no round of which a prediction of that kind was traced"
-            if found
-            else ("No prediction of that kind was traced")
-        )
+        they = "It" if len(fault.clients) == 1 else "They"
+        never_there = f"{they} took part in no round of which a prediction of that kind was traced"
+        nothing = never_there if found else "No prediction of that kind was traced"
         yield Sentence(f"{did}. {nothing}.", is_main=True)
         return
     result, inputs = there[-1]
