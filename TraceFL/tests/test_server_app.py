@@ -111,6 +111,7 @@ def test_flower_ignores_a_bare_name_and_the_output_tells(capsys, tmp_path):
         ({"overrides": "num_round=3"}, "unknown key 'num_round', see --help; did you mean 'num_rounds'"),
         ({"num_rounds": "three"}, "num_rounds must be a whole number of at least 1, got 'three'"),
         ({"overrides": "total_cpus=1"}, "total_cpus=1 has no effect in flwr run, where Flower starts the clients"),
+        ({"overrides": "backend=in_process"}, "backend=in_process has no effect in flwr run, where Flower starts"),
         ({"overrides": "client_resources.gpus=0"}, "client_resources.gpus=0 has no effect in flwr run"),
     ],
 )

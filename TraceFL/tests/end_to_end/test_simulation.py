@@ -196,7 +196,8 @@ def test_clients_that_fail_are_left_out_and_the_run_goes_on(misbehaving, tmp_pat
     first, second = (json.loads((folder / f"rounds/000{n}/round.json").read_text()) for n in (1, 2))
     assert set(first["client_weights"]) == {"0", "4"}
     assert set(first["left_out"]) == {"1", "2", "3"}
-    assert "the disk of client 1 is full" in first["left_out"]["1"]
+    # as in_process.py words it too
+    assert first["left_out"]["1"] == "Exception ClientAppException occurred. Message: the disk of client 1 is full"
     assert "not finite, first in fc.bias" in first["left_out"]["3"]
     assert set(second["client_weights"]) == {"0", "1", "2", "3", "4"}  # a dead worker costs later rounds nothing
     assert [row["clients_left_out"] for row in read_csv(folder / "rounds.csv")] == ["3", "0"]

@@ -223,7 +223,8 @@ def test_a_gpu_is_shared_as_asked(monkeypatch):
 
 def test_the_fingerprint_follows_what_changes_results_and_nothing_else():
     base = compose_settings()
-    for same in ("total_cpus=1", "log_dir=/x", "exp_key=other", "store=all", "wandb.mode=offline", "overwrite=true"):
+    where = ("total_cpus=1", "backend=ray", "strategy.isolate=true", "log_dir=/x", "exp_key=other")
+    for same in (*where, "store=all", "wandb.mode=offline", "overwrite=true"):
         assert fingerprint(compose_settings(same).resolved) == fingerprint(base.resolved), same
     others = [
         ("seed=1",),
