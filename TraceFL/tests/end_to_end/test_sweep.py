@@ -36,8 +36,8 @@ def call(monkeypatch, tmp_path, capfd):
 
 
 def test_a_dry_sweep_says_each_run_and_submits_nothing(call, tmp_path):
-    varied = ("model=resnet18,resnet34", "dirichlet_alpha=0.1,0.3")
-    status, out, err = call("--multirun", *SHORT, "dry_run=true", "launcher=slurm", *varied)
+    varied = ("model=resnet18,densenet121", "dirichlet_alpha=0.1,0.3")
+    status, out, err = call("--multirun", *TINY, "dry_run=true", "launcher=slurm", *varied)
     assert status == 0, err
     assert out.count("would run in logs/default/") == 4
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -76,7 +76,7 @@ def test_a_refused_run_is_named_and_the_others_run(tmp_path):
         "tracefl: run 1 of 2 (clients_per_round=9): clients_per_round=9 is above num_clients=5; lower it",
         "tracefl: 1 of 2 runs failed",
     ]
-    lines = done.stdout.splitlines()
+    lines = done.said().splitlines()
     assert lines[0] == "run 1 of 2: clients_per_round=9"
     assert "run 2 of 2: clients_per_round=2" in lines
     table = "".join(lines[lines.index(next(line for line in lines if "folder, or what stopped it" in line)) :])
