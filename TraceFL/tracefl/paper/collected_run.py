@@ -29,7 +29,7 @@ _MEANS = (
     "counterfactual_agreement",
     "counterfactual_correlation",
 )
-_PUBLISHED = ("published localization accuracy", "published worst round", "published global")
+_PUBLISHED = ("published localization", "published worst round", "published global")
 _CAPTION = (
     "Percent: means over rounds and seeds, the worst round of all seeds, the best round's global accuracy. In brackets "
     "what a client drawn at random would score; it was not published. -: no such number. The CSV has all columns."
@@ -131,7 +131,7 @@ def _line(label: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "localization accuracy (chance)": with_chance(
             _mean(rows, "localization_accuracy"), _mean(rows, "chance_accuracy")
         ),
-        "published localization accuracy": published("published_localization_accuracy"),
+        "published localization": published("published_localization_accuracy"),
         "worst round (chance)": with_chance(
             worst["worst_round_localization_accuracy"], worst["worst_round_chance_accuracy"]
         ),

@@ -132,9 +132,9 @@ def _legend(exhibit: Exhibit, panels: Sequence[Panel]) -> dict[str, Line2D]:
     entries = {f"{LOOKS[m].name}{of_best.get(m, '')}": Line2D([], [], **LOOKS[m].marks) for m in _CURVES}
     drawn = {mark.measure: mark.x is None for panel in panels for mark in panel.marks}
     published = {
-        "localization_accuracy": "published localization accuracy",
+        "localization_accuracy": "published localization",
         "worst_round": "published, worst round",
-        "global_accuracy": "published global accuracy",
+        "global_accuracy": "published global",
     }
     for measure, text in published.items():
         if measure in drawn:
