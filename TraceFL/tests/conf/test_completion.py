@@ -111,7 +111,7 @@ def test_every_group_and_key_is_found():
         (["trace", "last", "provenance", "="], None),
         (["replay", "last", "how", "=", "tr"], ["train"]),
         (["run", "num_rou"], ["num_rounds="]),
-        (["ledger", "last", "csv", "=", "x"], [""]),
+        (["ledger", "last", "csv", "=", "x"], []),
     ],
 )
 def test_bash_replaces_what_it_takes_for_the_last_word(place, words, reply):
@@ -124,7 +124,7 @@ def test_bash_replaces_what_it_takes_for_the_last_word(place, words, reply):
         COMP_LINE={shlex.quote(line)} COMP_POINT={len(line)}
         COMP_WORDS=(tracefl {" ".join(words)}) COMP_CWORD={len(words)}
         _tracefl tracefl
-        printf '%s\\n' "${{COMPREPLY[@]}}"
+        for each in "${{COMPREPLY[@]}}"; do echo "$each"; done
         complete -p tracefl >&2
     """
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)

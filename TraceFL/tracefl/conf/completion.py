@@ -11,11 +11,13 @@ from tracefl.conf.tool import HELP, VERSION, Grammar
 SCRIPTS = {
     "bash": """\
 _tracefl() {
-    local line=${COMP_LINE:0:COMP_POINT} word=${COMP_WORDS[COMP_CWORD]} IFS=$'\\n'
+    local line=${COMP_LINE:0:COMP_POINT} word=${COMP_WORDS[COMP_CWORD]} each
     [[ $word == = ]] && word=  # bash begins a new word at =, and replaces that word alone
     local whole=${line##* }
-    COMPREPLY=($("$1" --complete "$line" 2> /dev/null))
-    COMPREPLY=("${COMPREPLY[@]#"${whole%"$word"}"}")
+    COMPREPLY=()
+    while IFS= read -r each; do
+        COMPREPLY+=("${each#"${whole%"$word"}"}")
+    done < <("$1" --complete "$line" 2> /dev/null)
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]]; then compopt -o nospace; fi
 }
 complete -o bashdefault -o default -F _tracefl tracefl
