@@ -38,8 +38,8 @@ def test_wrong_predictions_without_a_known_fault(tmp_path):
     assert said(tmp_path, [result(1, traced)], "provenance.inputs=all") == [
         "After round 1 the model is right on 50.0% of 4 test images.",
         "* Of the 6 wrong predictions traced in round 1, client 2 carries most: 4 (chance: 2).",
-        "The most frequent is <script>window.hacked = true</script> taken for ant: of these 3, client 2 carries all of "
-        "them (chance: 1).",
+        "The most frequent is <script>window.hacked = true</script> taken for ant: of these 3, client 2 carries all "
+        "(chance: 1).",
     ]
 
 
@@ -71,7 +71,7 @@ def test_correct_predictions_and_the_exact_check(tmp_path):
         "* Of the 1 wrong prediction traced in round 1, client 3 carries it (chance: 0.3).",
         "Checked by leaving each client out of the average exactly: of the wrong ones, 0 of 1 depend most on the "
         "client that carries them (chance: 0.3).",
-        "Of the 3 correct predictions traced in round 1, client 0 carries all of them (chance: 1).",
+        "Of the 3 correct predictions traced in round 1, client 0 carries all (chance: 1).",
         "The client that carries a correct prediction has examples of its class in 66.7% of cases (chance: 55.6%).",
     ]
 

@@ -20,8 +20,9 @@ def test_a_round_is_one_short_line_on_the_terminal_and_whole_in_the_log(capsys, 
 
 
 def test_the_columns_of_a_table_are_explained_as_they_were_measured():
-    assert "holds the input's class" in columns_key(seeks_faulty=False).plain
+    assert "holds its class" in columns_key(seeks_faulty=False).plain
     assert "top holder" in columns_key(seeks_faulty=False).plain
+    assert max(map(len, columns_key(seeks_faulty=False).plain.splitlines())) <= 80
     assert "is faulty" in columns_key(seeks_faulty=True).plain
     assert "top holder" not in columns_key(seeks_faulty=True).plain
 

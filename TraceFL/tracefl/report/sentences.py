@@ -277,7 +277,7 @@ def _who(inputs: Sequence[TracedInput], beginning: str, is_main: bool = False) -
     if len(inputs) == 1:
         rest = f"client {clients[0]} carries it ({_chance(clients, inputs)})"
     elif len(clients) == 1:
-        many = "all of them" if each == len(inputs) else f"most: {each}"
+        many = "all" if each == len(inputs) else f"most: {each}"
         rest = f"client {clients[0]} carries {many} ({_chance(clients, inputs)})"
     elif len(clients) <= _MOST_NAMED:
         rest = f"{_listed(clients).lower()} carry most: {each} each ({_chance(clients[:1], inputs)})"

@@ -173,12 +173,12 @@ def columns_key(seeks_faulty: bool) -> Text:
     Args:
         seeks_faulty: Only mispredictions are traced, to the faulty clients.
     """
-    found = "is faulty" if seeks_faulty else "holds the input's class"
+    found = "is faulty" if seeks_faulty else "holds its class"
     lines = {
         "localization": f"how often the client that carries a prediction {found}",
         "(chance)": "how often a client drawn at random would",
         "top holder": "how often no client of the round holds more of the class",
-        "removal agrees": "how often leaving out that client, exactly, costs the prediction most",
+        "removal agrees": "how often leaving it out, exactly, costs the prediction most",
         "rank corr.": "how alike contributions and removals order the clients, -1 to 1",
     }
     if seeks_faulty:
