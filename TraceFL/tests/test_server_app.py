@@ -107,7 +107,7 @@ def test_flower_ignores_a_bare_name_and_the_output_tells(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("run_config", "message"),
     [
-        ({"experiment": "exp_9"}, "unknown experiment 'exp_9'; choose one of exp_1, exp_2, exp_3"),
+        ({"experiment": "exp_9"}, "unknown experiment 'exp_9'; choose one of demo, exp_1, exp_2, exp_3"),
         ({"overrides": "num_round=3"}, "unknown key 'num_round', see --help; did you mean 'num_rounds'"),
         ({"num_rounds": "three"}, "num_rounds must be a whole number of at least 1, got 'three'"),
         ({"overrides": "total_cpus=1"}, "total_cpus=1 has no effect in flwr run, where Flower starts the clients"),

@@ -48,7 +48,7 @@ def test_the_app_gives_what_main_gives_to_the_last_bit(flower, tmp_path):
 
 
 def test_bad_input_fails_the_run_with_one_line(flower, tmp_path):
-    message = "unknown experiment 'exp_9'; choose one of exp_1, exp_2, exp_3"
+    message = "unknown experiment 'exp_9'; choose one of demo, exp_1, exp_2, exp_3"
     run_id = flower.submit(f"experiment='exp_9' log_dir='{tmp_path / 'bad'}'", *ONE_CPU)
     status, said, output = finished(flower, run_id)
     assert status == "finished:failed"
