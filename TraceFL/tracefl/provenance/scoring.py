@@ -60,7 +60,8 @@ class TracedInput:
     @property
     def exact_effects(self) -> dict[str, float]:
         """Client id to the exact effect of its removal, in logits, of all clients of which it is known."""
-        return dict(self.effects) or {k: value for k, value in self.contributions if k in self.verified}
+        verified = set(self.verified)
+        return dict(self.effects) or {k: value for k, value in self.contributions if k in verified}
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ def score_inputs(
     ids = attribution.client_ids
     traced = attribution.contributions.argmax(dim=1)
     correlations = None if effects is None else spearman(attribution.contributions, effects)
+    exact = None if effects is None else effects.tolist()
+    column = {client_id: j for j, client_id in enumerate(ids)}
     rows = []
     for i, label in enumerate(labels.tolist()):
         k, ranking = int(traced[i]), attribution.ranking(i)
@@ -155,7 +158,7 @@ def score_inputs(
                 contributions=attribution.ranked_contributions(i),
                 verified=attribution.verified_clients(i),
                 probability=None if probabilities is None else float(probabilities[i]),
-                effects=() if effects is None else tuple((k, float(effects[i, ids.index(k)])) for k, _ in ranking),
+                effects=() if exact is None else tuple((k, exact[i][column[k]]) for k, _ in ranking),
             )
         )
     return tuple(rows)
