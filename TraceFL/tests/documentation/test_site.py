@@ -127,10 +127,10 @@ def test_no_page_is_wider_than_a_phone(site, browser):
 def test_one_run_from_start_to_report(site):
     said, pictures = outputs(site, "one_run")
     assert pictures == 2
-    assert "round=3/3 accuracy=" in said
+    assert "round 3 of 3: accuracy" in said
     assert "\x1b" not in said  # no colours and bars of a terminal
     assert "Warning" not in said
-    assert re.search(r"localization=\d+\.\d% chance=\d+\.\d%", said)
+    assert re.search(r"^ +3 +\d+\.\d% +\d+\.\d% \(\d+\.\d%\)", said, re.MULTILINE)  # localization (chance)
     page = (site / "notebooks" / "one_run.html").read_text()
     assert "exact removal" in page
     assert (site / "notebooks" / "one_run_files").is_dir()
