@@ -127,10 +127,10 @@ def test_a_run_that_goes_on_decides_the_same(name, choice, after, request, tmp_p
 
 def test_nothing_is_done_and_nothing_written_without_mitigate(excluded, tmp_path):
     """Before the first exclusion the two runs are one, to the last bit."""
-    folder = run(tmp_path, *FLIP, "store=all")
+    from_round = int(decisions(excluded)[0]["from_round"])
+    folder = run(tmp_path, *FLIP, "store=all", f"num_rounds={from_round}")
     assert not (folder / "mitigation.csv").exists()
     assert json.loads((folder / "results.json").read_text())["mitigation"] is None
-    from_round = int(decisions(excluded)[0]["from_round"])
     before = f"rounds/{from_round - 1:04d}/global.safetensors"
     assert (folder / before).read_bytes() == (excluded / before).read_bytes()
     rows = [read_csv(place / "provenance.csv") for place in (folder, excluded)]

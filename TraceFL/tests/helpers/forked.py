@@ -18,11 +18,13 @@ class ForkedMain:
         cwd: Folder in which it runs.
         output: File for what it prints.
         errors: File for what it prints as errors; None: the same.
+        env: Its environment; None: this process's.
     """
 
-    def __init__(self, *arguments, cwd, output, errors=None):
+    def __init__(self, *arguments, cwd, output, errors=None, env=None):
         self.output = output
-        self._process = _CONTEXT.Process(target=_main, args=(arguments, cwd, output, errors, dict(os.environ)))
+        given = (arguments, cwd, output, errors, dict(os.environ) if env is None else env)
+        self._process = _CONTEXT.Process(target=_main, args=given)
         self._process.start()
 
     @property

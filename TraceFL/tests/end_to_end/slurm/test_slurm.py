@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.helpers.configuration import REPOSITORY, TINY, compose_settings
+from tests.helpers.forked import ForkedMain
 from tests.helpers.processes import PATIENCE, wait_until
 from tests.helpers.runs import TINY_MODEL
 from tests.helpers.slurm import Slurm
@@ -27,6 +28,7 @@ SMALL = (
 )
 
 SWEEP = ("seed=1,2", "num_rounds=1")
+LONG = 24  # rounds, of which there are some left when SLURM's signal arrives
 TINY_JOB = """#!/usr/bin/env bash
 #SBATCH --output=logs/%A_%a.out
 #SBATCH --cpus-per-task=1
@@ -37,8 +39,13 @@ runs=("seed=1" "seed=2")
 
 
 def sweep(*overrides, cwd, env=None):
-    command = [sys.executable, "-m", "tracefl.main", "--multirun", *TINY, *TINY_MODEL, *overrides]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    """Run a sweep; returns its exit status and the lines of its errors."""
+    keys = ("--multirun", *TINY, *TINY_MODEL, *overrides)
+    done = ForkedMain(*keys, cwd=cwd, output=cwd / "output", errors=cwd / "errors", env=env)
+    return done.wait(), (cwd / "errors").read_text().splitlines()
+
+
+SCRIPTS = sorted(path.name for path in REPOSITORY.glob("job_*_exps.sh"))
 
 
 def said(output):
@@ -70,44 +77,38 @@ def here(tmp_path_factory):
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launchers_change_no_result(launcher, here, tmp_path):
-    done = sweep(*SWEEP, f"launcher={launcher}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    status, errors = sweep(*SWEEP, f"launcher={launcher}", cwd=tmp_path)
+    assert status == 0, errors
     assert records(tmp_path / "logs" / "default") == here
 
 
-def test_a_sweep_as_one_job_array(slurm, here, tmp_path):
-    done = sweep(*SWEEP, "launcher=slurm", "hydra.launcher.cpus_per_task=1", cwd=tmp_path, env=slurm.env)
-    assert done.returncode == 0, done.stderr
-    assert records(tmp_path / "logs" / "default") == here
-    logs = sorted(path.name for path in (tmp_path / "logs/default/.submitit").glob("[0-9]*"))
-    assert len({name.split("_")[0] for name in logs}) == 1  # one array
-    for run in (tmp_path / "logs" / "default").glob("*/results.json"):
-        assert json.loads(run.read_text())["hardware"]["cpus"] == 1  # its share, which nothing binds it to
-
-
-def test_a_refused_run_of_an_array_is_named_and_the_others_run(slurm, tmp_path):
-    overrides = ("launcher=slurm", "hydra.launcher.cpus_per_task=1", "clients_per_round=9,2", "num_rounds=1")
-    done = sweep(*overrides, cwd=tmp_path, env=slurm.env)
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
+def test_a_sweep_is_one_job_array_whose_refused_run_is_named(slurm, here, tmp_path):
+    overrides = ("seed=1", "clients_per_round=9,3", "num_rounds=1", "launcher=slurm", "hydra.launcher.cpus_per_task=1")
+    status, errors = sweep(*overrides, cwd=tmp_path, env=slurm.env)
+    assert status == 2
+    assert errors == [
         "tracefl: run 1 of 2 (clients_per_round=9): clients_per_round=9 is above num_clients=5; lower it",
         "tracefl: 1 of 2 runs failed",
     ]
-    assert len(records(tmp_path / "logs" / "default")) == 1
+    expected = {name: record for name, record in here.items() if "seed1" in name}
+    assert records(tmp_path / "logs" / "default") == expected
+    logs = sorted(path.name for path in (tmp_path / "logs/default/.submitit").glob("[0-9]*"))
+    assert len({name.split("_")[0] for name in logs}) == 1  # one array
+    (written,) = (tmp_path / "logs" / "default").glob("*/results.json")
+    assert json.loads(written.read_text())["hardware"]["cpus"] == 1  # its share, which nothing binds it to
 
 
 def test_what_slurm_refuses_is_one_line(slurm, tmp_path):
-    done = sweep("launcher=slurm", "hydra.launcher.partition=no_such", cwd=tmp_path, env=slurm.env)
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]  # before it, sbatch's own
-    assert last.startswith("tracefl: the launcher failed")
-    assert "invalid partition specified: no_such" in last
+    status, errors = sweep("launcher=slurm", "hydra.launcher.partition=no_such", cwd=tmp_path, env=slurm.env)
+    assert status == 1
+    assert errors[-1].startswith("tracefl: the launcher failed")  # before it, sbatch's own
+    assert "invalid partition specified: no_such" in errors[-1]
 
 
 def test_a_time_limit_within_the_warning_is_refused(slurm, tmp_path):
-    done = sweep("launcher=slurm", "hydra.launcher.timeout_min=2", cwd=tmp_path, env=slurm.env)
-    assert done.returncode == 2
-    assert "hydra.launcher.timeout_min=2 is within hydra.launcher.signal_delay_s=120 seconds" in done.stderr
+    status, errors = sweep("launcher=slurm", "hydra.launcher.timeout_min=2", cwd=tmp_path, env=slurm.env)
+    assert status == 2
+    assert "hydra.launcher.timeout_min=2 is within hydra.launcher.signal_delay_s=120 seconds" in errors[-1]
 
 
 def test_a_job_script_as_an_array(slurm, here, tmp_path):
@@ -132,14 +133,25 @@ def test_a_run_on_a_ray_that_slurm_started(slurm, here, tmp_path):
     assert "1 nodes, 2 CPUs each" in output.read_text()
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_slurm_takes_every_job_script(name, slurm):
+    slurm.ask("sbatch", "--test-only", "--array=0-1%1", name, cwd=REPOSITORY)
+
+
 @pytest.mark.parametrize(
     ("name", "tasks", "dry"),
     [
-        ("job_training_all_exps.sh", "0-1%1", False),
-        ("job_dp_exps.sh", "37", True),
-        ("job_scalability_exps.sh", "9", True),
-        ("job_dirichlet_exps.sh", "59", True),
-        ("job_faulty_exps.sh", "17", True),
+        ("job_training_all_exps.sh", "0-1%1", True),
+        *(
+            pytest.param(name, *rest, marks=pytest.mark.long)
+            for name, *rest in (
+                ("job_training_all_exps.sh", "0-1%1", False),
+                ("job_dp_exps.sh", "37", True),
+                ("job_scalability_exps.sh", "9", True),
+                ("job_dirichlet_exps.sh", "59", True),
+                ("job_faulty_exps.sh", "17", True),
+            )
+        ),
     ],
 )
 def test_the_job_scripts_as_arrays(name, tasks, dry, slurm, tmp_path):
@@ -154,7 +166,7 @@ def test_the_job_scripts_as_arrays(name, tasks, dry, slurm, tmp_path):
 
 
 def test_slurms_warning_stops_a_job_script_after_its_round_and_it_goes_on(slurm, tmp_path):
-    arguments = ("job_training_all_exps.sh", "3", *SMALL, "num_rounds=8", f"log_dir={tmp_path}")
+    arguments = ("job_training_all_exps.sh", "3", *SMALL, f"num_rounds={LONG}", f"log_dir={tmp_path}")
 
     def submit(name):
         output = tmp_path / name
@@ -168,15 +180,15 @@ def test_slurms_warning_stops_a_job_script_after_its_round_and_it_goes_on(slurm,
     assert "stopped by SIGUSR2 after round" in output.read_text()
     (status,) = tmp_path.rglob("status.json")
     done = json.loads(status.read_text())["rounds_done"]
-    assert 2 <= done < 8
+    assert 2 <= done < LONG
     job, output = submit("second.out")
     assert slurm.wait(job) == {None: "COMPLETED"}, output.read_text()
-    assert f"going on after round {done} of 8" in output.read_text()
+    assert f"going on after round {done} of {LONG}" in output.read_text()
 
 
 def test_a_requeued_run_of_a_sweep_goes_on(slurm, tmp_path):
     """SLURM's warning reaches a run of launcher=slurm: it finishes its round, submitit requeues it, and it goes on."""
-    command = [sys.executable, "-m", "tracefl.main", *SMALL, "num_rounds=8", "launcher=slurm"]
+    command = [sys.executable, "-m", "tracefl.main", *SMALL, f"num_rounds={LONG}", "launcher=slurm"]
     command += ["hydra.launcher.cpus_per_task=1", "run_name=run"]
     with subprocess.Popen(command, cwd=tmp_path, env=slurm.env, stdout=subprocess.DEVNULL) as sweep:
         log = tmp_path / "logs" / "default" / "run" / "run.log"
@@ -190,4 +202,4 @@ def test_a_requeued_run_of_a_sweep_goes_on(slurm, tmp_path):
         assert sweep.wait(timeout=PATIENCE) == 0
     assert "stopped by SIGUSR2 after round" in log.read_text()
     assert "going on after round" in log.read_text()
-    assert json.loads((log.parent / "results.json").read_text())["rounds"] == 8
+    assert json.loads((log.parent / "results.json").read_text())["rounds"] == LONG
