@@ -1,6 +1,7 @@
 """Fixtures for the whole suite: tiny configurations, the real data where it is there."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,21 @@ from tests.helpers.browser import open_browser
 from tests.helpers.commands import call_main
 from tests.helpers.configuration import REPOSITORY
 from tests.helpers.stored_runs import make_stored_run
+
+# Of more than a minute of CPU each, the longest first (November 2026).
+LONGEST = (
+    "end_to_end/test_deployment.py",
+    "end_to_end/slurm/test_slurm.py",
+    "documentation/test_commands.py",
+    "documentation/test_site.py",
+    "federation/test_ray_cluster.py",
+    "experiment/test_retraining.py",
+    "end_to_end/test_mitigation.py",
+    "end_to_end/test_simulation.py",
+    "end_to_end/test_resume.py",
+    "end_to_end/test_sweep.py",
+    "paper/test_runs.py",
+)
 
 
 def pytest_addoption(parser):
@@ -28,7 +44,9 @@ def pytest_collection_modifyitems(config, items):
     weight = Counter()
     for item in items:
         weight[item.path] += 10 * ("simulation" in item.keywords) + ("slow" in item.keywords)
-    items.sort(key=lambda item: -weight[item.path])
+    here = Path(__file__).parent
+    order = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (order.get(item.path, len(order)), -weight[item.path]))
 
 
 @pytest.fixture
