@@ -35,7 +35,7 @@ def test_version_waits_for_no_library(arguments):
 
 
 @pytest.mark.parametrize(
-    "name", PROGRAMS.keys() - {"run"}
+    "name", sorted(PROGRAMS.keys() - {"run"})
 )  # run's help is read from the configuration, by Hydra's side
 def test_help_of_a_subcommand_waits_for_no_library(name):
     status, out, err = tracefl(name, "--help")
@@ -43,7 +43,9 @@ def test_help_of_a_subcommand_waits_for_no_library(name):
     assert f"\nusage: tracefl {name}" in out
 
 
-@pytest.mark.parametrize("name", PROGRAMS.keys() - {"run", "demo", "collect"})  # these do something by themselves
+@pytest.mark.parametrize(
+    "name", sorted(PROGRAMS.keys() - {"run", "demo", "collect"})
+)  # these do something by themselves
 def test_a_subcommand_alone_prints_its_help(name):
     status, out, err = tracefl(name)
     assert (status, err) == (2, "")
