@@ -21,7 +21,7 @@ def test_a_package_is_fetched_once_as_a_wheel_where_there_is_one():
 
 
 def test_make_says_what_it_fetches_before_it_does():
-    dry = ["make", "--dry-run", "--always-make", "PYTHON=python3"]
+    dry = ["make", "--no-print-directory", "--dry-run", "--always-make", "PYTHON=python3"]
     for target in EXTRAS:
         (said,) = re.findall(rf"^# (make {target}: fetches [\d.]+ GB, .*)$", LOCK.read_text(), re.MULTILINE)
         done = subprocess.run([*dry, target], cwd=LOCK.parent, check=True, capture_output=True, text=True)

@@ -88,7 +88,10 @@ def check_installed(library: str, needed_by: str) -> None:
 
 
 def _is_there(library: str) -> bool:
-    return find_spec(library) is not None
+    try:
+        return find_spec(library) is not None
+    except ValueError:  # imported, and without a specification, as a module made by hand is
+        return True
 
 
 def _how_to_install(library: str) -> str:
