@@ -34,8 +34,18 @@ class Browser:
         WebDriverWait(self.driver, 60).until(lambda driver: driver.execute_script(f"return {condition}"), condition)
 
     def back(self):
-        """Go back as the page's own history does; WebDriver's button may skip what no hand has added."""
+        """Go back as the page's own history does; WebDriver's button may skip what no hand has added.
+
+        Chromium learns later than the page that it has gone back: until then a second step would lead to the same place.
+        """
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        def place(driver):
+            return driver.execute_cdp_cmd("Page.getNavigationHistory", {})["currentIndex"]
+
+        before = place(self.driver)
         self.run("history.back()")
+        WebDriverWait(self.driver, 60).until(lambda driver: place(driver) < before, "the step back")
 
     def complaints(self):
         """Return the console's lines since the page was opened."""
