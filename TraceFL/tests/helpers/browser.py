@@ -36,7 +36,7 @@ class Browser:
     def back(self):
         """Go back as the page's own history does; WebDriver's button may skip what no hand has added.
 
-        Chromium learns later than the page that it has gone back: until then a second step would lead to the same place.
+        Chromium learns later than the page that it has gone back; until then a second step leads to the same place.
         """
         from selenium.webdriver.support.wait import WebDriverWait
 
