@@ -66,7 +66,7 @@ class Sweeper(BasicSweeper):
                 outcomes += self._launch(batch, first)
                 for number, outcome in enumerate(outcomes[first:], first):
                     if isinstance(outcome, Failure):
-                        which = f"run {number + 1} of {len(runs)} ({' '.join(varied[number])})"
+                        which = f"run {number + 1} of {len(runs)} ({' '.join(varied[number]) or 'as configured'})"
                         sys.stderr.write(f"tracefl: {which}: {outcome.message}\n")
                 if launcher == "JoblibLauncher":
                     _end_workers()

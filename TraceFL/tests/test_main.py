@@ -125,13 +125,21 @@ def test_an_experiment_may_be_a_file_of_ones_own(run, tmp_path, absolute):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("a: [", "cannot be read"), ("- 1", "holds no keys"), ("n: 1", "n is unknown")]
+    ("content", "words"),
+    [
+        (b"a: [", "cannot be read"),
+        (b"- 1", "holds no keys"),
+        (b"n: 1", "n is unknown"),
+        (b"42", "cannot be read: "),
+        ("run_name: fünf".encode("latin-1"), "cannot be read: "),
+    ],
 )
 def test_an_experiments_file_that_is_wrong(run, tmp_path, content, words):
-    (tmp_path / "mine.yaml").write_text(content)
+    (tmp_path / "mine.yaml").write_bytes(content)
     status, _, err = run("experiment=mine.yaml")
     assert (status, len(err.splitlines())) == (2, 1)
     assert words in err
+    assert "None" not in err
 
 
 def test_a_folder_of_ones_own_adds_choices(run, tmp_path):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tracefl.records.result import RoundResult
 
 GRAMMAR = Grammar(usage="tracefl demo [--json]", first=None, alone=True)
-OVERRIDES = ("experiment=demo",)
+OVERRIDES = ("experiment=demo", "overwrite=true")  # it can be given again
 INTRODUCTION = """\
 Five clients train one model on handwritten digits, each on its own images.
 One of them was taught that 4 is 9. The server sees nothing but their weights.

@@ -29,7 +29,6 @@ FIRST_RUN = "experiment=first_run"
 """What runs where nothing is asked for: what somebody new should see."""
 
 _BAD_INPUT = 2  # exit status
-_SWEEPS = ("-m", "--multirun", "launcher=", "hydra.mode=")  # how an argument begins that may ask for several runs
 
 
 def main() -> None:
@@ -54,7 +53,7 @@ def main() -> None:
         made.extend(() if isinstance(outcome, Failure) else (outcome,))
         return outcome
 
-    if answers and any(word.startswith(_SWEEPS) for word in sys.argv[1:]):
+    if answers and any(map(_asks_for_several, sys.argv[1:])):
         _refuse(f"{JSON} is for one run; of a sweep, results.json in each run's folder has the same")
     try:
         words = [word for word in sys.argv[1:] if word != JSON]
@@ -132,6 +131,15 @@ def _attempt(cfg: "DictConfig", number: int) -> Failure | Path:
     except (TraceFLError, OmegaConfBaseException) as error:
         return Failure(one_line(error), getattr(error, "exit_status", _BAD_INPUT))
     return settings.folder
+
+
+def _asks_for_several(word: str) -> bool:
+    """Return whether an argument asks for a sweep; every launcher but the default one starts one."""
+    return (
+        word in ("-m", "--multirun")
+        or word.upper().startswith("HYDRA.MODE=MULTI")
+        or (word.startswith("launcher=") and word != "launcher=local")
+    )
 
 
 def _answer(folder: Path) -> dict[str, Any]:

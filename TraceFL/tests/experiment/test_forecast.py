@@ -69,3 +69,10 @@ def test_a_folder_that_is_not_there_is_refused_as_in_the_run(tmp_path):
 def test_clients_that_flower_starts_are_not_guessed(tmp_path):
     forecast = forecast_run(compose_settings(*RUN, f"log_dir={tmp_path}"), started_by_flower=True)
     assert forecast.missing == "Flower starts the clients, which may hold data of their own"
+
+
+def test_clients_that_all_are_left_out_are_refused(tmp_path):
+    settings = compose_settings(*RUN, f"log_dir={tmp_path}")
+    everybody = dataclasses.replace(settings, without=tuple(range(settings.num_clients)))
+    with pytest.raises(DataError, match="without names all clients that hold a full batch"):
+        forecast_run(everybody)

@@ -48,6 +48,11 @@ def test_an_unfinished_run(goes_on, end):
     assert lines[1].endswith(end)
 
 
+def test_what_is_overwritten_does_not_go_on():
+    lines = list(forecast_lines(replace(NEW, rounds_done=3, overwrites=True, work=WORK)))
+    assert lines[1] == "state     3 of 3 rounds recorded; begins again, as overwrite=true says"
+
+
 def test_a_complete_run_would_not_run():
     (line,) = forecast_lines(replace(NEW, is_complete=True))
     assert line == "would run nothing: logs/default/run is complete; overwrite=true runs it again"

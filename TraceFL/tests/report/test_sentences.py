@@ -37,7 +37,7 @@ def test_wrong_predictions_without_a_known_fault(tmp_path):
     traced = [wrong(i, BY_2) for i in range(3)] + [wrong(3, BY_2, label=3), wrong(4, label=3), wrong(5, BY_3, label=2)]
     assert said(tmp_path, [result(1, traced)], "provenance.inputs=all") == [
         "After round 1 the model is right on 50.0% of 4 test images.",
-        "* Of the 6 wrong predictions traced in round 1, client 2 carries most: 4 (chance: 2).",
+        "* Of the 6 wrong predictions traced in round 1, client 2 carries the most: 4 (chance: 2).",
         "The most frequent is <script>window.hacked = true</script> taken for ant: of these 3, client 2 carries all "
         "(chance: 1).",
     ]
@@ -47,7 +47,7 @@ def test_clients_with_the_same_number_are_all_named(tmp_path):
     traced = [wrong(0), wrong(1, BY_2, label=2), wrong(2, BY_2, label=3), wrong(3, label=3), wrong(4, BY_3)]
     words = said(tmp_path, [result(1, traced)], "provenance.inputs=all")
     assert words[1] == (
-        "* Of the 5 wrong predictions traced in round 1, clients 0 and 2 carry most: 2 each (chance: 1.7)."
+        "* Of the 5 wrong predictions traced in round 1, clients 0 and 2 carry the most: 2 each (chance: 1.7)."
     )
     assert len(words) == 2  # no kind of mistake is more frequent than the others
 
@@ -101,7 +101,10 @@ def test_several_rounds_count_only_those_in_which_a_client_took_part(tmp_path):
     words = said(tmp_path, rounds, "provenance.inputs=all")
     assert words[1] == "* Of the 1 wrong prediction traced in round 2, client 0 carries it (chance: 0.3)."
     assert words[2] == "In round 3 no prediction of that kind was traced."
-    assert words[3] == "Of all 4 traced in 2 rounds, client 2 carries most: 3 (chance: 1)."
+    assert words[3] == (
+        "Of all 4 wrong predictions traced in 2 rounds, client 2 carries the most: 3 of the 3 in rounds that it took "
+        "part in (chance: 1)."
+    )
 
 
 def test_a_known_fault(tmp_path):
@@ -139,7 +142,11 @@ def test_an_honest_client_that_carries_more_than_the_faulty_one_is_named(tmp_pat
     rounds = [result(1, [wrong(i, BY_3) for i in range(3)])]
     words = said(tmp_path, rounds, *flip, fault=FAULT)
     assert "it carries 0 of the 3 traced predictions of that kind in round 1 (chance: 1)." in words[1]
-    assert words[2] == "Client 3 carries most of them: 3."
+    assert words[2] == "Of these, client 3 carries all (chance: 1)."
+
+
+def test_rounds_without_a_traced_prediction_claim_none(tmp_path):
+    assert said(tmp_path, [result(1)])[1:] == ["No prediction was traced."]
 
 
 @pytest.mark.parametrize(

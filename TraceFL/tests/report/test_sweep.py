@@ -34,3 +34,16 @@ def test_one_row_a_run_by_what_varies(tmp_path, monkeypatch):
         "2 2 9 - - - clients_per_round=9 is above num_clients=5; lower it",
         "3 3 {1: 0} 62.5% - 2h02m third",
     ]
+
+
+def test_brackets_are_no_markup_and_a_damaged_result_is_a_row(tmp_path):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "results.json").write_text("{")
+    outcomes = [Failure("a layer such as [fc] or [/fc] is not there", 2), damaged, tmp_path / "gone"]
+    console = Console(width=300, record=True)
+    console.print(sweep_table([["provenance.layers=[fc]"], ["provenance.layers=[conv1,fc]"], []], outcomes))
+    text = console.export_text()
+    assert all(f" {word} " in text for word in ("[fc]", "[conv1,fc]", "[/fc]"))
+    assert "1 [fc] - - - a layer such as [fc] or [/fc] is not there" in " ".join(text.split())
+    assert len([line for line in text.splitlines() if "results.json" in line]) == 2

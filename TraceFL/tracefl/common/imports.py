@@ -51,9 +51,9 @@ def on_demand(package: str, file: str) -> Callable[[str], Any]:
         if not places and not name.startswith("__"):
             tree = ast.parse(Path(file).read_text(encoding="utf-8"))
             froms = [node for block in tree.body if isinstance(block, ast.If) for node in block.body]
-            for node in froms:
-                if isinstance(node, ast.ImportFrom) and node.module:
-                    places.update({alias.name: node.module for alias in node.names})
+            found = [node for node in froms if isinstance(node, ast.ImportFrom)]
+            # At once: another thread may look meanwhile.
+            places.update({alias.name: node.module for node in found if node.module for alias in node.names})
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(places[name]), name)

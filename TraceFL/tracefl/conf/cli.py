@@ -79,8 +79,8 @@ def _registered(name: str) -> str:
     name = name.strip().removeprefix(_FILE)
     try:
         node = OmegaConf.load(expand(name))
-    except (OSError, YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise ConfigError(f"experiment={name} cannot be read: {reason}") from error
     if not isinstance(node, DictConfig):
         raise ConfigError(f"experiment={name} holds no keys; give a file of key: value lines")

@@ -49,7 +49,7 @@ def find_run(text: str) -> Path:
             raise RecordError(f"there is no run below {_roots()}; make one with `tracefl run`, or give a run's folder")
         return runs[0]
     if folder.is_dir():
-        below = list(run_folders(folder))
+        below = sorted(file.parent for depth in ("*", "*/*") for file in folder.glob(f"{depth}/config.yaml"))
         if below:
             raise RecordError(f"{text!r} is no run's folder, but that of {_counted(below)}; give one of them")
         raise RecordError(f"{text!r} is no run's folder: it has no config.yaml")

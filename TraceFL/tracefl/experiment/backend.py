@@ -23,7 +23,7 @@ RAY_SECONDS = 10.0
 MESSAGE_SECONDS = 0.035
 MESSAGE_SECONDS_A_BYTE = 2.5e-9
 
-_TIMED_EXAMPLES = 8
+TIMED_EXAMPLES = 8
 _FORWARDS = 3  # a training step in forward passes: the backward pass takes twice the time of the forward
 
 
@@ -108,7 +108,7 @@ def estimate_work(settings: Settings, model: nn.Module, examples: Examples, mean
         examples: Some that are like the clients'; the first few are timed.
         mean_examples: Training examples of a client.
     """
-    inputs, labels = examples.batch(torch.arange(min(len(examples), _TIMED_EXAMPLES)), settings.device)
+    inputs, labels = examples.batch(torch.arange(min(len(examples), TIMED_EXAMPLES)), settings.device)
     model, threads = model.to(settings.device).eval(), torch.get_num_threads()
     torch.set_num_threads(settings.client_resources.cpus)
     try:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tracefl.errors import ConfigError, DataError
-from tracefl.experiment.backend import backend_for, backend_of, estimate_work, read_resources
+from tracefl.experiment.backend import TIMED_EXAMPLES, backend_for, backend_of, estimate_work, read_resources
 from tracefl.experiment.preparation import architecture
 from tracefl.learning.datasets import (
     DatasetSettings,
@@ -33,8 +33,6 @@ from tracefl.learning.privacy.settings import ServerPrivacy
 from tracefl.records.folder import RunFolder
 from tracefl.records.settings import ProximalSettings, Settings
 from tracefl.report.forecast import Forecast, Work
-
-_TIMED = 8  # examples that are decoded, to be timed and weighed
 
 
 def forecast_run(settings: Settings, started_by_flower: bool = False) -> Forecast:
@@ -62,6 +60,7 @@ def forecast_run(settings: Settings, started_by_flower: bool = False) -> Forecas
         settings.resume,
         settings.store.keep,
         shutil.disk_usage(next(place for place in folder.path.absolute().parents if place.exists())).free,
+        overwrites=settings.overwrite,
     )
     if known.is_complete:
         return known
@@ -101,9 +100,11 @@ def _work(
             f"clients_per_round={settings.clients_per_round}, and only {len(rows)} of {settings.num_clients} clients "
             f"hold a full batch of {settings.batch_size}; lower clients_per_round, batch_size or num_clients"
         )
+    if not able:
+        raise DataError("without names all clients that hold a full batch; name fewer, or lower batch_size")
     participants = min(settings.clients_per_round, len(able))
     spec, _, encode = made
-    dataset = dataclasses.replace(settings.dataset, max_server_examples=_TIMED)
+    dataset = dataclasses.replace(settings.dataset, max_server_examples=TIMED_EXAMPLES)
     some, _ = prepare_server(raw, dataset, settings.seed, encode)
     model = initial_model(dataclasses.replace(settings.model, pretrained=False), spec, settings.seed)
     state = model.state_dict()
@@ -125,7 +126,7 @@ def _work(
         participants=participants,
         parameters=sum(tensor.numel() for tensor in model.parameters()),
         backend=str(backend),
-        training_seconds=work.seconds / participants * math.ceil(participants / at_once),
+        training_seconds=work.seconds / settings.clients_per_round * math.ceil(participants / at_once),
         server_bytes=(participants + 3) * whole + server_examples + budget,
         client_bytes=(5 if isinstance(settings.strategy, ProximalSettings) else 4) * whole,
         clients_at_once=at_once,

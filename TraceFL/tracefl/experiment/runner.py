@@ -129,7 +129,9 @@ def _simulate_on_ray(
 
 def _work_of(experiment: "Experiment") -> Work:
     examples = next(iter(experiment.prepared.data.clients.values()))
-    return estimate_work(experiment.settings, experiment.model, examples, mean(experiment.num_examples.values()))
+    excluded = experiment.participation.excluded
+    able = [count for client, count in experiment.num_examples.items() if client not in excluded]
+    return estimate_work(experiment.settings, experiment.model, examples, mean(able or [0]))
 
 
 def _prepare(

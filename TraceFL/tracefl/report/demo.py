@@ -77,7 +77,7 @@ def _parts(run: StoredRun, traced: TracedInput) -> Iterator[str]:
     yield f"test image {traced.input_index}: it is {names[traced.label]}"
     yield f"the model says {names[traced.predicted]}{surely}"
     yield "contributions of the clients, in logits:"
-    most = max(abs(value) for _, value in traced.contributions)
+    most = max(abs(value) for _, value in traced.contributions) or 1
     for client, value in traced.contributions[: _SIDE - 3]:
         yield f"  client {client:<3} {value:+7.2f} {'█' * round(_BAR * max(value, 0) / most)}"
 

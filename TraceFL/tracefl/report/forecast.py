@@ -18,7 +18,7 @@ class Work:
         examples: Training examples that the clients keep, all together.
         clients: Clients that hold a full batch and can take part.
         participants: Of a round.
-        parameters: Numbers in the model's state.
+        parameters: The model's parameters, buffers not counted.
         backend: Where the clients are called and why, one line.
         training_seconds: Of all rounds to make, as they follow one another.
         server_bytes: Memory of the server's process at most, beyond that of the libraries.
@@ -58,6 +58,7 @@ class Forecast:
         free_bytes: Of the disk.
         work: None where the run is complete, or where ``missing`` says why it is not known.
         missing: Why no more can be known; None where it is.
+        overwrites: What is recorded would be replaced.
     """
 
     folder: Path
@@ -72,6 +73,7 @@ class Forecast:
     free_bytes: int
     work: Work | None = None
     missing: str | None = None
+    overwrites: bool = False
 
 
 def show_forecast(console: Console, forecast: Forecast) -> None:
@@ -116,5 +118,8 @@ def forecast_lines(forecast: Forecast) -> Iterator[str]:
 def _state(forecast: Forecast) -> str:
     if not forecast.rounds_done:
         return "new"
-    done = f"unfinished, {forecast.rounds_done} of {forecast.num_rounds} rounds recorded"
+    recorded = f"{forecast.rounds_done} of {forecast.num_rounds} rounds recorded"
+    if forecast.overwrites:
+        return f"{recorded}; begins again, as overwrite=true says"
+    done = f"unfinished, {recorded}"
     return f"{done}; goes on" if forecast.goes_on else f"{done}; begins again, resume=true goes on"

@@ -158,7 +158,7 @@ def _of_fault(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentenc
     )
     first = _first(inputs)
     if not set(first.clients) & set(fault.clients):
-        yield Sentence(f"{_listed(first.clients)} {_carry(first.clients)} most of them: {first.each}.")
+        yield _who(inputs, "Of these")
     yield from _of_removals(inputs, "them")
     if result is not rounds[-1]:
         absent = found[-1][0] is rounds[-1]
@@ -182,12 +182,12 @@ def _of_mistakes(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sent
     if not found:
         settings = run.settings.provenance
         assert settings is not None
-        only_right = settings.inputs in (None, "correct")
-        yield Sentence(
-            "Only right predictions were traced; provenance.inputs=all traces wrong ones too."
-            if only_right
-            else "No wrong prediction was found to trace."
-        )
+        if settings.inputs not in (None, "correct"):
+            yield Sentence("No wrong prediction was found to trace.")
+        elif any(result.traced for result in rounds):
+            yield Sentence("Only right predictions were traced; provenance.inputs=all traces wrong ones too.")
+        else:
+            yield Sentence("No prediction was traced.")
         return
     result, wrong = found[-1]
     yield _who(wrong, f"Of the {_many(len(wrong), 'wrong prediction')} traced in round {result.server_round}", True)
@@ -202,7 +202,7 @@ def _of_mistakes(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sent
         yield Sentence(_nothing_in(rounds[-1]))
     if len(found) > 1:
         together = [t for _, some in found for t in some]
-        yield _who(together, f"Of all {len(together)} traced in {_many(len(found), 'round')}")
+        yield _who(together, f"Of all {len(together)} wrong predictions traced in {_many(len(found), 'round')}")
 
 
 def _of_correct(rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
@@ -277,10 +277,12 @@ def _who(inputs: Sequence[TracedInput], beginning: str, is_main: bool = False) -
     if len(inputs) == 1:
         rest = f"client {clients[0]} carries it ({_chance(clients, inputs)})"
     elif len(clients) == 1:
-        many = "all" if each == len(inputs) else f"most: {each}"
-        rest = f"client {clients[0]} carries {many} ({_chance(clients, inputs)})"
+        many = "all" if each == len(inputs) else f"the most: {each}"
+        there = [t for t in inputs if any(client == clients[0] for client, _ in t.ranking)]
+        its = f" of the {len(there)} in rounds that it took part in" if len(there) < len(inputs) else ""
+        rest = f"client {clients[0]} carries {many}{its} ({_chance(clients, inputs)})"
     elif len(clients) <= _MOST_NAMED:
-        rest = f"{_listed(clients).lower()} carry most: {each} each ({_chance(clients[:1], inputs)})"
+        rest = f"{_listed(clients).lower()} carry the most: {each} each ({_chance(clients[:1], inputs)})"
     else:
         rest = f"no client stands out: {len(clients)} carry {each} each, and none more"
     return Sentence(f"{beginning}, {rest}.", is_main)
@@ -343,10 +345,6 @@ def _listed(clients: Sequence[str]) -> str:
     if len(clients) > 8:
         return f"{len(clients)} clients"
     return f"Client{'s' if len(clients) > 1 else ''} {_and(sorted(clients, key=_client_order))}"
-
-
-def _carry(clients: Sequence[str]) -> str:
-    return "carry" if len(clients) > 1 else "carries"
 
 
 def _and(parts: Sequence[str]) -> str:

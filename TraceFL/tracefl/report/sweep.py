@@ -8,9 +8,11 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tracefl.common.words import duration, percent
-from tracefl.errors import Failure
+from tracefl.errors import Failure, TraceFLError, one_line
+from tracefl.records.reading import reading
 
 
 def show_sweep(varied: Sequence[Sequence[str]], outcomes: Sequence[Failure | Path]) -> None:
@@ -28,11 +30,12 @@ def sweep_table(varied: Sequence[Sequence[str]], outcomes: Sequence[Failure | Pa
     keys = list(dict.fromkeys(override.partition("=")[0] for run in varied for override in run))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("run", *keys, "accuracy", "localization\n(chance)", "time"):
-        table.add_column(heading, justify="right")
+        table.add_column(Text(heading), justify="right")  # a value such as [fc] is no markup
     table.add_column("folder, or what stopped it", overflow="fold")
     for number, (run, outcome) in enumerate(zip(varied, outcomes, strict=False), 1):
         values = dict(override.split("=", 1) for override in run)
-        table.add_row(str(number), *(values.get(key, "") for key in keys), *_measured(outcome), _end(outcome))
+        cells = (str(number), *(values.get(key, "") for key in keys), *_measured(outcome), _end(outcome))
+        table.add_row(*map(Text, cells))
     return table
 
 
@@ -40,8 +43,12 @@ def _measured(outcome: Failure | Path) -> tuple[str, str, str]:
     """Return the last round's accuracy and localization, and the seconds of the whole run."""
     if isinstance(outcome, Failure):
         return "-", "-", "-"
-    results = json.loads((outcome / "results.json").read_text(encoding="utf-8"))
-    final = results["final"]
+    try:
+        with reading(outcome / "results.json"):
+            results = json.loads((outcome / "results.json").read_text(encoding="utf-8"))
+            final = results["final"]
+    except TraceFLError as error:  # the table is printed while another error may be on its way
+        return "-", "-", one_line(error)
     localization, chance = final["localization_accuracy"], final["chance_accuracy"]
     scored = "-" if localization is None else f"{percent(localization)} ({percent(chance)})"
     return percent(final["global_accuracy"]), scored, duration(results["seconds"])
