@@ -1,10 +1,11 @@
 """Runs named by their folder, by the beginning of a name, and as ``last``."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from tracefl.conf.run_names import find_run, known_runs, runs_folder
+from tracefl.conf.run_names import below_roots, find_run, known_runs, runs_folder
 from tracefl.errors import RecordError
 
 
@@ -76,6 +77,15 @@ def test_the_beginning_of_a_path_that_leads_elsewhere(place, tmp_path, monkeypat
 def test_a_whole_name_before_longer_ones(place):
     place("logs/default/seed1", "logs/default/seed10")
     assert found("seed1") == "logs/default/seed1"
+    assert found("default/seed1") == "logs/default/seed1"
+
+
+def test_the_path_below_the_folders_of_runs_leads_back(place, tmp_path):
+    place("logs/a/seed1", "logs/b/seed1", "logs/b/seed10", "results/smoke/training/c", "elsewhere/d/run")
+    for run in ("logs/b/seed1", "results/smoke/training/c"):
+        assert found(below_roots(Path(run))) == run
+        assert below_roots(tmp_path / run) == below_roots(Path(run))
+    assert below_roots(Path("elsewhere/d/run")) is None
 
 
 @pytest.mark.parametrize(

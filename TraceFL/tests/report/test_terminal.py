@@ -20,11 +20,22 @@ def test_a_round_is_one_short_line_on_the_terminal_and_whole_in_the_log(capsys, 
 
 
 def test_the_columns_of_a_table_are_explained_as_they_were_measured():
-    assert "holds its class" in columns_key(seeks_faulty=False).plain
-    assert "top holder" in columns_key(seeks_faulty=False).plain
-    assert max(map(len, columns_key(seeks_faulty=False).plain.splitlines())) <= 80
-    assert "is faulty" in columns_key(seeks_faulty=True).plain
-    assert "top holder" not in columns_key(seeks_faulty=True).plain
+    holders = columns_key(seeks_faulty=False, knows_faulty=False).plain
+    assert "holds its class" in holders
+    assert "top holder" in holders
+    assert max(map(len, holders.splitlines())) <= 80
+    faulty = columns_key(seeks_faulty=True, knows_faulty=True).plain
+    assert "is faulty" in faulty
+    assert "top holder" not in faulty
+
+
+def test_where_nobody_is_known_to_be_faulty_no_column_says_so(tmp_path, capsys):
+    rounds = [result(1, [traced_input(0, 1, 0, responsible=())])]
+    show_run(Console(width=80), rounds, make_run(tmp_path, rounds, "provenance.inputs=mispredicted"))
+    shown = capsys.readouterr().out
+    assert "removal agrees how often" in shown
+    for words in ("is faulty", "localization   how often", "(chance)       how often", "top holder  "):
+        assert words not in shown
 
 
 def test_a_run_ends_in_its_answer_and_what_to_type_next_within_80_columns(tmp_path, monkeypatch, capsys):

@@ -55,12 +55,19 @@ def find_run(text: str) -> Path:
         raise RecordError(f"{text!r} is no run's folder: it has no config.yaml")
     runs = known_runs()
     named = [run for run in runs if _begins(run, text)] or _beside(folder)
-    exact = [run for run in named if text in (run.name, str(run))]
+    exact = [run for run in named if text in (run.name, str(run), _below(run))]
     if len(exact or named) == 1:
         return (exact or named)[0]
     if named:
         raise RecordError(f"{text!r} is the beginning of {_counted(exact or named)}; give more of one")
     raise RecordError(f"no run below {_roots()} has a name that begins with {text!r}{_nearest(text, runs)}")
+
+
+def below_roots(folder: Path) -> str | None:
+    """Return a run's path below one of ``ROOTS``, which ``find_run`` takes; None where it is elsewhere."""
+    folder = folder.resolve()
+    roots = [root for root in (Path(each).resolve() for each in ROOTS) if root in folder.parents]
+    return folder.relative_to(roots[0]).as_posix() if roots else None
 
 
 def runs_folder(below: str = "") -> Path:
@@ -84,7 +91,12 @@ def _begins(run: Path, text: str) -> bool:
     """Whether a run's name begins with a text; one with a slash: its path, with or without the folder of all runs."""
     if "/" not in text:
         return run.name.startswith(text)
-    return any(path.startswith(text.removeprefix("./")) for path in (str(run), "/".join(run.parts[1:])))
+    return any(path.startswith(text.removeprefix("./")) for path in (str(run), _below(run)))
+
+
+def _below(run: Path) -> str:
+    """Return the path of a known run without the folder of all runs."""
+    return "/".join(run.parts[1:])
 
 
 def _beside(path: Path) -> list[Path]:

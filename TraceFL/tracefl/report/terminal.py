@@ -167,11 +167,12 @@ def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
-def columns_key(seeks_faulty: bool) -> Text:
+def columns_key(seeks_faulty: bool, knows_faulty: bool) -> Text:
     """Return what the columns of ``rounds_table`` mean.
 
     Args:
         seeks_faulty: Only mispredictions are traced, to the faulty clients.
+        knows_faulty: It is known which clients are faulty.
     """
     found = "is faulty" if seeks_faulty else "holds its class"
     lines = {
@@ -183,6 +184,8 @@ def columns_key(seeks_faulty: bool) -> Text:
     }
     if seeks_faulty:
         del lines["top holder"]
+        if not knows_faulty:
+            del lines["localization"], lines["(chance)"]
     return Text("\n".join(f"  {name:<15}{words}" for name, words in lines.items()) + "\n", style="dim")
 
 
@@ -230,7 +233,8 @@ def show_run(console: Console, rounds: Sequence[RoundResult], folder: Path) -> N
     run = StoredRun(folder)
     console.print(rounds_table([result.row for result in rounds], folder.name))
     if any(result.traced for result in rounds):
-        console.print(columns_key(all(t.predicted != t.label for result in rounds for t in result.traced)))
+        seeks_faulty = all(t.predicted != t.label for result in rounds for t in result.traced)
+        console.print(columns_key(seeks_faulty, knows_faulty=run.fault is not None))
     suspects = mean_suspects(row for result in rounds for row in result.suspects)
     if suspects:
         console.print(suspects_table(suspects))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.helpers.made_page import COUNTS, FAULT, make_run, result, traced_input
@@ -53,15 +55,22 @@ def test_a_clients_section_by_hand(tmp_path):
     assert found.sections["3"]["left"] == [[1, "it failed"]]
     section = found.sections["2"]
     assert section["held"] == COUNTS[2]
-    assert section["whole"] == [[3, 1, 1.333, 0.08333, -0.0625, 0], [1, 1, 0.5, 2.0, None, 0]]
+    assert section["whole"] == [[3, 1, 1.333, 0.08333, -0.0625, 0, 2], [1, 1, 0.5, 2.0, None, 0, 0]]
     assert section["each"] == [
-        [1, 0.25, [2, 1, 1.0, -0.125, -0.0625, 0], [1, 1, 0.5, 2.0, None, 0]],
-        [2, 0.25, [1, 0, 0.3333, 0.5, None, 0], [0, 0, 0.0, None, None, 0]],
+        [1, 0.25, [2, 1, 1.0, -0.125, -0.0625, 0, 2], [1, 1, 0.5, 2.0, None, 0, 0]],
+        [2, 0.25, [1, 0, 0.3333, 0.5, None, 0, 0], [0, 0, 0.0, None, None, 0, 0]],
     ]
     assert [(number, correct[0], wrong[0]) for number, correct, wrong in section["classes"]] == [(0, 2, 1), (1, 1, 0)]
     assert section["left"] == []
     # As the ledger has it: mean contribution to correct ones less half of that to wrong ones.
     assert section["useful"] == pytest.approx((-0.5 + 0.25 + 0.5) / 3 - 0.5 * 2.0, rel=1e-3)
+
+
+def test_verified_contributions_alone_are_no_mean_effect(tmp_path):
+    verified = replace(part(0, 0, 0, k0=0.75, k2=-0.5), verified=("0",))  # provenance.counterfactual=false
+    found = read(tmp_path, [result(1, (verified,))])
+    assert found.rows[0].correct.mean_effect is None
+    assert found.sections["0"]["whole"][0] == [1, 1, 0.5, 0.75, None, 0, 0]
 
 
 def decision(server_round, client, word, factor=None):

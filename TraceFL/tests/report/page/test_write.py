@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shlex
 from html.parser import HTMLParser
 
 import pytest
@@ -10,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tests.helpers.commands import call_main
 from tests.helpers.made_page import FAULT, NAMES, make_run, result, suspects_row, traced_input
+from tracefl.conf.run_names import find_run
 from tracefl.report.__main__ import main
 from tracefl.report.page import write_at_end, write_page
 
@@ -93,6 +95,37 @@ def test_a_fault_and_its_rules(tmp_path):
     assert "krum too few clients" in words
     assert "● is faulty, in the round" in words
     assert "tracefl run fault=label_flip 'fault.clients=[2]' baselines=fast" in words
+
+
+def test_nobody_is_called_faulty_where_nobody_is_known_to_be(tmp_path):
+    rounds = [result(1, [traced_input(0, 1, 0, responsible=())])]
+    path = write_page(make_run(tmp_path, rounds, "provenance.inputs=mispredicted"))
+    words = " ".join(Page(path).words.split())
+    assert "is faulty" not in words
+    assert 'class="key">●' not in path.read_text()  # the legend
+    assert "Localization accuracy: not measured, because no client is known to be faulty." in words
+
+
+@pytest.mark.parametrize(
+    ("place", "log_dir", "named"),
+    [
+        ("logs/exp", "logs", "exp/"),
+        ("results/exp", "{here}/results", "exp/"),
+        ("runs/exp", "runs", "runs/exp/"),
+        ("runs/exp", "{here}/runs", "{here}/runs/exp/"),
+        ("moved", "runs", "{here}/moved/"),
+    ],
+)
+def test_commands_name_the_run_so_that_it_is_found(tmp_path, monkeypatch, place, log_dir, named):
+    monkeypatch.chdir(tmp_path)
+    log_dir, named = (text.format(here=tmp_path) for text in (log_dir, named))
+    (tmp_path / place).mkdir(parents=True)
+    run = make_run(tmp_path / place, ROUNDS, f"log_dir={log_dir}", "exp_key=exp")
+    page = Page(write_page(run))
+    word = shlex.quote(named + run.name)
+    assert json.loads(page.scripts[0])["run"] == word
+    assert f"This page again: tracefl report {word}" in " ".join(page.words.split())
+    assert find_run(named + run.name).resolve() == run
 
 
 def test_a_run_made_from_python_has_no_command(tmp_path):

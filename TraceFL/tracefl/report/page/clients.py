@@ -28,9 +28,9 @@ class Part:
         carried: To how many of them its contribution is the highest.
         by_chance: How many a client drawn at random from the rounds' participants would carry.
         contributions: Sum of its contributions, in logits.
-        checked: How many were checked by its exact removal.
+        checked: How many were checked by the exact removal of every client of the round.
         effects: Sum of the exact effects of its removal, in logits.
-        depend: How many depend most on it: no other client's exact removal costs more.
+        depend: How many of those depend most on it: no other client's exact removal costs more.
     """
 
     traced: int = 0
@@ -42,7 +42,7 @@ class Part:
     depend: int = 0
 
     def add(self, client: str, t: TracedInput, contribution: float, effect: float | None) -> None:
-        """Add a traced input of a round that the client took part in."""
+        """Add a traced input of a round that the client took part in; ``effect``: None where it was not checked."""
         self.traced += 1
         self.carried += t.traced_client == client
         self.by_chance += 1 / len(t.ranking)
@@ -50,7 +50,7 @@ class Part:
         if effect is not None:
             self.checked += 1
             self.effects += effect
-        self.depend += t.removal_client == client
+            self.depend += t.removal_client == client
 
     @property
     def mean(self) -> Number:
@@ -63,7 +63,7 @@ class Part:
         return _mean(self.effects, self.checked)
 
     def as_json(self) -> list[Number]:
-        """Return traced, carried, by chance, mean contribution, mean exact effect, and how many depend most on it."""
+        """Return traced, carried, by chance, mean contribution, mean exact effect, depend, and checked."""
         return [
             self.traced,
             self.carried,
@@ -71,6 +71,7 @@ class Part:
             short(self.mean),
             short(self.mean_effect),
             self.depend,
+            self.checked,
         ]
 
 
@@ -121,7 +122,8 @@ def page_clients(record: RunRecord) -> PageClients:
     """Return a run's clients; of too many, the faulty ones, then those with the largest contributions."""
     tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
     for server_round, t in record.traced:
-        kind, effects = WRONG if t.predicted != t.label else CORRECT, t.exact_effects
+        # Verified contributions are left out: they are of the first clients alone, and their mean would be too high.
+        kind, effects = WRONG if t.predicted != t.label else CORRECT, dict(t.effects)
         for client, contribution in t.contributions:
             tally = tallies[client]
             for parts in (tally.whole, tally.by_round[server_round], tally.by_class[t.predicted]):

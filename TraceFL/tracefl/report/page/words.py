@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
 
+from tracefl.common.paths import expand
 from tracefl.common.words import duration
+from tracefl.conf.run_names import below_roots
 from tracefl.learning.faults.words import describe_fault
 from tracefl.learning.privacy.settings import Privacy
 from tracefl.records.settings import Settings, Strategy
@@ -38,6 +41,17 @@ _PARTS = (
     ("provenance_seconds", "provenance"),
     ("counterfactual_seconds", "check by exact removals"),
 )
+
+
+def run_word(record: RunRecord) -> str:
+    """Return what names the run in a command.
+
+    Its path below logs/ or results/, where ``tracefl`` looks; of a run elsewhere its path as it was given to the run,
+    or in full where that does not lead to it from the current folder.
+    """
+    folder, settings = record.run.folder.resolve(), record.settings
+    given = Path(settings.log_dir) / settings.exp_key / folder.name
+    return below_roots(folder) or str(given if expand(given).resolve() == folder else folder)
 
 
 def setting(settings: Settings, is_deployed: bool = False) -> Pairs:

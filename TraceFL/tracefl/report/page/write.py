@@ -94,7 +94,7 @@ def render(record: RunRecord) -> str:
     script = "\n".join((template / f"{part}.js.md").read_text() for part in _SCRIPTS)
     settings, names = record.settings, record.run.label_names
     kinds = _kinds(clients)
-    name = record.run.folder.resolve().name
+    name, run_word = record.run.folder.resolve().name, shlex.quote(words.run_word(record))
     stored = RoundStore(record.run.folder / "rounds").stored_rounds()
     data = {
         "rows": inputs.rows,
@@ -103,7 +103,7 @@ def render(record: RunRecord) -> str:
         "names": names,
         "suspicious": [each.server_round for each in suspicious],
         "words": _responsible_words(record),
-        "run": shlex.quote(name),
+        "run": run_word,
         "rounds": len(rows),
         "stored": stored,
         "clients": clients.sections,
@@ -116,7 +116,7 @@ def render(record: RunRecord) -> str:
             config=settings,
             yaml=OmegaConf.to_yaml(OmegaConf.create(dict(settings.resolved))),
             name=name,
-            run_word=shlex.quote(name),
+            run_word=run_word,
             answers=answer(record.run, record.rounds),
             meaning_of_carrying=MEANING_OF_CARRYING,
             state=words.state_words(record),
@@ -155,9 +155,11 @@ def render(record: RunRecord) -> str:
     )
 
 
-def _responsible_words(record: RunRecord) -> str:
-    """Return what makes a client responsible in this run."""
-    return "is faulty" if record.mispredictions else "holds the label"
+def _responsible_words(record: RunRecord) -> str | None:
+    """Return what makes a client responsible in this run; None where nobody is known to be."""
+    if not record.mispredictions:
+        return "holds the label"
+    return None if record.run.fault is None else "is faulty"
 
 
 def _kinds(clients: PageClients) -> list[str]:
