@@ -34,6 +34,7 @@ def clients(browser):
 
 
 def test_a_filter_is_in_the_address_and_comes_back(browser, written):
+    browser.driver.switch_to.new_window("tab")  # Chromium keeps 50 steps of a tab, and earlier tests have taken them
     browser.open(written)
     everything = shown(browser)
     browser.run("delete URLSearchParams.prototype.size")  # as in Safari 16
