@@ -21,8 +21,7 @@ def help_text() -> str:
     """Return the groups with their choices, and every key with its unit and range."""
     lines = [_HEAD, "Groups (choose with group=choice):", ""]
     lines += [f"    {group:<11} {', '.join(choices(group))}" for group in group_names()]
-    base = (CONF / "base.yaml").read_text().split("\n\n", 1)[1].split("\nhydra:")[0]
-    lines += ["", "Keys, with their defaults:", "", *(f"    {line}".rstrip() for line in base.splitlines())]
+    lines += ["", "Keys, with their defaults:", "", *(f"    {line}".rstrip() for line in _base_text().splitlines())]
     for group, name in (
         ("model", "resnet18"),
         ("dataset", "digits"),
@@ -59,9 +58,14 @@ def _group_lines(group: str, name: str) -> Iterator[str]:
             yield line
 
 
+def _base_text() -> str:
+    """Return the part of base.yaml that holds TraceFL's own keys."""
+    return (CONF / "base.yaml").read_text().split("\n\n", 1)[1].split("\nhydra:")[0]
+
+
 def base_keys() -> dict[str, str]:
     """Return the keys that are in no group, dotted, each with its comment."""
-    return _keys((CONF / "base.yaml").read_text().split("\n\n", 1)[1].split("\nhydra:")[0])
+    return _keys(_base_text())
 
 
 def configuration_keys() -> list[str]:
