@@ -144,13 +144,10 @@ def _asks_for_several(word: str) -> bool:
 
 def _answer(folder: Path) -> dict[str, Any]:
     """Return a run's results in JSON's types, of a run that was only planned its folder alone."""
-    from tracefl.records.reading import reading
+    from tracefl.records.reading import read_results
 
-    results = folder / "results.json"
-    if not results.exists():
-        return {"run": str(folder)}
-    with reading(results):
-        return {**json.loads(results.read_text()), "run": str(folder)}
+    results = read_results(folder) if (folder / "results.json").exists() else {}
+    return {**results, "run": str(folder)}
 
 
 def _typed(hydra_cfg: "HydraConf") -> tuple[list[str], str | None]:

@@ -1,9 +1,11 @@
 """Reading the files of a run's folder: whatever is wrong with one is a RecordError of one line that names it."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 from yaml import YAMLError
 
@@ -33,3 +35,14 @@ def reading(path: Path, of: str = "run") -> Iterator[None]:
         raise RecordError(
             f"{path} is damaged or of another version of tracefl: {reason}; use that version or run again"
         ) from error
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return what results.json of a run's folder says.
+
+    Raises:
+        RecordError: The run is not complete, or the file is damaged.
+    """
+    path = folder / "results.json"
+    with reading(path):
+        return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -1,6 +1,5 @@
 """The table at the end of a sweep: one row a run, by what varies."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from tracefl.common.words import duration, percent
 from tracefl.errors import Failure, TraceFLError, one_line
-from tracefl.records.reading import reading
+from tracefl.records.reading import read_results, reading
 
 
 def show_sweep(varied: Sequence[Sequence[str]], outcomes: Sequence[Failure | Path]) -> None:
@@ -44,8 +43,8 @@ def _measured(outcome: Failure | Path) -> tuple[str, str, str]:
     if isinstance(outcome, Failure):
         return "-", "-", "-"
     try:
+        results = read_results(outcome)
         with reading(outcome / "results.json"):
-            results = json.loads((outcome / "results.json").read_text(encoding="utf-8"))
             final = results["final"]
     except TraceFLError as error:  # the table is printed while another error may be on its way
         return "-", "-", one_line(error)
