@@ -167,8 +167,11 @@ def test_json_is_all_that_is_printed(run, tmp_path, monkeypatch):
 
 def test_json_of_what_would_run(run):
     status, out, err = run("--json", "run_name=mine", "dry_run=true")
-    assert (status, json.loads(out)) == (0, {"run": "logs/default/mine"})
+    said = json.loads(out)
+    assert (status, said["run"], said["model"], said["num_rounds"]) == (0, "logs/default/mine", "resnet18", 3)
+    assert said["work"]["parameters"] > 1e6
     assert "would run in logs/default/mine" in err
+    assert f"{said['work']['parameters'] / 1e6:.2f} million parameters" in err
 
 
 def test_help(run):

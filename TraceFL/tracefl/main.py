@@ -1,12 +1,13 @@
 """The command line: ``tracefl run [group=choice ...] [key=value ...]``."""
 
+import dataclasses
 import json
 import logging
 import os
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tracefl.common.imports import heavy_imports, missing_library
 from tracefl.conf.key_text import help_text
@@ -16,6 +17,8 @@ from tracefl.errors import ConfigError, Failure, RunStopped, SweepError, TraceFL
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
     from omegaconf import DictConfig
+
+    from tracefl.report.forecast import Forecast
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,18 @@ FIRST_RUN = "experiment=first_run"
 """What runs where nothing is asked for: what somebody new should see."""
 
 _BAD_INPUT = 2  # exit status
+
+
+class Made(NamedTuple):
+    """What came of a configuration.
+
+    Attributes:
+        folder: The run's.
+        forecast: What the run would do, where it was only planned.
+    """
+
+    folder: Path
+    forecast: "Forecast | None"
 
 
 def main() -> None:
@@ -46,12 +61,14 @@ def main() -> None:
         _refuse(missing_library(error))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
     answers = JSON in sys.argv
-    made: list[Path] = []
+    made: list[Made] = []
 
     def task(cfg: "DictConfig") -> Failure | Path:
         outcome = _run(cfg)
-        made.extend(() if isinstance(outcome, Failure) else (outcome,))
-        return outcome
+        if isinstance(outcome, Failure):
+            return outcome
+        made.append(outcome)
+        return outcome.folder
 
     if answers and any(map(_asks_for_several, sys.argv[1:])):
         _refuse(f"{JSON} is for one run; of a sweep, results.json in each run's folder has the same")
@@ -73,17 +90,17 @@ def main() -> None:
         os._exit(130)  # Flower's server thread may still wait for its clients, for up to strategy.timeout_seconds
     if made and answers:
         with one_line_errors():
-            sys.stdout.write(json.dumps(_answer(made[0])) + "\n")
+            sys.stdout.write(json.dumps(_answer(*made[0])) + "\n")
 
 
-def _run(cfg: "DictConfig") -> Failure | Path:
-    """Run one composed configuration, and return its folder; in a sweep also what stopped it: the others go on."""
+def _run(cfg: "DictConfig") -> Failure | Made:
+    """Run one composed configuration, and return what came of it; in a sweep also what stopped it: the others go on."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     hydra_cfg = HydraConfig.get()
     in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    outcome: Failure | Path
+    outcome: Failure | Made
     try:
         outcome = _attempt(cfg, hydra_cfg.job.num if in_sweep else 0)
     except RunStopped as error:
@@ -100,8 +117,8 @@ def _run(cfg: "DictConfig") -> Failure | Path:
     return outcome
 
 
-def _attempt(cfg: "DictConfig", number: int) -> Failure | Path:
-    """Run one composed configuration, given its number in the sweep; return its folder, or what stopped it."""
+def _attempt(cfg: "DictConfig", number: int) -> Failure | Made:
+    """Run one composed configuration, given its number in the sweep; return what came of it, or what stopped it."""
     from omegaconf.errors import OmegaConfBaseException
 
     try:
@@ -121,7 +138,7 @@ def _attempt(cfg: "DictConfig", number: int) -> Failure | Path:
             from tracefl.experiment.settings import check_settings
 
         keep_own_gpus(number, settings.runs_at_once)
-        run_settings(check_settings(settings), command=command)
+        forecast = run_settings(check_settings(settings), command=command)
     except ModuleNotFoundError as error:
         return Failure(missing_library(error), _BAD_INPUT)
     except OSError as error:
@@ -130,7 +147,7 @@ def _attempt(cfg: "DictConfig", number: int) -> Failure | Path:
         raise
     except (TraceFLError, OmegaConfBaseException) as error:
         return Failure(one_line(error), getattr(error, "exit_status", _BAD_INPUT))
-    return settings.folder
+    return Made(settings.folder, forecast)
 
 
 def _asks_for_several(word: str) -> bool:
@@ -142,12 +159,12 @@ def _asks_for_several(word: str) -> bool:
     )
 
 
-def _answer(folder: Path) -> dict[str, Any]:
-    """Return a run's results in JSON's types, of a run that was only planned its folder alone."""
+def _answer(folder: Path, forecast: "Forecast | None") -> dict[str, Any]:
+    """Return a run's results, or the forecast of one that was only planned, in JSON's types."""
     from tracefl.records.reading import read_results
 
-    results = read_results(folder) if (folder / "results.json").exists() else {}
-    return {**results, "run": str(folder)}
+    known = read_results(folder) if forecast is None else dataclasses.asdict(forecast)
+    return {**{key: value for key, value in known.items() if key != "folder"}, "run": str(folder)}
 
 
 def _typed(hydra_cfg: "HydraConf") -> tuple[list[str], str | None]:

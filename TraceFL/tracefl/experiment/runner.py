@@ -20,7 +20,7 @@ from tracefl.records.observer import Observer
 from tracefl.records.result import RoundResult
 from tracefl.records.settings import Settings
 from tracefl.records.status import StatusFile, read_progress
-from tracefl.report.forecast import show_forecast
+from tracefl.report.forecast import Forecast, show_forecast
 from tracefl.report.terminal import Terminal, TerminalConsole, show_run, terminal_lines
 from tracefl.report.wandb_tracker import WandbTracker
 
@@ -43,7 +43,7 @@ def run_settings(
     prepare: "Callable[[Settings], Prepared] | None" = None,
     command: str | None = None,
     show: Show = show_run,
-) -> None:
+) -> Forecast | None:
     """Run one configuration and show the result; a complete run is only shown again.
 
     Args:
@@ -53,6 +53,9 @@ def run_settings(
         command: The command typed to start the run, kept in its folder; None for a run started from Python.
         show: Shows the result.
 
+    Returns:
+        With ``dry_run``, which runs nothing, what a run would do; else None.
+
     Raises:
         TraceFLError: Bad input, or a run that failed or was stopped; run.log has the same message.
     """
@@ -61,13 +64,14 @@ def run_settings(
     if settings.dry_run:
         from tracefl.experiment.forecast import forecast_run
 
-        show_forecast(console, forecast_run(settings, started_by_flower=federation is not None))
-        return
+        forecast = forecast_run(settings, started_by_flower=federation is not None)
+        show_forecast(console, forecast)
+        return forecast
     folder = RunFolder(path, settings, command)
     if folder.is_complete and not settings.overwrite:
         show(console, tuple(folder.rounds.results()), path)
         console.print("already complete, nothing was run; overwrite=true runs it again")
-        return
+        return None
     folder.refuse_if_claimed()
     stop = StopRequest()
     with (
@@ -87,6 +91,7 @@ def run_settings(
             with closing(folder):
                 rounds = serve(_prepare(settings, folder, prepare), federation)
     show(console, rounds, path)
+    return None
 
 
 def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "Serve") -> tuple[RoundResult, ...]:
