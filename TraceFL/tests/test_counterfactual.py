@@ -303,6 +303,7 @@ def test_one_client_cannot_be_left_out(run, ask):
         (["provenance.layers=[a"], "'provenance.layers=[a' has a bracket or a quote without its end"),
         (["provenance.max_inputs=${nope}"], "nope"),
         (["baselines=all"], "unknown argument 'baselines=all'"),
+        (["provenance.layers=[a]]"], "provenance.layers=[a]] cannot be read: "),
     ],
 )
 def test_bad_input_is_one_line(image_run, tmp_path, monkeypatch, ask, arguments, words):

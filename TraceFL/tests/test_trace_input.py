@@ -87,6 +87,7 @@ def test_a_round_as_json(image_run, ask):
     assert (told["suspects"], told["provenance_seconds"] > 0) == ([], True)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_an_image_file_is_prepared_as_the_data_were(image_run, tmp_path, ask):
     pixels = load_examples(image_run / "server.safetensors").features["pixels"][1]
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "one.png")

@@ -114,6 +114,7 @@ def test_a_command_within_a_line_can_be_typed(page, place, shell):
     ("command", "check"),
     [
         ("tracefl run num_rounds=ten", "run"),
+        ("tracefl run client.epochs=0", "run"),
         ("tracefl trace lst", "run"),
         ("tracefl trace last | cat", "run"),
         ("tracefl run num_round=3", "compose"),

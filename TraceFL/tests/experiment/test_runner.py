@@ -1,6 +1,9 @@
 """A run from its configuration to what it leaves, with clients that do not train."""
 
+import signal
 from collections import Counter
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ import pytest
 from tests.helpers.configuration import TINY, compose_settings
 from tests.helpers.plans import ScriptedFederation
 from tests.helpers.tables import read_csv
-from tracefl.errors import RoundFailedError
+from tracefl.errors import RoundFailedError, RunStopped
 from tracefl.experiment.runner import run_settings
 
 
@@ -63,3 +66,32 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     run_settings(settings(tmp_path, "dry_run=true"), None)
     assert f"would run in {tmp_path / 'default' / 'run'}" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def heard():
+    """What a handler of SIGTERM that was there before the run is called with, such as submitit's."""
+    numbers = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: numbers.append(number))
+    yield numbers
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_stops_a_run_on_ray_which_has_a_handler_of_its_own(tmp_path, monkeypatch, heard):
+    @contextmanager
+    def ray_cluster(resources):
+        signal.signal(signal.SIGTERM, lambda number, frame: None)  # in place of Ray's
+        is_up = Future()
+        is_up.set_result(None)
+        yield is_up
+
+    def simulate(serve, num_clients, resources):
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == []
+        return serve(ScriptedFederation(("0", "1"), 2))
+
+    monkeypatch.setattr("tracefl.federation.ray_cluster.ray_cluster", ray_cluster)
+    monkeypatch.setattr("tracefl.federation.simulation.simulate", simulate)
+    with pytest.raises(RunStopped, match="stopped by SIGTERM after round 0 of 2"):
+        run_settings(settings(tmp_path, "backend=ray"))
+    assert heard == [signal.SIGTERM]

@@ -155,9 +155,11 @@ def test_nothing_is_left_of_a_killed_run(tmp_path):
 
 
 ENDS_AT_ONCE = """
+import signal
 import sys
 import time
 import ray
+from tracefl.common.signals import StopRequest
 from tracefl.federation.ray_cluster import Resources, ray_cluster
 
 class Worker:  # as Flower's ends
@@ -166,8 +168,11 @@ class Worker:  # as Flower's ends
     def terminate(self):
         ray.actor.exit_actor()
 
-with ray_cluster(Resources(2, 0, 1, 0)) as starting:
+with StopRequest() as stop, ray_cluster(Resources(2, 0, 1, 0)) as starting:
     starting.result()
+    stop.listen()
+    signal.raise_signal(signal.SIGTERM)  # Ray's own handler would say a lot
+    assert stop.signal == "SIGTERM"
     workers = [ray.remote(Worker).options(max_restarts=-1, max_task_retries=1).remote() for _ in range(2)]
     ray.get([worker.ready.remote() for worker in workers])
     for worker in workers:

@@ -3,8 +3,8 @@
 A page's commands are typed into bash, as a reader does, and a hundred cold starts would take minutes. So ``tracefl``,
 ``python``, ``make`` and ``sbatch`` on the PATH of that bash (``write_programs``) are small clients of this server:
 
-- ``tracefl run`` trains in miniature: a small model, small images, few examples and two rounds. The rest is as typed.
-  Where nothing is to be trained (``CHECK=compose``), the configuration is composed and its settings are checked.
+- ``tracefl run``: the configuration is composed, and its settings are checked, as typed. Then, but for
+  ``CHECK=compose``, it trains in miniature: a small model, small images, few examples and two rounds.
 - ``tracefl`` is otherwise as typed.
 - ``python TraceFL/benchmarks/NAME.py`` reads its arguments and stops there; without a parser it only has to exist.
 - ``make TARGET`` says what it would do.
@@ -109,8 +109,8 @@ def _answer(connection, descriptors, name, arguments, folder, environment):
 
 def _tracefl(arguments, check):
     if arguments[:1] == ["run"] and not {"--help", "--version"} & set(arguments):
+        _compose(arguments[1:])  # all that is typed, some of which the miniature replaces
         if check == "compose":
-            _compose(arguments[1:])
             return
         sys.argv += _miniature(arguments)
     tracefl.__main__.main()
