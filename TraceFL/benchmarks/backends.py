@@ -26,6 +26,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tracefl.main import FIRST_RUN
+
 HERE = Path(__file__).resolve().parent
 MARK = "TRACEFL_BENCHMARK"
 LOOKS_A_SECOND = 20
@@ -81,9 +83,7 @@ def main() -> None:
 def case_keys(case: str, options: argparse.Namespace) -> list[str]:
     """Return the overrides of a case."""
     if case == "run":
-        recipe = re.search(r"^run:.*\n\t(.*)", (HERE.parents[1] / "Makefile").read_text(), re.MULTILINE)
-        assert recipe is not None
-        return [word for word in shlex.split(recipe[1]) if "=" in word and "$" not in word]
+        return [FIRST_RUN]
     keys, path = (MNIST, options.mnist) if case == "mnist" else (TEXTS, options.dbpedia)
     if path is None:
         raise SystemExit(f"the case {case} needs --{'mnist' if case == 'mnist' else 'dbpedia'}")
