@@ -9,9 +9,10 @@ ARGS ?=
 run: .venv/.run
 	$(BIN)/tracefl run $(ARGS)
 
-# One thread a worker: threads that wait for a core spin, and cost a small run five times its time.
+# One thread a worker: threads that wait for a core spin, and cost a small run five times its time. One worker more than
+# there are cores, since some tests wait for Ray, SLURM or Flower. Hundreds of processes import torch: with its bytecode.
 test: .venv/.dev
-	cd TraceFL && OMP_NUM_THREADS=1 ../$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	cd TraceFL && OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= ../$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Also the tests marked long, each a longer form of one that always runs.
 test-all:

@@ -12,18 +12,21 @@ from tests.helpers.commands import call_main
 from tests.helpers.configuration import REPOSITORY
 from tests.helpers.stored_runs import make_stored_run
 
-# Of more than a minute of CPU each, the longest first (November 2026).
+# Of more than half a minute each, the longest first (November 2026).
 LONGEST = (
-    "end_to_end/test_deployment.py",
     "end_to_end/slurm/test_slurm.py",
     "documentation/test_commands.py",
-    "documentation/test_site.py",
-    "federation/test_ray_cluster.py",
+    "end_to_end/test_deployment.py",
+    "jobs/test_scripts.py",
     "experiment/test_retraining.py",
+    "federation/test_ray_cluster.py",
+    "end_to_end/test_resume.py",
+    "documentation/test_site.py",
     "end_to_end/test_mitigation.py",
     "end_to_end/test_simulation.py",
-    "end_to_end/test_resume.py",
+    "end_to_end/test_backends.py",
     "end_to_end/test_sweep.py",
+    "end_to_end/test_flower_run.py",
     "paper/test_runs.py",
 )
 

@@ -1,6 +1,6 @@
 """In this process and on Ray: the same weights, rows and scores, bit for bit.
 
-``test_simulation.py`` compares a run on images in the same way. One cluster serves all runs here.
+``test_simulation.py`` compares a run on images in the same way, with two clients at once. One cluster serves all here.
 """
 
 import pytest
@@ -28,8 +28,8 @@ FAULTY = (
 
 @pytest.fixture(scope="module")
 def address():
-    """A Ray cluster with room for two clients."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    """A Ray cluster with room for one client."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         yield cluster.address
     finally:

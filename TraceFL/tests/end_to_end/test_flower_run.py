@@ -5,11 +5,13 @@ import pytest
 from tests.helpers.configuration import compose_settings
 from tests.helpers.flower_processes import APP, Flower
 from tests.helpers.processes import wait_until
+from tests.helpers.runs import SMALL_MODEL
 from tests.helpers.tables import read_untimed
 from tracefl.experiment.runner import run_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 
+KEYS = ("store=all", "run_name=run", *SMALL_MODEL)
 ONE_CPU = ("--federation-config", "num-supernodes=2 client-resources-num-cpus=1 init-args-num-cpus=1")
 
 
@@ -28,14 +30,14 @@ def finished(flower, run_id):
 def test_the_app_gives_what_main_gives_to_the_last_bit(flower, tmp_path):
     before = (APP / "pyproject.toml").read_bytes()
     run_id = flower.submit(
-        f"experiment='smoke' log_dir='{tmp_path / 'app'}' num_rounds=2 overrides='store=all run_name=run'", *ONE_CPU
+        f"experiment='smoke' log_dir='{tmp_path / 'app'}' num_rounds=2 overrides='{' '.join(KEYS)}'", *ONE_CPU
     )
     status, said, output = finished(flower, run_id)
     assert status == "finished:completed", said + output
     assert f"tracefl: experiment smoke; results in {tmp_path / 'app' / 'smoke' / 'run'}" in output
     assert "Installing application dependencies" not in output
     assert (APP / "pyproject.toml").read_bytes() == before
-    keys = ("experiment=smoke", f"log_dir={tmp_path / 'main'}", "num_rounds=2", "store=all", "run_name=run")
+    keys = ("experiment=smoke", f"log_dir={tmp_path / 'main'}", "num_rounds=2", *KEYS)
     run_settings(compose_settings(*keys, "backend=in_process"), command="typed")
     app, main = (tmp_path / way / "smoke" / "run" for way in ("app", "main"))
     assert read_untimed(app / "rounds.csv") == read_untimed(main / "rounds.csv")

@@ -178,21 +178,11 @@ def test_a_complete_run_is_shown_and_not_run_again(digits, capsys):
     assert (digits / "results.json").stat().st_mtime_ns == before
 
 
-@pytest.fixture
-def misbehaving(monkeypatch):
-    """Let clients 1, 2 and 3 misbehave in one round of the runs that follow."""
-    simulate = simulation.simulate
-
-    def use(bad_round):
-        monkeypatch.setattr(simulation, "simulate", functools.partial(simulate, app=misbehaving_app(bad_round)))
-
-    return use
-
-
 @on_ray
-def test_clients_that_fail_are_left_out_and_the_run_goes_on(misbehaving, tmp_path):
-    misbehaving(bad_round=1)
-    folder = run_on_ray(tmp_path, *SMALL_MODEL, "clients_per_round=5", "store=all")
+def test_clients_that_fail_are_left_out_and_the_run_goes_on(monkeypatch, tmp_path):
+    simulate = functools.partial(simulation.simulate, app=misbehaving_app(bad_round=1))
+    monkeypatch.setattr(simulation, "simulate", simulate)
+    folder = run_on_ray(tmp_path, *SMALL_MODEL, "clients_per_round=5", "store=all", "total_cpus=1")
     first, second = (json.loads((folder / f"rounds/000{n}/round.json").read_text()) for n in (1, 2))
     assert set(first["client_weights"]) == {"0", "4"}
     assert set(first["left_out"]) == {"1", "2", "3"}
@@ -207,12 +197,10 @@ def test_clients_that_fail_are_left_out_and_the_run_goes_on(misbehaving, tmp_pat
     assert "left out of the average: client 1 (" in (folder / "report.html").read_text()
 
 
-@on_ray
-def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(misbehaving, tmp_path):
-    misbehaving(bad_round=2)
+def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(tmp_path):
     overrides = (*SMALL_MODEL, "clients_per_round=5", "strategy.min_clients=3")
     with pytest.raises(RoundFailedError, match=r"round 2: 2 of 5 clients answered, .*min_clients is 3; .*client 1"):
-        run_on_ray(tmp_path, *overrides)
+        run(tmp_path, *overrides, app=misbehaving_app(bad_round=2, dies=False))
     folder = tmp_path / "default" / "run"
     assert [row["round"] for row in read_csv(folder / "rounds.csv")] == ["1"]
     assert {row["round"] for row in read_csv(folder / "provenance.csv")} == {"1"}

@@ -113,7 +113,7 @@ def test_a_killed_run_is_said_and_not_waited_for(launcher, tmp_path):
 @pytest.mark.parametrize("backend", [pytest.param("ray", marks=pytest.mark.simulation), "in_process"])
 def test_a_run_leaves_nothing_behind_in_its_process(tmp_path, backend):
     def run(seed):
-        keys = (f"log_dir={tmp_path}", f"seed={seed}", "wandb.mode=offline", f"backend={backend}")
+        keys = (f"log_dir={tmp_path}", f"seed={seed}", "wandb.mode=offline", f"backend={backend}", "total_cpus=1")
         run_settings(compose_settings(*SHORT, *keys))
 
     def state():

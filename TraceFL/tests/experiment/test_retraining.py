@@ -104,7 +104,7 @@ def test_it_is_the_run_without_the_client_to_the_bit(monkeypatch, capfd, copied,
 
 
 @pytest.mark.slow
-def test_without_the_faulty_client_the_attack_succeeds_less(monkeypatch, capfd, flipped, tmp_path):
+def test_without_the_faulty_client_the_attack_succeeds_less(monkeypatch, capfd, tmp_path):
     files = (f"csv={tmp_path / 'a.csv'}", f"png={tmp_path / 'a.png'}")
     everyone = "clients_per_round=5", "client.epochs=3", "batch_size=8", "num_rounds=3", "provenance=off"
     folder = run(tmp_path / "all", *KEYS, *everyone, "dataset.max_examples_per_client=200")

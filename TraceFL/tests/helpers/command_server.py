@@ -13,33 +13,21 @@ A page's commands are typed into bash, as a reader does, and a hundred cold star
 
 import argparse
 import contextlib
+import functools
 import io
-import json
-import os
 import runpy
-import select
 import shlex
-import signal
-import socket
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 
 import tracefl.__main__
 import tracefl.jobs.__main__
 from tests.helpers.configuration import compose_config
+from tests.helpers.fork_server import serve, write_program
 from tracefl.conf.cli import prepare_overrides
 from tracefl.experiment.settings import read_settings
 
-_CLIENT = """#!{python} -IS
-import json, os, socket, sys
-connection = socket.socket(socket.AF_UNIX)
-connection.connect({address!r})
-words = json.dumps([{name!r}, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
-socket.send_fds(connection, [words + b"\\n"], [0, 1, 2])
-sys.exit(int(connection.recv(16) or b"1"))
-"""
 _SIZES = {
     "resnet18": ("model.config.layers=[1,1,1,1]", "dataset.image_size=16"),
     "gpt": (
@@ -55,56 +43,19 @@ _FEW = (
 
 def write_programs(folder, address):
     """Write the clients of the server into a folder for the PATH."""
-    for name in ("tracefl", "python", "make", "sbatch"):
-        program = folder / name
-        program.write_text(_CLIENT.format(python=sys.executable, address=str(address), name=name))
-        program.chmod(0o755)
+    for name in _DO:
+        write_program(folder, name, address)
 
 
 def main():
-    """Serve until standard input closes, as it does when the process that started this one ends."""
+    """Serve until standard input closes."""
     from tracefl.jobs import preload  # noqa: F401 - what a run needs, once
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked processes
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(sys.argv[1])
-    server.listen()
-    while sys.stdin not in select.select([server, sys.stdin], [], [])[0]:
-        connection, _ = server.accept()
-        words, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
-        while not words.endswith(b"\n"):
-            words += connection.recv(1 << 20)
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _answer(connection, descriptors, *json.loads(words))
-        connection.close()
-        for descriptor in descriptors:
-            os.close(descriptor)
+    serve(sys.argv[1], {name: functools.partial(_do, do) for name, do in _DO.items()})
 
 
-def _answer(connection, descriptors, name, arguments, folder, environment):
-    """Do what is asked in a process of its own, with the asker's folder, environment and files, and send its status."""
-    pid = os.fork()
-    if pid:
-        connection.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
-        os._exit(0)
-    for target, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, target)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.argv = [name, *arguments]
-    status = 1
-    try:
-        _DO[name](arguments, environment.get("CHECK"))
-        status = 0
-    except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:  # noqa: BLE001 - shown to the asker
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+def _do(do, arguments, environment):
+    do(arguments, environment.get("CHECK"))
 
 
 def _tracefl(arguments, check):

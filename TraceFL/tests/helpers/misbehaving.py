@@ -1,4 +1,7 @@
-"""Client apps whose clients 1, 2 and 3 misbehave in one round: raise, die, answer with a NaN."""
+"""Client apps whose clients 1, 2 and 3 misbehave in one round: raise, die, answer with a NaN.
+
+In this process nobody may die; client 2 raises there too.
+"""
 
 import os
 
@@ -9,7 +12,7 @@ from flwr.clientapp import ClientApp
 from tracefl.federation import client
 
 
-def misbehaving_app(bad_round):
+def misbehaving_app(bad_round, dies=True):
     app = ClientApp()
 
     @app.train()
@@ -19,7 +22,9 @@ def misbehaving_app(bad_round):
         if bad and client_id == "1":
             raise ValueError("the disk of client 1 is full")
         if bad and client_id == "2":
-            os._exit(1)
+            if dies:
+                os._exit(1)
+            raise MemoryError
         reply = client.train_client(message, context)
         if bad and client_id == "3":
             state = reply.content.array_records["arrays"].to_torch_state_dict()
