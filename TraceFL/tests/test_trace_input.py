@@ -148,16 +148,16 @@ def test_tables_and_picture(image_run, tmp_path, ask):
         (["image=nowhere.png"], "image='nowhere.png' cannot be read: No such file"),
         (["image=."], "image='.' cannot be read: Is a directory"),
         (["image=words.png"], "image='words.png' is no image that can be read"),
-        (["image=wide.png"], "more than 8 bits a channel"),
-        (["image=cut.png"], "image='cut.png' cannot be read"),
-        (["image=wide.png", "provenance.target=label"], "more than 8 bits"),
+        (["image=float.tif"], "image='float.tif' has floating-point pixels"),
+        (["image=cut.png"], "image='cut.png' is damaged and cannot be decoded"),
+        (["image=float.tif", "provenance.target=label"], "has floating-point pixels"),
         (["image=good.png", "provenance.target=label"], "the input's label is not known"),
     ],
 )
 def test_bad_input_is_one_line(image_run, tmp_path, monkeypatch, ask, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "words.png").write_text("words")
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "wide.png")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     noise = np.random.default_rng(0).integers(256, size=(64, 64), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "good.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:2000])

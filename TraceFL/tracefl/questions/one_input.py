@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from tracefl.common.names import did_you_mean
 from tracefl.common.paths import expand
 from tracefl.errors import ConfigError, DataError
 from tracefl.learning.datasets import images_to_tensor
+from tracefl.learning.datasets.images import decode_image
 from tracefl.learning.examples import PIXELS, Examples
 from tracefl.learning.models import TextEncoder
 from tracefl.provenance import Explanation, Method, explain
@@ -151,14 +151,11 @@ def _image(run: StoredRun, tracer: Tracer, given: str) -> Question:
     del tracer
     path, dataset = expand(given), run.settings.dataset
     try:
-        with Image.open(path) as image:
-            pixels = images_to_tensor([image], dataset.image_size)  # (1, 3, H, W)
-    except UnidentifiedImageError as error:
-        raise DataError(f"image={given!r} is no image that can be read; give a PNG or JPEG file") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"image={given!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        pixels = images_to_tensor([decode_image(path.read_bytes())], dataset.image_size)  # (1, 3, H, W)
+    except OSError as error:
+        raise DataError(f"image={given!r} cannot be read: {error.strerror or error}; give an image's file") from error
     except DataError as error:
-        raise DataError(f"image={given!r}: {error}") from error
+        raise DataError(f"image={given!r} {error}") from error
     none = torch.zeros(1, dtype=torch.int64)
     examples = Examples({PIXELS: pixels}, none, none, dataset.mean, dataset.std)
     return Question("image", given, f"image {path.name}", examples.batch(none)[0], pixels=pixels[0])

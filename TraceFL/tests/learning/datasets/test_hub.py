@@ -80,15 +80,42 @@ def test_images_are_decoded_from_encoded_bytes(tmp_path, load, described):
         columns = {"image": [png(value) for value in (10, 20, 30)], "label": [0, 1, 0]}
         write_split(tmp_path, split, columns, ["zero", "one"] if described else None)
     raw = load(kind="image", input_columns=["image"])
-    assert [np.asarray(image)[0, 0] for image in raw.train.read(np.array([2, 0]))] == [30, 10]
+    assert [np.asarray(image)[0, 0, 0] for image in raw.train.read(np.array([2, 0]))] == [30, 10]
     assert raw.label_names == (("zero", "one") if described else ("0", "1"))
 
 
 def test_damaged_image(tmp_path, load):
     for split in ("train", "test"):
-        write_split(tmp_path, split, {"image": [{"bytes": b"no image", "path": None}], "label": [0]})
-    with pytest.raises(DataError, match=r"an image of column 'image' in rows 0 to 0 cannot be decoded"):
-        load(kind="image", input_columns=["image"]).train.read(np.array([0]))
+        cells = [png(1), {"bytes": b"no image", "path": None}]
+        write_split(tmp_path, split, {"image": cells, "label": [0, 1]})
+    images = load(kind="image", input_columns=["image"]).train.read(np.array([0, 1]))
+    assert np.asarray(images[0])[0, 0].tolist() == [1, 1, 1]
+    message = r"split train, column 'image', row 1 \(from 0\): the image is no image .*, or remove the row"
+    with pytest.raises(DataError, match=message):
+        images[1]
+
+
+def test_rows_without_an_image(tmp_path, load):
+    write_split(tmp_path, "train", {"image": [png(1), None, png(2), None], "label": [0, 1, 0, 1]})
+    write_split(tmp_path, "test", {"image": [png(1)["bytes"]], "label": [0]})
+    with pytest.raises(
+        DataError, match="split train has 2 rows without an image in column 'image', the first is row 1"
+    ):
+        load(kind="image", input_columns=["image"])
+
+
+def test_an_image_that_is_only_named(tmp_path, load, monkeypatch):
+    (tmp_path / "one.png").write_bytes(png(5)["bytes"])
+    monkeypatch.chdir(tmp_path)
+    cells = [{"bytes": None, "path": path} for path in ("one.png", "two.png", None)]
+    for split in ("train", "test"):
+        write_split(tmp_path, split, {"image": cells, "label": [0, 1, 0]})
+    images = load(kind="image", input_columns=["image"]).test.read(np.arange(3))
+    assert np.asarray(images[0])[0, 0].tolist() == [5, 5, 5]
+    with pytest.raises(DataError, match=r"row 1 \(from 0\): the image lies in a file .*No such file.*two\.png"):
+        images[1]
+    with pytest.raises(DataError, match=r"row 2 \(from 0\): the image is missing"):
+        images[2]
 
 
 @pytest.mark.parametrize("folder", ["mnist", "plain_text", "data", "."])
@@ -322,4 +349,4 @@ def test_real_data(shared_data, load, name, keys, size, num_classes):
     assert raw.num_classes == num_classes
     examples = raw.train.read(np.array([7, 0]))
     assert len(examples) == 2
-    assert all(example.strip() if raw.kind == "text" else example.size for example in examples)
+    assert all(example.strip() if raw.kind == "text" else all(example.size) for example in examples)

@@ -141,7 +141,7 @@ def training_texts(raw: RawDataset, limit: int) -> list[str]:
     if raw.kind != "text":
         raise DataError(f"data set {raw.name!r} is of kind {raw.kind!r}, which has no texts; choose a data set of text")
     count = min(limit, len(raw.train))
-    return raw.train.read(np.arange(count) * len(raw.train) // max(count, 1))
+    return list(raw.train.read(np.arange(count) * len(raw.train) // max(count, 1)))
 
 
 def _examples(raw: RawDataset, split: Split, rows: Rows, settings: DatasetSettings, encode: Encode | None) -> Examples:
@@ -149,7 +149,7 @@ def _examples(raw: RawDataset, split: Split, rows: Rows, settings: DatasetSettin
     labels, numbers = torch.from_numpy(split.labels[rows]), torch.from_numpy(rows)
     contents = split.read(rows)
     if encode is not None and raw.kind == "text":
-        features = {name: tensor.to(torch.int32) for name, tensor in encode(contents).items()}  # (N, T)
+        features = {name: tensor.to(torch.int32) for name, tensor in encode(list(contents)).items()}  # (N, T)
         return Examples(features, labels, numbers)
     pixels = images_to_tensor(contents, settings.image_size)  # (N, 3, image_size, image_size)
     return Examples({PIXELS: pixels}, labels, numbers, tuple(settings.mean), tuple(settings.std))

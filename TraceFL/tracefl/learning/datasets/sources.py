@@ -1,6 +1,6 @@
 """Where data sets come from: the types that every source returns, and how a source is registered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,12 @@ class Split:
 
     Attributes:
         labels: ``(N,)`` int64 classes, 0 to ``num_classes - 1``.
-        read: Returns the examples of given rows, in their order: PIL images, uint8 arrays ``(H, W[, 3])``, or texts.
+        read: Returns the examples of given rows, in their order: PIL images, arrays ``(H, W[, C])`` as
+            ``images_to_tensor`` takes them, or texts. An image may be decoded only when it is taken.
     """
 
     labels: Rows
-    read: Callable[[Rows], list[Any]]
+    read: Callable[[Rows], Sequence[Any]]
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,12 +1,15 @@
 """Tables with columns of images or text and a column of labels, turned into splits."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracefl.errors import DataError
+from tracefl.learning.datasets.images import decode_image
 from tracefl.learning.datasets.settings import DatasetSettings
 from tracefl.learning.datasets.sources import RawDataset, Rows, Split
 
@@ -40,8 +43,8 @@ def raw_dataset(train: Any, test: Any, settings: DatasetSettings) -> RawDataset:
     return RawDataset(
         settings.name,
         settings.kind,
-        _split(train, train_labels, settings),
-        _split(test, test_labels, settings),
+        _split(train, train_labels, "train", settings),
+        _split(test, test_labels, "test", settings),
         tuple(names),
     )
 
@@ -99,10 +102,10 @@ def _labels_message(settings: DatasetSettings, values: list[Any], problem: str) 
     )
 
 
-def _split(table: Any, labels: Rows, settings: DatasetSettings) -> Split:
+def _split(table: Any, labels: Rows, split: str, settings: DatasetSettings) -> Split:
     if settings.kind == "text":
         return Split(labels, _text_reader(table, settings))
-    return Split(labels, _image_reader(table, settings))
+    return Split(labels, _image_reader(table, split, settings))
 
 
 def _text_reader(table: Any, settings: DatasetSettings) -> Any:
@@ -119,28 +122,73 @@ def _text_reader(table: Any, settings: DatasetSettings) -> Any:
     return read
 
 
-def _image_reader(table: Any, settings: DatasetSettings) -> Any:
+def _image_reader(table: Any, split: str, settings: DatasetSettings) -> Any:
     from datasets import Image
 
     column = settings.input_columns[0]
-    if not isinstance(table.features[column], Image):
-        feature = table.features[column]
-        encoded = getattr(feature, "dtype", None) in ("binary", "large_binary")
-        if not encoded and not (isinstance(feature, dict) and set(feature) == {"bytes", "path"}):
-            raise DataError(_input_message(table, settings, column, "encoded images"))
-        table = table.cast_column(column, Image())
+    feature = table.features[column]
+    if isinstance(feature, Image):
+        table = table.cast_column(column, Image(decode=False))  # decoded in images.py, as an image asked about later is
+    elif not _holds_bytes(feature) and not (isinstance(feature, dict) and set(feature) == {"bytes", "path"}):
+        raise DataError(_input_message(table, settings, column, "encoded images"))
     images = table.select_columns([column])
+    missing = np.flatnonzero(table.data.column(column).is_null().to_numpy())
+    if len(missing):
+        raise DataError(
+            f"data set {settings.name!r}: split {split} has {len(missing)} rows without an image in column {column!r}, "
+            f"the first is row {missing[0]} (from 0); remove them or set dataset.input_columns"
+        )
 
-    def read(rows: Rows) -> list[Any]:
-        try:
-            return list(images[rows.tolist()][column])
-        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on damaged files
-            raise DataError(
-                f"data set {settings.name!r}: an image of column {column!r} in rows {rows.min()} to {rows.max()} "
-                f"cannot be decoded ({error}); fetch the files again"
-            ) from error
+    def read(rows: Rows) -> Sequence[Any]:
+        place = f"data set {settings.name!r}: split {split}, column {column!r}"
+        return _Images(images[rows.tolist()][column], rows, place)
 
     return read
+
+
+@dataclass(frozen=True)
+class _Images(Sequence[Any]):
+    """Images that are decoded one at a time: many photographs together would not fit into memory.
+
+    Attributes:
+        encoded: Contents of files, or mappings of ``bytes`` and ``path``.
+        rows: Each one's row.
+        place: Where they come from, for messages.
+    """
+
+    encoded: Sequence[Any]
+    rows: Rows
+    place: str
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return decode_image(_content(self.encoded[index]))
+        except DataError as error:
+            row = int(self.rows[index])
+            raise DataError(f"{self.place}, row {row} (from 0): the image {error}, or remove the row") from error
+
+
+def _content(cell: Any) -> bytes:
+    """Return the content of an image's file, which a table holds or names."""
+    if isinstance(cell, bytes):
+        return cell
+    if cell["bytes"] is not None:
+        return bytes(cell["bytes"])
+    if cell["path"] is None:
+        raise DataError("is missing: it has neither bytes nor a path; give one")
+    try:
+        return Path(cell["path"]).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"lies in a file that cannot be read ({error.strerror}: {cell['path']}); give the images' bytes"
+        ) from error
+
+
+def _holds_bytes(feature: Any) -> bool:
+    return getattr(feature, "dtype", None) in ("binary", "large_binary")
 
 
 def _input_message(table: Any, settings: DatasetSettings, column: str, expected: str) -> str:
