@@ -25,8 +25,8 @@ HEADINGS = (
     "localization",
     "chance",
     "top holder",
-    "removal agrees",
-    "rank corr.",
+    "counterfactual agreement",
+    "correlation",
     "inputs",
     "s a round",
 )

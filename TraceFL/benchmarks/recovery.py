@@ -23,7 +23,7 @@ from typing import Any
 
 from selection import words
 
-from tracefl.conf.rules import choice_name
+from tracefl.conf.constraints import choice_name
 from tracefl.conf.run_names import run_folders
 from tracefl.errors import RecordError
 from tracefl.paper.rule_findings import over_seeds

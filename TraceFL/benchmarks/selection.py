@@ -79,7 +79,7 @@ def read(folder: Path) -> Run:
     faulty = None
     if config.fault is not None:
         culprits = set(json.loads((folder / "fault.json").read_text())["clients"])
-        places = [client for result in results[1:] for client in (*result.client_weights, *result.left_out)]
+        places = [client for result in results[1:] for client in (*result.client_weights, *result.dropped)]
         faulty = fmean(client in culprits for client in places)
     return Run(config, accuracies[-1], fmean(accuracies), faulty)
 

@@ -41,8 +41,8 @@ def pytest_collection_modifyitems(config, items):
     Else a worker is left with one of these files at the end, and the others wait.
     """
     if not config.option.all and "long" not in config.option.markexpr:
-        left_out = [item for item in items if "long" in item.keywords]
-        config.hook.pytest_deselected(items=left_out)
+        dropped = [item for item in items if "long" in item.keywords]
+        config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if "long" not in item.keywords]
     weight = Counter()
     for item in items:

@@ -149,7 +149,7 @@ def test_the_table(image_run, ask):
             f"{client['shapley_standard_error']:.3f}",
         ]
     assert "round 2: 4 inputs (" in shown
-    assert "each of 3 clients left out of the average" in shown
+    assert "each of 3 clients removed from the average" in shown
     assert "(by chance 33.3%)" in shown
     assert "estimated from 4 orders" in shown
     assert "faulty" not in shown
@@ -333,4 +333,4 @@ main()
     command = [sys.executable, "-c", code, str(image_run), "inputs=all"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr
-    assert "left out of the average" in done.stdout
+    assert "removed from the average" in done.stdout

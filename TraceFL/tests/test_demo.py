@@ -69,7 +69,7 @@ def test_its_sentences_are_what_the_tables_say(demo):
     accuracy = 100 * float(rounds[-1]["global_accuracy"])
     assert f"the model is right on {accuracy:.1f}% of 360 test images" in out
     checked = re.search(r"of them, (\d+) of (\d+) depend most on the client that carries them", out)
-    assert int(checked.group(1)) == sum(row["removal_client"] == row["traced_client"] for row in last)
+    assert int(checked.group(1)) == sum(row["counterfactual_client"] == row["traced_client"] for row in last)
     assert checked.group(2) == str(len(last))
 
 

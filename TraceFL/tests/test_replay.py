@@ -81,18 +81,18 @@ def slow_weights(records, without, carry, buffers=("running_mean", "running_var"
 @pytest.mark.parametrize(("first", "without", "carry"), [(1, "2", 0.5), (1, "0,3", 1.0), (2, "3", 0.0), (1, "2", None)])
 def test_the_numbers(monkeypatch, capsys, made, run, first, without, carry):
     own = [] if carry is None else [f"carry={carry}"]
-    status, out, err = call(monkeypatch, capsys, run, f"from={first}", f"without={without}", "--json", *own)
+    status, out, err = call(monkeypatch, capsys, run, f"without_from={first}", f"without={without}", "--json", *own)
     assert (status, err) == (0, "")
     found = json.loads(out)
     records, named = made[1][first - 1 :], without.split(",")
     expected = slow_weights(records, named, 0.25 if carry is None else carry)
-    assert (found["how"], found["from"], found["without"]) == ("reaggregate", first, named)
+    assert (found["how"], found["without_from"], found["without"]) == ("reaggregate", first, named)
     assert [r["round"] for r in found["rounds"]] == list(range(first, 5))
     for said, record, weights in zip(found["rounds"], records, expected, strict=True):
         assert said["with"] == slow_numbers(run, record.global_weights)
         assert said["without"] == slow_numbers(run, weights)
         assert said["clients"] == [k for k in record.clients if k not in named]
-        assert said["clients_left_out"] == [k for k in record.clients if k in named]
+        assert said["clients_removed"] == [k for k in record.clients if k in named]
     assert (
         len({r["without"]["accuracy"] for r in found["rounds"]} | {r["with"]["accuracy"] for r in found["rounds"]}) > 2
     )
@@ -103,10 +103,10 @@ def test_the_numbers(monkeypatch, capsys, made, run, first, without, carry):
 
 def test_the_table_and_the_csv(monkeypatch, capsys, run, tmp_path):
     files = (f"csv={tmp_path / 'a.csv'}", f"png={tmp_path / 'a.png'}")
-    _, out, _ = call(monkeypatch, capsys, run, "from=1", "without=2", "--json", *files)
+    _, out, _ = call(monkeypatch, capsys, run, "without_from=1", "without=2", "--json", *files)
     found = json.loads(out)
     assert found["files"] == [str(tmp_path / f"a.{kind}") for kind in ("csv", "png", "pdf")]
-    status, out, err = call(monkeypatch, capsys, run, "from=1", "without=2", *files)
+    status, out, err = call(monkeypatch, capsys, run, "without_from=1", "without=2", *files)
     assert (status, err) == (0, "")
     assert "run without client 2 from round 1, averaged again" in out
     assert "an estimate from round 2 on, carry=0.25" in out
@@ -142,7 +142,7 @@ def test_the_table_and_the_csv(monkeypatch, capsys, run, tmp_path):
 
 
 def test_a_client_that_was_not_there_changes_nothing_and_is_named(monkeypatch, capsys, run):
-    status, out, _ = call(monkeypatch, capsys, run, "from=1", "without=1", "--json")
+    status, out, _ = call(monkeypatch, capsys, run, "without_from=1", "without=1", "--json")
     assert status == 0
     found = json.loads(out)
     assert "warning: client 1 took part in no round from 1 on" in found["notes"][0]
@@ -151,7 +151,7 @@ def test_a_client_that_was_not_there_changes_nothing_and_is_named(monkeypatch, c
 
 def test_a_round_of_nobody_else_is_said(monkeypatch, capsys, tmp_path):
     run, _ = make_replayed_run(tmp_path, rounds=("02", "2", "0"))
-    status, out, _ = call(monkeypatch, capsys, run, "from=1", "without=2")
+    status, out, _ = call(monkeypatch, capsys, run, "without_from=1", "without=2")
     assert status == 0
     assert "round 2 has no other client, and changes nothing" in out
 
@@ -159,7 +159,7 @@ def test_a_round_of_nobody_else_is_said(monkeypatch, capsys, tmp_path):
 def test_a_backdoor_is_measured_with_its_trigger(monkeypatch, capsys, tmp_path):
     backdoor = Fault("backdoor", ("2",), from_round=1, target=1, trigger=Trigger(size=2), share=0.5)
     run, records = make_replayed_run(tmp_path, rounds=("023", "23"), fault=backdoor)
-    _, out, _ = call(monkeypatch, capsys, run, "from=1", "without=2", "--json")
+    _, out, _ = call(monkeypatch, capsys, run, "without_from=1", "without=2", "--json")
     for said, record, weights in zip(
         json.loads(out)["rounds"], records, slow_weights(records, ["2"], 0.25), strict=True
     ):
@@ -170,7 +170,7 @@ def test_a_backdoor_is_measured_with_its_trigger(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("fault", [None, Fault("free_rider", ("2",), from_round=1, scale=0.1)])
 def test_no_attack_no_attack_success(monkeypatch, capsys, tmp_path, fault):
     run, _ = make_replayed_run(tmp_path, rounds=("02", "23"), fault=fault)
-    status, out, _ = call(monkeypatch, capsys, run, "from=1", "without=2")
+    status, out, _ = call(monkeypatch, capsys, run, "without_from=1", "without=2")
     assert status == 0
     assert ("no attack success: free_rider aims at no class" in out) == (fault is not None)
     assert "attack success\n" not in out
@@ -187,7 +187,7 @@ def test_what_is_no_average_and_noise_are_said(monkeypatch, capsys, tmp_path):
     RoundStore(run / "rounds", keep="all").commit(
         RoundResult(whole_row(round=2, global_accuracy=0.5), (), (), r.client_weights, {}), record
     )
-    status, out, _ = call(monkeypatch, capsys, run, "from=2", "without=3")
+    status, out, _ = call(monkeypatch, capsys, run, "without_from=2", "without=3")
     assert status == 0
     assert "round 2: what the server made is not the average of the clients' stored weights, off by" in out
     assert "round 2 keeps the noise that was drawn for 3 clients" in out
@@ -197,7 +197,7 @@ def test_many_clients_have_a_short_name(monkeypatch, capsys, run):
     labels = json.loads((run / "label_counts.json").read_text())
     (run / "label_counts.json").write_text(json.dumps({**labels, "label_counts": [[1, 1, 1, 1]] * 300}))
     named = ",".join(map(str, range(2, 300)))
-    status, out, _ = call(monkeypatch, capsys, run, "from=1", f"without={named}", "--json")
+    status, out, _ = call(monkeypatch, capsys, run, "without_from=1", f"without={named}", "--json")
     assert status == 0
     assert json.loads(out)["files"][0].startswith(f"{run}/replay-without-298-clients-")
 
@@ -208,13 +208,13 @@ def test_without_a_round_it_is_from_the_first_on(monkeypatch, capsys, run):
 
 
 def test_whoever_is_left_in_the_replayed_rounds_is_enough(monkeypatch, capsys, run):
-    assert call(monkeypatch, capsys, run, "from=3", "without=0,2")[0] == 0
+    assert call(monkeypatch, capsys, run, "without_from=3", "without=0,2")[0] == 0
 
 
 def test_rounds_before_the_first_are_not_looked_at(monkeypatch, capsys, run):
     (run / "rounds" / "0001" / "round.json").write_text("{}")
-    assert call(monkeypatch, capsys, run, "from=3", "without=2")[0] == 0
-    status, _, err = call(monkeypatch, capsys, run, "from=1", "without=2")
+    assert call(monkeypatch, capsys, run, "without_from=3", "without=2")[0] == 0
+    status, _, err = call(monkeypatch, capsys, run, "without_from=1", "without=2")
     assert status == 2
     assert "0001/round.json is damaged" in err
 
@@ -229,48 +229,64 @@ def damage(run):
 @pytest.mark.parametrize(
     ("spoil", "arguments", "words"),
     [
-        (None, ["from=1", "without=4"], "without names client 4, and the run's clients are 0 to 3"),
-        (None, ["from=5", "without=2"], "from=5, and RUN has rounds 1 to 4; name one of those"),
-        (None, ["from=1", "without=0,2,3"], "names every client that took part from round 1 on, and nobody is left"),
-        (None, ["from=0", "without=2"], "from must be a whole number from 1, got '0'"),
-        (None, ["from=last", "without=2"], "from must be a whole number from 1, got 'last'"),
-        (None, ["from=1", "without=two"], "without must be the clients' numbers such as 3 or 3,7, got 'two'"),
-        (None, ["from=1", "without=,"], "without must be the clients' numbers"),
+        (None, ["without_from=1", "without=4"], "without names client 4, and the run's clients are 0 to 3"),
+        (None, ["without_from=5", "without=2"], "without_from=5, and RUN has rounds 1 to 4; name one of those"),
         (
             None,
-            ["from=1"],
+            ["without_from=1", "without=0,2,3"],
+            "names every client that took part from round 1 on, and nobody is left",
+        ),
+        (None, ["without_from=0", "without=2"], "without_from must be a whole number from 1, got '0'"),
+        (None, ["without_from=last", "without=2"], "without_from must be a whole number from 1, got 'last'"),
+        (None, ["without_from=1", "without=two"], "without must be the clients' numbers such as 3 or 3,7, got 'two'"),
+        (None, ["without_from=1", "without=,"], "without must be the clients' numbers"),
+        (
+            None,
+            ["without_from=1"],
             "without= is missing: the clients to leave out; the run's faulty ones: without=2; usage: tracefl replay",
         ),
-        (None, ["from=1", "without=2", "how=guess"], "how must be one of reaggregate, train, got 'guess'"),
-        (None, ["from=1", "without=2", "carry=2"], "carry must be a number in [0, 1], got '2'"),
-        (None, ["from=1", "without=2", "carry=nan"], "carry must be a number in [0, 1], got 'nan'"),
-        (None, ["from=1", "without=2", "round=1"], "unknown argument 'round=1'"),
-        (None, ["from=1", "without=2", "csv=no/a.csv"], "csv='no/a.csv': give a file in a folder that exists"),
+        (None, ["without_from=1", "without=2", "how=guess"], "how must be one of reaggregate, train, got 'guess'"),
+        (None, ["without_from=1", "without=2", "carry=2"], "carry must be a number in [0, 1], got '2'"),
+        (None, ["without_from=1", "without=2", "carry=nan"], "carry must be a number in [0, 1], got 'nan'"),
+        (None, ["without_from=1", "without=2", "round=1"], "unknown argument 'round=1'"),
+        (None, ["without_from=1", "without=2", "csv=no/a.csv"], "csv='no/a.csv': give a file in a folder that exists"),
         (
             None,
-            ["from=1", "without=2", "csv=a.png"],
+            ["without_from=1", "without=2", "csv=a.png"],
             "csv='a.png': give a file that ends in .csv",
         ),
         (
             None,
-            ["from=1", "without=2", "csv=RUN/rounds.csv"],
+            ["without_from=1", "without=2", "csv=RUN/rounds.csv"],
             "give a file that is none of the run's own, such as replay.csv",
         ),
-        (None, ["from=1", "without=2", "png=a.txt"], "png='a.txt': give a file that ends in .png"),
-        (None, ["from=1", "without=2", "png=a.pdf"], "png='a.pdf': give a file that ends in .png"),
-        (None, ["from=1", "without=2", "how=train", "carry=0"], "carry=0 is for averaging again, and how=train trains"),
+        (None, ["without_from=1", "without=2", "png=a.txt"], "png='a.txt': give a file that ends in .png"),
+        (None, ["without_from=1", "without=2", "png=a.pdf"], "png='a.pdf': give a file that ends in .png"),
+        (
+            None,
+            ["without_from=1", "without=2", "how=train", "carry=0"],
+            "carry=0 is for averaging again, and how=train trains",
+        ),
         (
             lambda run: (run / "model.json").write_bytes(b"\xff\xfe"),
-            ["from=1", "without=2"],
+            ["without_from=1", "without=2"],
             "RUN/model.json is damaged or of another version of tracefl: 'utf-8' codec can't decode byte 0xff",
         ),
-        (damage, ["from=1", "without=2"], "client-3.safetensors is damaged"),
-        (lambda run: (run / "config.yaml").unlink(), ["from=1", "without=2"], "is no run's folder: it has no config"),
-        (lambda run: shutil.rmtree(run / "rounds"), ["from=1", "without=2"], "has no round yet"),
-        (lambda run: shutil.rmtree(run / "rounds" / "0002"), ["from=1", "without=2"], "round 2 is missing in RUN"),
+        (damage, ["without_from=1", "without=2"], "client-3.safetensors is damaged"),
+        (
+            lambda run: (run / "config.yaml").unlink(),
+            ["without_from=1", "without=2"],
+            "is no run's folder: it has no config",
+        ),
+        (lambda run: shutil.rmtree(run / "rounds"), ["without_from=1", "without=2"], "has no round yet"),
+        (
+            lambda run: shutil.rmtree(run / "rounds" / "0002"),
+            ["without_from=1", "without=2"],
+            "round 2 is missing in RUN",
+        ),
         (
             lambda run: shutil.rmtree(run / "rounds" / "0003" / "weights"),
-            ["from=2", "without=2", "how=reaggregate"],
+            ["without_from=2", "without=2", "how=reaggregate"],
             "RUN has no weights of round 3, and how=reaggregate needs those of rounds 2 to 4; run with store=all, or",
         ),
     ],
@@ -287,7 +303,7 @@ def test_what_cannot_be_replayed(monkeypatch, capsys, run, spoil, arguments, wor
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nowhere", "from=1", "without=2"], "begins with 'nowhere'"), (["--json"], "no run is given")],
+    [(["nowhere", "without_from=1", "without=2"], "begins with 'nowhere'"), (["--json"], "no run is given")],
 )
 def test_no_run(monkeypatch, capsys, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)

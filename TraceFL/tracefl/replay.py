@@ -1,4 +1,4 @@
-"""A run again without some of its clients: ``tracefl replay RUN without=3,7 [from=N]``.
+"""A run again without some of its clients: ``tracefl replay RUN without=3,7 [without_from=N]``.
 
 From round N on (1 unless given), as if clients 3 and 7 had not been there. how=reaggregate averages the stored updates
 of the others again, at once: exact in the first round that the clients are missing from, an estimate from then on,
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from tracefl.records.run import StoredRun
 
 GRAMMAR = Grammar(
-    usage="tracefl replay RUN without=3,7 [from=N] [how=reaggregate|train] [carry=0.25] [csv=FILE] [png=FILE] [--json]",
+    usage="tracefl replay RUN without=3,7 [without_from=N] [how=reaggregate|train] [carry=0.25] [csv=FILE] "
+    "[png=FILE] [--json]",
     keys={
-        **{"from": whole_number, "without": clients, "how": OneOf("reaggregate", "train"), "carry": fraction},
+        **{"without_from": whole_number, "without": clients, "how": OneOf("reaggregate", "train"), "carry": fraction},
         **{"csv": file(".csv"), "png": file(".png")},
     },
 )
@@ -61,7 +62,9 @@ def _main(given: Given) -> None:
     from tracefl.report.replay_figure import draw_replay
     from tracefl.report.terminal import TerminalConsole, say_json
 
-    request = ReplayRequest(folder, given.get("from", 1), given.values["without"], given.get("how"), given.get("carry"))
+    request = ReplayRequest(
+        folder, given.get("without_from", 1), given.values["without"], given.get("how"), given.get("carry")
+    )
     with redirect_stdout(sys.stderr) if JSON in given.flags else nullcontext():  # training prints its rounds
         found = replay(request, _retrain)
     name = f"replay-{request.name}{'-trained' if found.how == 'train' else ''}"
@@ -85,10 +88,10 @@ def _example(folder: "Path") -> str:
         return f"; the run's faulty ones: without={','.join(json.loads(path.read_text())['clients'])}"
 
 
-def _retrain(run: "StoredRun", name: str, from_round: int, without: Sequence[str]) -> "tuple[Path, str | None]":
+def _retrain(run: "StoredRun", name: str, without_from: int, without: Sequence[str]) -> "tuple[Path, str | None]":
     from tracefl.experiment.retraining import retrain  # brings Flower and Ray
 
-    return retrain(run, name, from_round, without)
+    return retrain(run, name, without_from, without)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def test_the_librarys_ten_lines(federation, tmp_path, capsys):
         )
     said = capsys.readouterr().out
     assert said.count("carried by clinic") == 5
-    assert "rank correlation:" in said
+    assert "correlation:" in said
     exec(proof, names)
     exact = removal_effects(names["model"], record, x)
     proven = names["proven"]

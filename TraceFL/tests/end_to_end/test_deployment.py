@@ -88,20 +88,20 @@ def test_a_deployment_traces_its_rounds_whoever_comes_and_goes(data, tmp_path):
         wait_for(lambda: re.search("clients sampled: ([01]) 2", log()))
         killed = re.search("clients sampled: ([01]) 2", log()).group(1)
         flower.kill(killed)
-        wait_for(lambda: f"client {killed} is left out" in log())
+        wait_for(lambda: f"client {killed} is dropped" in log())
         wait_until(lambda: flower.status(run_id)[0].startswith("finished"), everything)
         assert flower.status(run_id)[0] == "finished:completed", everything()
     table = read_csv(run / "rounds.csv")
     assert [row["round"] for row in table] == [str(n) for n in range(1, ROUNDS + 1)]
-    assert sum(int(row["clients_left_out"]) for row in table) == 1
+    assert sum(int(row["clients_dropped"]) for row in table) == 1
     label_counts = torch.tensor(json.loads((run / "label_counts.json").read_text())["label_counts"])
     for client, classes in HELD.items():
         assert label_counts[int(client)].nonzero().flatten().tolist() == list(classes)
         assert label_counts[int(client)].sum() == EXAMPLES
     for row in read_csv(run / "provenance.csv"):
         holders = {client for client, classes in HELD.items() if int(row["label"]) in classes}
-        assert (row["traced_client"] in holders) == (row["correct"] == "True")
-        assert set(row["responsible_clients"].split()) <= holders
+        assert (row["traced_client"] in holders) == (row["localized"] == "True")
+        assert set(row["expected_clients"].split()) <= holders
         assert int(row["traced_client"]) in (0, 1, 2)
     for n in range(1, ROUNDS + 1):
         _, trace = retrace(run, n)

@@ -159,7 +159,7 @@ def test_a_client_that_fails_within_a_batch_changes_no_other(tmp_path, monkeypat
 
     monkeypatch.setattr(dp_sgd, "backward_of_sum", fails_once)
     folder = run(tmp_path / "failed", *keys) / "rounds" / "0001"
-    assert "the disk is full" in str(json.loads((folder / "round.json").read_text())["left_out"])
+    assert "the disk is full" in str(json.loads((folder / "round.json").read_text())["dropped"])
     sent = list((folder / "weights").glob("client-*"))
     assert len(sent) == 4
     for path in sent:

@@ -57,7 +57,7 @@ def test_a_run_leaves_what_the_design_says(digits):
     results = json.loads((digits / "results.json").read_text())
     assert results["final"]["global_accuracy"] == float(table[-1]["global_accuracy"])
     assert results["versions"]["flwr"].startswith("1.41")
-    assert (results["seed"], results["clients_left_out"]) == (42, 0)
+    assert (results["seed"], results["clients_dropped"]) == (42, 0)
     traced = read_csv(digits / "provenance.csv")
     assert len(traced) == sum(int(row["inputs_traced"]) for row in table)
     assert all(row["label"] == row["predicted"] for row in traced)
@@ -179,22 +179,22 @@ def test_a_complete_run_is_shown_and_not_run_again(digits, capsys):
 
 
 @on_ray
-def test_clients_that_fail_are_left_out_and_the_run_goes_on(monkeypatch, tmp_path):
+def test_clients_that_fail_are_dropped_and_the_run_goes_on(monkeypatch, tmp_path):
     simulate = functools.partial(simulation.simulate, app=misbehaving_app(bad_round=1))
     monkeypatch.setattr(simulation, "simulate", simulate)
     folder = run_on_ray(tmp_path, *SMALL_MODEL, "clients_per_round=5", "store=all", "total_cpus=1")
     first, second = (json.loads((folder / f"rounds/000{n}/round.json").read_text()) for n in (1, 2))
     assert set(first["client_weights"]) == {"0", "4"}
-    assert set(first["left_out"]) == {"1", "2", "3"}
+    assert set(first["dropped"]) == {"1", "2", "3"}
     # as in_process.py words it too
-    assert first["left_out"]["1"] == "Exception ClientAppException occurred. Message: the disk of client 1 is full"
-    assert "not finite, first in fc.bias" in first["left_out"]["3"]
+    assert first["dropped"]["1"] == "Exception ClientAppException occurred. Message: the disk of client 1 is full"
+    assert "not finite, first in fc.bias" in first["dropped"]["3"]
     assert set(second["client_weights"]) == {"0", "1", "2", "3", "4"}  # a dead worker costs later rounds nothing
-    assert [row["clients_left_out"] for row in read_csv(folder / "rounds.csv")] == ["3", "0"]
+    assert [row["clients_dropped"] for row in read_csv(folder / "rounds.csv")] == ["3", "0"]
     log = (folder / "run.log").read_text()
-    assert "client 2 is left out" in log
-    assert json.loads((folder / "results.json").read_text())["clients_left_out"] == 3
-    assert "left out of the average: client 1 (" in (folder / "report.html").read_text()
+    assert "client 2 is dropped" in log
+    assert json.loads((folder / "results.json").read_text())["clients_dropped"] == 3
+    assert "dropped: client 1 (" in (folder / "report.html").read_text()
 
 
 def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(tmp_path):

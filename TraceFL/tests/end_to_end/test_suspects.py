@@ -57,8 +57,8 @@ def test_every_rule_has_a_row_in_every_round_with_inputs(flipped):
     assert len(traced) == sum(int(row["inputs"]) for row in with_inputs if row["rule"] == "provenance")
     assert all(row["label"] != "0" and row["predicted"] == "0" and row["top_holder"] == "" for row in traced)
     faulty = set(json.loads((flipped / "fault.json").read_text())["clients"])
-    assert all(set(row["responsible_clients"].split()) == faulty for row in traced)
-    assert all((row["traced_client"] in faulty) == (row["correct"] == "True") for row in traced)
+    assert all(set(row["expected_clients"].split()) == faulty for row in traced)
+    assert all((row["traced_client"] in faulty) == (row["localized"] == "True") for row in traced)
 
 
 def test_results_hold_the_means(flipped):

@@ -71,7 +71,7 @@ def test_a_round_s_row_says_what_its_model_gets_right(flipped):
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [1, 3])
 def test_it_is_the_run_without_the_client_to_the_bit(monkeypatch, capfd, copied, tmp_path, first):
-    status, out, _ = call(monkeypatch, capfd, copied, f"from={first}", "without=1", "how=train", "--json")
+    status, out, _ = call(monkeypatch, capfd, copied, f"without_from={first}", "without=1", "how=train", "--json")
     assert status == 0
     found = json.loads(out)  # and nothing else
     folder = copied.with_name(f"run-without-1-from-{first}")
@@ -96,7 +96,7 @@ def test_it_is_the_run_without_the_client_to_the_bit(monkeypatch, capfd, copied,
 
     # what is there already is shown, not trained again
     written = (folder / "results.json").stat().st_mtime_ns
-    status, out, _ = call(monkeypatch, capfd, copied, f"from={first}", "without=1", "how=train")
+    status, out, _ = call(monkeypatch, capfd, copied, f"without_from={first}", "without=1", "how=train")
     assert status == 0
     assert "run without client 1 from round" in out
     assert f"{folder} was there already" in out
@@ -108,7 +108,7 @@ def test_without_the_faulty_client_the_attack_succeeds_less(monkeypatch, capfd, 
     files = (f"csv={tmp_path / 'a.csv'}", f"png={tmp_path / 'a.png'}")
     everyone = "clients_per_round=5", "client.epochs=3", "batch_size=8", "num_rounds=3", "provenance=off"
     folder = run(tmp_path / "all", *KEYS, *everyone, "dataset.max_examples_per_client=200")
-    status, out, _ = call(monkeypatch, capfd, folder, "from=1", "without=1", "--json", *files)
+    status, out, _ = call(monkeypatch, capfd, folder, "without_from=1", "without=1", "--json", *files)
     assert status == 0
     last = json.loads(out)["rounds"][-1]
     assert last["with"]["attack_success"] > last["without"]["attack_success"] + 0.1
@@ -117,7 +117,7 @@ def test_without_the_faulty_client_the_attack_succeeds_less(monkeypatch, capfd, 
 @pytest.mark.slow
 def test_rounds_that_are_not_stored_are_trained_again(monkeypatch, capfd, tmp_path):
     folder = run(tmp_path / "logs", *KEYS, "store=last", "num_rounds=3")
-    status, out, err = call(monkeypatch, capfd, folder, "from=2", "without=1", "--json")
+    status, out, err = call(monkeypatch, capfd, folder, "without_from=2", "without=1", "--json")
     assert status == 0, err
     found = json.loads(out)
     assert found["how"] == "train"

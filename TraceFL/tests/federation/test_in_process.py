@@ -50,7 +50,7 @@ def test_clients_are_called_one_after_another_and_averaged():
     (outcome,) = told.outcomes
     # 0 * 0.1 + 1 * 0.2 + 2 * 0.3 + 3 * 0.4
     assert_close(torch.as_tensor(outcome.record.global_weights["w"]), torch.full((2,), 2.0))
-    assert outcome.left_out == {}
+    assert outcome.dropped == {}
 
 
 def test_the_next_round_starts_from_the_average():
@@ -66,7 +66,7 @@ def test_the_next_round_starts_from_the_average():
 
 
 @pytest.mark.parametrize("error", [ValueError("the disk is full"), SystemExit("the disk is full"), MemoryError()])
-def test_a_client_that_raises_is_left_out_and_its_traceback_kept(error, caplog):
+def test_a_client_that_raises_is_dropped_and_its_traceback_kept(error, caplog):
     def train(client_id, message):
         if client_id == "1":
             raise error
@@ -75,7 +75,7 @@ def test_a_client_that_raises_is_left_out_and_its_traceback_kept(error, caplog):
     told = run(train)
     (outcome,) = told.outcomes
     # as Flower's simulation words it
-    assert outcome.left_out == {"1": f"Exception ClientAppException occurred. Message: {error}".strip()}
+    assert outcome.dropped == {"1": f"Exception ClientAppException occurred. Message: {error}".strip()}
     assert set(outcome.record.clients) == {"0", "2", "3"}
     assert told.replies == 4
     assert "Traceback" in caplog.text
@@ -98,14 +98,14 @@ def test_what_interrupts_the_run_is_no_clients_failure():
         run(train)
 
 
-def test_clients_that_the_time_does_not_suffice_for_are_left_out(monkeypatch):
+def test_clients_that_the_time_does_not_suffice_for_are_dropped(monkeypatch):
     now = iter(range(100))
     monkeypatch.setattr("tracefl.federation.grid.time.monotonic", lambda: next(now))
     told = run(lambda client_id, message: answer(message, {"w": torch.ones(2)}), timeout_seconds=2.5)
     (outcome,) = told.outcomes
     assert set(outcome.record.clients) == {"0", "1"}
     reason = "no reply before the time limit (strategy.timeout_seconds)"
-    assert outcome.left_out == {"2": reason, "3": reason}
+    assert outcome.dropped == {"2": reason, "3": reason}
 
 
 def state():

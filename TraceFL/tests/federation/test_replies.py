@@ -75,7 +75,7 @@ def test_a_sound_reply_counts():
         (WHO, {"train-loss": 0.5}, BACK, "it reports None examples, expected 10"),
     ],
 )
-def test_what_cannot_be_averaged_is_left_out_with_a_reason(client, metrics, arrays, reason):
+def test_what_cannot_be_averaged_is_dropped_with_a_reason(client, metrics, arrays, reason):
     assert rejection_reason(records(client, metrics, arrays), "4", SENT, 10) == reason
 
 

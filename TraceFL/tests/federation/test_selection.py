@@ -118,7 +118,7 @@ def test_a_run_draws_by_what_it_recorded_of_the_rounds_before(tmp_path):
     for number, result in enumerate(results, start=1):
         ledger = ContributionLedger(results[: number - 1])
         expected = Selection(ledger, 0.2, 0.05).draw(ids, 3, derive_seed(42, "sample", number))
-        assert {*result.client_weights, *result.left_out} == set(expected)
+        assert {*result.client_weights, *result.dropped} == set(expected)
         usefulness.append([ledger.usefulness(k) for k in ids])
     assert [r.row["inputs_traced"] > 0 for r in results] == [False, True, False, True]
     assert set(usefulness[0]) == set(usefulness[1]) == {None}  # nothing is traced before the second round

@@ -81,7 +81,7 @@ def test_the_average_and_the_outcome_are_those_by_hand():
     assert outcome.train_loss == pytest.approx(0.8)
     assert_close(outcome.record.previous_global["w"], torch.zeros(2))
     assert_close(outcome.record.global_weights["w"], torch.tensor([5.0, 7.0]))
-    assert outcome.left_out == dict.fromkeys(("0", "2"), "no reply before the time limit (strategy.timeout_seconds)")
+    assert outcome.dropped == dict.fromkeys(("0", "2"), "no reply before the time limit (strategy.timeout_seconds)")
     assert outcome.clipping_norm is None
 
 
@@ -128,14 +128,14 @@ def test_only_fedprox_sends_its_mu():
         (trained(1.0, 1.0, examples=11), "it reports 11 examples, expected 10"),
     ],
 )
-def test_a_reply_that_cannot_be_averaged_is_left_out(reply, reason, caplog):
+def test_a_reply_that_cannot_be_averaged_is_dropped(reply, reason, caplog):
     server = Server(clients_per_round=4, num_examples={"0": 10})
     with caplog.at_level(logging.WARNING):
         average = server.round({"0": reply, "1": trained(3.0, 4.0)})
     assert_close(average["w"], torch.tensor([3.0, 4.0]))
     (outcome,) = server.told.outcomes
-    assert outcome.left_out["0"].startswith(reason)
-    assert f"round=1 client 0 is left out: {outcome.left_out['0']}" in caplog.messages
+    assert outcome.dropped["0"].startswith(reason)
+    assert f"round=1 client 0 is dropped: {outcome.dropped['0']}" in caplog.messages
 
 
 def test_too_few_replies_fail_the_round_with_every_reason():

@@ -57,7 +57,7 @@ FAULT = {
 }
 
 
-def traced_input(index, label=0, predicted=None, scores=None, responsible=("0",), **more):
+def traced_input(index, label=0, predicted=None, scores=None, expected=("0",), **more):
     """Return a traced input; ``scores``: client to score, highest first, whose logarithm is its contribution."""
     ranking = tuple((scores or {"0": 0.6, "2": 0.3, "3": 0.1}).items())
     first = ranking[0][0]
@@ -66,20 +66,20 @@ def traced_input(index, label=0, predicted=None, scores=None, responsible=("0",)
         "label": label,
         "predicted": label if predicted is None else predicted,
         "traced_client": first,
-        "responsible_clients": tuple(responsible),
-        "correct": first in responsible if responsible else None,
+        "expected_clients": tuple(expected),
+        "localized": first in expected if expected else None,
         "score": ranking[0][1],
         "ranking": ranking,
-        "chance": len(responsible) / len(ranking) if responsible else None,
+        "chance": len(expected) / len(ranking) if expected else None,
         "top_holder": None,
-        "removal_client": first,
-        "removal_correlation": 1.0,
+        "counterfactual_client": first,
+        "counterfactual_correlation": 1.0,
         "contributions": tuple((client, math.log(score) if score else -math.inf) for client, score in ranking),
     }
     return TracedInput(**(given | more))
 
 
-def result(server_round, traced=(), suspects=(), left_out=None, weights=WEIGHTS, mitigation=(), **row):
+def result(server_round, traced=(), suspects=(), dropped=None, weights=WEIGHTS, mitigation=(), **row):
     """Return a round's result; ``row``: what differs in its row."""
     means = summarize(tuple(traced))
     measured = {
@@ -90,14 +90,14 @@ def result(server_round, traced=(), suspects=(), left_out=None, weights=WEIGHTS,
         "chance_accuracy": means.chance_accuracy,
         "inputs_traced": len(traced),
         "clients": len(weights),
-        "clients_left_out": len(left_out or {}),
+        "clients_dropped": len(dropped or {}),
         "train_seconds": 2.0,
         "evaluate_seconds": 0.5,
         "provenance_seconds": 0.25,
         "counterfactual_seconds": 0.25,
     }
     whole = dict.fromkeys(ROUND_COLUMNS) | measured | row
-    return RoundResult(whole, tuple(traced), tuple(suspects), weights, left_out or {}, tuple(mitigation))
+    return RoundResult(whole, tuple(traced), tuple(suspects), weights, dropped or {}, tuple(mitigation))
 
 
 def suspects_row(server_round, ranking="2:3 0:1 3:0", inputs=4, faulty="2", whole=1.0):
@@ -194,9 +194,9 @@ def _traced_by_chance(chance, index, ids, classes):
         index % classes,
         predicted=(index + chance.choice((0, 0, 1))) % classes,
         scores=scores,
-        responsible=tuple(ids[:7]),
+        expected=tuple(ids[:7]),
         contributions=tuple(contributions.items()),
         effects=effects,
-        removal_client=max(effects, key=lambda pair: pair[1])[0],
+        counterfactual_client=max(effects, key=lambda pair: pair[1])[0],
         probability=chance.random(),
     )

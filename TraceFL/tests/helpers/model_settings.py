@@ -1,6 +1,6 @@
 """Settings of small models."""
 
-from tracefl.conf.rules import read
+from tracefl.conf.constraints import read
 from tracefl.learning.models import ModelSettings
 
 TEXTS = [

@@ -18,7 +18,7 @@ NAMES = ["ant", "bee", "cat"]
 def make(logs, traced, **values):
     """Make a run; ``traced`` holds (label, traced client, correct, chance) of each input."""
     run = made_run(logs, [(0.5, 0.9, 0.3)], "experiment=figure5", **values)
-    columns = ("label", "traced_client", "correct", "chance")
+    columns = ("label", "traced_client", "localized", "chance")
     rows = [dict.fromkeys(PROVENANCE_COLUMNS, "") | dict(zip(columns, row, strict=True)) for row in traced]
     (run.path / "provenance.csv").write_text(to_csv(PROVENANCE_COLUMNS, rows))
     (run.path / "results.json").write_text(json.dumps({"classes": NAMES}))

@@ -24,15 +24,15 @@ def test_scores_by_hand():
         found, torch.tensor([4, 7]), torch.tensor([0, 1]), HELD > 0, HELD, effects, probabilities
     )
     # Label 0: client 8 is traced; it holds the label (2 examples), client 3 holds more (5); 2 of 3 hold it.
-    assert (first.input_index, first.traced_client, first.responsible_clients) == (4, "8", ("3", "8"))
-    assert (first.correct, first.top_holder, first.chance) == (True, False, pytest.approx(2 / 3))
+    assert (first.input_index, first.traced_client, first.expected_clients) == (4, "8", ("3", "8"))
+    assert (first.localized, first.top_holder, first.chance) == (True, False, pytest.approx(2 / 3))
     # The removal of 8 costs most too, and both order the clients 8, 3, 11.
-    assert (first.removal_client, first.removal_correlation) == ("8", pytest.approx(1.0))
+    assert (first.counterfactual_client, first.counterfactual_correlation) == ("8", pytest.approx(1.0))
     # Label 1: client 3 is traced and holds none; 8 and 11 hold 7 each.
-    assert (second.traced_client, second.responsible_clients, second.correct) == ("3", ("8", "11"), False)
-    assert (second.top_holder, second.removal_client) == (False, "11")
+    assert (second.traced_client, second.expected_clients, second.localized) == ("3", ("8", "11"), False)
+    assert (second.top_holder, second.counterfactual_client) == (False, "11")
     # Ranks (2, 0, 1) against (0, 1, 2): 1 - 6 (4 + 1 + 1) / (3 * 8) = -0.5.
-    assert second.removal_correlation == pytest.approx(-0.5)
+    assert second.counterfactual_correlation == pytest.approx(-0.5)
     assert (first.probability, second.probability) == (0.75, 0.5)
     assert first.effects == (("8", 3.0), ("3", 1.0), ("11", -1.0))  # in the order of the ranking
     assert second.exact_effects == {"3": 0.0, "11": 2.0, "8": 1.0}
@@ -49,7 +49,7 @@ def test_equal_holders_are_both_top():
     found = attribution([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
     second = score_inputs(found, torch.tensor([0, 1]), torch.tensor([0, 1]), HELD > 0, HELD, None)[1]
     assert second.top_holder
-    assert second.removal_client is None
+    assert second.counterfactual_client is None
     assert (second.effects, second.probability, second.exact_effects) == ((), None, {})
 
 
@@ -64,12 +64,12 @@ def test_mispredictions_know_no_holder_and_perhaps_no_culprit():
     where = (torch.tensor([0, 1]), torch.tensor([1, 0]))
     faulty = torch.tensor([False, True, False]).expand(2, 3)
     first, second = score_inputs(found, *where, faulty, None, None)
-    assert (first.correct, first.responsible_clients, first.chance) == (True, ("8",), pytest.approx(1 / 3))
-    assert (second.correct, second.top_holder) == (False, None)
+    assert (first.localized, first.expected_clients, first.chance) == (True, ("8",), pytest.approx(1 / 3))
+    assert (second.localized, second.top_holder) == (False, None)
     scores = summarize((first, second))
     assert (scores.localization_accuracy, scores.top_holder_accuracy) == (0.5, None)
     unknown = score_inputs(found, *where, None, None, None)
-    assert (unknown[0].correct, unknown[0].responsible_clients, unknown[0].chance) == (None, (), None)
+    assert (unknown[0].localized, unknown[0].expected_clients, unknown[0].chance) == (None, (), None)
     assert summarize(unknown).localization_accuracy is None
     assert summarize(unknown).inputs_traced == 2
 

@@ -36,7 +36,7 @@ def test_the_account_by_hand():
     third = RoundResult({"round": 3}, (), (), {"a": 1.0}, {})  # not traced
     ledger = ContributionLedger([first, second, third])
     assert ledger.rounds_of == {"a": [1, 3], "b": [1, 2], "c": [2]}
-    assert ledger.left_out == {"c": [1]}
+    assert ledger.dropped == {"c": [1]}
     assert (ledger.rounds, ledger.traced_rounds) == (3, [1, 2])
     assert (ledger.correct_predictions, ledger.wrong_predictions) == (3, 1)
     assert ledger.tally("a", True) == Tally(2, 4.0)

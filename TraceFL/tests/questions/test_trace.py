@@ -27,9 +27,9 @@ def test_a_flipped_label_is_traced_where_it_misleads(model, server):
     # example 5 is mispredicted too (99 above 90), but not as a flip of its label would have it.
     found = trace(tracer(FLIP), model, server)
     assert [t.input_index for t in found.traced] == [1, 2, 4]
-    assert all((t.label, t.predicted, t.traced_client, t.correct) == (1, 0, "1", True) for t in found.traced)
-    assert all(t.responsible_clients == ("1",) and t.chance == pytest.approx(1 / 3) for t in found.traced)
-    assert all(t.removal_client == "1" for t in found.traced)
+    assert all((t.label, t.predicted, t.traced_client, t.localized) == (1, 0, "1", True) for t in found.traced)
+    assert all(t.expected_clients == ("1",) and t.chance == pytest.approx(1 / 3) for t in found.traced)
+    assert all(t.counterfactual_client == "1" for t in found.traced)
     (row,) = found.suspects
     assert (row["rule"], row["inputs"], row["faulty_clients"]) == ("provenance", 3, "1")
     assert (row["localization_accuracy"], row["mean_rank"], row["auroc"]) == (1.0, 1.0, 1.0)
@@ -63,7 +63,7 @@ def test_mispredictions_without_a_known_culprit(model, server):
     found = trace(tracer(None, "provenance.inputs=mispredicted"), model, server)
     assert [t.input_index for t in found.traced] == [1, 2, 4, 5]
     assert [t.traced_client for t in found.traced[:3]] == ["1"] * 3
-    assert {t.correct for t in found.traced} == {None}
+    assert {t.localized for t in found.traced} == {None}
     assert found.suspects[0]["localization_accuracy"] is None
 
 
@@ -114,7 +114,7 @@ def test_a_backdoor_is_asked_with_its_trigger(model, server):
     unaware = Evaluation(0.0, 1.0, LABELS, torch.ones(6))  # without the trigger all is well
     found = tracer(backdoor).trace(model, round_record, server, unaware)
     assert [t.input_index for t in found.traced] == [1, 2, 3, 4]  # every example of another class
-    assert all(t.correct for t in found.traced)
+    assert all(t.localized for t in found.traced)
 
 
 def test_removals_that_cannot_be_had_are_said_and_do_not_end_the_run(model, server, monkeypatch, caplog):
@@ -123,7 +123,7 @@ def test_removals_that_cannot_be_had_are_said_and_do_not_end_the_run(model, serv
 
     monkeypatch.setattr(verification, "weights_without", broken)
     found = trace(tracer(FLIP), model, server)
-    assert all(t.correct and t.removal_client is None for t in found.traced)
+    assert all(t.localized and t.counterfactual_client is None for t in found.traced)
     assert "round=2 is not checked against exact removals: without client 0, 1, 2 no model gives finite" in caplog.text
 
 
@@ -140,7 +140,7 @@ def test_every_client_is_left_out_of_an_inputs_average_once(model, server, monke
     settings = compose_settings("provenance.also=[]", f"provenance.verify={verify}", "provenance.inputs=mispredicted")
     found = trace(Tracer(settings.provenance, COUNTS), model, server)
     assert sum(rows) == len(found.traced) * (3 + 1)
-    assert all(t.removal_client is not None for t in found.traced)
+    assert all(t.counterfactual_client is not None for t in found.traced)
     assert {len(t.verified) for t in found.traced} <= {0: {0}, 2: {2, 3}, "all": {3}}[verify]
 
 
@@ -149,8 +149,8 @@ def test_the_exact_removal_as_the_answer_agrees_with_itself(model, server):
     exact = Tracer(compose_settings("provenance=leave_one_out", *keys).provenance, COUNTS)
     found = trace(exact, model, server)
     assert [t.traced_client for t in found.traced[:3]] == ["1", "1", "1"]
-    assert all(t.removal_client == t.traced_client for t in found.traced)
-    assert {round(t.removal_correlation, 9) for t in found.traced[:3]} == {1}
+    assert all(t.counterfactual_client == t.traced_client for t in found.traced)
+    assert {round(t.counterfactual_correlation, 9) for t in found.traced[:3]} == {1}
     assert all(set(t.verified) == {"0", "1", "2"} for t in found.traced)
     # The model is linear, so the first order is the removal, whether it is checked or not.
     for overrides, checked in ((), 3), (("provenance.verify=0",), 0):

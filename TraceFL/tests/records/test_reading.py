@@ -98,7 +98,7 @@ def test_a_run_that_is_not_complete_has_no_results(run):
     [
         ("row", {"round": 2}, "it lacks global_loss"),
         ("suspects", [{"round": 2}], "it lacks rule"),
-        ("traced", [{"label": 3}], "it lacks responsible_clients"),
+        ("traced", [{"label": 3}], "it lacks expected_clients"),
         ("client_weights", None, "round.json is damaged or of another version of tracefl: "),
     ],
 )

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
 from tracefl.conf.composing import resolved_config
+from tracefl.conf.constraints import keys_of
 from tracefl.conf.key_text import CONF, choices
-from tracefl.conf.rules import keys_of
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.faults.settings import AnyFault
 from tracefl.learning.privacy.settings import Privacy

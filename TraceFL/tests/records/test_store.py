@@ -135,7 +135,7 @@ def test_records_are_json(tmp_path):
     RoundStore(tmp_path).commit(result(), record())
     content = json.loads((tmp_path / "0001" / "round.json").read_text())
     assert content["traced"][0]["ranking"] == [["7", 0.75], ["3", 0.25]]
-    assert content["left_out"] == {"9": "died"}
+    assert content["dropped"] == {"9": "died"}
 
 
 def flip(path):

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from rich.console import Console
 
 from tracefl.provenance import ClientPart, Explanation, Method, Removal
-from tracefl.questions.one_input import Answer, Question
+from tracefl.questions.one_input import ExplainedInput, Question
 from tracefl.report.explanation import as_json, group_layers, show
 from tracefl.report.explanation_figure import draw_explanation
 
@@ -36,7 +36,7 @@ def draw(tmp_path, monkeypatch):
     monkeypatch.setattr(plt, "close", lambda figure: None)
 
     def call(question, found):
-        draw_explanation(Answer(question, found, Method(), NAMES), tmp_path / "why.png")
+        draw_explanation(ExplainedInput(question, found, Method(), NAMES), tmp_path / "why.png")
         assert (tmp_path / "why.png").stat().st_size > 10_000
         figure = plt.gcf()
         axes = list(figure.axes)
@@ -77,7 +77,7 @@ def test_the_picture_of_a_text_and_many_clients(draw):
 
 def test_the_tables():
     out = io.StringIO()
-    show(Console(file=out, width=100), Answer(TEXT, explained(14), Method(), NAMES))
+    show(Console(file=out, width=100), ExplainedInput(TEXT, explained(14), Method(), NAMES))
     text = out.getvalue()
     assert "predicted 1 (d$o$gs) with probability 70.0%; next is 0 ([red]cats[/red]) with 20.0%" in text
     assert "7 of the round's 14 clients hold that class (50.0%)" in text
@@ -91,7 +91,7 @@ def test_the_tables():
 
 
 def test_json_holds_everything():
-    found = as_json(Answer(IMAGE, explained(14), Method(), NAMES))
+    found = as_json(ExplainedInput(IMAGE, explained(14), Method(), NAMES))
     assert found["against"] == {"class": 2, "name": "2", "probability": 0.1, "lead": 2.5}
     assert found["layers"] == ["body.0", "body.1", "head"]
     assert [client["rank"] for client in found["clients"]] == list(range(1, 15))

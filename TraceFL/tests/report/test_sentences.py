@@ -22,7 +22,7 @@ def right(index, scores=None, **more):
 
 
 def wrong(index, scores=None, label=1, predicted=0, **more):
-    given = {"responsible": (), "removal_client": None, "removal_correlation": None} | more
+    given = {"expected": (), "counterfactual_client": None, "counterfactual_correlation": None} | more
     return traced_input(index, label=label, predicted=predicted, scores=scores, **given)
 
 
@@ -65,8 +65,8 @@ def test_many_clients_none_of_which_stands_out(tmp_path):
 
 def test_correct_predictions_and_the_exact_check(tmp_path):
     # Chance of a holder: (1/3 + 2/3 + 2/3) / 3 = 55.6 %; client 0 carries all three and holds the class of two.
-    traced = [right(0), right(1, responsible=("0", "2")), right(2, responsible=("2", "3"))]
-    missed = wrong(3, BY_3, removal_client="0")
+    traced = [right(0), right(1, expected=("0", "2")), right(2, expected=("2", "3"))]
+    missed = wrong(3, BY_3, counterfactual_client="0")
     assert said(tmp_path, [result(1, [*traced, missed])], "provenance.inputs=all")[1:] == [
         "* Of the 1 wrong prediction traced in round 1, client 3 carries it (chance: 0.3).",
         "Checked by leaving each client out of the average exactly: of the wrong ones, 0 of 1 depend most on the "
@@ -111,7 +111,10 @@ def test_a_known_fault(tmp_path):
     flip = ("fault=label_flip", "fault.flip={1: 0}", "fault.clients=[2]", "fault.min_examples=1")
     rounds = [
         result(1, [wrong(i, BY_2) for i in range(2)]),
-        result(2, [*(wrong(i, BY_2, removal_client="2") for i in range(3)), wrong(3, BY_3, removal_client="2")]),
+        result(
+            2,
+            [*(wrong(i, BY_2, counterfactual_client="2") for i in range(3)), wrong(3, BY_3, counterfactual_client="2")],
+        ),
         result(3, suspects=[suspects_row(3, inputs=0) | {"note": NOBODY_FAULTY}]),
     ]
     assert said(tmp_path, rounds, *flip, fault=FAULT)[1:] == [

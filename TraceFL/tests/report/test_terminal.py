@@ -30,10 +30,10 @@ def test_the_columns_of_a_table_are_explained_as_they_were_measured():
 
 
 def test_where_nobody_is_known_to_be_faulty_no_column_says_so(tmp_path, capsys):
-    rounds = [result(1, [traced_input(0, 1, 0, responsible=())])]
+    rounds = [result(1, [traced_input(0, 1, 0, expected=())])]
     show_run(Console(width=80), rounds, make_run(tmp_path, rounds, "provenance.inputs=mispredicted"))
     shown = capsys.readouterr().out
-    assert "removal agrees how often" in shown
+    assert "agreement      how often" in shown
     for words in ("is faulty", "localization   how often", "(chance)       how often", "top holder  "):
         assert words not in shown
 

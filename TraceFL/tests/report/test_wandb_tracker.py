@@ -24,14 +24,14 @@ def traced_input(index):
         label=1,
         predicted=1,
         traced_client="3",
-        responsible_clients=("3", "4"),
-        correct=True,
+        expected_clients=("3", "4"),
+        localized=True,
         score=0.75,
         ranking=(("3", 0.75), ("4", 0.25)),
         chance=0.5,
         top_holder=True,
-        removal_client="3",
-        removal_correlation=1.0,
+        counterfactual_client="3",
+        counterfactual_correlation=1.0,
         contributions=(("3", 0.4), ("4", -0.7)),
     )
 

@@ -84,7 +84,7 @@ class Experiment:
         self.privacy = resumed_privacy(self.settings.privacy, rounds)
         for result in rounds:
             if self.accountant is not None:
-                self.accountant.add_round((*result.client_weights, *result.left_out))
+                self.accountant.add_round((*result.client_weights, *result.dropped))
             if self.selection is not None:
                 self.selection.ledger.add_round(result)
             if self.mitigation is not None:
@@ -171,8 +171,8 @@ class Experiment:
         trace, mitigated = self._trace(record, evaluation)
         row = round_row(outcome, evaluation, trace, train_seconds, evaluate_seconds)
         row |= privacy_columns(outcome, self.accountant) | measure_columns(measures)
-        left_out = dict(outcome.left_out)
-        result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, left_out, mitigated)
+        dropped = dict(outcome.dropped)
+        result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, dropped, mitigated)
         if self.selection is not None:
             self.selection.ledger.add_round(result)
         self.exclude_without(record.server_round + 1)

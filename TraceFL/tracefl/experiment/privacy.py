@@ -54,7 +54,7 @@ def privacy_columns(outcome: RoundOutcome, accountant: PrivacyAccountant | None)
     """Account for a round and return its privacy columns of rounds.csv, with None where they do not apply."""
     spent = {}
     if accountant is not None:
-        spent = accountant.add_round(sorted((*outcome.record.clients, *outcome.left_out), key=int))
+        spent = accountant.add_round(sorted((*outcome.record.clients, *outcome.dropped), key=int))
     return {
         "clipping_norm": outcome.clipping_norm,
         "next_clipping_norm": outcome.next_clipping_norm,

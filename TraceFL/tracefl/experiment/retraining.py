@@ -24,13 +24,13 @@ from tracefl.records.store import RoundStore
 from tracefl.records.weights import sync
 
 
-def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) -> tuple[Path, str | None]:
+def retrain(run: StoredRun, name: str, without_from: int, without: Sequence[str]) -> tuple[Path, str | None]:
     """Train a run again without some clients; an unfinished new run is resumed, a complete one left as it is.
 
     Args:
         run: The run.
         name: Suffix of the new folder's name.
-        from_round: First round without the clients.
+        without_from: First round without the clients.
         without: Ids of the clients.
 
     Returns:
@@ -39,15 +39,15 @@ def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) 
     Raises:
         TraceFLError: The run cannot be trained without them, failed or was stopped.
     """
-    settings = _settings(run, name, from_round, without)
+    settings = _settings(run, name, without_from, without)
     folder = settings.folder
     if RunFolder(folder, settings).is_complete:
         return folder, f"{folder} was there already"
     is_new = not folder.exists()
-    note = _take_over(run, settings, from_round) if is_new and from_round > 1 else None
+    note = _take_over(run, settings, without_from) if is_new and without_from > 1 else None
     clients = ",".join(without)
     command = shlex.join(
-        ["tracefl", "replay", str(run.folder), f"from={from_round}", f"without={clients}", "how=train"]
+        ["tracefl", "replay", str(run.folder), f"without_from={without_from}", f"without={clients}", "how=train"]
     )
     try:
         run_settings(settings, command=command)
@@ -61,7 +61,7 @@ def retrain(run: StoredRun, name: str, from_round: int, without: Sequence[str]) 
     return folder, note
 
 
-def _settings(run: StoredRun, name: str, from_round: int, without: Sequence[str]) -> Settings:
+def _settings(run: StoredRun, name: str, without_from: int, without: Sequence[str]) -> Settings:
     """Return the run's settings without the clients."""
     if run.is_deployed:
         raise ConfigError(
@@ -70,17 +70,17 @@ def _settings(run: StoredRun, name: str, from_round: int, without: Sequence[str]
         )
     folder = run.folder.resolve()
     before, since = list(run.settings.without), run.settings.without_from
-    if before and since != from_round:
+    if before and since != without_from:
         raise ConfigError(
             f"{run.folder} is itself without clients {before} from round {since} on, and a run leaves all out from one "
-            f"round on; give from={since}, or how=reaggregate"
+            f"round on; give without_from={since}, or how=reaggregate"
         )
     changes = {
         **dict.fromkeys(("total_cpus", "total_gpus")),
         "runs_at_once": 1,
         "ray": {"address": None},
         "without": sorted({*before, *map(int, without)}),
-        "without_from": from_round,
+        "without_from": without_from,
         "run_name": f"{folder.name}-{name}",
         "exp_key": folder.parent.name,
         "log_dir": str(folder.parent.parent),
@@ -90,19 +90,19 @@ def _settings(run: StoredRun, name: str, from_round: int, without: Sequence[str]
     return read_settings(OmegaConf.create({**run.settings.resolved, **changes}))
 
 
-def _take_over(run: StoredRun, settings: Settings, from_round: int) -> str:
-    """Copy the rounds before ``from_round`` into a run to be resumed, all or none; return a note on the outcome."""
-    last, source = from_round - 1, run.folder / "rounds"
+def _take_over(run: StoredRun, settings: Settings, without_from: int) -> str:
+    """Copy the rounds before ``without_from`` into a run to be resumed, all or none; return a note on the outcome."""
+    last, source = without_from - 1, run.folder / "rounds"
     try:
         RoundStore(source).read_global(last)
-        for number in range(1, from_round):
+        for number in range(1, without_from):
             check_file(source / f"{number:04d}", "round.json")
     except RecordError as error:
         return f"the rounds before were trained again too: {error}"
     draft = settings.folder.with_name(f".{settings.folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        for number in range(1, from_round):
+        for number in range(1, without_from):
             place = draft / "rounds" / f"{number:04d}"
             place.mkdir(parents=True)
             for file in ("round.json", CHECKSUMS, *(["global.safetensors"] if number == last else [])):

@@ -1,6 +1,6 @@
 """A federation in this process: its clients are called one after another, with Flower's strategy and messages.
 
-Neither Ray nor a second process is started, and a message is handed over as it is. A client that raises is left out, as
+Neither Ray nor a second process is started, and a message is handed over as it is. A client that raises is dropped, as
 in every federation; one that ends its process or fills the memory takes the server with it.
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracefl.conf.rules import read
+from tracefl.conf.constraints import read
 from tracefl.errors import ConfigError
 from tracefl.learning.datasets import DatasetSettings, RawDataset, load_source, prepare_client
 from tracefl.learning.datasets.hub import hub_split

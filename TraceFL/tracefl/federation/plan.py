@@ -61,14 +61,14 @@ class RoundOutcome:
     Attributes:
         record: Weights of the clients that were averaged, and of the global model before and after.
         train_loss: Mean of the clients' training losses, with the weights of the average, in nats.
-        left_out: Client id to the reason why the client was not averaged: an error, no reply, or a rejected reply.
+        dropped: Client id to the reason why the client was not averaged: an error, no reply, or a rejected reply.
         clipping_norm: L2 norm to which the clients' updates were clipped; None without central privacy.
         next_clipping_norm: L2 norm for the next round; differs only with adaptive clipping.
     """
 
     record: RoundRecord
     train_loss: float
-    left_out: Mapping[str, str]
+    dropped: Mapping[str, str]
     clipping_norm: float | None = None
     next_clipping_norm: float | None = None
 

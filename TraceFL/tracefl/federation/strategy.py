@@ -88,14 +88,14 @@ class TracedFedAvg(FedAvg):
             RoundFailedError: Fewer than ``plan.min_clients`` replies are accepted.
         """
         server_round += self.plan.rounds_done
-        accepted, weights, left_out = self._judge(replies)
-        for client_id, reason in left_out.items():
-            log.warning("round=%d client %s is left out: %s", server_round, client_id, reason)
+        accepted, weights, dropped = self._judge(replies)
+        for client_id, reason in dropped.items():
+            log.warning("round=%d client %s is dropped: %s", server_round, client_id, reason)
         if len(accepted) < self.plan.min_clients:
             raise RoundFailedError(
                 f"round {server_round}: {len(accepted)} of {len(self._sent)} clients answered, "
-                f"strategy.min_clients is {self.plan.min_clients}; left out: "
-                + "; ".join(f"client {client_id}: {reason}" for client_id, reason in left_out.items())
+                f"strategy.min_clients is {self.plan.min_clients}; dropped: "
+                + "; ".join(f"client {client_id}: {reason}" for client_id, reason in dropped.items())
             )
         factors = self.plan.participation.factors
         for client_id in accepted.keys() & factors.keys():
@@ -124,21 +124,21 @@ class TracedFedAvg(FedAvg):
         )
         next_clipping_norm = None if central is None else central.clipping_norm
         loss = float(str(metrics["train-loss"]))
-        self._hooks.on_round(RoundOutcome(record, loss, left_out, clipping_norm, next_clipping_norm))
+        self._hooks.on_round(RoundOutcome(record, loss, dropped, clipping_norm, next_clipping_norm))
         return arrays, metrics
 
     def _judge(
         self, replies: Iterable[Message]
     ) -> tuple[dict[str, Message], dict[str, dict[str, Tensor]], dict[str, str]]:
-        """Return the accepted replies, their weights, and why the other clients are left out, each by client id."""
+        """Return the accepted replies, their weights, and why the other clients are dropped, each by client id."""
         by_message = {reply.metadata.reply_to_message_id: reply for reply in replies}
         accepted: dict[str, Message] = {}
         weights: dict[str, dict[str, Tensor]] = {}
-        left_out: dict[str, str] = {}
+        dropped: dict[str, str] = {}
         for client_id, message in self._sent.items():
             reply = by_message.get(message.metadata.message_id)
             if reply is None:
-                left_out[client_id] = "no reply before the time limit (strategy.timeout_seconds)"
+                dropped[client_id] = "no reply before the time limit (strategy.timeout_seconds)"
                 continue
             try:
                 weights[client_id] = read_weights(
@@ -146,8 +146,8 @@ class TracedFedAvg(FedAvg):
                 )
                 accepted[client_id] = reply
             except ValueError as error:
-                left_out[client_id] = str(error)
-        return accepted, weights, left_out
+                dropped[client_id] = str(error)
+        return accepted, weights, dropped
 
 
 class TracedFedProx(TracedFedAvg, FedProx):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from tracefl.conf.rules import Count, above
+from tracefl.conf.constraints import Count, above
 from tracefl.provenance.options import Precision
 
 OptimizerName = Literal["adam", "adamw"]

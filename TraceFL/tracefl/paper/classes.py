@@ -162,9 +162,9 @@ def _rows(path: Path) -> list[tuple[int, str, bool, float]]:
     """Return (label, traced client, whether it holds the label, chance) for each input with a known chance."""
     with path.open(newline="") as file:
         rows = [
-            (int(row["label"]), row["traced_client"], row["correct"] == "True", float(row["chance"]))
+            (int(row["label"]), row["traced_client"], row["localized"] == "True", float(row["chance"]))
             for row in csv.DictReader(file)
-            if row["correct"] and row["chance"]
+            if row["localized"] and row["chance"]
         ]
     if not rows:  # of a run that has a localization accuracy
         raise ValueError("no traced input")

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from tracefl.common.words import duration, percent
-from tracefl.conf.rules import choice_name
+from tracefl.conf.constraints import choice_name
 from tracefl.errors import RecordError, one_line
 from tracefl.learning.faults.words import NO_FAULT, describe_fault, fault_order
 from tracefl.paper.grid import Grid
@@ -139,7 +139,7 @@ def _line(label: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "best global": _percent(_mean(rows, "best_global_accuracy")),
         "published global": published("published_best_global_accuracy"),
         "top holder": _percent(_mean(rows, "top_holder_accuracy")),
-        "removal agrees": _percent(_mean(rows, "counterfactual_agreement")),
+        "counterfactual agreement": _percent(_mean(rows, "counterfactual_agreement")),
         "took": duration(_mean(rows, "seconds")),
     }
 

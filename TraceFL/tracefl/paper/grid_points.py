@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from tracefl.conf.composing import resolved_config
-from tracefl.conf.rules import choice_name
+from tracefl.conf.constraints import choice_name
 from tracefl.learning.faults.words import NO_FAULT, describe_fault
 from tracefl.learning.privacy.settings import CentralPrivacySettings, Privacy
 from tracefl.records.settings import Settings, read_keys

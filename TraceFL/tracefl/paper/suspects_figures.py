@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from tracefl.conf.rules import choice_name
+from tracefl.conf.constraints import choice_name
 from tracefl.learning.faults.words import fault_share, faulty_clients
 from tracefl.paper.grid_points import pretty_words
 from tracefl.paper.published import published_seconds

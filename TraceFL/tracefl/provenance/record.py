@@ -13,8 +13,8 @@ class RoundRecord:
     Attributes:
         server_round: The round, from 1.
         clients: Client id to its whole state dict after local training: parameters and buffers.
-        client_weights: Client id to p_k, its share of the average: n_k / sum(n), with n_k its number of examples, times
-            its factor where ``mitigate=downweight`` gave it one. They sum to 1.
+        client_weights: Client id to p_k, its weight in the average: n_k / sum(n), with n_k its number of examples,
+            times its factor where ``mitigate=downweight`` gave it one. They sum to 1.
         previous_global: State dict that the clients started from.
         global_weights: State dict after aggregation, the one that is deployed.
         before_noise: The clients' average, where noise was then added to it for privacy; None where it is

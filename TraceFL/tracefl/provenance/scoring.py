@@ -1,6 +1,6 @@
 """How well an attribution finds the clients it should find, compared with chance and simpler measures.
 
-``localization_accuracy`` is the paper's: right when the traced client holds the label at all. It is lenient, so chance,
+``localization_accuracy`` is the paper's: how often the traced client holds the label at all. It is lenient, so chance,
 the stricter top holder and the agreement with the exact removal always stand beside it.
 """
 
@@ -22,16 +22,16 @@ class TracedInput:
         label: True class.
         predicted: Class the global model predicts.
         traced_client: Client with the highest contribution.
-        responsible_clients: The paper's ground truth: for a correct prediction the participants that hold the label,
-            for a misprediction those known to be faulty; empty where none is known.
-        correct: The traced client is one of them; None where none is known.
+        expected_clients: Those to one of which it should be traced, as the paper has it: for a correct prediction the
+            participants that hold the label, for a misprediction those known to be faulty; empty where none is known.
+        localized: The traced client is one of them; None where none is known.
         score: The traced client's score, 0 to 1.
         ranking: (client id, score), highest first.
-        chance: Share of participants that are responsible, 0 to 1; None where none is known.
+        chance: Share of participants that are expected, 0 to 1; None where none is known.
         top_holder: Whether no participant holds more examples of the label than the traced client; None for a
             misprediction.
-        removal_client: Client whose removal lowers the centered logit most; None where it was not computed.
-        removal_correlation: Spearman correlation of contributions and removal effects, -1 to 1; None likewise.
+        counterfactual_client: Client whose removal lowers the centered logit most; None where it was not computed.
+        counterfactual_correlation: Spearman correlation of contributions and removal effects, -1 to 1; None likewise.
         contributions: (client id, contribution in units of the target, logits), in the order of the ranking.
         verified: Clients whose contribution comes from their exact removal instead of an estimate, in the order of the
             ranking.
@@ -44,14 +44,14 @@ class TracedInput:
     label: int
     predicted: int
     traced_client: str
-    responsible_clients: tuple[str, ...]
-    correct: bool | None
+    expected_clients: tuple[str, ...]
+    localized: bool | None
     score: float
     ranking: tuple[tuple[str, float], ...]
     chance: float | None
     top_holder: bool | None
-    removal_client: str | None
-    removal_correlation: float | None
+    counterfactual_client: str | None
+    counterfactual_correlation: float | None
     contributions: tuple[tuple[str, float], ...]
     verified: tuple[str, ...] = ()
     probability: float | None = None
@@ -114,7 +114,7 @@ def score_inputs(
     attribution: Attribution,
     input_indices: Tensor,
     labels: Tensor,
-    responsible: Tensor | None,
+    expected: Tensor | None,
     held: Tensor | None,
     effects: Tensor | None,
     probabilities: Tensor | None = None,
@@ -125,7 +125,7 @@ def score_inputs(
         attribution: Attribution of M inputs to K clients.
         input_indices: ``(M,)`` positions of the inputs in the server's examples.
         labels: ``(M,)`` true classes.
-        responsible: ``(M, K)`` bool, columns in the order of ``attribution.client_ids``; None where it is not known who
+        expected: ``(M, K)`` bool, columns in the order of ``attribution.client_ids``; None where it is not known who
             is.
         held: ``(M, K)`` training examples of the input's label, or None for mispredictions.
         effects: ``(M, K)`` exact removal effects, or None where they were not computed.
@@ -145,16 +145,16 @@ def score_inputs(
                 label=label,
                 predicted=int(attribution.predicted[i]),
                 traced_client=ids[k],
-                responsible_clients=()
-                if responsible is None
-                else tuple(ids[j] for j in torch.nonzero(responsible[i]).flatten().tolist()),
-                correct=None if responsible is None else bool(responsible[i, k]),
+                expected_clients=()
+                if expected is None
+                else tuple(ids[j] for j in torch.nonzero(expected[i]).flatten().tolist()),
+                localized=None if expected is None else bool(expected[i, k]),
                 score=float(attribution.scores[i, k]),
                 ranking=ranking,
-                chance=None if responsible is None else float(responsible[i].double().mean()),
+                chance=None if expected is None else float(expected[i].double().mean()),
                 top_holder=None if held is None else bool(held[i, k] == held[i].max()),
-                removal_client=None if effects is None else ids[int(effects[i].argmax())],
-                removal_correlation=None if correlations is None else float(correlations[i]),
+                counterfactual_client=None if effects is None else ids[int(effects[i].argmax())],
+                counterfactual_correlation=None if correlations is None else float(correlations[i]),
                 contributions=attribution.ranked_contributions(i),
                 verified=attribution.verified_clients(i),
                 probability=None if probabilities is None else float(probabilities[i]),
@@ -166,13 +166,13 @@ def score_inputs(
 
 def summarize(traced: tuple[TracedInput, ...]) -> LocalizationScores:
     """Average over a round's traced inputs."""
-    checked = [t for t in traced if t.removal_client is not None]
+    checked = [t for t in traced if t.counterfactual_client is not None]
     return LocalizationScores(
-        localization_accuracy=mean_measured([t.correct for t in traced]),
+        localization_accuracy=mean_measured([t.localized for t in traced]),
         chance_accuracy=mean_measured([t.chance for t in traced]),
         top_holder_accuracy=mean_measured([t.top_holder for t in traced]),
-        counterfactual_agreement=mean_measured([t.removal_client == t.traced_client for t in checked]),
-        counterfactual_correlation=mean_measured([t.removal_correlation for t in checked]),
+        counterfactual_agreement=mean_measured([t.counterfactual_client == t.traced_client for t in checked]),
+        counterfactual_correlation=mean_measured([t.counterfactual_correlation for t in checked]),
         inputs_traced=len(traced),
     )
 

@@ -57,7 +57,7 @@ class ContributionLedger:
 
     Attributes:
         rounds_of: Client id to the rounds in which it took part, ascending.
-        left_out: Client id to the rounds for which it was sampled and in which it did not count, ascending.
+        dropped: Client id to the rounds for which it was sampled and in which it did not count, ascending.
         rounds: Number of rounds.
         traced_rounds: The rounds with a traced prediction, ascending.
         correct_predictions: Number of traced correct predictions.
@@ -66,7 +66,7 @@ class ContributionLedger:
 
     def __init__(self, results: Iterable[RoundResult] = ()) -> None:
         self.rounds_of: dict[str, list[int]] = {}
-        self.left_out: dict[str, list[int]] = {}
+        self.dropped: dict[str, list[int]] = {}
         self.rounds = 0
         self.traced_rounds: list[int] = []
         self.correct_predictions = 0
@@ -82,8 +82,8 @@ class ContributionLedger:
         self.rounds += 1
         for client_id in result.client_weights:
             self.rounds_of.setdefault(client_id, []).append(number)
-        for client_id in result.left_out:
-            self.left_out.setdefault(client_id, []).append(number)
+        for client_id in result.dropped:
+            self.dropped.setdefault(client_id, []).append(number)
         if result.traced:
             self.traced_rounds.append(number)
         for traced in result.traced:

@@ -47,8 +47,8 @@ class Question:
     text: str | None = None
 
 
-class Answer(NamedTuple):
-    """Who is responsible for the prediction of one input.
+class ExplainedInput(NamedTuple):
+    """One input, and the explanation of its prediction.
 
     Attributes:
         question: The input.
@@ -70,7 +70,7 @@ def explain_stored(
     server_round: int | None = None,
     against: str | None = None,
     overrides: Sequence[str] = (),
-) -> Answer:
+) -> ExplainedInput:
     """Explain one prediction of a stored run, from the run's folder alone.
 
     Args:
@@ -105,7 +105,7 @@ def explain_stored(
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return Answer(question, found, method, run.label_names)
+    return ExplainedInput(question, found, method, run.label_names)
 
 
 def read_question(run: StoredRun, tracer: Tracer, way: str, given: str) -> Question:

@@ -9,7 +9,7 @@ from yaml import YAMLError
 
 from tracefl.conf.cli import explain_config_error
 from tracefl.conf.composing import compose_config
-from tracefl.conf.rules import read, read_value
+from tracefl.conf.constraints import read, read_value
 from tracefl.errors import ConfigError
 from tracefl.learning.privacy.settings import PrivacyTrace
 from tracefl.questions.trace import Tracer

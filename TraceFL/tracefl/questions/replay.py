@@ -55,7 +55,7 @@ class Replay:
     Attributes:
         name: Name of the run.
         how: Whether its rounds were averaged or trained again.
-        from_round: The first round without the clients.
+        without_from: The first round without the clients.
         without: Ids of the clients.
         rounds: One or more, ascending.
         label_names: Name of each class.
@@ -66,7 +66,7 @@ class Replay:
 
     name: str
     how: How
-    from_round: int
+    without_from: int
     without: tuple[str, ...]
     rounds: tuple[ReplayedRound, ...]
     label_names: Sequence[str]
@@ -97,14 +97,14 @@ class ReplayRequest:
 
     Attributes:
         folder: The run's folder.
-        from_round: The first round without the clients.
+        without_from: The first round without the clients.
         without: Ids of the clients, ascending, one or more.
         how: None to average again if all the weights are stored, and to train otherwise.
         carry: For averaging again, see ``tracefl.questions.reaggregation``; None for ``CARRY``.
     """
 
     folder: Path
-    from_round: int
+    without_from: int
     without: tuple[str, ...]
     how: How | None = None
     carry: float | None = None
@@ -115,7 +115,7 @@ class ReplayRequest:
         named = "-".join(self.without)
         if len(self.without) > _NAMED:
             named = f"{len(self.without)}-clients-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
-        return f"without-{named}-from-{self.from_round}"
+        return f"without-{named}-from-{self.without_from}"
 
 
 def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
@@ -145,11 +145,11 @@ def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
     if missing:
         raise RecordError(
             f"{request.folder} has no weights of round {missing[0]}, and how=reaggregate needs those of rounds "
-            f"{request.from_round} to {max(results)}; run with store=all, or give how=train"
+            f"{request.without_from} to {max(results)}; run with store=all, or give how=train"
         )
     if _participants(results) <= set(request.without):
         raise ConfigError(
-            f"without={','.join(request.without)} names every client that took part from round {request.from_round} "
+            f"without={','.join(request.without)} names every client that took part from round {request.without_from} "
             "on, and nobody is left; name fewer"
         )
     return _reaggregated(run, store, request, notes)
@@ -158,15 +158,15 @@ def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
 def _results(run: StoredRun, store: RoundStore, request: ReplayRequest) -> dict[int, RoundResult]:
     """Return the results of the rounds to replay, by round; raise if one is missing."""
     last = store.last_round
-    if request.from_round > last:
+    if request.without_from > last:
         there = f"rounds 1 to {last}" if last else "no round yet"
-        raise ConfigError(f"from={request.from_round}, and {request.folder} has {there}; name one of those")
+        raise ConfigError(f"without_from={request.without_from}, and {request.folder} has {there}; name one of those")
     known = len(run.label_counts)
     unknown = [client_id for client_id in request.without if int(client_id) >= known]
     if unknown:
         raise ConfigError(f"without names client {unknown[0]}, and the run's clients are 0 to {known - 1}")
-    results = {r.server_round: r for r in store.results(check=True, first=request.from_round)}
-    gone = [number for number in range(request.from_round, last + 1) if number not in results]
+    results = {r.server_round: r for r in store.results(check=True, first=request.without_from)}
+    gone = [number for number in range(request.without_from, last + 1) if number not in results]
     if gone:
         raise RecordError(f"round {gone[0]} is missing in {request.folder}; give a later round as from")
     return results
@@ -181,8 +181,8 @@ def _notes(run: StoredRun, request: ReplayRequest, results: Mapping[int, RoundRe
     absent = [client_id for client_id in request.without if client_id not in _participants(results)]
     if absent:
         yield (
-            f"warning: client {', '.join(absent)} took part in no round from {request.from_round} on: without it alone "
-            "nothing changes"
+            f"warning: client {', '.join(absent)} took part in no round from {request.without_from} on: without it "
+            "alone nothing changes"
         )
     if run.fault is not None and not run.fault.flips and run.fault.target is None:
         yield f"no attack success: {run.fault.name} aims at no class, and what it does shows in the accuracy"
@@ -192,7 +192,7 @@ def _reaggregated(run: StoredRun, store: RoundStore, request: ReplayRequest, not
     model = build_model(run.spec)
     server, fault, classes = run.server, run.fault, len(run.label_names)
     rounds = []
-    numbers = range(request.from_round, store.last_round + 1)
+    numbers = range(request.without_from, store.last_round + 1)
     buffers = {name for name, _ in model.named_buffers()}
     carry = CARRY if request.carry is None else request.carry
     for again in reaggregate((store.read(number) for number in numbers), request.without, buffers, carry):
@@ -229,7 +229,7 @@ def _round_notes(again: ReaggregatedRound) -> Iterator[str]:
 def _trained(
     run: StoredRun, request: ReplayRequest, results: Mapping[int, RoundResult], notes: list[str], retrain: Retrain
 ) -> Replay:
-    folder, note = retrain(run, request.name, request.from_round, request.without)
+    folder, note = retrain(run, request.name, request.without_from, request.without)
     notes += [note] if note else []
     new, rounds = StoredRun(folder), []
     for after in RoundStore(folder / "rounds").results():
@@ -260,7 +260,7 @@ def _replay_of(
     return Replay(
         name=request.folder.resolve().name,
         how=how,
-        from_round=request.from_round,
+        without_from=request.without_from,
         without=request.without,
         rounds=tuple(rounds),
         label_names=run.label_names,

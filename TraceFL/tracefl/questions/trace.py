@@ -76,10 +76,10 @@ class _Answer:
     provenance_seconds: float
     counterfactual_seconds: float
 
-    def score(self, responsible: Tensor | None, held: Tensor | None) -> tuple[TracedInput, ...]:
+    def score(self, expected: Tensor | None, held: Tensor | None) -> tuple[TracedInput, ...]:
         """Score the answer against what is known of the participants, as ``score_inputs`` does."""
         return score_inputs(
-            self.attribution, self.positions, self.labels, responsible, held, self.effects, self.probabilities
+            self.attribution, self.positions, self.labels, expected, held, self.effects, self.probabilities
         )
 
 
@@ -162,8 +162,8 @@ class Tracer:
         answer = self._answer(model, record, server, evaluation) if someone_faulty else None
         if answer is None:
             return RoundTrace(suspects=(row_without_inputs(record.server_round, ids, faulty),))
-        responsible = None if faulty is None else faulty.expand(len(answer.positions), len(ids))  # (M, K)
-        traced = answer.score(responsible, None)
+        expected = None if faulty is None else faulty.expand(len(answer.positions), len(ids))  # (M, K)
+        traced = answer.score(expected, None)
         evidence = Evidence(
             record=record,
             model=model,
@@ -241,5 +241,5 @@ class Tracer:
 
 
 def _unjudged(wrong: TracedInput) -> TracedInput:
-    """Return a misprediction unjudged: the holders of its label are not responsible for it."""
-    return replace(wrong, responsible_clients=(), correct=None, chance=None, top_holder=None)
+    """Return a misprediction unjudged: nobody is expected to be responsible, its holders neither."""
+    return replace(wrong, expected_clients=(), localized=None, chance=None, top_holder=None)

@@ -20,7 +20,7 @@ class RoundResult:
         traced: The traced inputs.
         suspects: Rows of suspects.csv, without mispredictions none.
         client_weights: Client id to p_k of the clients that count.
-        left_out: Client id to the reason.
+        dropped: Client id to the reason.
         mitigation: Rows of mitigation.csv, with ``mitigate=none`` none.
     """
 
@@ -28,7 +28,7 @@ class RoundResult:
     traced: tuple[TracedInput, ...]
     suspects: tuple[Mapping[str, Any], ...]
     client_weights: Mapping[str, float]
-    left_out: Mapping[str, str]
+    dropped: Mapping[str, str]
     mitigation: tuple[Mapping[str, Any], ...] = ()
 
     @property
@@ -50,7 +50,7 @@ def read_result(path: Path) -> RoundResult:
             traced=tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"]),
             suspects=tuple(_whole(row, SUSPECT_COLUMNS) for row in content["suspects"]),
             client_weights=dict(content["client_weights"]),
-            left_out=dict(content["left_out"]),
+            dropped=dict(content["dropped"]),
             mitigation=tuple(_whole(row, MITIGATION_COLUMNS) for row in content["mitigation"]),
         )
 
@@ -63,7 +63,7 @@ def _whole(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
 def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     """Return JSON's lists as the tuples that they were."""
     return fields | {
-        "responsible_clients": tuple(fields["responsible_clients"]),
+        "expected_clients": tuple(fields["expected_clients"]),
         "ranking": tuple((client_id, score) for client_id, score in fields["ranking"]),
         "contributions": tuple((client_id, value) for client_id, value in fields["contributions"]),
         "verified": tuple(fields["verified"]),

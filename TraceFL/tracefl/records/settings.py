@@ -14,7 +14,18 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from omegaconf import DictConfig, OmegaConf
 
 from tracefl.common.paths import expand
-from tracefl.conf.rules import Count, Rule, Unused, above, are_different, at_least, between, described, is_index, read
+from tracefl.conf.constraints import (
+    Constraint,
+    Count,
+    Unused,
+    above,
+    are_different,
+    at_least,
+    between,
+    described,
+    is_index,
+    read,
+)
 from tracefl.errors import ConfigError
 from tracefl.learning.datasets.partitioning import PartitionSettings
 from tracefl.learning.datasets.settings import DatasetSettings
@@ -214,7 +225,7 @@ Mitigate: TypeAlias = ExclusionSettings | DownweightSettings
 class BaselineSettings:
     """Rules beside provenance, in the order in which tables show them."""
 
-    rules: Annotated[tuple[BaselineName, ...], Rule(are_different, "(each at most once)")]
+    rules: Annotated[tuple[BaselineName, ...], Constraint(are_different, "(each at most once)")]
 
 
 @dataclass(frozen=True)

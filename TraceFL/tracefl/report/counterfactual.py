@@ -87,7 +87,7 @@ def show(console: Console, truth: GroundTruth, name: str, csv: Path | None) -> N
     say(
         console,
         f"{name}, round {truth.server_round}: {count} inputs ({right} predicted right, {count - right} wrong), each of "
-        f"{len(clients)} clients left out of the average",
+        f"{len(clients)} clients removed from the average",
     )
     console.print(table)
     for line in _notes(truth, clients, middle):
@@ -111,7 +111,7 @@ def _notes(truth: GroundTruth, clients: dict[str, dict[str, Any]], middle: int) 
         if row["measured"] < count:
             yield (
                 f"without client {client_id} the model gives no finite logits for {count - row['measured']} of {count} "
-                "inputs: they are left out of its mean"
+                "inputs: they do not count in its mean"
             )
     if truth.shapley is not None:
         how = "exact, over all subsets"

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tracefl.common.words import percent
 from tracefl.provenance import ClientPart, Explanation
-from tracefl.questions.one_input import Answer, Question
+from tracefl.questions.one_input import ExplainedInput, Question
 
 CLIENTS_SHOWN = 12
 LAYERS_SHOWN = 16
@@ -46,7 +46,7 @@ def class_words(number: int, names: Sequence[str]) -> str:
     return str(number) if name == str(number) else f"{number} ({name})"
 
 
-def show(console: Console, answer: Answer) -> None:
+def show(console: Console, answer: ExplainedInput) -> None:
     """Print the explanation."""
     question, found, method, names = answer
 
@@ -65,9 +65,7 @@ def show(console: Console, answer: Answer) -> None:
     checked = [client for client in found.clients if client.removal is not None]
     if checked:
         say()
-        say(
-            "the first clients left out of the average, exactly and one at a time: by how much the centered logit falls"
-        )
+        say("the first clients removed from the average, exactly, one at a time: by how much the centered logit falls")
         console.print(_removals(checked, found, names))
     say()
     say(
@@ -76,7 +74,7 @@ def show(console: Console, answer: Answer) -> None:
     )
 
 
-def as_json(answer: Answer) -> dict[str, Any]:
+def as_json(answer: ExplainedInput) -> dict[str, Any]:
     """Return the whole explanation in JSON's types; fractions 0 to 1, contributions in logits."""
     question, found, method, names = answer
 

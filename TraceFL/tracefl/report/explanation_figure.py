@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from tracefl.common.words import percent
 from tracefl.provenance import ClientPart, Explanation
-from tracefl.questions.one_input import Answer, Question
+from tracefl.questions.one_input import ExplainedInput, Question
 from tracefl.report.explanation import by_part, class_words, group_layers
 from tracefl.report.measure_names import CONTRIBUTION, EXACT_EFFECT
 from tracefl.report.style import BLUE, CONTRIBUTIONS, LIGHT_GREY, ORANGE, screen_style
@@ -19,7 +19,7 @@ _CLASSES_DRAWN = 5
 
 
 @screen_style()
-def draw_explanation(answer: Answer, path: Path) -> None:
+def draw_explanation(answer: ExplainedInput, path: Path) -> None:
     """Draw an explanation, in the format of the file's suffix."""
     question, found, _, names = answer
     clients = found.clients[:CLIENTS_DRAWN]

@@ -17,7 +17,7 @@ LEDGER_COLUMNS = (
     "client",
     "faulty",
     "rounds",
-    "rounds_left_out",
+    "rounds_dropped",
     "rounds_traced",
     "class",
     "class_name",
@@ -30,7 +30,7 @@ LEDGER_COLUMNS = (
     "usefulness",
 )
 """Per client, a row over all classes (``class`` is all), then one per predicted class that was traced. ``rounds``:
-those it took part in, ``rounds_left_out``: those in which it was sampled but did not count, ``rounds_traced``: how many
+those it took part in, ``rounds_dropped``: those in which it was sampled but did not count, ``rounds_traced``: how many
 of its rounds have a traced prediction. Totals and means are in logits; a mean over no prediction is empty."""
 
 
@@ -42,7 +42,7 @@ def ledger_rows(run_ledger: RunLedger) -> Iterator[dict[str, Any]]:
             "client": client_id,
             "faulty": None if run_ledger.faulty is None else client_id in run_ledger.faulty,
             "rounds": " ".join(map(str, ledger.rounds_of.get(client_id, ()))),
-            "rounds_left_out": " ".join(map(str, ledger.left_out.get(client_id, ()))),
+            "rounds_dropped": " ".join(map(str, ledger.dropped.get(client_id, ()))),
             "rounds_traced": len(run_ledger.traced_rounds(client_id)),
         }
         right, wrong = ledger.by_class(client_id, True), ledger.by_class(client_id, False)
@@ -79,7 +79,7 @@ def as_json(run_ledger: RunLedger) -> dict[str, Any]:
                 "client": client_id,
                 "faulty": None if run_ledger.faulty is None else client_id in run_ledger.faulty,
                 "rounds": ledger.rounds_of.get(client_id, []),
-                "rounds_left_out": ledger.left_out.get(client_id, []),
+                "rounds_dropped": ledger.dropped.get(client_id, []),
                 "rounds_traced": run_ledger.traced_rounds(client_id),
                 "usefulness": run_ledger.usefulness(client_id),
                 "correct": _json(ledger.tally(client_id, True), ledger.by_class(client_id, True), run_ledger),

@@ -5,7 +5,7 @@ MEASURES = {
     "localization_accuracy": "localization accuracy",
     "chance_accuracy": "localization by chance",
     "top_holder_accuracy": "top holder",
-    "counterfactual_agreement": "removal agrees",
+    "counterfactual_agreement": "counterfactual agreement",
 }
 """Column of rounds.csv to its name."""
 

@@ -18,10 +18,10 @@ ALL = "all"
 CLASSES_SHOWN = 20
 REPLAY_COLUMNS = (
     *("round", "class", "class_name", "accuracy", "accuracy_without", "attack_success", "attack_success_without"),
-    *("clients", "clients_left_out", "how", "exact"),
+    *("clients", "clients_removed", "how", "exact"),
 )
 """Per round, a row over all classes (``class`` is all), then one per class. ``clients``: those of the replayed round,
-``clients_left_out``: those of the run's round that it leaves out. Fractions 0 to 1; empty where unknown."""
+``clients_removed``: those of the run's round without whom it is averaged. Fractions 0 to 1; empty where unknown."""
 
 
 def replay_rows(replay: Replay) -> Iterator[dict[str, Any]]:
@@ -30,7 +30,7 @@ def replay_rows(replay: Replay) -> Iterator[dict[str, Any]]:
         which = {
             "round": r.server_round,
             "clients": " ".join(r.clients),
-            "clients_left_out": " ".join(r.removed),
+            "clients_removed": " ".join(r.removed),
             "how": replay.how,
             "exact": r.is_exact,
         }
@@ -60,7 +60,7 @@ def as_json(replay: Replay) -> dict[str, Any]:
 
     return {
         "how": replay.how,
-        "from": replay.from_round,
+        "without_from": replay.without_from,
         "without": list(replay.without),
         "fault": replay.fault,
         "classes": list(replay.label_names),
@@ -70,7 +70,7 @@ def as_json(replay: Replay) -> dict[str, Any]:
             {
                 "round": r.server_round,
                 "clients": list(r.clients),
-                "clients_left_out": list(r.removed),
+                "clients_removed": list(r.removed),
                 "exact": r.is_exact,
                 "with": numbers(r.before),
                 "without": numbers(r.after),
@@ -82,10 +82,10 @@ def as_json(replay: Replay) -> dict[str, Any]:
 
 def show(console: Console, replay: Replay, written: Sequence[str]) -> None:
     """Print the rounds, the classes after the last of them, and what a reader needs to know."""
-    say(console, f"{replay.name} without {replay.clients_words} from round {replay.from_round}, {replay.how_words}")
+    say(console, f"{replay.name} without {replay.clients_words} from round {replay.without_from}, {replay.how_words}")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     attack = ("attack success\nwith", "\nwithout") if replay.has_attack else ()
-    for heading in ("round", "clients", "left\nout", "global accuracy\nwith", "\nwithout", *attack):
+    for heading in ("round", "clients", "removed", "global accuracy\nwith", "\nwithout", *attack):
         table.add_column(heading, justify="right", no_wrap=True)
     for r in replay.rounds:
         success = (percent(r.before.attack_success), percent(r.after.attack_success)) if attack else ()

@@ -42,7 +42,7 @@ def draw_replay(replay: Replay, path: Path) -> list[Path]:
         handles, labels = axes["accuracy"].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=2)
         estimate = "" if all(r.is_exact for r in replay.rounds) else ": an estimate"
-        figure.supxlabel(f"from round {replay.from_round}, {replay.how_words}{estimate}", color=GREY)
+        figure.supxlabel(f"from round {replay.without_from}, {replay.how_words}{estimate}", color=GREY)
         return save_figure(figure, path)
 
 

@@ -212,7 +212,7 @@ def _of_correct(rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
         return
     result, right = found[-1]
     yield _who(right, f"Of the {_many(len(right), 'correct prediction')} traced in round {result.server_round}")
-    found_holder, chance = mean_measured([t.correct for t in right]), mean_measured([t.chance for t in right])
+    found_holder, chance = mean_measured([t.localized for t in right]), mean_measured([t.chance for t in right])
     if found_holder is not None:
         yield Sentence(
             f"The client that carries a correct prediction has examples of its class in {percent(found_holder)} of "
@@ -222,9 +222,9 @@ def _of_correct(rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
 
 def _of_removals(inputs: Sequence[TracedInput], what: str) -> Iterator[Sentence]:
     """Yield how often the exact removal of every client names the same one."""
-    checked = [t for t in inputs if t.removal_client is not None]
+    checked = [t for t in inputs if t.counterfactual_client is not None]
     if checked:
-        agree = sum(t.removal_client == t.traced_client for t in checked)
+        agree = sum(t.counterfactual_client == t.traced_client for t in checked)
         yield Sentence(
             f"Checked by leaving each client out of the average exactly: of {what}, {agree} of {len(checked)} depend "
             f"most on the client that carries them (chance: {_number(sum(1 / len(t.ranking) for t in checked))})."
@@ -250,8 +250,8 @@ def _of_replay(replay: "Replay", fault: Fault | None) -> Sentence:
             what = f"{names[label]} is taken for {names[to]}"
         attack = f", and {what} in {percent(after.attack_success)} of cases instead of {percent(before.attack_success)}"
     return Sentence(
-        f"{replay.how_words.capitalize()} without {replay.clients_words} from round {replay.from_round} on{estimate}, "
-        f"accuracy after round {last.server_round} {change}{attack}.",
+        f"{replay.how_words.capitalize()} without {replay.clients_words} from round {replay.without_from} on"
+        f"{estimate}, accuracy after round {last.server_round} {change}{attack}.",
         is_main=True,
     )
 

@@ -144,8 +144,8 @@ def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         "global\naccuracy",
         "localization\n(chance)",
         "top\nholder",
-        "removal\nagrees",
-        "rank\ncorr.",
+        "agree-\nment",
+        "corre-\nlation",
         "inputs\ntraced",
         "train\ns",
         "trace\ns",
@@ -179,8 +179,8 @@ def columns_key(seeks_faulty: bool, knows_faulty: bool) -> Text:
         "localization": f"how often the client that carries a prediction {found}",
         "(chance)": "how often a client drawn at random would",
         "top holder": "how often no client of the round holds more of the class",
-        "removal agrees": "how often leaving it out, exactly, costs the prediction most",
-        "rank corr.": "how alike contributions and removals order the clients, -1 to 1",
+        "agreement": "how often its exact removal costs the prediction most",
+        "correlation": "how alike contributions and removals order the clients, -1 to 1",
     }
     if seeks_faulty:
         del lines["top holder"]

@@ -37,9 +37,9 @@ def show(console: Console, server_round: int, trace: RoundTrace) -> None:
             str(t.predicted),
             t.traced_client,
             f"{t.score:.3f}",
-            "-" if t.correct is None else "yes" if t.correct else "no",
+            "-" if t.localized is None else "yes" if t.localized else "no",
             percent(t.chance),
-            t.removal_client or "-",
+            t.counterfactual_client or "-",
         )
     console.print(table)
     if trace.suspects:
@@ -49,8 +49,8 @@ def show(console: Console, server_round: int, trace: RoundTrace) -> None:
     console.print(
         f"round {server_round}: {s.inputs_traced} inputs, localization {percent(s.localization_accuracy)} "
         f"(chance {percent(s.chance_accuracy)}), top holder {percent(s.top_holder_accuracy)}, "
-        f"removal agrees {percent(s.counterfactual_agreement)}, "
-        f"rank correlation {'-' if correlation is None else f'{correlation:.3f}'}, "
+        f"counterfactual agreement {percent(s.counterfactual_agreement)}, "
+        f"correlation {'-' if correlation is None else f'{correlation:.3f}'}, "
         f"{trace.provenance_seconds:.2f} s",
         soft_wrap=True,
         highlight=False,

@@ -3,7 +3,7 @@ import socket
 import numpy as np
 import pytest
 
-from tracefl.conf.rules import read
+from tracefl.conf.constraints import read
 from tracefl.learning.datasets import DatasetSettings, RawDataset, Split
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 import tracefl
-from tracefl.conf.rules import read
+from tracefl.conf.constraints import read
 from tracefl.learning.datasets import DatasetSettings, source_names
 
 hydra = pytest.importorskip("hydra")

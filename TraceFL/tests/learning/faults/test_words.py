@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.made_runs import FLIP
-from tracefl.conf.rules import read_value
+from tracefl.conf.constraints import read_value
 from tracefl.learning.faults.settings import AnyFault
 from tracefl.learning.faults.words import describe_fault, fault_share, faulty_clients
 

@@ -4,7 +4,7 @@ import pytest
 
 import tracefl
 from tests.helpers.model_settings import image_settings, text_settings
-from tracefl.conf.rules import read
+from tracefl.conf.constraints import read
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.models import ModelSettings, ModelSpec, model_names
 

@@ -10,9 +10,9 @@ pytestmark = pytest.mark.slow
 
 INPUTS = (
     traced_input(0, label=0),  # right, and right
-    traced_input(1, label=1, responsible=("3",)),  # predicted right, localized wrong: client 3 is last
+    traced_input(1, label=1, expected=("3",)),  # predicted right, localized wrong: client 3 is last
     traced_input(2, label=2, predicted=1),  # predicted wrong
-    traced_input(3, label=3, responsible=()),  # nobody known to be responsible
+    traced_input(3, label=3, expected=()),  # nobody known to be responsible
 )
 
 
@@ -47,9 +47,9 @@ def test_the_filters(page):
         ("class", "1"): 3,  # two labelled so, one predicted so
         ("prediction", "wrong"): 1,
         ("prediction", "correct"): 6,
-        ("localization", "correct"): 4,
-        ("localization", "wrong"): 2,
-        ("localization", "unknown"): 1,
+        ("localized", "yes"): 4,
+        ("localized", "no"): 2,
+        ("localized", "unknown"): 1,
         ("suspicious", True): 2,
         ("client", "0"): 7,
         ("client", "2"): 0,
@@ -61,7 +61,7 @@ def test_the_filters(page):
         page.choose(name, False if value is True else "")
         assert shown(page) == everything
     page.choose("round", "1")
-    page.choose("localization", "wrong")
+    page.choose("localized", "no")
     assert shown(page) == ["round 1, input 1"]
     assert page.text("#list .aside") == ["the first client that holds the label is number 3"]
     page.run("document.querySelector('#filters button[type=reset]').click()")
@@ -82,7 +82,7 @@ def test_names_are_shown_and_never_run(page):
 
 
 def test_texts_and_a_fault(tmp_path, browser):
-    traced = (traced_input(0, 1, predicted=0, responsible=("2",)),)
+    traced = (traced_input(0, 1, predicted=0, expected=("2",)),)
     rounds = [result(1, traced, [suspects_row(1)])]
     run = make_run(tmp_path, rounds, "fault=label_flip", "fault.clients=[2]", kind="text", fault=FAULT)
     browser.open(write_page(run))
@@ -95,7 +95,7 @@ def test_texts_and_a_fault(tmp_path, browser):
 
 def test_a_hundred_rounds(tmp_path, browser, record_property):
     clients = {str(k): score for k, score in enumerate((0.3, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05, 0.04, 0.03, 0.03))}
-    traced = tuple(traced_input(n, n % 4, scores=clients, responsible=("0", "3")) for n in range(50))
+    traced = tuple(traced_input(n, n % 4, scores=clients, expected=("0", "3")) for n in range(50))
     path = write_page(make_run(tmp_path, [result(n, traced) for n in range(1, 101)], size=32, examples=50))
     assert path.stat().st_size < 10_000_000
     browser.open(path)

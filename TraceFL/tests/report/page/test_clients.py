@@ -13,7 +13,7 @@ from tracefl.report.page.record import read_record
 def part(index, label, predicted, exact=(), depends=None, **contributions) -> TracedInput:
     """Return a traced input with contributions such as ``k2=-0.5`` of client 2, highest first."""
     given = tuple((k.removeprefix("k"), value) for k, value in contributions.items())
-    more = {"contributions": given, "effects": tuple(exact), "removal_client": depends}
+    more = {"contributions": given, "effects": tuple(exact), "counterfactual_client": depends}
     return traced_input(index, label, predicted, {client: 1 / len(given) for client, _ in given}, **more)
 
 
@@ -24,7 +24,7 @@ FIRST = (
 )
 SECOND = (part(0, 0, 0, k0=1.0, k2=0.5, k3=0.25),)
 ROUNDS = (
-    result(1, FIRST, weights={"0": 0.75, "2": 0.25}, left_out={"3": "it failed"}),
+    result(1, FIRST, weights={"0": 0.75, "2": 0.25}, dropped={"3": "it failed"}),
     result(2, SECOND, weights={"0": 0.5, "2": 0.25, "3": 0.25}),
 )
 

@@ -54,9 +54,9 @@ def test_a_text_is_as_the_model_sees_it(tmp_path, monkeypatch):
 
 
 def test_the_rows_by_hand(tmp_path):
-    exact = {"removal_client": "3", "effects": (("2", 0.25), ("3", 0.5), ("0", -1.0)), "probability": 0.8125}
+    exact = {"counterfactual_client": "3", "effects": (("2", 0.25), ("3", 0.5), ("0", -1.0)), "probability": 0.8125}
     given = {"contributions": (("2", 1.25), ("3", -0.5), ("0", -0.75))} | exact
-    traced = traced_input(1, 3, predicted=0, scores={"2": 0.7, "3": 0.2, "0": 0.1}, responsible=("0",), **given)
+    traced = traced_input(1, 3, predicted=0, scores={"2": 0.7, "3": 0.2, "0": 0.1}, expected=("0",), **given)
     (row,) = read(tmp_path, [result(5, [traced])]).rows
     assert row == {
         "r": 5, "i": 1, "l": 3, "p": 0, "ok": False, "q": 0.8125, "n": 3, "first": 3, "c": 0.3333, "x": ["3", 0.5],
@@ -66,7 +66,7 @@ def test_the_rows_by_hand(tmp_path):
 
 def test_many_clients_are_cut_and_counted(tmp_path):
     many = {str(n): float("nan") if n == 0 else 0.01 for n in range(40)}
-    found = read(tmp_path, [result(1, [traced_input(0, scores=many, responsible=("20",))])])
+    found = read(tmp_path, [result(1, [traced_input(0, scores=many, expected=("20",))])])
     assert len(found.rows[0]["k"]) == 10
     assert found.rows[0]["k"][0] == ["0", None, None, None, 0]  # which JSON has no number for
     assert (found.rows[0]["n"], found.rows[0]["first"]) == (40, 21)

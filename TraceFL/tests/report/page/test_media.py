@@ -14,7 +14,7 @@ from tracefl.report.page.record import read_record
 
 ROUNDS = (
     result(1, [traced_input(2, 2, predicted=1)], global_accuracy=0.9),
-    result(2, [traced_input(3, 3, responsible=())], global_accuracy=0.3),
+    result(2, [traced_input(3, 3, expected=())], global_accuracy=0.3),
     result(3, [traced_input(2, 2)], global_accuracy=0.3),
 )
 
@@ -37,9 +37,9 @@ def test_the_rows_by_hand(tmp_path):
     assert (made[1] == server[2].permute(1, 2, 0).numpy()).all()
     assert found[2]["label"] == NAMES[2]
     assert found[2]["predicted"] == NAMES[1]
-    assert (found[2]["traced client"], found[2]["score"], found[2]["correct"]) == ("0", 0.6, True)
+    assert (found[2]["traced client"], found[2]["score"], found[2]["localized"]) == ("0", 0.6, True)
     assert found[2]["ranked clients"] == "0:0.6 2:0.3 3:0.1"
-    assert (found[0]["responsible clients"], found[0]["correct"]) == ("", None)
+    assert (found[0]["expected clients"], found[0]["localized"]) == ("", None)
 
 
 def test_texts_and_a_table_that_is_cut(tmp_path, monkeypatch, caplog):

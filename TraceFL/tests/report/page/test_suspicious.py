@@ -29,10 +29,10 @@ def test_a_model_that_broke_has_no_fall():
     assert reasons(result(1), result(2, global_accuracy=float("nan"))) == {}
 
 
-def test_clients_left_out():
-    left_out = {str(k): "it failed" for k in range(5)}
-    found = reasons(result(1, left_out=left_out))
-    assert found[1] == ("left out of the average: client 0 (it failed), 1 (it failed), 2 (it failed) and 2 more",)
+def test_clients_dropped():
+    dropped = {str(k): "it failed" for k in range(5)}
+    found = reasons(result(1, dropped=dropped))
+    assert found[1] == ("dropped: client 0 (it failed), 1 (it failed), 2 (it failed) and 2 more",)
 
 
 @pytest.mark.parametrize(
@@ -55,5 +55,5 @@ def test_a_fault_without_mispredictions_or_without_a_faulty_participant():
 
 def test_most_reasons_come_first():
     both = {"global_accuracy": 0.2, "localization_accuracy": 0.1, "chance_accuracy": 0.5}
-    rounds = [result(1, left_out={"0": "it failed"}), result(2), result(3, **both), result(4, left_out={"1": "gone"})]
+    rounds = [result(1, dropped={"0": "it failed"}), result(2), result(3, **both), result(4, dropped={"1": "gone"})]
     assert list(reasons(*rounds)) == [3, 1, 4]

@@ -88,7 +88,7 @@ def test_localization_never_stands_without_its_chance(tmp_path):
 
 def test_a_fault_and_its_rules(tmp_path):
     krum = suspects_row(1) | {"rule": "krum", "seconds": None, "localization_accuracy": None, "note": "too few clients"}
-    rounds = [result(1, [traced_input(0, 1, 0, responsible=("2",))], [suspects_row(1), krum])]
+    rounds = [result(1, [traced_input(0, 1, 0, expected=("2",))], [suspects_row(1), krum])]
     run = make_run(tmp_path, rounds, "fault=label_flip", "fault.clients=[2]", "baselines=fast", fault=FAULT)
     words = " ".join(Page(write_page(run)).words.split())
     assert "label_flip 100 %, 1 of 5: client 2." in words
@@ -98,7 +98,7 @@ def test_a_fault_and_its_rules(tmp_path):
 
 
 def test_nobody_is_called_faulty_where_nobody_is_known_to_be(tmp_path):
-    rounds = [result(1, [traced_input(0, 1, 0, responsible=())])]
+    rounds = [result(1, [traced_input(0, 1, 0, expected=())])]
     path = write_page(make_run(tmp_path, rounds, "provenance.inputs=mispredicted"))
     words = " ".join(Page(path).words.split())
     assert "is faulty" not in words

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tracefl.common.seeds import derive_seed
-from tracefl.conf.rules import Count, read_value
+from tracefl.conf.constraints import Count, read_value
 from tracefl.errors import ConfigError, DataError
 from tracefl.learning.datasets.client_rows import sample_rows, select_rows
 from tracefl.learning.datasets.partitioning import PartitionSettings, partition_rows

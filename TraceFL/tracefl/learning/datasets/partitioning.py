@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracefl.common.seeds import derive_seed
-from tracefl.conf.rules import Count, read_value
+from tracefl.conf.constraints import Count, read_value
 from tracefl.errors import DataError
 
 PartitionKind = Literal["dirichlet", "pathological", "shards", "iid"]

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tracefl.conf.rules import Count, described
+from tracefl.conf.constraints import Count, described
 from tracefl.errors import ConfigError
 from tracefl.learning.datasets.partitioning import PartitionKind, PartitionSettings
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-from tracefl.conf.rules import above, are_different, at_least, between, described, is_index
+from tracefl.conf.constraints import above, are_different, at_least, between, described, is_index
 from tracefl.errors import ConfigError
 
 TRIGGER_SIZE = 4

@@ -1,6 +1,6 @@
 """Short descriptions of a run's fault."""
 
-from tracefl.conf.rules import choice_name
+from tracefl.conf.constraints import choice_name
 from tracefl.learning.faults.settings import AnyFault, Backdoor, FreeRider, LabelFlip, WeightNoise
 
 NO_FAULT = "none"

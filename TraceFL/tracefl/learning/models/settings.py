@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from tracefl.conf.rules import above, at_least, described
+from tracefl.conf.constraints import above, at_least, described
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.settings import OptimizerName
 

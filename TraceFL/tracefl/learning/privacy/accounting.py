@@ -90,7 +90,7 @@ class PrivacyAccountant:
     def add_round(self, sampled: Iterable[str]) -> dict[str, float]:
         """Count a round for every sampled client.
 
-        This includes clients left out of the average, since they may have trained and sent their weights.
+        This includes dropped clients, since they may have trained and sent their weights.
 
         Returns:
             Client id to the epsilon that the client has spent so far, for the round's clients.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from tracefl.conf.rules import Unused, above, at_least, between
+from tracefl.conf.constraints import Unused, above, at_least, between
 from tracefl.errors import ConfigError
 
 PrivacyTrace = Literal["deployed", "before_noise"]

@@ -50,7 +50,7 @@ class Part:
         if effect is not None:
             self.checked += 1
             self.effects += effect
-            self.depend += t.removal_client == client
+            self.depend += t.counterfactual_client == client
 
     @property
     def mean(self) -> Number:
@@ -148,7 +148,7 @@ def page_clients(record: RunRecord) -> PageClients:
             "whole": [part.as_json() for part in tally.whole],
             "each": list(_rounds(record, client, tally)) if with_rounds else None,
             "classes": [[c, *(part.as_json() for part in parts)] for c, parts in sorted(tally.by_class.items())],
-            "left": [[r.server_round, r.left_out[client]] for r in record.rounds if client in r.left_out],
+            "left": [[r.server_round, r.dropped[client]] for r in record.rounds if client in r.dropped],
         }
     not_shown = []
     if len(clients) < len(counts):
@@ -165,8 +165,8 @@ def mitigation_words(record: RunRecord) -> dict[str, str]:
     """Return, for each client that ``mitigate`` or ``without`` has decided about, where it stands at the end."""
     rows = [row for result in record.rounds for row in result.mitigation if row["decision"]]
     settings = record.settings
-    left_out = f"excluded by without, from round {settings.without_from} on"
-    return {row["client"]: _decided(row) for row in rows} | dict.fromkeys(map(str, settings.without), left_out)
+    excluded = f"excluded by without, from round {settings.without_from} on"
+    return {row["client"]: _decided(row) for row in rows} | dict.fromkeys(map(str, settings.without), excluded)
 
 
 def _decided(row: Mapping[str, Any]) -> str:
@@ -186,8 +186,8 @@ def _rounds(record: RunRecord, client: str, tally: _Tally) -> Iterator[list[Any]
     for result in record.rounds:
         if client in result.client_weights:
             parts: Sequence[Part] = tally.by_round.get(result.server_round, ())
-            share = short(result.client_weights[client])
-            yield [result.server_round, share, *(part.as_json() for part in parts)]
+            weight = short(result.client_weights[client])
+            yield [result.server_round, weight, *(part.as_json() for part in parts)]
 
 
 def _mean(total: float, count: int) -> Number:

@@ -29,9 +29,9 @@ class PageInputs:
 
     Attributes:
         rows: One per traced input: ``r`` round, ``i`` input, ``l`` label, ``p`` predicted class, ``ok`` whether the
-            traced client is responsible (None where nobody is known to be), ``q`` probability of the predicted class,
+            traced client is an expected one (None where those are not known), ``q`` probability of the predicted class,
             ``k`` ranked clients as [client, contribution in logits, exact effect in logits or None, score, 1 where
-            responsible], ``n`` how many there are, ``first`` rank of the first responsible one where the traced client
+            expected], ``n`` how many there are, ``first`` rank of the first expected one where the traced client
             is none, ``c`` chance, ``x`` the client whose exact removal costs the prediction most, and that effect.
         shown: Input to its picture as a data URI, or to its text.
         are_pictures: Whether they are pictures.
@@ -124,23 +124,25 @@ def _texts(record: RunRecord, examples: Examples, wanted: Sequence[int]) -> tupl
 
 
 def _row(server_round: int, t: TracedInput) -> dict[str, Any]:
-    responsible, effects, contributions = set(t.responsible_clients), t.exact_effects, dict(t.contributions)
-    ranks = [rank for rank, (client, _) in enumerate(t.ranking, 1) if client in responsible]
+    expected, effects, contributions = set(t.expected_clients), t.exact_effects, dict(t.contributions)
+    ranks = [rank for rank, (client, _) in enumerate(t.ranking, 1) if client in expected]
     return {
         "r": server_round,
         "i": t.input_index,
         "l": t.label,
         "p": t.predicted,
-        "ok": t.correct,
+        "ok": t.localized,
         "q": short(t.probability),
         "k": [
-            [client, *map(short, (contributions.get(client), effects.get(client), score)), int(client in responsible)]
+            [client, *map(short, (contributions.get(client), effects.get(client), score)), int(client in expected)]
             for client, score in t.ranking[:MOST_CLIENTS]
         ],
         "n": len(t.ranking),
-        "first": ranks[0] if ranks and not t.correct else None,
+        "first": ranks[0] if ranks and not t.localized else None,
         "c": None if t.chance is None else round(t.chance, 4),
-        "x": None if t.removal_client is None else [t.removal_client, short(effects.get(t.removal_client))],
+        "x": None
+        if t.counterfactual_client is None
+        else [t.counterfactual_client, short(effects.get(t.counterfactual_client))],
     }
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 MOST_ROWS = 1000
 COLUMNS = (
     *("round", "input", "shown", "label", "predicted"),
-    *("traced client", "score", "ranked clients", "responsible clients", "correct"),
+    *("traced client", "score", "ranked clients", "expected clients", "localized"),
 )
 
 
@@ -61,7 +61,7 @@ def table_rows(record: RunRecord, image: Callable[[Any], Any]) -> list[list[Any]
         [
             *(server_round, t.input_index, shown[t.input_index], names[t.label], names[t.predicted]),
             *(t.traced_client, t.score, " ".join(f"{client}:{score:.3g}" for client, score in t.ranking)),
-            *(" ".join(t.responsible_clients), t.correct),
+            *(" ".join(t.expected_clients), t.localized),
         ]
         for server_round, t in kept
     ]

@@ -102,7 +102,7 @@ def render(record: RunRecord) -> str:
         "pictures": inputs.are_pictures,
         "names": names,
         "suspicious": [each.server_round for each in suspicious],
-        "words": _responsible_words(record),
+        "words": _expected_words(record),
         "run": run_word,
         "rounds": len(rows),
         "stored": stored,
@@ -155,8 +155,8 @@ def render(record: RunRecord) -> str:
     )
 
 
-def _responsible_words(record: RunRecord) -> str | None:
-    """Return what makes a client responsible in this run; None where nobody is known to be."""
+def _expected_words(record: RunRecord) -> str | None:
+    """Return what makes a client an expected one in this run; None where that is not known."""
     if not record.mispredictions:
         return "holds the label"
     return None if record.run.fault is None else "is faulty"

@@ -1,9 +1,9 @@
-"""Rules for what a configuration key may hold, and the one reader that turns a group into a typed dataclass.
+"""Constraints on what a configuration key may hold, and the one reader that turns a group into a typed dataclass.
 
-A rule annotates its field: ``lr: Annotated[float, above(0)]``. The rest follows from the field's type: a ``Literal``
-lists its choices, ``| None`` allows null, a dataclass is a group of keys. ``A | B | None`` of dataclasses with a
-``name`` is a group whose choices read different keys: the YAML files list all keys, with null where the choice does not
-read one, and the choice ``none`` becomes None.
+A constraint annotates its field: ``lr: Annotated[float, above(0)]``. The rest follows from the field's type: a
+``Literal`` lists its choices, ``| None`` allows null, a dataclass is a group of keys. ``A | B | None`` of dataclasses
+with a ``name`` is a group whose choices read different keys: the YAML files list all keys, with null where the choice
+does not read one, and the choice ``none`` becomes None.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ _NAMED = 3  # most choices that a message names
 
 
 @dataclass(frozen=True)
-class Rule:
+class Constraint:
     """What a value may be, beyond its type.
 
     Attributes:
         allowed: Whether a value of the right type is legal.
         limits: What a message says after the type, such as ``of at least 1``.
-        wanted: What a message says instead of type and limits; the rule then also checks a list's or a mapping's
+        wanted: What a message says instead of type and limits; the constraint then also checks a list's or a mapping's
             members.
     """
 
@@ -44,30 +44,30 @@ class Unused:
     value: object
 
 
-def at_least(least: float) -> Rule:
-    """Return the rule for a number of at least ``least``."""
-    return Rule(lambda v: v >= least, f"of at least {least}")
+def at_least(least: float) -> Constraint:
+    """Return the constraint for a number of at least ``least``."""
+    return Constraint(lambda v: v >= least, f"of at least {least}")
 
 
-def above(bound: float) -> Rule:
-    """Return the rule for a number above ``bound``."""
-    return Rule(lambda v: v > bound, f"above {bound}")
+def above(bound: float) -> Constraint:
+    """Return the constraint for a number above ``bound``."""
+    return Constraint(lambda v: v > bound, f"above {bound}")
 
 
-def between(limits: str) -> Rule:
-    """Return the rule for a number in an interval, such as ``(0, 1]``."""
+def between(limits: str) -> Constraint:
+    """Return the constraint for a number in an interval, such as ``(0, 1]``."""
     low, high = (float(end) for end in limits[1:-1].split(","))
 
     def inside(value: float) -> bool:
         above_low = value >= low if limits[0] == "[" else value > low
         return above_low and (value <= high if limits[-1] == "]" else value < high)
 
-    return Rule(inside, f"in {limits}")
+    return Constraint(inside, f"in {limits}")
 
 
-def described(words: str, allowed: Callable[[Any], bool] = lambda _: True) -> Rule:
-    """Return a rule that messages state in these words alone, without naming the type."""
-    return Rule(allowed, wanted=words)
+def described(words: str, allowed: Callable[[Any], bool] = lambda _: True) -> Constraint:
+    """Return a constraint that messages state in these words alone, without naming the type."""
+    return Constraint(allowed, wanted=words)
 
 
 Count: TypeAlias = Annotated[int, at_least(1)]
@@ -98,7 +98,7 @@ def read(group: type[T], values: object, key: str = "") -> T:
         key: The group's own key, which messages put before each key; "" for the whole configuration.
 
     Raises:
-        ConfigError: A key is missing, unknown or holds what its rule does not allow; one line.
+        ConfigError: A key is missing, unknown or holds what its constraint does not allow; one line.
     """
     hints, mapping = _hints(cast(Any, group)), values if isinstance(values, Mapping) else {}
     _check_keys(mapping, hints, key)
@@ -106,7 +106,7 @@ def read(group: type[T], values: object, key: str = "") -> T:
 
 
 def read_value(hint: Any, value: object, key: str) -> Any:
-    """Return the value of one key: a group read, a plain value checked against its type and rule.
+    """Return the value of one key: a group read, a plain value checked against its type and constraint.
 
     Raises:
         ConfigError: As ``read``.
@@ -180,18 +180,18 @@ def _check_value(hint: Any, value: object, key: str) -> None:
 
 
 def _members(hint: Any) -> list[Any]:
-    """Return the types that a hint allows, each with its rule; None, for null, comes last."""
+    """Return the types that a hint allows, each with its constraint; None, for null, comes last."""
     if get_origin(hint) in (Union, types.UnionType):
         members = [member for part in get_args(hint) for member in _members(part)]
         return [member for member in members if member is not None] + [None] * (None in members)
     return [None] if hint is type(None) else [hint]
 
 
-def _split(hint: Any) -> tuple[Any, list[Rule]]:
+def _split(hint: Any) -> tuple[Any, list[Constraint]]:
     if get_origin(hint) is not Annotated:
         return hint, []
-    inner, *rules = get_args(hint)
-    return inner, [rule for rule in rules if isinstance(rule, Rule)]
+    inner, *constraints = get_args(hint)
+    return inner, [each for each in constraints if isinstance(each, Constraint)]
 
 
 def _is_literal(hint: Any) -> bool:
@@ -199,18 +199,20 @@ def _is_literal(hint: Any) -> bool:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    kind, rules = _split(hint)
-    return any(_is(member, value, rules) for member in _members(kind)) and all(rule.allowed(value) for rule in rules)
+    kind, constraints = _split(hint)
+    return any(_is(member, value, constraints) for member in _members(kind)) and all(
+        constraint.allowed(value) for constraint in constraints
+    )
 
 
-def _is(kind: Any, value: Any, rules: Sequence[Rule] = ()) -> bool:
-    """Return whether a value is of a type; a rule with ``wanted`` checks a list's members itself."""
+def _is(kind: Any, value: Any, constraints: Sequence[Constraint] = ()) -> bool:
+    """Return whether a value is of a type; a constraint with ``wanted`` checks a list's members itself."""
     origin = get_origin(kind) or kind
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(kind))
     if origin is tuple:
         member = get_args(kind)[0]
-        in_full = any(rule.wanted for rule in rules)
+        in_full = any(constraint.wanted for constraint in constraints)
         return isinstance(value, list | tuple) and (in_full or all(_is(member, v) for v in value))
     if origin is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and -float("inf") < value < float("inf")
@@ -221,10 +223,10 @@ def _is(kind: Any, value: Any, rules: Sequence[Rule] = ()) -> bool:
 
 def _words(hint: Any) -> str:
     """Return how a message describes what a value must be."""
-    kind, rules = _split(hint)
-    for rule in rules:
-        if rule.wanted:
-            return rule.wanted
+    kind, constraints = _split(hint)
+    for constraint in constraints:
+        if constraint.wanted:
+            return constraint.wanted
     if _is_literal(kind):
         choices = [str(choice) for choice in get_args(kind)]
         return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
@@ -237,8 +239,8 @@ def _words(hint: Any) -> str:
     if get_origin(kind) is tuple:
         member = get_args(kind)[0]
         of = ", ".join(map(str, get_args(member))) if _is_literal(member) else words[member]
-        return " ".join((f"a list of {of}, or []", *(rule.limits for rule in rules)))
-    return " ".join((words.get(kind, "a mapping"), *(rule.limits for rule in rules)))
+        return " ".join((f"a list of {of}, or []", *(constraint.limits for constraint in constraints)))
+    return " ".join((words.get(kind, "a mapping"), *(constraint.limits for constraint in constraints)))
 
 
 def _join(key: str, name: str) -> str:
@@ -247,6 +249,6 @@ def _join(key: str, name: str) -> str:
 
 @cache
 def _hints(group: Any) -> dict[str, Any]:
-    """Return the type of each field, with its rules."""
+    """Return the type of each field, with its constraints."""
     hints = get_type_hints(group, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(group)}

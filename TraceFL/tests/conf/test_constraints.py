@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 import pytest
 
-from tracefl.conf.rules import (
+from tracefl.conf.constraints import (
+    Constraint,
     Count,
-    Rule,
     Unused,
     above,
     are_different,
@@ -48,7 +48,7 @@ class Boat:
     length: Annotated[float, above(0)] | None
     flags: tuple[Literal["pan", "solo"], ...]
     seats: Annotated[tuple[int, ...], described("a list of different seats", lambda v: all(map(is_index, v)))]
-    berths: Annotated[tuple[int, ...], Rule(are_different, "each once")]
+    berths: Annotated[tuple[int, ...], Constraint(are_different, "each once")]
     watch: Annotated[int, at_least(1)] | Literal["all"] | None
     chart: bool | Annotated[str, described("a path")]
     depths: Annotated[Mapping[int, int], described("a mapping of depths")]
