@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from provenance import MODELS, model_and_inputs
 
-from tracefl.provenance import contraction, engine
-from tracefl.provenance.capture import frozen_eval, run_forward, traced_layers
+from tracefl.provenance import contraction
+from tracefl.provenance.backward import gradients, pieces
+from tracefl.provenance.capture import frozen_eval, run_forward
 from tracefl.provenance.contraction import Piece, contract
 from tracefl.provenance.layers import OuterProducts
 from tracefl.provenance.sources import Clients
+from tracefl.provenance.traced import trace
 
 CLOSE = 1.2  # times the better one's time
 
@@ -57,18 +59,20 @@ def layer_times(
 ) -> list[tuple[str, float, tuple[float, float]]]:
     """Return each weight's name, the chosen order's seconds, and both orders' seconds: by gradient, by application."""
     model, inputs = model_and_inputs(name, options.inputs)
-    layers = traced_layers(model, None)
+    layers = trace(model, None).layers
     weights = {
         k: {n: t + 0.01 * torch.randn_like(t) for n, t in model.state_dict().items() if t.is_floating_point()}
         for k in map(str, range(num_clients))
     }
     rows = []
     with frozen_eval(model, None) as device:
-        clients = engine._clients(model, weights, layers, None, None, device)
-        logits, calls = run_forward(model, inputs, layers)
-        gradients = engine._gradients(logits.max(dim=1, keepdim=True).values, calls, keep=False)
-        by_layer = engine._pieces(gradients, calls, layers, (), 1.0, single=False)
-        for piece in (piece for calls_of in by_layer.values() for pieces in calls_of for piece in pieces()):
+        center = {full: t for tensors in trace(model, None).tensors().values() for full, t in tensors.items()}
+        clients = Clients(weights, center, None, None, {}, device)
+        clients.check({name: tuple(tensor.shape) for name, tensor in center.items()})
+        logits, calls = run_forward(model, inputs, options.inputs, layers)
+        found = gradients(logits.max(dim=1, keepdim=True).values, calls, keep=False)
+        by_layer = pieces(found, calls, layers, dict.fromkeys(calls, 1.0), single=False)
+        for piece in (piece for calls_of in by_layer.values() for of_call in calls_of for piece in of_call()):
             if isinstance(piece.gradient, OuterProducts):
                 dense = contraction.without_empty_positions(piece.gradient)
                 both = _both(Piece(piece.parameter, dense, 1.0), clients, options.repeats)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tracefl.provenance import Method, RoundRecord, attribute_round, weights_without
-from tracefl.provenance.capture import traced_layers
 from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.removal import centered_logit, float64_average, logits_under
+from tracefl.provenance.traced import trace
 from tracefl.records.run import StoredRun
 
 ALSO = ("batch_norm", "embedding")
@@ -56,7 +56,7 @@ def main() -> None:
 
 def groups(model: nn.Module) -> dict[str, list[str]]:
     """Return the traced layers' names by group, groups without layers left out."""
-    layers = traced_layers(model, None, ALSO)
+    layers = trace(model, None, ALSO).layers
     norms = [name for name, layer in layers.items() if isinstance(layer, _NORMS)]
     embeddings = [name for name, layer in layers.items() if isinstance(layer, nn.Embedding)]
     *others, last = [name for name in layers if name not in {*norms, *embeddings}]

@@ -49,7 +49,11 @@ class ModelMismatchError(TraceFLError, ValueError):
 
 
 class LayerNotTraceableError(TraceFLError, ValueError):
-    """A layer named for tracing does not exist or is of a kind that cannot be traced."""
+    """A layer named for tracing does not exist, or nothing of it can be traced."""
+
+
+class CheckError(TraceFLError, RuntimeError):
+    """An answer about a model's predictions did not hold when it was checked, and is not given."""
 
 
 class RoundFailedError(TraceFLError, RuntimeError):

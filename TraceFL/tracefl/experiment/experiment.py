@@ -20,7 +20,7 @@ from tracefl.learning.privacy.accounting import client_dp_sgd
 from tracefl.learning.privacy.settings import DpSgdSettings, ServerPrivacy
 from tracefl.learning.training import Evaluation, evaluate
 from tracefl.provenance import RoundRecord
-from tracefl.provenance.capture import traced_layers
+from tracefl.provenance.traced import trace
 from tracefl.questions.suspects import Row
 from tracefl.questions.trace import RoundTrace, Tracer
 from tracefl.records.folder import RunFolder
@@ -48,7 +48,7 @@ class Experiment:
         self.folder = folder
         self.model = initial_model(settings.model, prepared.spec, derive_seed(settings.seed, "model"))
         if settings.provenance is not None and settings.provenance.method.layers is not None:
-            traced_layers(self.model, settings.provenance.method.layers, settings.provenance.method.also)
+            trace(self.model, settings.provenance.method.layers, settings.provenance.method.also)
         held = prepared.data.label_counts.sum(dim=1).tolist()
         self.num_examples = {str(client): examples for client, examples in enumerate(held) if examples}
         self.tracer = self._tracer()

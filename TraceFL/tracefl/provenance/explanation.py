@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.compute import Compute
-from tracefl.provenance.inputs import Inputs, count_inputs
+from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.method import estimates
 from tracefl.provenance.options import Method
 from tracefl.provenance.record import RoundRecord
@@ -113,6 +113,7 @@ def explain(
     against: int | None = None,
     label_counts: Tensor | None = None,
     checked: int = 3,
+    check: bool = True,
     compute: Compute = Compute(),
 ) -> Explanation:
     """Explain one prediction by the round's clients.
@@ -126,6 +127,7 @@ def explain(
         against: Another class to compare the predicted one with; None for no comparison.
         label_counts: ``(K, C)`` training examples of each class, rows in the order of ``record.clients``.
         checked: How many of the first clients are left out, for an exact check; one forward pass each.
+        check: Whether the attribution checks itself, as in ``attribute``.
         compute: The device, and the bounds on memory.
 
     Raises:
@@ -135,17 +137,19 @@ def explain(
         LayerNotTraceableError: As ``attribute``.
     """
     method = method or Method()
-    if count_inputs(inputs) != 1:
-        raise ValueError(f"one input is explained at a time, got {count_inputs(inputs)}")
     if method.target == "label" and label is None:
         raise ValueError("the target is the true label's logit, and the input's label is not known")
     logits, _ = logits_without(global_model, record, inputs, (), compute=compute)  # (1, C)
+    if len(logits) != 1:
+        raise ValueError(f"one input is explained at a time, got {len(logits)}")
     predicted = int(logits.argmax())
     targets: list[Target] = [torch.tensor([label]) if method.target == "label" else method.target]
     if against is not None:
         _check_against(against, predicted, logits.shape[1])
         targets += [torch.tensor([predicted]), torch.tensor([against])]
-    estimate, *sides = estimates(global_model, record, inputs, targets, method, by_layer=True, compute=compute)
+    estimate, *sides = estimates(
+        global_model, record, inputs, targets, method, by_layer=True, check=check, compute=compute
+    )
     lead = None if against is None else _lead(logits[0], predicted, against)
     toward = sides[0].contributions[0].double() - sides[1].contributions[0].double() if sides else None  # (K,)
     removals = ExactRemovals(global_model, record, inputs, compute)

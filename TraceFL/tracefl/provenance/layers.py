@@ -12,7 +12,7 @@ Shapes: B inputs, C targets per input, S positions (tokens, pixels), G groups, i
 kernel taps.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -121,10 +121,10 @@ def register_layer(
     return decorator
 
 
-def gradient_rule(layer: nn.Module, also: Collection[str] = ()) -> GradientRule | None:
-    """Return the rule of a layer's kind, inherited kinds included, or None where it is not traced."""
+def gradient_rule(layer: nn.Module) -> GradientRule | None:
+    """Return the rule of a layer's kind, inherited kinds included, or None where there is none."""
     kind = _kind(layer)
-    return None if kind is None or (kind.option is not None and kind.option not in also) else kind.rule
+    return None if kind is None else kind.rule
 
 
 def traced_tensors(layer: nn.Module) -> tuple[str, ...]:
@@ -133,15 +133,21 @@ def traced_tensors(layer: nn.Module) -> tuple[str, ...]:
     return () if kind is None else tuple(name for name in kind.tensors if getattr(layer, name, None) is not None)
 
 
-def option_of(layer: nn.Module) -> str | None:
-    """Return the option with which a layer of a kind that is traced only on request would be traced."""
-    kind = _kind(layer)
-    return None if kind is None else kind.option
+def kind_option(layer: nn.Module) -> str | None:
+    """Return the option with which layers of this kind, those of subclasses included, are traced; None for always."""
+    if isinstance(layer, nn.EmbeddingBag):
+        return "embedding"
+    found = (kind.option for cls in type(layer).__mro__ if (kind := _registered(cls)) is not None)
+    return next(found, None)
+
+
+def _registered(cls: type) -> _Kind | None:
+    return _KINDS.get(cls) or _KINDS.get(f"{cls.__module__.split('.')[0]}.{cls.__name__}")
 
 
 def _kind(layer: nn.Module) -> _Kind | None:
     for cls in type(layer).__mro__:
-        kind = _KINDS.get(cls) or _KINDS.get(f"{cls.__module__.split('.')[0]}.{cls.__name__}")
+        kind = _registered(cls)
         if kind is not None:
             # The rule knows nothing of what a subclass with its own forward computes.
             same = getattr(type(layer), "forward", None) is getattr(cls, "forward", None)

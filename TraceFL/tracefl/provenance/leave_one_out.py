@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
-from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.inputs import Inputs, plain_model
 from tracefl.provenance.record import RoundRecord
-from tracefl.provenance.removal import centered_logit, class_probability, logits_under, without_each
+from tracefl.provenance.removal import centered_logit, class_probability, logits_with_all, without_each
 
 NO_CLASS = -1
 
@@ -69,6 +69,7 @@ def counterfactuals(
     record: RoundRecord,
     inputs: Inputs,
     *,
+    check: bool = True,
     compute: Compute = Compute(),
 ) -> Counterfactuals:
     """Return the predictions with all clients, and without each of them.
@@ -77,6 +78,7 @@ def counterfactuals(
         global_model: The architecture; its own weights are not used and not changed.
         record: The round, of at least two clients. Each is read twice, and one is held at a time.
         inputs: ``(B, ...)`` or a mapping of such tensors.
+        check: As in ``logits_without``.
         compute: The device, and the inputs in one forward.
 
     Returns:
@@ -86,14 +88,14 @@ def counterfactuals(
         ValueError: A client is the whole average.
         ModelMismatchError: The model with all clients gives logits that are not finite.
     """
-    batch_size = compute.forward_batch_size
-    with frozen_eval(global_model, compute.device) as place:
-        logits = logits_under(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
+    batch_size, model = compute.forward_batch_size, plain_model(global_model)
+    with frozen_eval(model, compute.device) as place:
+        logits, batch = logits_with_all(model, record, inputs, batch_size, place, check)  # (B, C)
         if not logits.isfinite().all():
             raise ModelMismatchError(f"the model of round {record.server_round} gives logits that are not finite")
         predicted = logits.argmax(dim=1)
         columns = []
-        for _, without in without_each(global_model, record, inputs, None, batch_size, place):
+        for _, without in without_each(model, record, batch, None, batch_size, place):
             lost = ~without.isfinite().all(dim=1)
             columns.append(
                 (

@@ -22,6 +22,7 @@ def attribute_round(
     method: Method,
     *,
     by_layer: bool = False,
+    check: bool = True,
     compute: Compute = Compute(),
     removals: ExactRemovals | None = None,
 ) -> Attribution:
@@ -34,6 +35,7 @@ def attribute_round(
         labels: ``(B,)`` true classes; used where ``method.target`` is ``"label"``.
         method: How to attribute.
         by_layer: Whether to return what each layer adds, as in ``attribute``.
+        check: As in ``attribute`` and ``logits_without``.
         compute: The device, and the bounds on memory.
         removals: Exact removals of this round and these inputs, to be shared with later questions: those computed here
             are kept in it.
@@ -46,11 +48,13 @@ def attribute_round(
     if by_layer and method.verify:
         raise ValueError(f"by_layer=True divides estimates among layers, and verify={method.verify} replaces them")
     if removals is None:
-        removals = ExactRemovals(global_model, record, inputs, compute)
+        removals = ExactRemovals(global_model, record, inputs, compute, check)
     if method.verify == "all" and (exact := removals.attribution()) is not None:
         return exact  # an estimate would be of no use
     target: Target = labels if method.target == "label" else method.target
-    (estimate,) = estimates(global_model, record, inputs, (target,), method, by_layer=by_layer, compute=compute)
+    (estimate,) = estimates(
+        global_model, record, inputs, (target,), method, by_layer=by_layer, check=check, compute=compute
+    )
     return verified(estimate, removals, method.verify)
 
 
@@ -62,6 +66,7 @@ def estimates(
     method: Method,
     *,
     by_layer: bool,
+    check: bool,
     compute: Compute,
 ) -> list[Attribution]:
     """Return a method's unverified estimates for several targets, in one forward pass.
@@ -83,6 +88,7 @@ def estimates(
         layers=method.layers,
         also=method.also,
         by_layer=by_layer,
+        check=check,
         compute=compute,
     )
 

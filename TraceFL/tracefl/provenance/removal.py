@@ -5,7 +5,8 @@ client is responsible to the extent that its removal lowers the predicted class'
 mean of all logits).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from torch.func import functional_call
 
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance.capture import frozen_eval
+from tracefl.provenance.checks import same_logits
 from tracefl.provenance.compute import Compute
-from tracefl.provenance.inputs import Inputs, batches, forward
+from tracefl.provenance.inputs import Batch, Inputs, forward, plain_model, read_batch
 from tracefl.provenance.record import RoundRecord
 
 _BLOCK = 2**17  # weights converted to float64 at once: their 1 MiB stays in the processor's cache
@@ -99,6 +101,7 @@ def logits_without(
     inputs: Inputs,
     client_ids: Sequence[str] | None = None,
     *,
+    check: bool = True,
     compute: Compute = Compute(),
 ) -> tuple[Tensor, Tensor]:
     """Return the logits with all clients, and with each of some clients left out.
@@ -108,6 +111,7 @@ def logits_without(
         record: The round.
         inputs: ``(B, ...)`` or a mapping of such tensors.
         client_ids: The R clients to leave out, one at a time; None for all.
+        check: Whether an input's logits alone are compared with those in its batch.
         compute: The device, and the inputs in one forward.
 
     Returns:
@@ -117,11 +121,11 @@ def logits_without(
         ValueError: A client that is the whole average is to be left out.
         ModelMismatchError: A model without a client gives logits that are not finite.
     """
-    batch_size = compute.forward_batch_size
-    with frozen_eval(global_model, compute.device) as place:
-        with_all = logits_under(global_model, record.global_weights, inputs, batch_size, place)  # (B, C)
+    batch_size, model = compute.forward_batch_size, plain_model(global_model)
+    with frozen_eval(model, compute.device) as place:
+        with_all, batch = logits_with_all(model, record, inputs, batch_size, place, check)  # (B, C)
         found = []
-        for client_id, without in without_each(global_model, record, inputs, client_ids, batch_size, place):
+        for client_id, without in without_each(model, record, batch, client_ids, batch_size, place):
             if not without.isfinite().all():
                 raise ModelMismatchError(f"the model without client {client_id!r} gives logits that are not finite")
             found.append(without.cpu())
@@ -131,7 +135,7 @@ def logits_without(
 def without_each(
     model: nn.Module,
     record: RoundRecord,
-    inputs: Inputs,
+    batch: Batch,
     client_ids: Sequence[str] | None,
     batch_size: int,
     device: torch.device,
@@ -143,7 +147,7 @@ def without_each(
     Args:
         model: The architecture, on ``device`` and in evaluation mode, see ``frozen_eval``.
         record: The round.
-        inputs: ``(B, ...)`` or a mapping of such tensors.
+        batch: The inputs.
         client_ids: The clients to leave out; None for all.
         batch_size: Inputs in one forward.
         device: Where to compute.
@@ -156,7 +160,7 @@ def without_each(
     weights = None
     for client_id in wanted:
         weights = weights_without(record, client_id, average, out=weights)
-        yield client_id, logits_under(model, weights, inputs, batch_size, device)
+        yield client_id, logits_under(model, weights, batch, batch_size, device)
 
 
 def removal_effects(
@@ -164,6 +168,7 @@ def removal_effects(
     record: RoundRecord,
     inputs: Inputs,
     *,
+    check: bool = True,
     compute: Compute = Compute(),
 ) -> Tensor:
     """Return by how much each client's removal lowers the centered logit of the predicted class.
@@ -172,6 +177,7 @@ def removal_effects(
         global_model: The architecture; its own weights are not used and not changed.
         record: The round, of at least two clients.
         inputs: ``(B, ...)`` or a mapping of such tensors.
+        check: As in ``logits_without``.
         compute: The device, and the inputs in one forward.
 
     Returns:
@@ -182,7 +188,7 @@ def removal_effects(
         ValueError: As ``logits_without``.
         ModelMismatchError: As ``logits_without``.
     """
-    logits, without = logits_without(global_model, record, inputs, compute=compute)
+    logits, without = logits_without(global_model, record, inputs, check=check, compute=compute)
     return effects_of(logits, without, logits.argmax(dim=1)).t()
 
 
@@ -208,10 +214,66 @@ def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.softmax(dim=1).gather(1, classes.unsqueeze(1)).squeeze(1)
 
 
+def logits_with_all(
+    model: nn.Module,
+    record: RoundRecord,
+    inputs: Inputs,
+    batch_size: int,
+    device: torch.device,
+    check: bool,
+) -> tuple[Tensor, Batch]:
+    """Return the ``(B, C)`` float64 logits of the round's model, on ``device``, and the inputs as they are to be taken.
+
+    Args:
+        model: The architecture, on ``device``, see ``frozen_eval``.
+        record: The round.
+        inputs: ``(B, ...)`` or a mapping of such tensors.
+        batch_size: Inputs in one forward.
+        device: Where to compute.
+        check: Whether to see that an input has the same logits alone and in its batch. Where it has not, the inputs are
+            taken one at a time; where it cannot be run alone, all at once.
+
+    Raises:
+        ValueError: There are no inputs.
+    """
+    weights = record.global_weights
+    batch = read_batch(_with_state(model, weights, device), inputs, device)
+    logits = logits_under(model, weights, batch, batch_size, device)
+    if not check or batch.count == 1 or batch.whole:
+        return logits, batch
+    i = int(torch.randint(batch.count, (1,), generator=torch.Generator().manual_seed(0)))
+    try:
+        alone = logits_under(model, weights, batch.take(torch.tensor([i])), 1, device)
+        whole = alone.shape[1] != logits.shape[1]
+    except (RuntimeError, IndexError, ValueError, TypeError):  # such as offsets into what all inputs share
+        whole = True
+    if whole:
+        batch = replace(batch, whole=True)
+    elif not same_logits(alone, logits[i : i + 1], next(iter(model.state_dict().values()), alone).dtype):
+        batch = replace(batch, alone=True)
+    else:
+        return logits, batch
+    return logits_under(model, weights, batch, batch_size, device), batch
+
+
+def logits_of_rows(
+    model: nn.Module, weights: Mapping[str, Tensor], batch: Batch, rows: Tensor, batch_size: int, device: torch.device
+) -> Tensor:
+    """Return the ``(R, C)`` float64 logits of the inputs at the positions ``rows``, ``(R,)`` int64."""
+    if batch.whole:
+        return logits_under(model, weights, batch, batch_size, device)[rows.to(device)]
+    return logits_under(model, weights, batch.take(rows), batch_size, device)
+
+
 def logits_under(
-    model: nn.Module, weights: Mapping[str, Tensor], inputs: Inputs, batch_size: int, device: torch.device
+    model: nn.Module, weights: Mapping[str, Tensor], batch: Batch, batch_size: int, device: torch.device
 ) -> Tensor:
     """Return ``(B, C)`` float64 logits of the model with other weights, on ``device``, where the model must be."""
+    asked = _with_state(model, weights, device)
+    return torch.cat([forward(asked, inputs).double() for inputs in batch.parts(batch_size, device)])
+
+
+def _with_state(model: nn.Module, weights: Mapping[str, Tensor], device: torch.device) -> Callable[..., Any]:
     # Names without the duplicates of tied weights, which functional_call refuses.
     names = [name for name, _ in (*model.named_parameters(), *model.named_buffers()) if name in weights]
     state = {name: weights[name].to(device) for name in names}
@@ -219,4 +281,4 @@ def logits_under(
     def with_state(*args: Any, **kwargs: Any) -> Any:
         return functional_call(model, state, args, kwargs)
 
-    return torch.cat([forward(with_state, batch).double() for batch in batches(inputs, batch_size, device)])
+    return with_state

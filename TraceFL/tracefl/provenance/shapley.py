@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from tracefl.errors import ModelMismatchError, TraceFLError
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
-from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.inputs import Inputs, plain_model
 from tracefl.provenance.record import RoundRecord
-from tracefl.provenance.removal import blocks, centered_logit, logits_under
+from tracefl.provenance.removal import blocks, centered_logit, logits_under, logits_with_all
 
 MAX_CLIENTS = 10
 """Largest number of clients for which exact values are computed."""
@@ -66,6 +66,7 @@ def exact_shapley(
     inputs: Inputs,
     classes: Tensor,
     *,
+    check: bool = True,
     compute: Compute = Compute(),
 ) -> ShapleyValues:
     """Return the exact values, over all subsets of the clients.
@@ -78,6 +79,7 @@ def exact_shapley(
         record: The round, of ``MAX_CLIENTS`` clients at most.
         inputs: ``(B, ...)`` or a mapping of such tensors.
         classes: ``(B,)`` int64 classes whose logit is shared out: those that the round's model predicts.
+        check: As in ``logits_without``.
         compute: The device, and the inputs in one forward.
 
     Raises:
@@ -90,8 +92,9 @@ def exact_shapley(
             f"exact Shapley values take 2^K models of the round's K clients; they are computed up to {MAX_CLIENTS} "
             f"clients, this round has {num_clients}"
         )
-    with frozen_eval(global_model, compute.device) as place:
-        game = _Game(global_model, record, inputs, classes, compute.forward_batch_size, place)
+    model = plain_model(global_model)
+    with frozen_eval(model, compute.device) as place:
+        game = _Game(model, record, inputs, classes, compute.forward_batch_size, place, check)
         values = torch.empty(2**num_clients, len(classes), dtype=torch.float64)  # v(S) of each input
         values[0] = game.value(f"{0:0{num_clients}b}")
         for subset in _gray_code(num_clients, game):
@@ -109,6 +112,7 @@ def sampled_shapley(
     permutations: int,
     seed: int,
     *,
+    check: bool = True,
     compute: Compute = Compute(),
 ) -> ShapleyValues:
     """Estimate the values from some orders of the clients, with the estimate's standard error.
@@ -126,6 +130,7 @@ def sampled_shapley(
         classes: As in ``exact_shapley``.
         permutations: Orders, reverses included: even, and at least 4.
         seed: Equal seeds give equal orders.
+        check: As in ``logits_without``.
         compute: As in ``exact_shapley``.
 
     Raises:
@@ -138,8 +143,9 @@ def sampled_shapley(
     generator = torch.Generator().manual_seed(seed)
     shape = len(classes), num_clients
     mean, squares = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
-    with frozen_eval(global_model, compute.device) as place:
-        game = _Game(global_model, record, inputs, classes, compute.forward_batch_size, place)
+    model = plain_model(global_model)
+    with frozen_eval(model, compute.device) as place:
+        game = _Game(model, record, inputs, classes, compute.forward_batch_size, place, check)
         none = game.value("no client")
         for k in range(num_clients):
             game.join(k)
@@ -183,8 +189,10 @@ class _Game:
         classes: Tensor,
         batch_size: int,
         device: torch.device,
+        check: bool,
     ) -> None:
-        self._model, self._record, self._inputs, self._batch_size = model, record, inputs, batch_size
+        self._model, self._record, self._batch_size = model, record, batch_size
+        _, self._batch = logits_with_all(model, record, inputs, batch_size, device, check)
         self._classes, self._device = classes.to(device), device
         self._ids = tuple(record.clients)
         self._weights = dict(record.global_weights)
@@ -226,7 +234,7 @@ class _Game:
         Raises:
             ModelMismatchError: A logit is not finite; ``subset`` names the subset in the message.
         """
-        logits = logits_under(self._model, self._weights, self._inputs, self._batch_size, self._device)
+        logits = logits_under(self._model, self._weights, self._batch, self._batch_size, self._device)
         if not logits.isfinite().all():
             raise ModelMismatchError(f"the model of the subset {subset} gives logits that are not finite")
         return centered_logit(logits, self._classes).cpu()

@@ -65,9 +65,9 @@ class SafetensorsFile:
             RecordError: The file has become shorter.
         """
         if isinstance(rows, Tensor):
-            return self.rows(name, slice(0, self._tensors[name]["shape"][0]))[rows.cpu()]
+            return self.rows(name, slice(0, (self._tensors[name]["shape"] or [1])[0]))[rows.cpu()]
         entry = self._tensors[name]
-        shape, dtype = entry["shape"], _DTYPES[entry["dtype"]]
+        shape, dtype = entry["shape"] or [1], _DTYPES[entry["dtype"]]
         row = dtype.itemsize
         for size in shape[1:]:
             row *= size
@@ -213,6 +213,17 @@ class Clients:
             if waiting is not None:
                 yield *waiting[:3], waiting[3].result()
 
+    def difference(self, k: int, name: str) -> Tensor:
+        """Return what client number k has of a parameter, less the reference's: a vector on the device."""
+        own, everything = self._own_names[name], slice(0, None)
+        like = self._center.rows(name, everything)
+        found = self._sources[k].rows(own[k], slice(0, len(like))).to(like)
+        if self._base is not None:
+            found = found + self._base.rows(name, everything).to(like)
+        if self._reference is not None:
+            found = found - self._reference.rows(name, everything).to(like)
+        return found.flatten()
+
     def _chunks(self, size: int) -> Iterator[slice]:
         for start in range(0, len(self) + 1, size):
             yield slice(start, min(start + size, len(self) + 1))
@@ -263,6 +274,7 @@ class _Memory:
 
 
 def _rows(tensor: Tensor, rows: slice | Tensor) -> Tensor:
+    tensor = tensor.reshape(1) if tensor.ndim == 0 else tensor  # a number is a row
     return tensor[rows.to(tensor.device) if isinstance(rows, Tensor) else rows]
 
 

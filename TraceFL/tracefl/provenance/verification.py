@@ -6,7 +6,6 @@ unchecked: where the estimate of an unchecked client exceeds all exact effects, 
 """
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -15,10 +14,16 @@ from torch import Tensor, nn
 from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
-from tracefl.provenance.inputs import Inputs, count_inputs, take_inputs
+from tracefl.provenance.inputs import Batch, Inputs, plain_model, read_batch
 from tracefl.provenance.options import Verify
 from tracefl.provenance.record import RoundRecord
-from tracefl.provenance.removal import centered_logit, float64_average, logits_under, weights_without
+from tracefl.provenance.removal import (
+    centered_logit,
+    float64_average,
+    logits_of_rows,
+    logits_with_all,
+    weights_without,
+)
 
 _ALIKE = 1e-5
 """Relative difference up to which estimates count as those of equal clients: float32's rounding."""
@@ -42,6 +47,7 @@ class ExactRemovals:
         record: RoundRecord,
         inputs: Inputs,
         compute: Compute = Compute(),
+        check: bool = True,
     ) -> None:
         """Compute nothing yet.
 
@@ -50,14 +56,18 @@ class ExactRemovals:
             record: The round.
             inputs: The B inputs.
             compute: The device, and the inputs in one forward.
+            check: As in ``logits_without``.
         """
-        self._model, self._record, self._inputs = global_model, record, inputs
-        self._compute = compute
+        self._model, self._record, self._inputs = plain_model(global_model), record, inputs
+        self._compute, self._check = compute, check
         self.classes: Tensor | None = None
         self._average: dict[str, Tensor] = {}
         self._with_all = torch.empty(0)
         self._weights: dict[str, Tensor] | None = None
-        self.effects = torch.zeros(count_inputs(inputs), len(record.clients), dtype=torch.float64)
+        self._batch: Batch | None = None
+        with frozen_eval(self._model, compute.device) as place:
+            count = read_batch(self._model, inputs, place).count
+        self.effects = torch.zeros(count, len(record.clients), dtype=torch.float64)
         self.known = torch.zeros_like(self.effects, dtype=torch.bool)
         self.infinite: list[str] = []
         self.possible = torch.tensor([record.client_weights[client_id] < 1 for client_id in record.clients])
@@ -80,9 +90,11 @@ class ExactRemovals:
             return
         ids = tuple(self._record.clients)
         with frozen_eval(self._model, self._compute.device) as place:
-            if not self._average:
+            size = self._compute.forward_batch_size
+            if self._batch is None:
                 self._average = float64_average(self._record)
-                logits = self._logits(self._record.global_weights, self._inputs, place)
+                arguments = (self._model, self._record, self._inputs, size, place, self._check)
+                logits, self._batch = logits_with_all(*arguments)
                 self.classes = logits.argmax(dim=1).cpu() if self.classes is None else self.classes
                 self._with_all = centered_logit(logits, self.classes.to(place))
             assert self.classes is not None
@@ -90,7 +102,7 @@ class ExactRemovals:
             for k in torch.nonzero(wanted.any(dim=0)).flatten().tolist():
                 rows = torch.nonzero(wanted[:, k]).flatten()
                 self._weights = weights_without(self._record, ids[k], self._average, out=self._weights)
-                logits = self._logits(self._weights, take_inputs(self._inputs, rows), place)
+                logits = logits_of_rows(self._model, self._weights, self._batch, rows, size, place)
                 here = rows.to(place)
                 effects = (self._with_all[here] - centered_logit(logits, classes[here])).cpu()
                 if effects.isfinite().all():
@@ -115,9 +127,6 @@ class ExactRemovals:
         effects = self.effects if double else self.effects.float()
         scores = self.effects.softmax(dim=1).to(effects.dtype)
         return Attribution(tuple(self._record.clients), effects, scores, self.classes, verified=self.known.clone())
-
-    def _logits(self, weights: Mapping[str, Tensor], inputs: Inputs, place: torch.device) -> Tensor:
-        return logits_under(self._model, weights, inputs, self._compute.forward_batch_size, place)
 
 
 def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -> Attribution:

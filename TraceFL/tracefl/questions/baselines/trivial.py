@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from tracefl.common.seeds import derive_seed
 from tracefl.provenance import Compute
 from tracefl.provenance.capture import frozen_eval
+from tracefl.provenance.inputs import read_batch
 from tracefl.provenance.removal import logits_under
 from tracefl.questions.baselines.evidence import Evidence, NotApplicableError
 
@@ -25,8 +26,9 @@ def own_logit(evidence: Evidence) -> Tensor:
     logits = []
     with frozen_eval(evidence.model, evidence.device) as place:
         classes = evidence.predicted.to(place).unsqueeze(1)  # (M, 1)
+        batch = read_batch(evidence.model, evidence.inputs, place)
         for client_id, weights in evidence.record.clients.items():
-            own = logits_under(evidence.model, weights, evidence.inputs, Compute().forward_batch_size, place)  # (M, C)
+            own = logits_under(evidence.model, weights, batch, Compute().forward_batch_size, place)  # (M, C)
             if not own.isfinite().all():
                 raise NotApplicableError(f"the model of client {client_id!r} gives logits that are not finite")
             logits.append(own.gather(1, classes))

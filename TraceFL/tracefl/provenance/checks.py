@@ -1,0 +1,149 @@
+"""An attribution checks itself: one input of each batch, alone, against automatic differentiation.
+
+The engine takes a batch's rows for its inputs, and each layer for what its kind is. Where that does not hold, the row
+of an input drawn at random is not what that input, run alone, has as the derivative of its target in the direction of a
+client drawn at random. What is wrong is then looked for, layer by layer, and done another way.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tracefl.provenance.differentiation import add_statistics, gradients_of, requiring_grad
+from tracefl.provenance.inputs import Batch, forward
+from tracefl.provenance.sources import Clients
+from tracefl.provenance.targets import Target, target_values
+from tracefl.provenance.traced import STATISTICS, Traced
+
+#: Of the product of the norms of a gradient and a client's difference, how much rounding may change their product.
+_ROUNDING = {torch.float64: 1e-9, torch.float32: 3e-5}
+_COARSE = 2e-2  # of bf16 and float16
+_LOGITS = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+@dataclass(frozen=True)
+class Alone:
+    """An input run alone, and differentiated.
+
+    Attributes:
+        logits: ``(1, C)``.
+        gradients: By layer and tensor, the gradient of one of its targets; a layer that it does not reach is absent.
+        untraced: By name, the gradients of the parameters that are not traced.
+    """
+
+    logits: Tensor
+    gradients: Mapping[str, Mapping[str, Tensor]]
+    untraced: Mapping[str, Tensor]
+
+
+def differentiate_alone(
+    model: nn.Module, batch: Batch, i: int, target: Target, column: int, traced: Traced, device: torch.device
+) -> Alone:
+    """Run input ``i`` alone, or with the others where they cannot be taken apart, and differentiate a target of it.
+
+    Args:
+        model: Frozen, on ``device``.
+        batch: The inputs.
+        i: Which of them.
+        target: What is attributed; where it is classes, those of this input, ``(1,)``.
+        column: Which of the input's targets.
+        traced: What is traced.
+        device: Where the model is.
+    """
+    with _with_affine_statistics(traced) as layers:
+        by_name = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+        with requiring_grad(list(by_name.values())):
+            some = batch.part(0, batch.count, device) if batch.whole else batch.part(i, i + 1, device)
+            logits = forward(model, some)
+            logits = logits[i : i + 1] if batch.whole else logits
+            value = target_values(logits, target)[0, column]
+            found = gradients_of(value, list(by_name.values()), keep=False)
+        by_parameter: dict[Tensor, Tensor] = {
+            p: g for p, g in zip(by_name.values(), found, strict=True) if g is not None
+        }
+        gradients: dict[str, dict[str, Tensor]] = {}
+        for layer, tensors in layers.items():
+            reached = {name: by_parameter[t] for name, t in tensors.items() if t in by_parameter}
+            module = traced.layers.get(layer, traced.statistics.get(layer))
+            if reached and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                add_statistics(reached, layer, module)
+            if reached:
+                gradients[layer] = reached
+        known = {t for tensors in layers.values() for t in tensors.values()}
+        untraced = {name: by_parameter[p] for name, p in by_name.items() if p in by_parameter and p not in known}
+    return Alone(logits.detach(), gradients, untraced)
+
+
+@contextmanager
+def _with_affine_statistics(traced: Traced) -> Iterator[dict[str, dict[str, Tensor]]]:
+    """Give a BatchNorm that has none a weight of 1 and a bias of 0: of these its statistics' gradients follow.
+
+    Yields:
+        Each layer's traced parameters, by their names in the model.
+    """
+    plain = {
+        name: layer
+        for name, layer in traced.layers.items()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.weight is None
+    }
+    try:
+        for layer in plain.values():
+            assert isinstance(layer.running_mean, Tensor)
+            layer.weight = nn.Parameter(torch.ones_like(layer.running_mean), requires_grad=False)
+            layer.bias = nn.Parameter(torch.zeros_like(layer.running_mean), requires_grad=False)
+        found = {}
+        for name, tensors in traced.tensors().items():
+            found[name] = {full: t for full, t in tensors.items() if full.rpartition(".")[2] not in STATISTICS}
+        yield found
+    finally:
+        for layer in plain.values():
+            layer.weight = layer.bias = None  # type: ignore[assignment]
+
+
+def difference_alone(
+    alone: Alone, factors: Mapping[str, float], traced: Traced, clients: Clients, k: int
+) -> tuple[float, float]:
+    """Return the derivative in the direction of client number ``k``, and how far rounding may move it.
+
+    Args:
+        alone: The input.
+        factors: Each layer's factor; a layer without one counts 1.
+        traced: What is traced.
+        clients: The clients.
+        k: Which of them.
+    """
+    total, scale = 0.0, 0.0
+    seen: set[Tensor] = set()
+    tensors = traced.tensors()
+    for layer, gradients in alone.gradients.items():
+        for name, gradient in gradients.items():
+            tensor = tensors[layer].get(name)
+            if tensor is None or tensor in seen:  # a weight of 1 that is no parameter, or a tied one's second name
+                continue
+            seen.add(tensor)
+            change = clients.difference(k, name)
+            factor = factors.get(layer, 1.0)
+            g = gradient.flatten().to(change)
+            total += factor * float(torch.dot(g, change))
+            scale += factor * float(g.norm() * change.norm())
+    return total, scale
+
+
+def is_close(found: float, expected: float, scale: float, dtype: torch.dtype, coarse: bool) -> bool:
+    """Return whether two contributions differ by no more than rounding; those that are not finite are left alone."""
+    if not (math.isfinite(found) and math.isfinite(expected)):
+        return True
+    rounding = _COARSE if coarse else _ROUNDING.get(dtype, _COARSE)
+    return abs(found - expected) <= 10 * rounding * abs(expected) + rounding * scale
+
+
+def same_logits(first: Tensor, second: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether an input has the same ``(1, C)`` logits alone and in its batch, up to ``dtype``'s rounding."""
+    if first.shape != second.shape:
+        return False
+    rounding = _LOGITS.get(dtype, _COARSE)
+    return bool(((first - second).abs() <= rounding * (1 + second.abs().max())).all() | ~second.isfinite().all())
