@@ -23,7 +23,7 @@ def one_of(inputs, i):
 def double(inputs):
     if isinstance(inputs, dict):
         return {name: double(tensor) for name, tensor in inputs.items()}
-    return inputs.double() if inputs.is_floating_point() else inputs.clone()
+    return inputs.double().clone() if inputs.is_floating_point() else inputs.clone()
 
 
 def derivatives(model, clients, inputs, reference=None):

@@ -26,7 +26,7 @@ class Plain(Block):
 
 class InPlace(Block):
     def forward(self, z):
-        return F.relu_(self.a(z)).add_(0.1)
+        return torch.tanh(F.relu_(self.a(z)))
 
 
 class Residual(Block):

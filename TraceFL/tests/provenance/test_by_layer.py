@@ -49,14 +49,14 @@ def test_the_layers_sum_up_to_the_total(family):
 
 
 def test_layers_by_hand():
-    # x = 2. Global: first 3, second 1, so h = 6 and the logit 6; the gradient is h = 6 of second's weight and
+    # x = 2. Global: first 3, second 1, so h = 6 and the logit, of class 1, 6; the gradient is h = 6 of second's weight and
     # second * x = 2 of first's. Client a has first 5, second 1: 10 and 6; b has first 0, second 4: 0 and 24.
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
     state = {"0.weight": torch.tensor([[3.0]]), "1.weight": torch.tensor([[1.0]])}
     model.load_state_dict(state)
     a = {"0.weight": torch.tensor([[5.0]]), "1.weight": torch.tensor([[1.0]])}
     b = {"0.weight": torch.tensor([[0.0]]), "1.weight": torch.tensor([[4.0]])}
-    options = {"target": torch.tensor([0]), "by_layer": True}
+    options = {"target": torch.tensor([1]), "by_layer": True}
     found = attribute(model, {"a": a, "b": b}, torch.tensor([[2.0]]), layer_decay=1.0, **options)
     assert found.layers == ("0", "1")
     assert found.by_layer.tolist() == [[[10.0, 6.0], [0.0, 24.0]]]
@@ -66,7 +66,7 @@ def test_layers_by_hand():
     # As the round's method of leaving one out: differences to the average, times p / (1 - p) = 1.
     record = RoundRecord(1, {"a": a, "b": b}, {"a": 0.5, "b": 0.5}, state, state)
     method = Method(target="label", also=())
-    left = attribute_round(model, record, torch.tensor([[2.0]]), torch.tensor([0]), method, by_layer=True)
+    left = attribute_round(model, record, torch.tensor([[2.0]]), torch.tensor([1]), method, by_layer=True)
     assert left.by_layer.tolist() == [[[4.0, 0.0], [-6.0, 18.0]]]
 
 

@@ -323,12 +323,13 @@ def test_layers_without_a_rule_are_named_in_one_warning():
     assert len(caught) == 1
 
 
-def test_a_layer_that_is_never_called_is_named():
+def test_a_layer_that_is_never_called_adds_nothing():
     model = nn.Sequential(nn.Linear(2, 2))
     model.spare = nn.Linear(2, 2)
     model.forward = lambda x: model[0](x)
-    with pytest.warns(UserWarning, match="never calls them: spare"):
-        attribute(model, clients_near(model), torch.ones(1, 2))
+    found = attribute(model, clients_near(model), torch.ones(1, 2), by_layer=True)
+    assert found.layers == ("0", "spare")
+    assert not found.by_layer[..., 1].any()
 
 
 def test_a_name_stands_for_all_layers_below_it(family):

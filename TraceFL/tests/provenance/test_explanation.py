@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tracefl.errors import ModelMismatchError
-from tracefl.provenance import Method, RoundRecord, attribute_round, engine, explain, explanation, removal_effects
+from tracefl.provenance import Method, RoundRecord, attribute_round, explain, explanation, passes, removal_effects
 
 A = {"weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]])}
 B = {"weight": torch.tensor([[3.0, 0.0], [1.0, 0.0]])}
@@ -82,8 +82,8 @@ def test_three_targets_of_one_forward_are_to_the_bit_those_of_three(method, monk
     of_class = replace(estimate, target="label")
     sides = [attribute_round(model, record, x, torch.tensor([c]), of_class).contributions for c in (predicted, other)]
     forwards = []
-    run_forward = engine.run_forward
-    monkeypatch.setattr(engine, "run_forward", lambda *args: forwards.append(1) or run_forward(*args))
+    run_forward = passes.run_forward
+    monkeypatch.setattr(passes, "run_forward", lambda *args: forwards.append(1) or run_forward(*args))
     found = explain(model, record, x, method, label=3, against=other)
     assert len(forwards) == 1
     for client in found.clients:

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import ModelMismatchError, RecordError
-from tracefl.provenance import Compute, attribute, contraction, engine
+from tracefl.provenance import Compute, attribute, contraction, passes
 from tracefl.provenance.capture import ActivationsTooLargeError
 
 pytestmark = pytest.mark.filterwarnings("ignore:not traced")
@@ -130,7 +130,7 @@ def test_a_small_budget_takes_fewer_inputs_at_a_time_and_gives_the_same(family, 
     model, inputs = model_and_inputs(family, torch.float64, num_inputs=5)
     clients = clients_near(model)
     whole = attribute(model, clients, inputs).contributions
-    batches, forward = [], engine.run_forward
+    batches, forward = [], passes.run_forward
 
     def counted(*arguments):
         try:
@@ -141,7 +141,7 @@ def test_a_small_budget_takes_fewer_inputs_at_a_time_and_gives_the_same(family, 
         batches.append(len(found[0]))
         return found
 
-    monkeypatch.setattr(engine, "run_forward", counted)
+    monkeypatch.setattr(passes, "run_forward", counted)
     found = attribute(model, clients, inputs, compute=Compute(memory_budget=1)).contributions
     assert batches == ["too large"] * 3 + [1] * 5
     assert_close(found, whole)

@@ -64,7 +64,7 @@ def pieces(
         pieces[name] = [
             partial(_pieces_of, name, layers[name], rule, layer_input, gradients[output], factors[name], single)
             for layer_input, output in zip(call.inputs, call.outputs, strict=True)
-            if output in gradients
+            if output in gradients and output.numel()  # an expert may see no input
         ]
     return pieces
 

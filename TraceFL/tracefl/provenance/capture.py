@@ -53,6 +53,7 @@ def frozen_eval(model: nn.Module, device: torch.device | str | None) -> Iterator
     home = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
     place = home if device is None else torch.device(device)
     hooks = {module: (module._backward_hooks, module._backward_pre_hooks) for module in model.modules()}
+    kept = {module: {k: v for k, v in vars(module).items() if isinstance(v, Tensor)} for module in model.modules()}
     fused = torch.backends.mha.get_fastpath_enabled()
     try:
         if device is not None:
@@ -67,6 +68,8 @@ def frozen_eval(model: nn.Module, device: torch.device | str | None) -> Iterator
             yield place
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+        for module, tensors in kept.items():  # such as a weight that a hook makes of others before each forward
+            vars(module).update(tensors)
         for module, (after, before) in hooks.items():
             module._backward_hooks, module._backward_pre_hooks = after, before
         for parameter, flag in requires_grad.items():
@@ -130,6 +133,7 @@ def run_forward(
     count: int,
     layers: Mapping[str, nn.Module],
     limit_bytes: int | None = None,
+    graph: bool = True,
 ) -> tuple[Tensor, dict[str, LayerCalls]]:
     """Run the model once and record its traced layers.
 
@@ -139,9 +143,10 @@ def run_forward(
         count: How many inputs it holds.
         layers: The layers that are traced by a rule, by name.
         limit_bytes: Maximum size of what is recorded; None for no limit.
+        graph: Whether the logits keep a graph.
 
     Returns:
-        Logits ``(B, C)`` with a graph back to the layers' outputs, and the calls of the layers that were called, in
+        Logits ``(B, C)``, with a graph back to the layers' outputs, and the calls of the layers that were called, in
         the order of ``layers``.
 
     Raises:
@@ -149,7 +154,7 @@ def run_forward(
         RuleDoesNotHoldError: A layer was not called with one tensor that gives one tensor.
         ActivationsTooLargeError: The limit is exceeded.
     """
-    with torch.enable_grad(), _recording(layers, limit_bytes, count) as calls:
+    with torch.set_grad_enabled(graph), _recording(layers, limit_bytes, count) as calls:
         logits = forward(model, inputs)
     for name, call in calls.items():
         if any(z._version != v for z, v in zip(call.inputs, call.input_versions, strict=True)):

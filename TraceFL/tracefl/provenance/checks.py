@@ -8,7 +8,7 @@ client drawn at random. What is wrong is then looked for, layer by layer, and do
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from tracefl.provenance.traced import STATISTICS, Traced
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 3e-5}
 _COARSE = 2e-2  # of bf16 and float16
 _LOGITS = {torch.float64: 1e-9, torch.float32: 1e-4}
+_ROWS = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,39 @@ def is_close(found: float, expected: float, scale: float, dtype: torch.dtype, co
 
 
 def same_logits(first: Tensor, second: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether an input has the same ``(1, C)`` logits alone and in its batch, up to ``dtype``'s rounding."""
+    """Return whether inputs have the same ``(R, C)`` logits alone and in their batch, up to ``dtype``'s rounding."""
     if first.shape != second.shape:
         return False
     rounding = _LOGITS.get(dtype, _COARSE)
     return bool(((first - second).abs() <= rounding * (1 + second.abs().max())).all() | ~second.isfinite().all())
+
+
+def without_neighbours(batch: Batch, alone: Tensor | None, together: Tensor, dtype: torch.dtype) -> Batch:
+    """Return how inputs are to be taken whose logits may depend on the others in their batch.
+
+    Args:
+        batch: The inputs.
+        alone: The ``(1, C)`` logits of one of them, run alone; None where it cannot be.
+        together: Those it has in the batch.
+        dtype: Of the model.
+
+    Returns:
+        The batch as it is where they are the same. Else one at a time where the inputs are a tensor. The arguments in a
+        mapping may be shared by all inputs, whatever their lengths: then all are asked at once.
+    """
+    if alone is not None and same_logits(alone, together, dtype):
+        return batch
+    apart = alone is not None and alone.shape == together.shape and isinstance(batch.inputs, Tensor)
+    return replace(batch, alone=True) if apart else replace(batch, whole=True)
+
+
+def same_rows(some: Tensor, every: Tensor, rows: Tensor) -> bool:
+    """Return whether a layer's input for some inputs of a batch, ``(R, ...)``, is theirs in it, up to rounding."""
+    expected = every[rows.to(every.device)]
+    if some.shape != expected.shape:
+        return False
+    if not some.is_floating_point():
+        return torch.equal(some, expected)
+    rounding = _ROWS.get(some.dtype, _COARSE)
+    size = expected.abs().amax(dim=tuple(range(1, expected.ndim)), keepdim=True)
+    return bool(((some - expected).abs() <= rounding * size + rounding * rounding).all() | ~expected.isfinite().all())

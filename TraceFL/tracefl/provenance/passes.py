@@ -4,20 +4,29 @@ An attribution begins with what is usually true: rows are inputs, layers do what
 wrong, it begins again in another way (``Way``): slower, and right.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tracefl.errors import CheckError, LayerNotTraceableError, ModelMismatchError
+from tracefl.errors import CheckError, LayerNotTraceableError, ModelMismatchError, TraceFLError
 from tracefl.provenance.backward import gradients, pieces, products, some_targets
 from tracefl.provenance.capture import ActivationsTooLargeError, LayerCalls, RuleDoesNotHoldError, run_forward
-from tracefl.provenance.checks import Alone, difference_alone, differentiate_alone, is_close, same_logits
+from tracefl.provenance.checks import (
+    Alone,
+    difference_alone,
+    differentiate_alone,
+    is_close,
+    same_logits,
+    same_rows,
+    without_neighbours,
+)
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.differentiation import differentiated_products
-from tracefl.provenance.inputs import Batch
+from tracefl.provenance.inputs import Batch, forward
 from tracefl.provenance.sources import Clients, Weights
 from tracefl.provenance.targets import Target, target_values
 from tracefl.provenance.traced import Traced, trace
@@ -25,6 +34,7 @@ from tracefl.provenance.traced import Traced, trace
 _FACTORS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
 _DIRECTIONS = 4  # in which a layer's rule is compared with its derivative
 _WRONG = 1e-3  # of a gradient's norm
+_REORDERED = 8  # inputs that are run again in another order
 
 
 @dataclass(frozen=True)
@@ -123,8 +133,9 @@ class _Passes:
         half = ask.compute.memory_budget // 2
         others: list[dict[str, Tensor]] = [{} for _ in ask.targets]
         if traced.differentiated:
-            arguments = (ask.model, batch, traced, self._clients, ask.targets, ask.classes, half)
-            others = differentiated_products(*arguments)
+            with self._taken_apart():
+                arguments = (ask.model, batch, traced, self._clients, ask.targets, ask.classes, half)
+                others = differentiated_products(*arguments)
         parts: list[list[Tensor]] = [[] for _ in ask.targets]
         predicted = []
         start, size = 0, 1 if batch.alone else min(ask.compute.backward_batch_size, batch.count)
@@ -160,24 +171,63 @@ class _Passes:
                 f"the model gives {len(logits)} rows of logits for {count} inputs: the first dimension of what it is "
                 "given must be the batch; of a single input, unsqueeze(0) makes a batch of one"
             )
-        if not way.batch.whole and count > 1 and not self._rows_are_inputs(calls, count):
-            raise AnotherWayError(replace(way, batch=replace(way.batch, alone=True)))
+        if not way.batch.whole and count > 1 and not self._rows_are_inputs(calls, logits.detach(), start):
+            raise self._one_at_a_time(start, logits.detach())
         if not self._checked_order:
             self._checked_order = True
             self._differentiate_uncalled(calls)
         return logits, calls
 
-    def _rows_are_inputs(self, calls: Mapping[str, LayerCalls], count: int) -> bool:
-        """Tell whether every layer's first dimension is the batch's."""
-        seen = [t for call in calls.values() for t in (*call.inputs, *call.outputs)]
-        if any(t.ndim < 2 or len(t) != count for t in seen):
+    def _rows_are_inputs(self, calls: Mapping[str, LayerCalls], logits: Tensor, start: int) -> bool:
+        """Tell whether every layer's first dimension is the batch's, and in its order.
+
+        Some of the inputs, in another order, must give their rows in that order: a model that sorts its batch does not.
+        """
+        count = len(logits)
+        if any(t.ndim < 2 or len(t) != count for call in calls.values() for t in (*call.inputs, *call.outputs)):
             return False
-        if self._checked_order or not any(count in t.shape[1:] for t in seen):
+        if not self._ask.check:
+            return self._checked_order or self._alone_has_one_row(calls, count)
+        rows = torch.randperm(count, generator=self._draw)[:_REORDERED].sort(descending=True).values
+        some = self._way.batch.take(start + rows).part(0, len(rows), self._ask.place)
+        with self._taken_apart():
+            found, again = run_forward(self._ask.model, some, len(rows), self._traced.layers, graph=False)
+        if not same_logits(found, logits[rows.to(logits.device)], logits.dtype) or again.keys() != calls.keys():
+            return False
+        return all(
+            same_rows(seen, first, rows)
+            for name, call in again.items()
+            for seen, first in zip(call.inputs, calls[name].inputs, strict=False)
+        ) and all(len(call.inputs) == len(calls[name].inputs) for name, call in again.items())
+
+    def _alone_has_one_row(self, calls: Mapping[str, LayerCalls], count: int) -> bool:
+        """Tell by a single input whether another dimension of the same size is the batch's."""
+        if not any(count in t.shape[1:] for call in calls.values() for t in (*call.inputs, *call.outputs)):
             return True
-        # Another dimension has the same size and may be the batch's: a single input tells them apart.
         one = self._way.batch.part(0, 1, self._ask.place)
-        _, alone = run_forward(self._ask.model, one, 1, self._traced.layers)
+        _, alone = run_forward(self._ask.model, one, 1, self._traced.layers, graph=False)
         return all(len(t) == 1 for call in alone.values() for t in (*call.inputs, *call.outputs))
+
+    def _one_at_a_time(self, start: int, logits: Tensor) -> AnotherWayError:
+        """Return the way for inputs whose rows are not a batch's: alone, or all at once where they cannot be alone."""
+        way = self._way
+        with self._taken_apart():
+            one = forward(self._ask.model, way.batch.part(start, start + 1, self._ask.place))
+        batch = without_neighbours(way.batch, one, logits[:1], logits.dtype)
+        return AnotherWayError(replace(way, batch=replace(batch, alone=not batch.whole)))
+
+    @contextmanager
+    def _taken_apart(self) -> Iterator[None]:
+        """Ask all inputs at once where the model cannot be asked some of them, such as offsets into what all share."""
+        batch = self._way.batch
+        try:
+            yield
+        except (AnotherWayError, TraceFLError):
+            raise
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            if batch.count == 1 or batch.whole:
+                raise
+            raise AnotherWayError(Way(replace(batch, whole=True))) from error
 
     def _differentiate_uncalled(self, calls: Mapping[str, LayerCalls]) -> None:
         """Differentiate layers that the model uses without calling them, such as by a function of their weights."""
@@ -193,6 +243,7 @@ class _Passes:
         order = [name for name in self._traced.names if name in calls or name in others]
         return {name: self._ask.layer_decay ** (len(order) - 1 - place) for place, name in enumerate(order)}
 
+    @torch.enable_grad()
     def _contributions(
         self,
         logits: Tensor,
@@ -246,17 +297,11 @@ class _Passes:
         way, traced = self._way, self._traced
         number, row = self._drawn(len(parts)), self._drawn(len(logits))
         column, k = self._drawn(parts[number].shape[1]), self._drawn(len(self._clients))
-        try:
+        with self._taken_apart():
             alone = self._alone(start + row, number, column)
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            if way.batch.count == 1 or way.batch.whole:
-                raise
-            raise AnotherWayError(Way(replace(way.batch, whole=True))) from error
         if not same_logits(alone.logits, logits[row : row + 1].detach(), logits.dtype):
-            if alone.logits.shape[1] != logits.shape[1]:
-                raise AnotherWayError(Way(replace(way.batch, whole=True)))
-            if not way.batch.alone and not way.batch.whole and len(logits) > 1:
-                raise AnotherWayError(replace(way, batch=replace(way.batch, alone=True)))
+            if len(logits) > 1 and not way.batch.whole:
+                raise self._one_at_a_time(start, logits.detach())
             raise CheckError(
                 "the model answers differently when asked the same input twice; make it deterministic in evaluation"
             )
@@ -274,8 +319,8 @@ class _Passes:
         wrong = self._wrong_layers(start + row, number, column, alone)
         if wrong:
             raise AnotherWayError(replace(way, without_rule=way.without_rule | wrong))
-        if len(logits) > 1 and not way.batch.whole and not way.batch.alone:
-            raise AnotherWayError(replace(way, batch=replace(way.batch, alone=True)))
+        if len(logits) > 1 and not way.batch.whole:
+            raise self._one_at_a_time(start, logits.detach())
         raise CheckError(
             f"the contribution of client {self._clients.ids[k]} to input {start + row} adds up to {found:.6g}, and the "
             f"model's derivative in that client's direction is {expected:.6g}: the model does something that cannot be "
@@ -285,6 +330,7 @@ class _Passes:
     def _drawn(self, count: int) -> int:
         return int(torch.randint(count, (1,), generator=self._draw))
 
+    @torch.enable_grad()
     def _wrong_layers(self, i: int, number: int, column: int, alone: Alone) -> set[str]:
         """Return the layers whose rule gives an input another gradient than differentiation does."""
         ask, traced, way = self._ask, self._traced, self._way

@@ -6,7 +6,6 @@ mean of all logits).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch.func import functional_call
 
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance.capture import frozen_eval
-from tracefl.provenance.checks import same_logits
+from tracefl.provenance.checks import without_neighbours
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Batch, Inputs, forward, plain_model, read_batch
 from tracefl.provenance.record import RoundRecord
@@ -242,18 +241,14 @@ def logits_with_all(
     if not check or batch.count == 1 or batch.whole:
         return logits, batch
     i = int(torch.randint(batch.count, (1,), generator=torch.Generator().manual_seed(0)))
+    alone: Tensor | None
     try:
         alone = logits_under(model, weights, batch.take(torch.tensor([i])), 1, device)
-        whole = alone.shape[1] != logits.shape[1]
     except (RuntimeError, IndexError, ValueError, TypeError):  # such as offsets into what all inputs share
-        whole = True
-    if whole:
-        batch = replace(batch, whole=True)
-    elif not same_logits(alone, logits[i : i + 1], next(iter(model.state_dict().values()), alone).dtype):
-        batch = replace(batch, alone=True)
-    else:
-        return logits, batch
-    return logits_under(model, weights, batch, batch_size, device), batch
+        alone = None
+    dtype = next((weight.dtype for weight in weights.values() if weight.is_floating_point()), torch.float32)
+    taken = without_neighbours(batch, alone, logits[i : i + 1], dtype)
+    return (logits if taken is batch else logits_under(model, weights, taken, batch_size, device)), taken
 
 
 def logits_of_rows(
