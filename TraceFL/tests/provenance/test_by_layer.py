@@ -49,7 +49,7 @@ def test_the_layers_sum_up_to_the_total(family):
 
 
 def test_layers_by_hand():
-    # x = 2. Global: first 3, second 1, so h = 6 and the logit, of class 1, 6; the gradient is h = 6 of second's weight and
+    # x = 2. Global: first 3, second 1, so h = 6 and class 1's logit 6; the gradient is h = 6 of second's weight and
     # second * x = 2 of first's. Client a has first 5, second 1: 10 and 6; b has first 0, second 4: 0 and 24.
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
     state = {"0.weight": torch.tensor([[3.0]]), "1.weight": torch.tensor([[1.0]])}

@@ -7,7 +7,7 @@ from tests.helpers.configuration import compose_settings
 from tests.helpers.linear_round import COUNTS, FLIP, LABELS, linear_examples, linear_model, record, trace, tracer
 from tracefl.learning.faults import Fault, Trigger
 from tracefl.learning.training import Evaluation
-from tracefl.provenance import RoundRecord, verification
+from tracefl.provenance import RoundRecord, removal, verification
 from tracefl.questions.suspects import NOBODY_FAULTY, mean_suspects
 from tracefl.questions.trace import Tracer
 
@@ -130,16 +130,16 @@ def test_removals_that_cannot_be_had_are_said_and_do_not_end_the_run(model, serv
 @pytest.mark.parametrize("verify", [0, 2, "all"])
 def test_every_client_is_left_out_of_an_inputs_average_once(model, server, monkeypatch, verify):
     rows = []
-    logits_under = verification.logits_under
+    logits_under = removal.logits_under
 
-    def counted(model, weights, inputs, *rest):
-        rows.append(len(inputs))
-        return logits_under(model, weights, inputs, *rest)
+    def counted(model, weights, batch, *rest):
+        rows.append(batch.count)
+        return logits_under(model, weights, batch, *rest)
 
-    monkeypatch.setattr(verification, "logits_under", counted)
+    monkeypatch.setattr(removal, "logits_under", counted)
     settings = compose_settings("provenance.also=[]", f"provenance.verify={verify}", "provenance.inputs=mispredicted")
     found = trace(Tracer(settings.provenance, COUNTS), model, server)
-    assert sum(rows) == len(found.traced) * (3 + 1)
+    assert sum(rows) == len(found.traced) * (3 + 1) + 1  # one input is asked alone too, to check
     assert all(t.counterfactual_client is not None for t in found.traced)
     assert {len(t.verified) for t in found.traced} <= {0: {0}, 2: {2, 3}, "all": {3}}[verify]
 
