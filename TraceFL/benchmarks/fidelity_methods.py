@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tracefl.common.seeds import derive_seed
 from tracefl.provenance import Method, RoundRecord, attribute, attribute_round
 from tracefl.provenance.inputs import Inputs
-from tracefl.provenance.method import contribution_weights
 from tracefl.provenance.removal import centered_logit, logits_under
+from tracefl.provenance.shares import weighted
 from tracefl.questions.baselines import RULES, Evidence
 from tracefl.questions.baselines.engine import ARTIFACT
 
@@ -33,7 +33,7 @@ class Question:
     @property
     def steps(self) -> dict[str, float]:
         """How far the average moves, in units of W - W_k, when client k is left out: p_k / (1 - p_k)."""
-        steps = contribution_weights(self.record, "leave_one_out")
+        steps = weighted(self.record.client_weights, "leave_one_out")
         assert steps is not None
         return steps
 
@@ -124,11 +124,8 @@ def _in_other_coordinates(
         question.model,
         clients,
         question.inputs,
-        target="centered",
-        layer_decay=1.0,
-        client_weights=question.steps,
+        p=record.client_weights,
         reference=record.average,
-        also=("batch_norm", "embedding"),
     ).contributions
 
 
@@ -152,11 +149,9 @@ def random_curvature(question: Question) -> Tensor:
             model,
             question.record.clients,
             question.inputs,
+            p=question.record.client_weights,
             target=question.predicted,
-            layer_decay=1.0,
-            client_weights=question.steps,
             reference=question.record.average,
-            also=("batch_norm", "embedding"),
         )
         ends.append(found.contributions.double())
     curvature = (ends[0] - ends[1]) / 2 * torch.tensor([float(signs[k]) for k in question.steps])

@@ -37,6 +37,9 @@ from tracefl.provenance import Compute, attribute
 
 MODELS = ("resnet18", "densenet121", "gpt", "bert")
 LAYER_DECAY = 0.9
+_PUBLISHED: dict[str, Any] = {
+    **{"target": "predicted", "weighting": "none", "reference": "none", "layer_decay": LAYER_DECAY, "also": ()}
+}
 _KINDS = ("Linear", "Conv1d", "Conv2d", "Conv1D", "LayerNorm")
 
 
@@ -73,8 +76,7 @@ def measure(name: str, num_clients: int, options: argparse.Namespace) -> dict[st
                 model,
                 clients,
                 inputs,
-                target=target,
-                layer_decay=LAYER_DECAY,
+                **{**_PUBLISHED, "target": target},
                 compute=Compute(options.inputs, precision=options.precision, device=device),
             )
 
@@ -211,7 +213,7 @@ def _in_float64(model: nn.Module, clients: Mapping[str, Any], inputs: Any) -> Te
     weights = {k: {name: tensor.double() for name, tensor in own.items()} for k, own in clients.items()}
     double = copy.deepcopy(model).double()
     inputs = inputs if isinstance(inputs, dict) else inputs.double()
-    return attribute(double, weights, inputs, layer_decay=LAYER_DECAY).contributions
+    return attribute(double, weights, inputs, **_PUBLISHED).contributions
 
 
 def _between_clients(contributions: Tensor) -> Tensor:

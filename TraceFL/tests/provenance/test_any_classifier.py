@@ -9,8 +9,9 @@ from torch.testing import assert_close
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from tests.helpers.derivatives import derivatives
+from tests.helpers.formula import attribute
 from tests.helpers.models import clients_near, model_and_inputs
-from tracefl.provenance import Compute, attribute
+from tracefl.provenance import Compute
 from tracefl.provenance.layers import OPTIONS
 
 SMALL_TEXT = {"vocab_size": 50, "num_labels": 4, "pad_token_id": 0}

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from tests.helpers.formula import attribute
 from tests.helpers.literal import KINDS, literal_by_layer
 from tests.helpers.models import clients_near, model_and_inputs
-from tracefl.provenance import Compute, Method, RoundRecord, attribute, attribute_round
+from tracefl.provenance import Compute, Method, RoundRecord, attribute_round
 
 
 def quiet(*args, **options):

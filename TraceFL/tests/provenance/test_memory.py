@@ -11,7 +11,8 @@ import ctypes, gc, sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from torch import nn
-from tracefl.provenance import Compute, attribute
+from tests.helpers.formula import attribute
+from tracefl.provenance import Compute
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

@@ -5,9 +5,10 @@ import torch
 from torch.testing import assert_close
 
 from tests.helpers.derivatives import derivatives
+from tests.helpers.formula import attribute
 from tests.helpers.models import clients_near
 from tests.helpers.random_models import WIDTH, RandomClassifier
-from tracefl.provenance import Compute, attribute
+from tracefl.provenance import Compute
 
 MODELS, TESTS = 1000, 10
 

@@ -8,7 +8,6 @@ from torch.testing import assert_close
 from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance import Method, RoundRecord, attribute_round, removal_effects, weights_without
-from tracefl.provenance.method import contribution_weights
 
 P = {"0": 0.5, "1": 0.3, "2": 0.2}
 
@@ -125,13 +124,8 @@ def test_the_label_can_be_the_target():
     assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_weightings():
-    record = RoundRecord(1, {}, P, {}, {})
-    assert contribution_weights(record, "none") is None
-    assert contribution_weights(record, "num_examples") == P
-    assert contribution_weights(record, "leave_one_out") == pytest.approx({"0": 1.0, "1": 3 / 7, "2": 0.25})
+def test_a_client_that_is_the_whole_average_cannot_be_left_out():
     alone = RoundRecord(1, {}, {"0": 1.0}, {}, {})
-    assert contribution_weights(alone, "leave_one_out") == {"0": 1.0}
     with pytest.raises(ValueError, match="no model without it"):
         weights_without(alone, "0")
 

@@ -6,9 +6,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
+from tests.helpers.formula import attribute
 from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import ModelMismatchError, RecordError
-from tracefl.provenance import Compute, attribute, contraction, passes
+from tracefl.provenance import Compute, contraction, passes
 from tracefl.provenance.capture import ActivationsTooLargeError
 
 pytestmark = pytest.mark.filterwarnings("ignore:not traced")

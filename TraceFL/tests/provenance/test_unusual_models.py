@@ -11,7 +11,8 @@ from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
 from tests.helpers.derivatives import derivatives
-from tracefl.provenance import Compute, attribute
+from tests.helpers.formula import attribute
+from tracefl.provenance import Compute
 
 BOTH = ("batch_norm", "embedding")
 

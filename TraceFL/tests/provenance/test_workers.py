@@ -4,9 +4,9 @@ import time
 import pytest
 import torch
 
+from tests.helpers.formula import attribute
 from tests.helpers.models import clients_near, model_and_inputs
 from tests.helpers.processes import PATIENCE
-from tracefl.provenance import attribute
 from tracefl.provenance.workers import OrderedSum, Work, run_workers
 
 CPU = torch.device("cpu")

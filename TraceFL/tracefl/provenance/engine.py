@@ -18,8 +18,10 @@ Letters: B inputs, C targets per input (1, or all classes), K clients, L traced 
 are counted in the order of ``named_modules()``; the last one's factor is 1.
 """
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,9 @@ from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, plain_model, read_batch
 from tracefl.provenance.layers import OPTIONS
+from tracefl.provenance.options import Weighting
 from tracefl.provenance.passes import Found, Question, answer
+from tracefl.provenance.shares import Sizes, shares_of, weighted
 from tracefl.provenance.sources import Weights
 from tracefl.provenance.targets import Target, check_target
 from tracefl.provenance.untraced import warn_untraced
@@ -41,18 +45,24 @@ def attribute(
     clients: Mapping[str, Weights | str | Path],
     inputs: Inputs,
     *,
-    target: Target = "predicted",
-    layer_decay: float = 0.9,
-    client_weights: Mapping[str, float] | None = None,
-    reference: Weights | None = None,
+    p: Sizes | None = None,
+    target: Target = "centered",
+    weighting: Weighting = "leave_one_out",
+    reference: Weights | Literal["global", "none"] = "global",
+    layer_decay: float = 1.0,
     base: Weights | None = None,
     layers: Sequence[str] | None = None,
-    also: Collection[str] = (),
+    also: Collection[str] = OPTIONS,
     by_layer: bool = False,
     check: bool = True,
     compute: Compute = Compute(),
 ) -> Attribution:
     """Attribute the global model's predictions to the clients it averages.
+
+    As it is called, ``attribute(model, clients, inputs, p=sizes)``, it estimates to first order by how much the
+    predicted class's logit, less the mean of all, falls if a client is left out of the average: the preset
+    ``removal``, unverified. The published formula (Gill et al. 2025, Eq. 2 to 6) is ``target="predicted",
+    weighting="none", reference="none", layer_decay=0.9, also=()``; of a whole round it is ``Method.artifact()``.
 
     Args:
         global_model: The averaged model. It runs in evaluation mode; its mode, hooks, gradients and device are
@@ -60,17 +70,21 @@ def attribute(
         clients: Client id to its parameters by name, as in ``state_dict()``, extra names ignored; or to the safetensors
             file that holds them, which is read block by block, once for each batch of inputs.
         inputs: ``(B, ...)`` one batch in the model's input shape, or a mapping of such tensors for transformers.
+        p: The clients' shares p_k of the average, or their numbers of examples: by id, or in the order of the clients.
+            None for equal shares; where a weighting needs them, a warning says so.
         target: ``"predicted"`` logit, ``"margin"`` (minus the runner-up's), ``"centered"`` (minus the mean of all),
             ``"all"`` classes' logits, or a ``(B,)`` integer tensor: the logit of that class.
+        weighting: Factor of client k's contribution: 1 with ``"none"``, p_k with ``"num_examples"``, with
+            ``"leave_one_out"`` p_k / (1 - p_k), the step of the average when the client is left out.
+        reference: What is subtracted from every client's weights: ``"global"`` those of ``global_model``, which is
+            their average; ``"none"`` nothing; or other weights by name, such as those the clients started from.
+            Without a weighting it changes no score.
         layer_decay: Factor in (0, 1] for each layer further from the output.
-        client_weights: Client id to the factor of its contribution, e.g. p_k = n_k / sum(n); None for none.
-        reference: Parameters subtracted from every client's, or None. Without ``client_weights`` it changes no score.
         base: Where ``clients`` holds differences: the parameters they are added to.
         layers: Names of the layers to trace, as in ``named_modules()``; a name stands for everything below it. None
-            traces all parameters but those of the kinds of ``also``.
-        also: Kinds of layer that are traced only on request: ``"batch_norm"`` (its parameters, and its running
-            statistics to first order; meant for differences, so with the global model as ``reference``) and
-            ``"embedding"``.
+            traces all parameters but those of the kinds that ``also`` leaves out.
+        also: Kinds of layer that are traced too: ``"batch_norm"`` (its parameters, and its running statistics to first
+            order; meant for differences, so with a ``reference``) and ``"embedding"``.
         by_layer: Whether to return the terms of the sum over layers too; the products are then taken layer by layer.
         check: Whether the result checks itself (checks.py); without, a model of which the engine's rules do not hold is
             not noticed.
@@ -88,14 +102,21 @@ def attribute(
         RecordError: A client's file cannot be read.
         ValueError: No clients, no inputs, or an argument out of range.
     """
+    if isinstance(reference, str) and reference not in ("global", "none"):
+        raise ValueError(f"reference must be global, none or weights by name, got {reference!r}")
+    if p is None and weighting != "none" and len(clients) > 1:
+        warnings.warn(f"no p is given: the {len(clients)} clients are taken to count equally", stacklevel=2)
+    given: Weights | None = None if isinstance(reference, str) else reference
+    if reference == "global":
+        given = plain_model(global_model).state_dict()
     (found,) = attribute_targets(
         global_model,
         clients,
         inputs,
         (target,),
         layer_decay=layer_decay,
-        client_weights=client_weights,
-        reference=reference,
+        factors=weighted(shares_of(clients, p), weighting),
+        reference=given,
         base=base,
         layers=layers,
         also=also,
@@ -113,7 +134,7 @@ def attribute_targets(
     targets: Sequence[Target],
     *,
     layer_decay: float,
-    client_weights: Mapping[str, float] | None,
+    factors: Mapping[str, float] | None,
     reference: Weights | None,
     base: Weights | None = None,
     layers: Sequence[str] | None,
@@ -124,9 +145,10 @@ def attribute_targets(
 ) -> list[Attribution]:
     """Attribute several targets in one forward pass: bit for bit what ``attribute`` returns for each.
 
-    Arguments and errors are those of ``attribute``.
+    Arguments and errors are those of ``attribute``, but for ``factors``, each client's factor of its contribution or
+    None, and ``reference``, the weights to subtract or None.
     """
-    _check_arguments(clients, layer_decay, client_weights, also)
+    _check_arguments(clients, layer_decay, also)
     model = plain_model(global_model)
     with frozen_eval(model, compute.device) as place:
         batch = read_batch(model, inputs, place)
@@ -152,7 +174,7 @@ def attribute_targets(
     results = []
     for target, parts in zip(targets, found.parts, strict=True):
         parts = parts if isinstance(target, str) and target == "all" else parts.squeeze(2)
-        results.append(_result(tuple(clients), parts, found, client_weights, by_layer))
+        results.append(_result(tuple(clients), parts, found, factors, by_layer))
     return results
 
 
@@ -160,16 +182,16 @@ def _result(
     client_ids: tuple[str, ...],
     parts: Tensor,
     found: Found,
-    client_weights: Mapping[str, float] | None,
+    factors: Mapping[str, float] | None,
     by_layer: bool,
 ) -> Attribution:
     """Weigh, check and normalise the contributions, ``(B, K, L)`` or ``(B, K, C, L)``."""
     dtype = torch.promote_types(found.dtype, torch.float32)
     layers = found.traced.names if by_layer else ()
     by_client = parts.transpose(0, 1)
-    if client_weights is not None:
-        factors = torch.tensor([client_weights[k] for k in client_ids], dtype=torch.float64)
-        by_client = by_client * factors.view(-1, *(1 for _ in by_client.shape[1:]))
+    if factors is not None:
+        each = torch.tensor([factors[k] for k in client_ids], dtype=torch.float64)
+        by_client = by_client * each.view(-1, *(1 for _ in by_client.shape[1:]))
     finite = by_client.flatten(1).isfinite().all(dim=1)
     if not finite.all():
         bad = [k for k, ok in zip(client_ids, finite.tolist(), strict=True) if not ok]
@@ -180,18 +202,10 @@ def _result(
     return Attribution(client_ids, total.to(dtype), total.softmax(dim=1).to(dtype), found.predicted, layers, terms)
 
 
-def _check_arguments(
-    clients: Mapping[str, Weights | str | Path],
-    layer_decay: float,
-    client_weights: Mapping[str, float] | None,
-    also: Collection[str],
-) -> None:
+def _check_arguments(clients: Mapping[str, Weights | str | Path], layer_decay: float, also: Collection[str]) -> None:
     if not clients:
         raise ValueError("no clients: attribute() needs the weights of at least one")
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay must lie in (0, 1], got {layer_decay}")
     if isinstance(also, str) or not set(also) <= set(OPTIONS):
         raise ValueError(f"also may name {', '.join(OPTIONS)}, got {also!r}")
-    missing = [] if client_weights is None else [k for k in clients if k not in client_weights]
-    if missing:
-        raise ValueError(f"client_weights has no weight for clients {', '.join(missing)}")

@@ -8,8 +8,9 @@ from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.engine import attribute_targets
 from tracefl.provenance.inputs import Inputs
-from tracefl.provenance.options import Method, Weighting
+from tracefl.provenance.options import Method
 from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.shares import weighted
 from tracefl.provenance.targets import Target
 from tracefl.provenance.verification import ExactRemovals, verified
 
@@ -18,8 +19,8 @@ def attribute_round(
     global_model: nn.Module,
     record: RoundRecord,
     inputs: Inputs,
-    labels: Tensor,
-    method: Method,
+    labels: Tensor | None = None,
+    method: Method = Method(),
     *,
     by_layer: bool = False,
     check: bool = True,
@@ -32,7 +33,7 @@ def attribute_round(
         global_model: A model that holds ``record.global_weights``.
         record: The round.
         inputs: ``(B, ...)`` or a mapping of such tensors.
-        labels: ``(B,)`` true classes; used where ``method.target`` is ``"label"``.
+        labels: ``(B,)`` true classes; needed where ``method.target`` is ``"label"``, else not used.
         method: How to attribute.
         by_layer: Whether to return what each layer adds, as in ``attribute``.
         check: As in ``attribute`` and ``logits_without``.
@@ -43,7 +44,8 @@ def attribute_round(
     Raises:
         ModelMismatchError: As ``attribute``.
         LayerNotTraceableError: As ``attribute``.
-        ValueError: ``by_layer`` with a method that verifies: an exact removal has no parts by layer.
+        ValueError: ``by_layer`` with a method that verifies: an exact removal has no parts by layer; or the target is
+            the true label's logit, and no labels are given.
     """
     if by_layer and method.verify:
         raise ValueError(f"by_layer=True divides estimates among layers, and verify={method.verify} replaces them")
@@ -51,7 +53,13 @@ def attribute_round(
         removals = ExactRemovals(global_model, record, inputs, compute, check)
     if method.verify == "all" and (exact := removals.attribution()) is not None:
         return exact  # an estimate would be of no use
-    target: Target = labels if method.target == "label" else method.target
+    target: Target
+    if method.target != "label":
+        target = method.target
+    elif labels is None:
+        raise ValueError("the target is the true label's logit: give the inputs' labels")
+    else:
+        target = labels
     (estimate,) = estimates(
         global_model, record, inputs, (target,), method, by_layer=by_layer, check=check, compute=compute
     )
@@ -79,7 +87,7 @@ def estimates(
         inputs,
         targets,
         layer_decay=method.layer_decay,
-        client_weights=contribution_weights(record, method.weighting),
+        factors=weighted(record.client_weights, method.weighting),
         reference={
             "none": None,
             "previous_global": record.previous_global,
@@ -91,13 +99,3 @@ def estimates(
         check=check,
         compute=compute,
     )
-
-
-def contribution_weights(record: RoundRecord, weighting: Weighting) -> dict[str, float] | None:
-    """Return each client's factor, or None where contributions are not weighted."""
-    if weighting == "none":
-        return None
-    if weighting == "num_examples":
-        return dict(record.client_weights)
-    # A client that is the whole average cannot be left out of it; it is responsible whatever its weight.
-    return {k: p / (1 - p) if p < 1 else 1.0 for k, p in record.client_weights.items()}

@@ -1,6 +1,6 @@
 """The options of an attribution, which are read and checked before torch is imported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 Precision: TypeAlias = Literal["float32", "bf16"]
@@ -62,3 +62,23 @@ class Method:
         """
         estimate = (self.layer_decay, self.weighting, self.reference, self.target, self.layers)
         return estimate == (1.0, "leave_one_out", "global", "centered", None)
+
+    @classmethod
+    def artifact(cls) -> "Method":
+        """Return the published formula as the artifact computed it, without p_k (Gill et al. 2025, Eq. 2 to 7)."""
+        return cls(layer_decay=0.9, weighting="none", reference="none", target="predicted", also=())
+
+    @classmethod
+    def paper(cls) -> "Method":
+        """Return the published formula as printed, contributions weighted by p_k (Gill et al. 2025, Eq. 6)."""
+        return replace(cls.artifact(), weighting="num_examples")
+
+    @classmethod
+    def fault(cls) -> "Method":
+        """Return what finds faulty clients: whose weights are unlike the others' in what led to a misprediction."""
+        return cls(layer_decay=0.5, weighting="none", also=())
+
+    @classmethod
+    def leave_one_out(cls) -> "Method":
+        """Return the exact removal of every client, at one forward pass each."""
+        return cls(verify="all")
