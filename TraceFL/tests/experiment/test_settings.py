@@ -237,6 +237,13 @@ def test_the_fingerprint_follows_what_changes_results_and_nothing_else():
     assert len(prints) == len(others) + 1
 
 
+def test_a_key_that_came_later_changes_no_runs_name():
+    now = compose_settings().resolved
+    before = {**now, "dataset": {k: v for k, v in now["dataset"].items() if k not in ("train_split", "test_split")}}
+    assert fingerprint(now) == fingerprint(before)
+    assert fingerprint(compose_settings("dataset.train_split=train_r1+train_r2").resolved) != fingerprint(before)
+
+
 def test_run_names_say_the_setting():
     assert re.fullmatch(r"resnet18-digits-alpha0.3-4of10-3r-seed42-[0-9a-f]{8}", compose_settings().folder.name)
     assert compose_settings("run_name=mine").folder.name == "mine"

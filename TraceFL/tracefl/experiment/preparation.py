@@ -111,7 +111,7 @@ def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[st
     server, notes = prepare_server(raw, dataset, settings.seed, encode)
     job = client_job(dataset, raw.label_names, settings.batch_size, settings.seed, encoder)
     nobody = torch.zeros(0, raw.num_classes, dtype=torch.int64)
-    data = FederatedData({}, server, nobody, raw.label_names, raw.kind, notes)
+    data = FederatedData({}, server, nobody, raw.label_names, raw.kind, (*raw.notes, *notes))
     prepared = Prepared(data, spec, encoder, None, job)
     for client_id, counts in gather(settings.num_clients, json.dumps(job)).items():
         prepared = prepared.with_client(client_id, counts)

@@ -23,10 +23,16 @@ CIRCUMSTANCES = (
     "wandb",
 )
 
+# Keys that came later, each with the value that means what was done before, which then leaves runs their names.
+LATER = {("dataset", "train_split"): "train", ("dataset", "test_split"): "test"}
+
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Return eight hexadecimal digits that differ whenever two configurations can give different numbers."""
     kept = without_circumstances(config)
+    for (group, key), before in LATER.items():
+        if group in kept and kept[group].get(key) == before:
+            del kept[group][key]
     kept["client_resources"] = config["client_resources"]["cpus"]  # a client's threads: they change the rounding
     return hashlib.sha256(json.dumps(_text_keys(kept), sort_keys=True).encode()).hexdigest()[:8]
 

@@ -18,6 +18,8 @@ def make_settings():
             "hub_id": None,
             "kind": "image",
             "path": None,
+            "train_split": "train",
+            "test_split": "test",
             "root": None,
             "input_columns": ["image"],
             "label_column": "label",

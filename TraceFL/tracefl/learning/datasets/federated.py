@@ -36,7 +36,7 @@ class FederatedData:
             for a client that does not take part.
         label_names: Name of each class.
         kind: ``image`` or ``text``.
-        notes: What was left out, one line each.
+        notes: What was chosen or left out without being asked for, one line each.
     """
 
     clients: dict[str, Examples]
@@ -95,7 +95,7 @@ def prepare(
     for client_id, examples in clients.items():
         label_counts[int(client_id)] = examples.label_counts(raw.num_classes)
     log.debug("dataset=%s label_counts=%s", raw.name, label_counts.tolist())
-    notes = (*selection.notes, *server_notes)
+    notes = (*raw.notes, *selection.notes, *server_notes)
     return FederatedData(clients, server, label_counts, raw.label_names, raw.kind, notes)
 
 
@@ -122,6 +122,8 @@ def prepare_client(
     Raises:
         DataError: The client has less than one full batch.
     """
+    for note in raw.notes:
+        log.warning("data: %s", note)
     selection = select_rows(raw.train.labels, [np.arange(len(raw.train))], settings, batch_size, seed)
     if not selection.rows:
         raise DataError(

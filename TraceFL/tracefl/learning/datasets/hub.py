@@ -6,17 +6,18 @@ network is used.
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tracefl.common.paths import expand
-from tracefl.errors import ConfigError, DataError
+from tracefl.errors import ConfigError, DataError, one_line
 from tracefl.learning.datasets.settings import DatasetSettings
 from tracefl.learning.datasets.sources import RawDataset, register_source
-from tracefl.learning.datasets.tables import raw_dataset
+from tracefl.learning.datasets.split_files import SplitFiles, check_apart, find_split
+from tracefl.learning.datasets.tables import class_names, raw_dataset
 
 HUB_TIMEOUT_SECONDS = 10.0
-MOST_FILES_SHOWN = 5
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +35,15 @@ def hub(settings: DatasetSettings, seed: int) -> RawDataset:  # noqa: ARG001 - e
 
     Raises:
         ConfigError: No columns are named, or several for images.
-        DataError: Folder, split, column or network is missing, or the labels do not fit.
+        DataError: Folder, split, column or network is missing, a split's name is not clear, or the labels do not fit.
     """
     _check_columns(settings)
     folder, remedy = _folder(settings)
-    train, test = (_read_split(folder, split, settings, remedy) for split in ("train", "test"))
-    return raw_dataset(train, test, settings)
+    train = find_split(folder, "train", settings.train_split, remedy)
+    test = find_split(folder, "test", settings.test_split, remedy)
+    notes = (*train.notes, *test.notes, *check_apart(train, test))
+    tables = {split.name: _read_split(split, settings) for split in (train, test)}
+    return replace(raw_dataset(tables, settings), notes=notes)
 
 
 def hub_split(settings: DatasetSettings, split: str) -> RawDataset:
@@ -55,8 +59,9 @@ def hub_split(settings: DatasetSettings, split: str) -> RawDataset:
     """
     _check_columns(settings)
     folder, remedy = _folder(settings)
-    table = _read_split(folder, split, settings, remedy)
-    return raw_dataset(table, table, settings)
+    wanted = {"train": settings.train_split, "test": settings.test_split}[split]
+    found = find_split(folder, split, wanted, remedy)
+    return replace(raw_dataset({found.name: _read_split(found, settings)}, settings), notes=found.notes)
 
 
 def fetch_command(hub_id: str) -> str:
@@ -80,12 +85,12 @@ def _folder(settings: DatasetSettings) -> tuple[Path, str]:
     fetch = f"fetch the data set with `{fetch_command(hub_id)}` and set dataset.path=DIR"
     if settings.path is not None:
         folder = expand(settings.path)
-        remedy = f"set dataset.path to a folder with train*.parquet and test*.parquet, or {fetch}"
+        remedy = f"set dataset.path to a folder with train.parquet and test.parquet, or {fetch}"
     elif settings.hub_id is None and settings.name.startswith(("/", ".", "~")):
         folder = expand(settings.name)
-        remedy = "set dataset.name to a hub id or to a folder with train*.parquet and test*.parquet"
+        remedy = "set dataset.name to a hub id or to a folder with train.parquet and test.parquet"
     elif settings.hub_id is None and Path(settings.name).is_dir():
-        return Path(settings.name), "set dataset.name to a folder with train*.parquet and test*.parquet"
+        return Path(settings.name), "set dataset.name to a folder with train.parquet and test.parquet"
     else:
         return _download(hub_id, fetch), (
             "a data set of other files has a parquet copy on the hub: add --revision refs/convert/parquet to "
@@ -129,49 +134,35 @@ def _download(hub_id: str, fetch: str) -> Path:
     return Path(folder)
 
 
-def _split_files(folder: Path, split: str, remedy: str) -> list[Path]:
-    """Return a split's parquet files, named ``train*.parquet`` or in a folder ``train/``, at any depth."""
-    visible = [
-        path
-        for path in sorted(folder.rglob("*.parquet"))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    files = [
-        path for path in visible if path.name.startswith(split) or (path.parent.name == split and path.parent != folder)
-    ]
-    if not files:
-        shown = [str(path.relative_to(folder)) for path in visible[:MOST_FILES_SHOWN]]
-        found = f"only {', '.join(shown)}" if shown else "no parquet files at all"
-        raise DataError(f"{folder} holds no {split}*.parquet, {found}; {remedy}")
-    parents = sorted({path.parent for path in files})
-    if len(parents) > 1:
-        raise DataError(
-            f"{folder} holds {split} files of {len(parents)} data sets, in {', '.join(map(str, parents))}; set "
-            "dataset.path to one of these folders"
-        )
-    return files
-
-
-def _read_split(folder: Path, split: str, settings: DatasetSettings, remedy: str) -> Any:
+def _read_split(split: SplitFiles, settings: DatasetSettings) -> Any:
     """Read the needed columns into a ``datasets.Dataset``, leaving images encoded and writing no cache."""
     from datasets import Dataset
     from datasets.table import InMemoryTable
     from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
 
-    files = _split_files(folder, split, remedy)
     columns = list(dict.fromkeys([*settings.input_columns, str(settings.label_column)]))
+    named: list[str] | None = None
     try:
-        present = parquet.read_schema(files[0]).names
-        missing = [column for column in columns if column not in present]
-        if missing:
-            key = "dataset.label_column" if missing == [settings.label_column] else "dataset.input_columns"
-            raise DataError(
-                f"data set {settings.name!r}: {files[0].name} has no column {', '.join(map(repr, missing))}, only "
-                f"{', '.join(present)}; set {key}"
-            )
-        table = parquet.read_table([str(path) for path in files], columns=columns)
+        for path in split.files:
+            schema = parquet.read_schema(path)
+            missing = [column for column in columns if column not in schema.names]
+            if missing:
+                key = "dataset.label_column" if missing == [settings.label_column] else "dataset.input_columns"
+                raise DataError(
+                    f"data set {settings.name!r}: {path.name} has no column {', '.join(map(repr, missing))}, only "
+                    f"{', '.join(schema.names)}; set {key}"
+                )
+            names = class_names(schema, str(settings.label_column))
+            if path != split.files[0] and names != named:
+                raise DataError(
+                    f"data set {settings.name!r}: {split.files[0].name} names its classes {named}, {path.name} "
+                    f"{names}, so the same number would be two classes: make the files again, or choose one split"
+                )
+            named = names
+        table = parquet.read_table([str(path) for path in split.files], columns=columns)
     except (OSError, ArrowException) as error:
         raise DataError(
-            f"data set {settings.name!r}: {files[0].parent} cannot be read as parquet ({error}); fetch the files again"
+            f"data set {settings.name!r}: {split.files[0].parent} cannot be read as parquet ({one_line(error)}); fetch "
+            "the files again"
         ) from error
     return Dataset(InMemoryTable(table))

@@ -27,7 +27,10 @@ class DatasetSettings:
         source: Registered source that reads the data set, see ``source_names()``.
         hub_id: Id on the Hugging Face hub, ``None`` to use ``name``.
         kind: ``image`` or ``text``.
-        path: Folder with ``train*.parquet`` and ``test*.parquet``, for the source ``hub``; needs no network.
+        path: Folder of parquet files, in one of the hub's layouts, for the source ``hub``; needs no network.
+        train_split: Name of the split that is divided among the clients, for the source ``hub``; several are joined
+            by ``+``.
+        test_split: The same for the split that the server tests on.
         root: Folder with MedMNIST's ``.npz`` files; needs no network.
         input_columns: The image's column, or the columns of text to join.
         label_column: Column of the labels.
@@ -52,6 +55,8 @@ class DatasetSettings:
     hub_id: str | None
     kind: Literal["image", "text"]
     path: str | None
+    train_split: str
+    test_split: str
     root: str | None
     input_columns: Annotated[tuple[str, ...], _COLUMNS]
     label_column: str | None

@@ -39,6 +39,7 @@ class RawDataset:
         train: Split that is divided among the clients.
         test: Split that the server samples from.
         label_names: Name of each class; a class may have no examples.
+        notes: What was chosen or left out without being asked for, one line each.
     """
 
     name: str
@@ -46,6 +47,7 @@ class RawDataset:
     train: Split
     test: Split
     label_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

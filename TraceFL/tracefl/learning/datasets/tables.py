@@ -1,6 +1,6 @@
 """Tables with columns of images or text and a column of labels, turned into splits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,47 +16,50 @@ from tracefl.learning.datasets.sources import RawDataset, Rows, Split
 MOST_VALUES_SHOWN = 5
 
 
-def raw_dataset(train: Any, test: Any, settings: DatasetSettings) -> RawDataset:
-    """Describe two tables as a data set.
+def raw_dataset(tables: Mapping[str, Any], settings: DatasetSettings) -> RawDataset:
+    """Describe the tables of splits as a data set.
 
     Class names are ``dataset.label_names`` if set, otherwise the ClassLabel names in the files, otherwise the sorted
-    distinct values of the label column in both tables.
+    distinct values of the label column in all tables.
 
     Args:
-        train: ``datasets.Dataset`` with the columns that ``settings`` name.
-        test: The same for the test split.
+        tables: Name of a split to its ``datasets.Dataset`` with the columns that ``settings`` name: of the train and
+            the test split, or of one that becomes both.
         settings: The data set's configuration.
 
     Raises:
         DataError: A column has an unexpected type, or a label is missing, negative or out of range.
     """
-    names = settings.label_names or _class_names(train, test, settings)
-    values = [_label_values(table, settings, split) for table, split in ((train, "train"), (test, "test"))]
+    names = settings.label_names or _class_names(tables, settings)
+    values = [_label_values(table, settings, split) for split, table in tables.items()]
     if names is None:
         classes = np.unique(np.concatenate(values))
         if classes.dtype.kind == "i" and classes[0] < 0:
             raise DataError(_labels_message(settings, classes[classes < 0].tolist(), "negative"))
         names = [str(value) for value in classes]
-        train_labels, test_labels = (np.searchsorted(classes, each).astype(np.int64) for each in values)
+        labels = [np.searchsorted(classes, each).astype(np.int64) for each in values]
     else:
-        train_labels, test_labels = (_numbered(each, names, settings) for each in values)
-    return RawDataset(
-        settings.name,
-        settings.kind,
-        _split(train, train_labels, "train", settings),
-        _split(test, test_labels, "test", settings),
-        tuple(names),
-    )
+        labels = [_numbered(each, names, settings) for each in values]
+    splits = [_split(table, its, split, settings) for (split, table), its in zip(tables.items(), labels, strict=True)]
+    return RawDataset(settings.name, settings.kind, splits[0], splits[-1], tuple(names))
 
 
-def _class_names(train: Any, test: Any, settings: DatasetSettings) -> list[str] | None:
-    """Return the class names stored in the files, ``None`` if there are none."""
-    names, test_names = (getattr(table.features[settings.label_column], "names", None) for table in (train, test))
-    if names != test_names:
-        raise DataError(
-            f"data set {settings.name!r}: train names its classes {names}, test {test_names}; set dataset.label_names"
-        )
+def class_names(schema: Any, column: str) -> list[str] | None:
+    """Return the names of classes that a file's schema of Arrow stores for its label column; None if there are none."""
+    from datasets import Features
+
+    names: list[str] | None = getattr(Features.from_arrow_schema(schema)[column], "names", None)
     return names
+
+
+def _class_names(tables: Mapping[str, Any], settings: DatasetSettings) -> list[str] | None:
+    """Return the class names stored in the files, ``None`` if there are none."""
+    named = {split: class_names(table.data.schema, str(settings.label_column)) for split, table in tables.items()}
+    first, *others = named.values()
+    if any(other != first for other in others):
+        shown = ", ".join(f"{split} {names}" for split, names in named.items())
+        raise DataError(f"data set {settings.name!r}: the splits name their classes {shown}; set dataset.label_names")
+    return first
 
 
 def _label_values(table: Any, settings: DatasetSettings, split: str) -> NDArray[Any]:
