@@ -61,14 +61,14 @@ def test_its_sentences_are_what_the_tables_say(demo):
     assert fault["flips"] == {"4": 9}
     last = [row for row in traced if row["round"] == rounds[-1]["round"]]
     assert {(row["label"], row["predicted"]) for row in last} == {("4", "9")}
-    carried = sum(row["traced_client"] == faulty for row in last)
+    carried = sum(row["responsible"] == faulty for row in last)
     chance = sum(1 / len(row["ranking"].split()) for row in last)
     said = re.search(r"Client (\d+) was taught that 4 is 9: it carries (\d+) of the (\d+) .*\(chance: ([\d.]+)\)", out)
     assert said.groups()[:3] == (faulty, str(carried), str(len(last)))
     assert float(said.group(4)) == pytest.approx(chance, abs=0.05)
     accuracy = 100 * float(rounds[-1]["global_accuracy"])
     assert f"the model is right on {accuracy:.1f}% of 360 test images" in out
-    checked = re.search(r"of them, (\d+) of (\d+) depend most on the client that carries them", out)
+    checked = re.search(r"of them, (\d+) of (\d+) depend most on the client with the highest contribution", out)
     assert int(checked.group(1)) == sum(row["counterfactual_client"] == row["traced_client"] for row in last)
     assert checked.group(2) == str(len(last))
 

@@ -68,7 +68,7 @@ def test_against_the_runner_up_is_the_margin_and_effects_are_the_exact_ones():
         k = ids.index(client.client_id)
         assert client.against == pytest.approx(float(margin.contributions[0, k]), rel=1e-5)
         assert client.removal.effect == pytest.approx(float(effects[0, k]), abs=1e-12)
-        assert sum(client.by_layer) == pytest.approx(client.contribution, rel=1e-6)
+        assert sum(client.by_layer) == pytest.approx(client.estimate, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", [Method(verify=2), Method(target="label"), Method(target="margin", layer_decay=0.9)])
@@ -88,7 +88,7 @@ def test_three_targets_of_one_forward_are_to_the_bit_those_of_three(method, monk
     assert len(forwards) == 1
     for client in found.clients:
         k = list(clients).index(client.client_id)
-        assert client.contribution == float(whole.contributions[0, k])
+        assert client.estimate == float(whole.contributions[0, k])
         assert client.by_layer == tuple(whole.by_layer[0, k].tolist())
         assert client.against == float(sides[0][0, k].double() - sides[1][0, k].double())
 

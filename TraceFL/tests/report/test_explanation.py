@@ -25,7 +25,7 @@ def explained(num_clients, against=2, checked=3):
         t = 1 / (k + 1)
         removal = Removal(2 * t, None if against is None else 5 * t, 0, 0.25) if k < checked else None
         lead = None if against is None else -t
-        parts.append(ClientPart(str(k), 1 / num_clients, t, 0.5, (t / 4, 3 * t / 4, 0.0), k % 2, lead, removal))
+        parts.append(ClientPart(str(k), 1 / num_clients, t, t, 0.5, (t / 4, 3 * t / 4, 0.0), k % 2, lead, removal))
     layers = ("body.0", "body.1", "head")
     return Explanation(7, 1, (0.2, 0.7, 0.1), against, None if against is None else 2.5, layers, tuple(parts))
 

@@ -70,9 +70,10 @@ def test_correct_predictions_and_the_exact_check(tmp_path):
     assert said(tmp_path, [result(1, [*traced, missed])], "provenance.inputs=all")[1:] == [
         "* Of the 1 wrong prediction traced in round 1, client 3 carries it (chance: 0.3).",
         "Checked by leaving each client out of the average exactly: of the wrong ones, 0 of 1 depend most on the "
-        "client that carries them (chance: 0.3).",
+        "client with the highest contribution (chance: 0.3).",
         "Of the 3 correct predictions traced in round 1, client 0 carries all (chance: 1).",
-        "The client that carries a correct prediction has examples of its class in 66.7% of cases (chance: 55.6%).",
+        "The client with the highest contribution to a correct prediction has examples of its class in 66.7% of cases "
+        "(chance: 55.6%).",
     ]
 
 
@@ -120,8 +121,8 @@ def test_a_known_fault(tmp_path):
     assert said(tmp_path, rounds, *flip, fault=FAULT)[1:] == [
         "* Client 2 was taught that <script>window.hacked = true</script> is ant: it carries 3 of the 4 traced "
         "predictions of that kind in round 2 (chance: 1.3).",
-        "Checked by leaving each client out of the average exactly: of them, 3 of 4 depend most on the client that "
-        "carries them (chance: 1.3).",
+        "Checked by leaving each client out of the average exactly: of them, 3 of 4 depend most on the client with "
+        "the highest contribution (chance: 1.3).",
         "No faulty client took part in round 3.",
         "Over the 2 rounds with such predictions that it took part in, it carries 5 of the 6 (chance: 2).",
     ]

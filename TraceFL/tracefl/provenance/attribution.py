@@ -5,6 +5,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+ROUNDING = 1e-5
+"""Exact effects up to here, in logits, are float32's rounding: the prediction is as sure without the client."""
+
+
+def nobody_carries(effects: Tensor) -> Tensor:
+    """Return ``(B,)`` bool: whether no removal lowers the predicted class's centered logit, beyond ``ROUNDING``.
+
+    Args:
+        effects: ``(B, K)`` exact effects of all K clients, in logits.
+    """
+    return (effects <= ROUNDING).all(dim=1)
+
 
 @dataclass(frozen=True)
 class Attribution:
@@ -54,11 +66,19 @@ class Attribution:
         )
 
     @property
-    def responsible(self) -> tuple[str, ...]:
-        """The client with the highest contribution to each input; with all classes as target, to the predicted one."""
+    def responsible(self) -> tuple[str | None, ...]:
+        """The client that carries each prediction, the one with the highest contribution; None where nobody does.
+
+        Nobody carries a prediction that is as sure without any one client: all K contributions are exact effects, and
+        none is positive beyond ``ROUNDING``. With all classes as target, of the predicted one.
+        """
         if self.contributions.ndim == 3:
             return self.of_class(self.predicted).responsible
-        return tuple(self.client_ids[k] for k in self.contributions.argmax(dim=1).tolist())
+        first = [self.client_ids[k] for k in self.contributions.argmax(dim=1).tolist()]
+        if self.verified is None:
+            return tuple(first)
+        nobody = self.verified.all(dim=1) & nobody_carries(self.contributions)
+        return tuple(None if none else k for k, none in zip(first, nobody.tolist(), strict=True))
 
     def ranking(self, i: int) -> tuple[tuple[str, float], ...]:
         """Return (client id, score) for input ``i``, highest first; with all classes as target, for the predicted one.

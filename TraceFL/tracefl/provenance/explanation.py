@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError
-from tracefl.provenance.attribution import Attribution
+from tracefl.provenance.attribution import ROUNDING, Attribution
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.method import estimates
@@ -50,10 +50,10 @@ class ClientPart:
     Attributes:
         client_id: The client.
         weight: p_k, its weight in the average.
-        contribution: T_k, in logits; the estimate, where the method verifies.
-        score: Softmax of the contributions over the round's clients, 0 to 1; where the method verifies, of the verified
-            contributions.
-        by_layer: What each layer adds to the contribution, in the order of ``Explanation.layers``.
+        contribution: T_k, in logits: what the clients are ranked by, and so the exact effect where it is verified.
+        estimate: What the layers add up to, in logits; the contribution itself, unless that is verified.
+        score: Softmax of the contributions over the round's clients, 0 to 1.
+        by_layer: What each layer adds to the estimate, in the order of ``Explanation.layers``.
         held: Training examples of the predicted class that it holds; None where that is not known.
         against: Contribution to the lead over the other class, in logits; None where none was named.
         removal: The prediction without it; None where it was not computed.
@@ -62,6 +62,7 @@ class ClientPart:
     client_id: str
     weight: float
     contribution: float
+    estimate: float
     score: float
     by_layer: tuple[float, ...]
     held: int | None
@@ -80,7 +81,7 @@ class Explanation:
         against: The class it is compared with, or None.
         lead: Logit of the predicted class less that of ``against``; None without one.
         layers: Names of the traced layers, in the order of ``named_modules()``.
-        clients: The round's clients, as the method ranks them.
+        clients: The round's clients, by the exact effect of their removal where all are known, else by contribution.
     """
 
     server_round: int
@@ -95,6 +96,23 @@ class Explanation:
     def probability(self) -> float:
         """Probability of the predicted class, 0 to 1."""
         return self.probabilities[self.predicted]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the exact effects of all clients are known, which then order them."""
+        return all(client.removal is not None for client in self.clients)
+
+    @property
+    def responsible(self) -> str | None:
+        """The client that carries the prediction, the first one; None where nobody does.
+
+        Nobody carries a prediction that is as sure without any one client: all exact effects are known, and none is
+        positive beyond ``attribution.ROUNDING``.
+        """
+        first = self.clients[0]
+        if self.is_settled and first.removal is not None and first.removal.effect <= ROUNDING:
+            return None
+        return first.client_id
 
     @property
     def holders_fraction(self) -> float | None:
@@ -161,7 +179,8 @@ def explain(
         ClientPart(
             client_id=ids[k],
             weight=float(record.client_weights[ids[k]]),
-            contribution=float(estimate.contributions[0, k]),
+            contribution=float(answer.contributions[0, k]),
+            estimate=float(estimate.contributions[0, k]),
             score=float(answer.scores[0, k]),
             by_layer=tuple(estimate.by_layer[0, k].tolist()),
             held=None if label_counts is None else int(label_counts[k, predicted]),
@@ -170,6 +189,8 @@ def explain(
         )
         for k in (ids.index(client_id) for client_id, _ in answer.ranking(0))
     ]
+    if len(without) == len(ids):
+        parts.sort(key=lambda part: -part.removal.effect if part.removal else 0.0)  # stable: equal ones stay in order
     probabilities = tuple(logits[0].softmax(dim=0).tolist())
     return Explanation(record.server_round, predicted, probabilities, against, lead, estimate.layers, tuple(parts))
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError
+from tracefl.provenance.attribution import nobody_carries
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, plain_model
@@ -61,6 +62,25 @@ class Counterfactuals:
         """``(B,)`` int64 column of the client whose removal lowers the centered logit most, -1 where none is known."""
         order = self.effects.nan_to_num(nan=-torch.inf)
         return torch.where(self.measured.any(dim=1), order.argmax(dim=1), -1)
+
+    @property
+    def nobody(self) -> Tensor:
+        """``(B,)`` bool, where nobody carries the prediction: all effects are known, and none is positive."""
+        return self.measured.all(dim=1) & nobody_carries(self.effects)
+
+    @property
+    def common_effects(self) -> Tensor:
+        """``(B,)`` what all removals have in common, in logits: the mean effect over the clients that are known.
+
+        An average of fewer models is another average, and raises or lowers every logit whoever is missing. NaN where
+        no effect is known.
+        """
+        return self.effects.nanmean(dim=1)
+
+    @property
+    def own_effects(self) -> Tensor:
+        """``(B, K)`` what tells clients apart, in logits: the effects less ``common_effects``."""
+        return self.effects - self.common_effects.unsqueeze(1)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """How well an attribution finds the clients it should find, compared with chance and simpler measures.
 
 ``localization_accuracy`` is the paper's: how often the traced client holds the label at all. It is lenient, so chance,
-the stricter top holder and the agreement with the exact removal always stand beside it.
+the stricter top holder and the agreement with the exact removal always stand beside it. It scores the ranking's first
+client, as in the paper, also of a prediction that nobody carries; how many those are is ``nobody_fraction``.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tracefl.provenance.attribution import Attribution
+from tracefl.provenance.attribution import ROUNDING, Attribution
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class TracedInput:
         input_index: Position in the server's examples.
         label: True class.
         predicted: Class the global model predicts.
-        traced_client: Client with the highest contribution.
+        traced_client: Client with the highest contribution, whether or not it carries the prediction.
         expected_clients: Those to one of which it should be traced, as the paper has it: for a correct prediction the
             participants that hold the label, for a misprediction those known to be faulty; empty where none is known.
         localized: The traced client is one of them; None where none is known.
@@ -63,16 +64,45 @@ class TracedInput:
         verified = set(self.verified)
         return dict(self.effects) or {k: value for k, value in self.contributions if k in verified}
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the exact effects of all clients are known."""
+        return len(self.exact_effects) == len(self.ranking)
+
+    @property
+    def responsible(self) -> str | None:
+        """The client that carries the prediction, None where nobody does.
+
+        Where all exact effects are known it is the client whose removal costs the prediction most, and nobody if no
+        effect is positive beyond ``ROUNDING``; elsewhere the traced client.
+        """
+        if not self.is_settled:
+            return self.traced_client
+        client, effect = max(self.exact_effects.items(), key=lambda pair: pair[1])
+        return client if effect > ROUNDING else None
+
+    @property
+    def by_effect(self) -> tuple[str, ...]:
+        """All clients, first the one that carries most: by exact effect where all are known, else by contribution."""
+        ranked = tuple(client_id for client_id, _ in self.ranking)
+        if not self.is_settled:
+            return ranked
+        return tuple(sorted(ranked, key=lambda client_id: -self.exact_effects[client_id]))
+
 
 @dataclass(frozen=True)
 class LocalizationScores:
-    """Means over a round's traced inputs, as fractions; None where there is nothing to average."""
+    """Means over a round's traced inputs, as fractions; None where there is nothing to average.
+
+    ``nobody_fraction`` is the fraction that nobody carries, of the inputs of which all exact effects are known.
+    """
 
     localization_accuracy: float | None
     chance_accuracy: float | None
     top_holder_accuracy: float | None
     counterfactual_agreement: float | None
     counterfactual_correlation: float | None
+    nobody_fraction: float | None
     inputs_traced: int
 
 
@@ -173,6 +203,7 @@ def summarize(traced: tuple[TracedInput, ...]) -> LocalizationScores:
         top_holder_accuracy=mean_measured([t.top_holder for t in traced]),
         counterfactual_agreement=mean_measured([t.counterfactual_client == t.traced_client for t in checked]),
         counterfactual_correlation=mean_measured([t.counterfactual_correlation for t in checked]),
+        nobody_fraction=mean_measured([t.responsible is None for t in traced if t.is_settled]),
         inputs_traced=len(traced),
     )
 

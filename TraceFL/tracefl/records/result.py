@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,14 @@ class RoundResult:
         return int(self.row["round"])
 
 
+def as_json(result: RoundResult) -> dict[str, Any]:
+    """Return what round.json says: the result, and of each traced input who carries it, null for nobody."""
+    content = asdict(result)
+    for fields, traced in zip(content["traced"], result.traced, strict=True):
+        fields["responsible"] = traced.responsible
+    return content
+
+
 def read_result(path: Path) -> RoundResult:
     """Read a round.json.
 
@@ -61,8 +69,9 @@ def _whole(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return JSON's lists as the tuples that they were."""
-    return fields | {
+    """Return JSON's lists as the tuples that they were; ``responsible`` follows from the effects."""
+    kept = {name: value for name, value in fields.items() if name != "responsible"}
+    return kept | {
         "expected_clients": tuple(fields["expected_clients"]),
         "ranking": tuple((client_id, score) for client_id, score in fields["ranking"]),
         "contributions": tuple((client_id, value) for client_id, value in fields["contributions"]),

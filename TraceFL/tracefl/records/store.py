@@ -12,7 +12,6 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
 from tracefl.records.checksums import check_file, write_checksums
-from tracefl.records.result import RoundResult, read_result
+from tracefl.records.result import RoundResult, as_json, read_result
 from tracefl.records.settings import Dtype, Keep, Kind
 from tracefl.records.weights import (
     StoredClients,
@@ -205,7 +204,7 @@ class RoundStore:
                 save_weights(weights / "before_noise.safetensors", record.before_noise)
             for client_id, state in record.clients.items():
                 self._save_client(weights, client_id, state, record.previous_global)
-        (draft / "round.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+        (draft / "round.json").write_text(json.dumps(as_json(result), indent=1) + "\n")
         write_checksums(draft)
         sync(draft)
 

@@ -18,6 +18,7 @@ ROUND_COLUMNS = (
     "top_holder_accuracy",
     "counterfactual_agreement",
     "counterfactual_correlation",
+    "nobody_fraction",
     "inputs_traced",
     "clients",
     "clients_dropped",
@@ -37,6 +38,7 @@ PROVENANCE_COLUMNS = (
     "input_index",
     "label",
     "predicted",
+    "responsible",
     "traced_client",
     "expected_clients",
     "localized",
@@ -48,7 +50,12 @@ PROVENANCE_COLUMNS = (
     "counterfactual_correlation",
     "contributions",
     "verified",
+    "effects",
 )
+"""One row for each traced input. ``responsible``: the client that carries the prediction, or nobody."""
+
+NOBODY = "nobody"
+"""In place of a client where no client carries a prediction."""
 
 INPUT_MEASURES = ("localization_accuracy", "mean_rank", "precision", "auroc")
 
@@ -102,10 +109,12 @@ def provenance_rows(server_round: int, traced: Iterable[TracedInput]) -> Iterabl
         yield {
             **{column: getattr(t, column) for column in PROVENANCE_COLUMNS if column != "round"},
             "round": server_round,
+            "responsible": t.responsible or NOBODY,
             "expected_clients": " ".join(t.expected_clients),
             "ranking": _of_clients(t.ranking),
             "contributions": _of_clients(t.contributions),
             "verified": " ".join(t.verified),
+            "effects": _of_clients(t.effects),
         }
 
 

@@ -60,7 +60,7 @@ def show(console: Console, answer: ExplainedInput) -> None:
     if len(found.clients) > CLIENTS_SHOWN:
         say(f"and {len(found.clients) - CLIENTS_SHOWN} more clients; --json has them all")
     say()
-    say(f"contribution by layer ({len(found.layers)} layers), in logits")
+    say(f"estimated contribution by layer ({len(found.layers)} layers), in logits")
     console.print(_layers(found))
     checked = [client for client in found.clients if client.removal is not None]
     if checked:
@@ -92,6 +92,7 @@ def as_json(answer: ExplainedInput) -> dict[str, Any]:
         "predicted": named(found.predicted),
         "probabilities": list(found.probabilities),
         "class_names": list(names),
+        "responsible": found.responsible,
         "holders_fraction": found.holders_fraction,
         "against": None if found.against is None else named(found.against) | {"lead": found.lead},
         "method": asdict(method),
@@ -115,12 +116,31 @@ def _headlines(question: Question, found: Explanation, names: Sequence[str]) -> 
         yield (
             f"{holders} of the round's {len(found.clients)} clients hold that class ({percent(found.holders_fraction)})"
         )
+    yield _carried(found)
     if found.against is not None:
         yield f"ahead of {class_words(found.against, names)} by {found.lead:.3f} logits"
 
 
+def _carried(found: Explanation) -> str:
+    """Return who carries the prediction, and whether that is settled."""
+    if found.responsible is None:
+        return "carried by nobody: without any one client the model is as sure, by exact removals"
+    first = found.clients[0]
+    how = "all clients' exact removals" if found.is_settled else "its contribution"
+    if not found.is_settled and first.removal is not None:
+        how += f", and its exact effect is {first.removal.effect:+.3f}"
+    return f"carried by client {found.responsible}, by {how}"
+
+
+def _in_order(found: Explanation) -> bool:
+    """Return whether the clients are in the order of their scores, so that these do not contradict their places."""
+    contributions = [client.contribution for client in found.clients]
+    return contributions == sorted(contributions, reverse=True)
+
+
 def _clients(found: Explanation) -> Table:
-    table = _table("", "client", "contribution", "score", "weight", "holds")
+    with_scores = _in_order(found)
+    table = _table("", "client", "contribution", "exact effect", *(["score"] if with_scores else []), "weight", "holds")
     if found.against is not None:
         table.add_column(f"against {found.against}", justify="right")
     for rank, client in enumerate(found.clients[:CLIENTS_SHOWN], 1):
@@ -128,7 +148,8 @@ def _clients(found: Explanation) -> Table:
             str(rank),
             client.client_id,
             f"{client.contribution:+.3f}",
-            f"{client.score:.3f}",
+            "-" if client.removal is None else f"{client.removal.effect:+.3f}",
+            *([f"{client.score:.3f}"] if with_scores else []),
             percent(client.weight),
             "-" if client.held is None else str(client.held),
         ]
@@ -146,7 +167,7 @@ def _layers(found: Explanation) -> Table:
     columns = [by_part(client, parts) for client in shown]
     for name, *values in zip(parts, *columns, strict=True):
         table.add_row(escape(name), *(f"{value:+.3f}" for value in values))
-    table.add_row("sum", *(f"{client.contribution:+.3f}" for client in shown), style="bold")
+    table.add_row("sum", *(f"{client.estimate:+.3f}" for client in shown), style="bold")
     return table
 
 

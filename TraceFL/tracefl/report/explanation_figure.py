@@ -36,7 +36,8 @@ def draw_explanation(answer: ExplainedInput, path: Path) -> None:
     _draw_layers(heat, clients, parts)
     figure.suptitle(
         f"Predicted {class_words(found.predicted, names)}, probability {percent(found.probability)}: "
-        f"who is responsible in round {found.server_round}?",
+        f"carried in round {found.server_round} by "
+        + ("nobody" if found.responsible is None else f"client {found.responsible}"),
         fontweight="bold",
         parse_math=False,
     )
@@ -123,7 +124,7 @@ def _draw_layers(ax: Axes, clients: Sequence[ClientPart], parts: dict[str, list[
     ax.set_xticks(range(len(parts)), _without_prefix(list(parts)), rotation=50, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(clients)), [client.client_id for client in clients])
     ax.set_ylabel("client")
-    ax.set_title("where in the network each client's contribution enters")
+    ax.set_title("where in the network each client's estimated contribution enters")
     colours = ax.figure.colorbar(image, ax=ax, pad=0.02)
     colours.set_label(CONTRIBUTION)
 

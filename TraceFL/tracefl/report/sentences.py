@@ -1,8 +1,9 @@
 """What a run found, in sentences: who carried which predictions, always beside chance.
 
-A client *carries* a prediction if its contribution to it is the highest of its round. Chance is what a client drawn at
-random from the round would carry. A sentence appears only where its numbers were measured, and none says more than they
-do: a client that carries many wrong predictions has contributed most to them, which proves no bad faith.
+A client *carries* a prediction if its exact removal costs it most, or, where not all removals were computed, if its
+contribution is the highest of the round; nobody does where no removal costs it anything. Chance is what a client drawn
+at random from the round would carry. A sentence appears only where its numbers were measured, and none says more than
+they do: a client that carries many wrong predictions has contributed most to them, which proves no bad faith.
 """
 
 import shlex
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from tracefl.questions.replay import Replay
 
 MEANING = (
-    "A client carries a prediction if its contribution to it is the highest of its round; chance is what a client "
-    "drawn at random would carry."
+    "A client carries a prediction if leaving it out of the round's average costs the prediction most, or, where that "
+    "was not computed, if its contribution is the highest; if nobody's absence costs it anything, nobody does. Chance "
+    "is what a client drawn at random would carry."
 )
 
 _MOST_NAMED = 3  # clients that share the first place
@@ -115,8 +117,8 @@ def _one_prediction(result: RoundResult) -> tuple[str, ...]:
 
 def telling(inputs: Sequence[TracedInput]) -> TracedInput:
     """Return the surest of those predictions that the client carries which carries most."""
-    first = _first(inputs).clients[0]
-    return max((t for t in inputs if t.traced_client == first), key=lambda t: (t.probability or 0, t.score))
+    first = next(iter(_first(inputs).clients), None)
+    return max((t for t in inputs if t.responsible == first), key=lambda t: (t.probability or 0, t.score))
 
 
 def _answer(run: StoredRun, rounds: Sequence[RoundResult], replay: "Replay | None") -> Iterator[Sentence]:
@@ -157,7 +159,7 @@ def _of_fault(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentenc
         is_main=True,
     )
     first = _first(inputs)
-    if not set(first.clients) & set(fault.clients):
+    if not set(first.clients) & set(fault.clients) or _of_nobody(inputs):
         yield _who(inputs, "Of these")
     yield from _of_removals(inputs, "them")
     if result is not rounds[-1]:
@@ -215,8 +217,8 @@ def _of_correct(rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
     found_holder, chance = mean_measured([t.localized for t in right]), mean_measured([t.chance for t in right])
     if found_holder is not None:
         yield Sentence(
-            f"The client that carries a correct prediction has examples of its class in {percent(found_holder)} of "
-            f"cases (chance: {percent(chance)})."
+            "The client with the highest contribution to a correct prediction has examples of its class in "
+            f"{percent(found_holder)} of cases (chance: {percent(chance)})."
         )
 
 
@@ -227,7 +229,8 @@ def _of_removals(inputs: Sequence[TracedInput], what: str) -> Iterator[Sentence]
         agree = sum(t.counterfactual_client == t.traced_client for t in checked)
         yield Sentence(
             f"Checked by leaving each client out of the average exactly: of {what}, {agree} of {len(checked)} depend "
-            f"most on the client that carries them (chance: {_number(sum(1 / len(t.ranking) for t in checked))})."
+            "most on the client with the highest contribution (chance: "
+            f"{_number(sum(1 / len(t.ranking) for t in checked))})."
         )
 
 
@@ -258,15 +261,15 @@ def _of_replay(replay: "Replay", fault: Fault | None) -> Sentence:
 
 @dataclass(frozen=True)
 class _First:
-    """The clients that carry most: one, or several with the same number ``each``."""
+    """The clients that carry most: one, or several with the same number ``each``; none where nobody carries any."""
 
     clients: tuple[str, ...]
     each: int
 
 
 def _first(inputs: Sequence[TracedInput]) -> _First:
-    carried = Counter(t.traced_client for t in inputs)
-    most = max(carried.values())
+    carried = Counter(t.responsible for t in inputs if t.responsible is not None)
+    most = max(carried.values(), default=0)
     return _First(tuple(sorted((k for k, count in carried.items() if count == most), key=_client_order)), most)
 
 
@@ -274,7 +277,9 @@ def _who(inputs: Sequence[TracedInput], beginning: str, is_main: bool = False) -
     """Return which client carries most of some predictions."""
     first = _first(inputs)
     clients, each = first.clients, first.each
-    if len(inputs) == 1:
+    if not clients:
+        rest = f"nobody carries {'it' if len(inputs) == 1 else 'any'}: without any one client the model is as sure"
+    elif len(inputs) == 1:
         rest = f"client {clients[0]} carries it ({_chance(clients, inputs)})"
     elif len(clients) == 1:
         many = "all" if each == len(inputs) else f"the most: {each}"
@@ -285,16 +290,24 @@ def _who(inputs: Sequence[TracedInput], beginning: str, is_main: bool = False) -
         rest = f"{_listed(clients).lower()} carry the most: {each} each ({_chance(clients[:1], inputs)})"
     else:
         rest = f"no client stands out: {len(clients)} carry {each} each, and none more"
+    if clients and _of_nobody(inputs):
+        rest += f"; nobody carries {_of_nobody(inputs)}"
     return Sentence(f"{beginning}, {rest}.", is_main)
 
 
+def _of_nobody(inputs: Sequence[TracedInput]) -> int:
+    """Return how many predictions nobody carries."""
+    return sum(t.responsible is None for t in inputs)
+
+
 def _share(clients: Sequence[str], inputs: Sequence[TracedInput]) -> str:
-    return f"{sum(t.traced_client in clients for t in inputs)} of the {len(inputs)}"
+    return f"{sum(t.responsible in clients for t in inputs)} of the {len(inputs)}"
 
 
 def _chance(clients: Sequence[str], inputs: Iterable[TracedInput]) -> str:
     """Return how many predictions of the rounds that they took part in these clients would carry by chance."""
-    expected = sum(sum(k in clients for k, _ in t.ranking) / len(t.ranking) for t in inputs)
+    carried = [t for t in inputs if t.responsible is not None]
+    expected = sum(sum(k in clients for k, _ in t.ranking) / len(t.ranking) for t in carried)
     return f"chance: {_number(expected)}"
 
 

@@ -176,7 +176,7 @@ def columns_key(seeks_faulty: bool, knows_faulty: bool) -> Text:
     """
     found = "is faulty" if seeks_faulty else "holds its class"
     lines = {
-        "localization": f"how often the client that carries a prediction {found}",
+        "localization": f"how often the first client of a prediction {found}",
         "(chance)": "how often a client drawn at random would",
         "top holder": "how often no client of the round holds more of the class",
         "agreement": "how often its exact removal costs the prediction most",

@@ -10,14 +10,23 @@ from tracefl.common.words import percent
 from tracefl.provenance import summarize
 from tracefl.questions.suspects import mean_suspects
 from tracefl.questions.trace import RoundTrace
-from tracefl.report.terminal import suspects_table
+from tracefl.records.tables import NOBODY
+from tracefl.report.terminal import say, suspects_table
+
+_KEY = (
+    "carried by: whose exact removal costs the prediction most, else whose contribution is highest; contribution and "
+    "exact effect are that client's, in logits; first: the highest contribution, which localization scores"
+)
 
 
 def as_json(server_round: int, trace: RoundTrace) -> dict[str, Any]:
-    """Return a traced round in JSON's types, as in its round.json: its inputs, their means, and the rules' rows."""
+    """Return a traced round in JSON's types, as in its round.json: its inputs, their means, and the rules' rows.
+
+    ``responsible`` of an input is null where nobody carries it.
+    """
     return {
         "round": server_round,
-        "inputs": [asdict(traced) for traced in trace.traced],
+        "inputs": [{**asdict(traced), "responsible": traced.responsible} for traced in trace.traced],
         "mean": asdict(summarize(trace.traced)),
         "suspects": [dict(row) for row in trace.suspects],
         "provenance_seconds": trace.provenance_seconds,
@@ -28,20 +37,34 @@ def as_json(server_round: int, trace: RoundTrace) -> dict[str, Any]:
 def show(console: Console, server_round: int, trace: RoundTrace) -> None:
     """Print the traced inputs, and how the attribution fared compared with chance."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("input", "label", "predicted", "client", "score", "right", "chance", "removal"):
+    for heading in (
+        "input",
+        "label",
+        "predicted",
+        "carried by",
+        "contribution",
+        "exact",
+        "first",
+        "localized",
+        "chance",
+    ):
         table.add_column(heading, justify="right")
     for t in trace.traced:
+        client = t.responsible or t.by_effect[0]
         table.add_row(
             str(t.input_index),
             str(t.label),
             str(t.predicted),
+            t.responsible or NOBODY,
+            f"{dict(t.contributions)[client]:+.3f}",
+            f"{t.exact_effects[client]:+.3f}" if client in t.exact_effects else "-",
             t.traced_client,
-            f"{t.score:.3f}",
             "-" if t.localized is None else "yes" if t.localized else "no",
             percent(t.chance),
-            t.counterfactual_client or "-",
         )
     console.print(table)
+    if trace.traced:
+        say(console, _KEY)
     if trace.suspects:
         console.print(suspects_table(mean_suspects(trace.suspects)))
     s = summarize(trace.traced)
@@ -50,6 +73,7 @@ def show(console: Console, server_round: int, trace: RoundTrace) -> None:
         f"round {server_round}: {s.inputs_traced} inputs, localization {percent(s.localization_accuracy)} "
         f"(chance {percent(s.chance_accuracy)}), top holder {percent(s.top_holder_accuracy)}, "
         f"counterfactual agreement {percent(s.counterfactual_agreement)}, "
+        f"nobody carries {percent(s.nobody_fraction)}, "
         f"correlation {'-' if correlation is None else f'{correlation:.3f}'}, "
         f"{trace.provenance_seconds:.2f} s",
         soft_wrap=True,

@@ -59,8 +59,8 @@ def test_the_rows_by_hand(tmp_path):
     traced = traced_input(1, 3, predicted=0, scores={"2": 0.7, "3": 0.2, "0": 0.1}, expected=("0",), **given)
     (row,) = read(tmp_path, [result(5, [traced])]).rows
     assert row == {
-        "r": 5, "i": 1, "l": 3, "p": 0, "ok": False, "q": 0.8125, "n": 3, "first": 3, "c": 0.3333, "x": ["3", 0.5],
-        "k": [["2", 1.25, 0.25, 0.7, 0], ["3", -0.5, 0.5, 0.2, 0], ["0", -0.75, -1.0, 0.1, 1]],
+        "r": 5, "i": 1, "l": 3, "p": 0, "ok": False, "q": 0.8125, "n": 3, "first": 3, "c": 0.3333, "by": "3", "t": "2",
+        "k": [["3", -0.5, 0.5, None, 0], ["2", 1.25, 0.25, None, 0], ["0", -0.75, -1.0, None, 1]],
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ class Part:
 
     Attributes:
         traced: How many were traced.
-        carried: To how many of them its contribution is the highest.
+        carried: How many of them it carries.
         by_chance: How many a client drawn at random from the rounds' participants would carry.
         contributions: Sum of its contributions, in logits.
         checked: How many were checked by the exact removal of every client of the round.
@@ -44,8 +44,8 @@ class Part:
     def add(self, client: str, t: TracedInput, contribution: float, effect: float | None) -> None:
         """Add a traced input of a round that the client took part in; ``effect``: None where it was not checked."""
         self.traced += 1
-        self.carried += t.traced_client == client
-        self.by_chance += 1 / len(t.ranking)
+        self.carried += t.responsible == client
+        self.by_chance += (t.responsible is not None) / len(t.ranking)
         self.contributions += contribution
         if effect is not None:
             self.checked += 1

@@ -30,9 +30,10 @@ class PageInputs:
     Attributes:
         rows: One per traced input: ``r`` round, ``i`` input, ``l`` label, ``p`` predicted class, ``ok`` whether the
             traced client is an expected one (None where those are not known), ``q`` probability of the predicted class,
-            ``k`` ranked clients as [client, contribution in logits, exact effect in logits or None, score, 1 where
-            expected], ``n`` how many there are, ``first`` rank of the first expected one where the traced client
-            is none, ``c`` chance, ``x`` the client whose exact removal costs the prediction most, and that effect.
+            ``k`` clients as [client, contribution in logits, exact effect in logits or None, score, 1 where expected],
+            by exact effect where all are known, else by contribution; the score None where those two orders differ,
+            ``n`` how many there are, ``first`` the place of the first expected one where the traced client is none,
+            ``c`` chance, ``by`` who carries the prediction, None for nobody, ``t`` the traced client.
         shown: Input to its picture as a data URI, or to its text.
         are_pictures: Whether they are pictures.
         not_shown: What is not on the page, in words.
@@ -125,7 +126,9 @@ def _texts(record: RunRecord, examples: Examples, wanted: Sequence[int]) -> tupl
 
 def _row(server_round: int, t: TracedInput) -> dict[str, Any]:
     expected, effects, contributions = set(t.expected_clients), t.exact_effects, dict(t.contributions)
-    ranks = [rank for rank, (client, _) in enumerate(t.ranking, 1) if client in expected]
+    order, scores = t.by_effect, dict(t.ranking)
+    agree = order == tuple(scores)
+    ranks = [rank for rank, client in enumerate(order, 1) if client in expected]
     return {
         "r": server_round,
         "i": t.input_index,
@@ -134,15 +137,18 @@ def _row(server_round: int, t: TracedInput) -> dict[str, Any]:
         "ok": t.localized,
         "q": short(t.probability),
         "k": [
-            [client, *map(short, (contributions.get(client), effects.get(client), score)), int(client in expected)]
-            for client, score in t.ranking[:MOST_CLIENTS]
+            [
+                client,
+                *map(short, (contributions.get(client), effects.get(client), scores[client] if agree else None)),
+                int(client in expected),
+            ]
+            for client in order[:MOST_CLIENTS]
         ],
         "n": len(t.ranking),
         "first": ranks[0] if ranks and not t.localized else None,
         "c": None if t.chance is None else round(t.chance, 4),
-        "x": None
-        if t.counterfactual_client is None
-        else [t.counterfactual_client, short(effects.get(t.counterfactual_client))],
+        "by": t.responsible,
+        "t": t.traced_client,
     }
 
 

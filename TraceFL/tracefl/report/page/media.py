@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tracefl.learning.examples import PIXELS
+from tracefl.records.tables import NOBODY
 from tracefl.report.page.figure import draw_heat_map
 from tracefl.report.page.heat import heat_map
 from tracefl.report.page.inputs import texts_of
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 MOST_ROWS = 1000
 COLUMNS = (
     *("round", "input", "shown", "label", "predicted"),
-    *("traced client", "score", "ranked clients", "expected clients", "localized"),
+    *("carried by", "traced client", "contributions", "expected clients", "localized"),
 )
 
 
@@ -60,7 +61,8 @@ def table_rows(record: RunRecord, image: Callable[[Any], Any]) -> list[list[Any]
     return [
         [
             *(server_round, t.input_index, shown[t.input_index], names[t.label], names[t.predicted]),
-            *(t.traced_client, t.score, " ".join(f"{client}:{score:.3g}" for client, score in t.ranking)),
+            *(t.responsible or NOBODY, t.traced_client),
+            " ".join(f"{client}:{value:+.3g}" for client, value in t.contributions),
             *(" ".join(t.expected_clients), t.localized),
         ]
         for server_round, t in kept

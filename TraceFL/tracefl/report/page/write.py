@@ -140,6 +140,7 @@ def render(record: RunRecord) -> str:
             suspicious={each.server_round: each for each in suspicious},
             meaning=(MEANING_OF_FAULT, *MEANING) if settings.fault is not None else MEANING,
             inputs=inputs,
+            nobody=any(row["by"] is None for row in inputs.rows),
             names=names,
             data=data,
             timings=words.timings(record),

@@ -1,0 +1,91 @@
+"""Where every exact removal leaves the prediction as sure as it was, nobody carries it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.helpers.nobodys_round import IDS, make_nobodys_round, slow_effects
+from tracefl.provenance import Method, attribute_round, counterfactuals, explain, score_inputs, summarize
+from tracefl.provenance.attribution import ROUNDING
+
+LABEL = torch.tensor([0])
+ARTIFACT = Method(0.9, "none", "none", "predicted", None, (), 0)
+BY_EFFECT = tuple(sorted(IDS, key=lambda k: -slow_effects()[k]))
+
+
+@pytest.fixture
+def made():
+    return make_nobodys_round()
+
+
+def test_the_made_round_is_one(made):
+    """All exact effects are negative, and the published formula scores client 3 first."""
+    found = attribute_round(*made, LABEL, ARTIFACT)
+    assert found.ranking(0)[0][0] == "3"
+    assert found.ranking(0)[0][1] > 1 / len(IDS)
+    assert max(slow_effects().values()) < -0.1
+
+
+def test_exact_removals_of_all_say_nobody_and_rank_all_the_same(made):
+    found = attribute_round(*made, LABEL, Method(verify="all"))
+    assert found.responsible == (None,)
+    assert tuple(client for client, _ in found.ranking(0)) == BY_EFFECT
+    assert dict(found.ranked_contributions(0)) == pytest.approx(slow_effects(), abs=1e-6)
+
+
+def test_estimates_and_some_removals_leave_it_open(made):
+    assert attribute_round(*made, LABEL, ARTIFACT).responsible == ("3",)
+    some = attribute_round(*made, LABEL, Method(verify="all"))
+    some = replace(some, verified=torch.tensor([[True, True, True, False]]))
+    assert some.responsible == (some.ranking(0)[0][0],)
+
+
+@pytest.mark.parametrize(("effect", "responsible"), [(2 * ROUNDING, "3"), (ROUNDING / 2, None)])
+def test_rounding_carries_nothing(made, effect, responsible):
+    found = attribute_round(*made, LABEL, Method(verify="all"))
+    effects = found.contributions.clone()
+    effects[0, IDS.index("3")] = effect
+    assert replace(found, contributions=effects).responsible == (responsible,)
+
+
+@pytest.mark.parametrize(("method", "settled"), [(Method(verify="all"), True), (ARTIFACT, False)])
+def test_an_explanation_says_nobody_only_where_all_removals_are_known(made, method, settled):
+    found = explain(*made, method, checked=3)
+    assert found.is_settled == settled
+    assert found.responsible == (None if settled else "3")
+    whole = explain(*made, method, checked=len(IDS))
+    assert whole.responsible is None
+    assert tuple(part.client_id for part in whole.clients) == BY_EFFECT  # exact effects order where all are known
+    for part in whole.clients:
+        assert part.removal.effect == pytest.approx(slow_effects()[part.client_id], abs=1e-6)
+
+
+def test_counterfactuals_say_nobody_and_what_all_removals_have_in_common(made):
+    found, slow = counterfactuals(*made), slow_effects()
+    assert found.nobody.tolist() == [True]
+    common = sum(slow.values()) / len(slow)
+    assert found.common_effects.tolist() == [pytest.approx(common, abs=1e-6)]
+    assert found.own_effects[0].tolist() == [pytest.approx(slow[k] - common, abs=1e-6) for k in IDS]
+
+
+def test_a_traced_input_is_carried_by_nobody_and_localized_all_the_same(made):
+    model, record, inputs = made
+    attribution = attribute_round(model, record, inputs, LABEL, ARTIFACT)
+    effects = counterfactuals(model, record, inputs).effects
+    expected = torch.tensor([[False, False, True, False]])
+    (traced,) = score_inputs(attribution, LABEL, LABEL, expected, None, effects)
+    assert (traced.responsible, traced.traced_client, traced.localized) == (None, "3", True)
+    assert traced.by_effect == BY_EFFECT
+    assert (summarize((traced,)).nobody_fraction, summarize((traced,)).localization_accuracy) == (1.0, 1.0)
+    (unchecked,) = score_inputs(attribution, LABEL, LABEL, expected, None, None)
+    assert (unchecked.responsible, unchecked.by_effect[0]) == ("3", "3")
+    assert summarize((unchecked,)).nobody_fraction is None
+
+
+def test_where_the_orders_differ_exact_effects_say_who_carries(made):
+    model, record, inputs = made
+    attribution = attribute_round(model, record, inputs, LABEL, ARTIFACT)
+    (traced,) = score_inputs(attribution, LABEL, LABEL, None, None, torch.tensor([[-1.0, 0.5, 0.25, -0.5]]))
+    assert (traced.responsible, traced.traced_client) == ("2", "3")
+    assert traced.by_effect == ("2", "3", "4", "1")
