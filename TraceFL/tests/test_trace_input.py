@@ -57,13 +57,15 @@ def test_the_numbers_are_the_rounds_attribution(image_run, ask):
     for rank, client in enumerate(found["clients"], 1):
         k = list(P).index(client["client_id"])
         assert client["rank"] == rank
-        assert client["contribution"] == pytest.approx(float(expected.contributions[0, k]), rel=1e-4, abs=1e-6)
-        assert sum(client["by_layer"]) == pytest.approx(client["contribution"], rel=1e-4, abs=1e-6)
+        assert client["contribution"] == pytest.approx(float(answer.contributions[0, k]), rel=1e-4, abs=1e-6)
+        assert client["estimate"] == pytest.approx(float(expected.contributions[0, k]), rel=1e-4, abs=1e-6)
+        assert sum(client["by_layer"]) == pytest.approx(client["estimate"], rel=1e-4, abs=1e-6)
         assert len(client["by_layer"]) == len(found["layers"])
         assert client["held"] == int(run.label_counts[int(client["client_id"]), column])
         assert client["weight"] == P[client["client_id"]]
         assert set(client["removal"]) == {"effect", "against_effect", "predicted", "probability"}
     held = [client["held"] > 0 for client in found["clients"]]
+    assert found["responsible"] == answer.responsible[0]
     assert found["holders_fraction"] == pytest.approx(sum(held) / 3)
     assert sum(found["probabilities"]) == pytest.approx(1)
 
@@ -82,7 +84,7 @@ def test_a_round_as_json(image_run, ask):
     told = json.loads(ask(image_run, "--json"))
     server_round, trace = retrace(image_run)
     assert (told["run"], told["round"]) == (str(image_run), server_round)
-    assert told["inputs"] == json.loads(json.dumps([asdict(traced) for traced in trace.traced]))
+    assert told["inputs"] == json.loads(json.dumps([asdict(t) | {"responsible": t.responsible} for t in trace.traced]))
     assert told["mean"]["inputs_traced"] == len(trace.traced) > 0
     assert (told["suspects"], told["provenance_seconds"] > 0) == ([], True)
 

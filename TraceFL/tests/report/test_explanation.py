@@ -1,6 +1,7 @@
 """What the tables and the picture of an explanation say, read from the figure before it is closed."""
 
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,10 +85,24 @@ def test_the_tables():
     assert "ahead of 2 by 2.500 logits" in text
     assert "and 2 more clients" in text
     rows = {line.split()[0]: line.split()[1:] for line in reversed(text.splitlines()) if line.strip()}  # the first
-    assert rows["2"] == ["1", "+0.500", "0.500", "7.1%", "1", "-0.500"]
+    assert rows["2"] == ["1", "+0.500", "+1.000", "0.500", "7.1%", "1", "-0.500"]
+    assert "carried by client 0, by its contribution, and its exact effect is +2.000" in text
     assert rows["body.1"] == ["+0.750", "+0.375", "+0.250", "+0.188", "+0.150"]
     assert rows["sum"] == ["+1.000", "+0.500", "+0.333", "+0.250", "+0.200"]
     assert ["0", "+2.000", "25.0%", "+5.000", "0", "([red]cats[/red])"] in [line.split() for line in text.splitlines()]
+
+
+def test_nobody_is_said_by_the_tables_and_the_json():
+    whole = explained(3)
+    against = [replace(part, removal=replace(part.removal, effect=-1.0 - k)) for k, part in enumerate(whole.clients)]
+    said = ExplainedInput(TEXT, replace(whole, clients=tuple(against)), Method(), NAMES)
+    out = io.StringIO()
+    show(Console(file=out, width=100), said)
+    assert "carried by nobody: without any one client the model is as sure, by exact removals" in out.getvalue()
+    assert as_json(said)["responsible"] is None
+    turned = replace(whole, clients=whole.clients[::-1])  # as exact effects may order them: no score contradicts that
+    show(Console(file=out, width=100), ExplainedInput(TEXT, turned, Method(), NAMES))
+    assert out.getvalue().count(" score ") == 1
 
 
 def test_json_holds_everything():

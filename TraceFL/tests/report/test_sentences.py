@@ -77,6 +77,16 @@ def test_correct_predictions_and_the_exact_check(tmp_path):
     ]
 
 
+def test_nobody_is_counted_beside_the_clients(tmp_path):
+    less = {"effects": (("2", -0.5), ("0", -0.125), ("3", -0.25))}
+    traced = [wrong(0, BY_2), wrong(1, BY_2, label=2), wrong(2, BY_2, label=3, **less), right(3, **less)]
+    assert said(tmp_path, [result(1, traced)], "provenance.inputs=all")[1:3] == [
+        "* Of the 3 wrong predictions traced in round 1, client 2 carries the most: 2 (chance: 0.7); nobody carries 1.",
+        "Of the 1 correct prediction traced in round 1, nobody carries it: without any one client the model is as "
+        "sure.",
+    ]
+
+
 def test_a_run_that_traces_only_correct_predictions_says_so(tmp_path):
     words = said(tmp_path, [result(1, [right(0)])], "provenance.inputs=correct")
     assert words[1] == "Only right predictions were traced; provenance.inputs=all traces wrong ones too."

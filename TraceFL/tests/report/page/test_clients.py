@@ -39,8 +39,8 @@ def test_a_clients_part_by_hand(tmp_path):
         *(("0", 2, 13), ("1", 0, 4), ("2", 2, 9), ("3", 1, 11), ("4", 0, 3)),
     ]
     zero = found.rows[0]
-    # Three correct predictions in its rounds: first in two of them; by chance 1/2 + 1/2 + 1/3.
-    assert (zero.correct.traced, zero.correct.carried) == (3, 2)
+    # Three correct predictions in its rounds: two are its by exact effects, one by contributions; 1/2 + 1/2 + 1/3.
+    assert (zero.correct.traced, zero.correct.carried) == (3, 3)
     assert zero.correct.by_chance == pytest.approx(4 / 3)
     assert zero.correct.mean == pytest.approx((0.75 + 0.125 + 1.0) / 3)
     assert zero.correct.mean_effect == (0.5 + 0.25) / 2  # of the two that were checked
@@ -55,9 +55,9 @@ def test_a_clients_section_by_hand(tmp_path):
     assert found.sections["3"]["left"] == [[1, "it failed"]]
     section = found.sections["2"]
     assert section["held"] == COUNTS[2]
-    assert section["whole"] == [[3, 1, 1.333, 0.08333, -0.0625, 0, 2], [1, 1, 0.5, 2.0, None, 0, 0]]
+    assert section["whole"] == [[3, 0, 1.333, 0.08333, -0.0625, 0, 2], [1, 1, 0.5, 2.0, None, 0, 0]]
     assert section["each"] == [
-        [1, 0.25, [2, 1, 1.0, -0.125, -0.0625, 0, 2], [1, 1, 0.5, 2.0, None, 0, 0]],
+        [1, 0.25, [2, 0, 1.0, -0.125, -0.0625, 0, 2], [1, 1, 0.5, 2.0, None, 0, 0]],
         [2, 0.25, [1, 0, 0.3333, 0.5, None, 0, 0], [0, 0, 0.0, None, None, 0, 0]],
     ]
     assert [(number, correct[0], wrong[0]) for number, correct, wrong in section["classes"]] == [(0, 2, 1), (1, 1, 0)]

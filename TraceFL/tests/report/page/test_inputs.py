@@ -64,6 +64,13 @@ def test_the_rows_by_hand(tmp_path):
     }  # fmt: skip
 
 
+def test_a_row_that_nobody_carries(tmp_path):
+    effects = (("0", -0.5), ("2", -0.25), ("3", 0.0))
+    (row,) = read(tmp_path, [result(1, [traced_input(1, effects=effects)])]).rows
+    assert (row["by"], row["t"]) == (None, "0")
+    assert [client for client, *_ in row["k"]] == ["3", "2", "0"]
+
+
 def test_many_clients_are_cut_and_counted(tmp_path):
     many = {str(n): float("nan") if n == 0 else 0.01 for n in range(40)}
     found = read(tmp_path, [result(1, [traced_input(0, scores=many, expected=("20",))])])

@@ -37,8 +37,8 @@ def test_the_rows_by_hand(tmp_path):
     assert (made[1] == server[2].permute(1, 2, 0).numpy()).all()
     assert found[2]["label"] == NAMES[2]
     assert found[2]["predicted"] == NAMES[1]
-    assert (found[2]["traced client"], found[2]["score"], found[2]["localized"]) == ("0", 0.6, True)
-    assert found[2]["ranked clients"] == "0:0.6 2:0.3 3:0.1"
+    assert (found[2]["carried by"], found[2]["traced client"], found[2]["localized"]) == ("0", "0", True)
+    assert found[2]["contributions"] == "0:-0.511 2:-1.2 3:-2.3"  # the logarithms of 0.6, 0.3 and 0.1
     assert (found[0]["expected clients"], found[0]["localized"]) == ("", None)
 
 

@@ -50,8 +50,7 @@ def mitigate_round(
         model.load_state_dict(dict(record.global_weights))
         trace = tracer.without_known_fault().trace(model, record, server)
         seconds = trace.provenance_seconds
-    wrong = [traced for traced in trace.traced if traced.predicted != traced.label]
-    names = [traced.responsible for traced in wrong]  # None, for nobody, names no client
+    names = [traced.traced_client for traced in trace.traced if traced.predicted != traced.label]
 
     def accuracy(weights: dict[str, Tensor]) -> float:
         model.load_state_dict(weights)
