@@ -5,3 +5,15 @@ Provenance", ICSE 2025 (arXiv 2312.13632).
 """
 
 __version__ = "0.1.0"
+
+from typing import TYPE_CHECKING
+
+from tracefl.common.imports import on_demand
+
+if TYPE_CHECKING:
+    from tracefl.provenance.answer import Answer
+    from tracefl.provenance.asking import who
+
+__getattr__ = on_demand(__name__, __file__)  # so that importing the package stays cheap
+
+__all__ = ["Answer", "who"]

@@ -15,7 +15,19 @@ from tracefl.errors import ConfigError
 EXTRAS = {
     "run": (
         *("flwr", "flwr_datasets", "ray", "torchvision", "datasets", "pyarrow", "huggingface_hub", "httpx", "medmnist"),
-        *("sklearn", "hydra", "omegaconf", "yaml", "submitit", "joblib", "matplotlib", "PIL", "rich", "jinja2"),
+        *(
+            "sklearn",
+            "hydra",
+            "omegaconf",
+            "yaml",
+            "submitit",
+            "joblib",
+            "pandas",
+            "matplotlib",
+            "PIL",
+            "rich",
+            "jinja2",
+        ),
     ),
     "text": ("transformers", "tokenizers"),
     "privacy": ("opacus",),
@@ -85,6 +97,20 @@ def check_installed(library: str, needed_by: str) -> None:
     """
     if not _is_there(library):
         raise ConfigError(f"{needed_by} needs {library}, which is not installed; {_how_to_install(library)}")
+
+
+def imported(module: str, needed_by: str) -> Any:
+    """Return a module of a library that not everybody has installed.
+
+    Args:
+        module: Such as ``"matplotlib.pyplot"``.
+        needed_by: What needs it, such as ``"plot()"``.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    check_installed(module.partition(".")[0], needed_by)
+    return import_module(module)
 
 
 def _is_there(library: str) -> bool:

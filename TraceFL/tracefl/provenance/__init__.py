@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from tracefl.common.imports import on_demand
 
 if TYPE_CHECKING:
+    from tracefl.provenance.answer import Answer
+    from tracefl.provenance.asking import who
     from tracefl.provenance.attribution import Attribution
     from tracefl.provenance.compute import Compute
     from tracefl.provenance.engine import attribute
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __getattr__ = on_demand(__name__, __file__)  # a method's options are read before torch is imported
 
 __all__ = [
+    "Answer",
     "Attribution",
     "Counterfactuals",
     "ClientPart",
@@ -58,4 +61,5 @@ __all__ = [
     "spearman",
     "summarize",
     "weights_without",
+    "who",
 ]

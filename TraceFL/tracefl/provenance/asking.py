@@ -1,0 +1,180 @@
+"""Who carried a prediction, asked in one line: the clients' average is made here, asked, and answered as ``Answer``."""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from tracefl.provenance.answer import Answer
+from tracefl.provenance.capture import frozen_eval
+from tracefl.provenance.compute import Compute
+from tracefl.provenance.inputs import Inputs, forward, plain_model, read_batch
+from tracefl.provenance.method import attribute_round
+from tracefl.provenance.options import Method
+from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.removal import class_probability, float64_average, logits_without
+from tracefl.provenance.shares import Sizes, shares_of
+
+ClientState: TypeAlias = Mapping[str, Tensor] | Sequence[Any] | str | Path | nn.Module
+"""A client's state dict, its tensors in that order (Flower's NDArrays), its safetensors file, or its model."""
+
+
+def who(
+    model: nn.Module,
+    clients: Mapping[str, ClientState],
+    inputs: Inputs,
+    sizes: Sizes | None = None,
+    *,
+    labels: Sequence[int] | Tensor | None = None,
+    class_names: Sequence[str] | None = None,
+    texts: Sequence[str] | None = None,
+    method: Method = Method(),
+    check: bool = True,
+    compute: Compute = Compute(),
+) -> Answer:
+    """Say which clients carried the predictions of their average.
+
+    Args:
+        model: The clients' architecture. The average is made of the clients; the model's own weights are not asked, and
+            are the same afterwards.
+        clients: Client id to its weights after local training.
+        inputs: ``(B, ...)`` one or many inputs, as the model takes them, or a mapping of such tensors.
+        sizes: Each client's number of training examples, or its share of the average: by id, or in the order of
+            ``clients``. None for a plain average, in which all count equally; the answer says so.
+        labels: The B true classes, where they are known: shown beside the predictions.
+        class_names: Names of the C classes, to be shown.
+        texts: The B inputs as text, to be shown; images are shown by themselves.
+        method: How to attribute; the best that is known, unless another is asked for.
+        check: Whether the answer checks itself, as in ``attribute``.
+        compute: The device, and the bounds on memory.
+
+    Raises:
+        ValueError: There are no clients or no inputs, inputs are not the model's, or ``sizes``, ``labels``,
+            ``class_names`` or ``texts`` are not as many as they should be.
+        ModelMismatchError: A client's weights are not the model's in name or shape, or not finite.
+        LayerNotTraceableError: As ``attribute``.
+        CheckError: As ``attribute``.
+    """
+    if not isinstance(clients, Mapping):
+        raise TypeError(f"clients must be a mapping of ids to weights, got {type(clients).__name__}")
+    if not clients:
+        raise ValueError("no clients: who() needs the weights of at least one")
+    asked = plain_model(model)
+    shares = shares_of(clients, sizes, "sizes")
+    notes = [] if sizes is not None or len(shares) == 1 else ["no sizes were given: the clients count equally"]
+    given = {k: weights.state_dict() if isinstance(weights, nn.Module) else weights for k, weights in clients.items()}
+    record = _averaged(asked, given, shares)
+    if (distance := _distance(record, asked.state_dict())) > 0:
+        notes.append("asked is the clients' average, not the model's own weights, which are others")
+        if sizes is None and distance < _distance(record, record.clients[next(iter(clients))]):
+            # Nearer than a client: likely an average of them too, with weights that were not given.
+            warnings.warn("; ".join([*notes, "if these are the round's, give sizes"]), stacklevel=2)
+    with holding(asked, record.global_weights):
+        count, num_classes = _check_inputs(asked, inputs, compute)
+        given_labels = _checked_labels(labels, count, num_classes)
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(f"class_names must name the model's {num_classes} classes, got {len(class_names)} names")
+        if texts is not None and len(texts) != count:
+            raise ValueError(f"texts must be {count}, one for each input, got {len(texts)}")
+        found = attribute_round(asked, record, inputs, given_labels, method, check=check, compute=compute)
+        logits, _ = logits_without(asked, record, inputs, (), check=check, compute=compute)
+    return Answer(
+        attribution=found,
+        weights=tuple(shares.values()),
+        probabilities=class_probability(logits, found.predicted),
+        labels=given_labels,
+        class_names=None if class_names is None else tuple(class_names),
+        texts=None if texts is None else tuple(texts),
+        pictures=inputs.detach().cpu() if isinstance(inputs, Tensor) and _are_pictures(inputs) else None,
+        notes=tuple(notes),
+    )
+
+
+def _averaged(model: nn.Module, clients: Mapping[str, Any], shares: Mapping[str, float]) -> RoundRecord:
+    """Return the round whose model is the clients' average, in the model's types of numbers; integers stay its own."""
+    own = model.state_dict()
+    average = float64_average(RoundRecord(1, clients, shares, previous_global=own, global_weights=own))
+    made = {name: average[name].to(tensor.dtype) if name in average else tensor for name, tensor in own.items()}
+    return RoundRecord(1, clients, shares, previous_global=made, global_weights=made)
+
+
+def _distance(record: RoundRecord, weights: Mapping[str, Tensor]) -> float:
+    """Return how far weights are from the record's average, Euclidean; 0 within rounding."""
+    squares = 0.0
+    for name, made in record.global_weights.items():
+        if made.is_floating_point():
+            other = weights[name].to(made)
+            if not torch.allclose(made, other, rtol=1e-4, atol=1e-6):
+                squares += float((made - other).double().square().sum())
+    return math.sqrt(squares)
+
+
+@contextmanager
+def holding(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give a model other weights, and its own again afterwards."""
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(dict(weights))
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
+
+
+def _check_inputs(model: nn.Module, inputs: Inputs, compute: Compute) -> tuple[int, int]:
+    """Return the numbers of inputs and of classes.
+
+    Raises:
+        ValueError: The model cannot take one of the inputs, or takes all of them for another number of inputs.
+    """
+    with frozen_eval(model, compute.device) as place, torch.no_grad():
+        batch = read_batch(model, inputs, place)
+        some = batch if batch.whole or batch.count == 1 else batch.take(torch.tensor([0, batch.count - 1]))
+        try:
+            logits = forward(model, some.part(0, some.count, place))
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"the model cannot take {_shape(inputs)}{_advice(model, inputs, place)}: {error}"
+            ) from error
+        if len(logits) != some.count:
+            raise ValueError(
+                f"{_shape(inputs)} hold {batch.count} in their first dimension, and of {some.count} of them the model "
+                f"gives logits for {len(logits)}{_advice(model, inputs, place)}"
+            )
+    return batch.count, logits.shape[1]
+
+
+def _shape(inputs: Inputs) -> str:
+    if isinstance(inputs, Tensor):
+        return f"inputs of shape {tuple(inputs.shape)} and {inputs.dtype}"
+    return f"inputs {', '.join(f'{k} {tuple(v.shape)}' for k, v in inputs.items() if isinstance(v, Tensor))}"
+
+
+def _advice(model: nn.Module, inputs: Inputs, place: torch.device) -> str:
+    """Return what to do where the inputs are one input without a batch dimension; empty where they are not."""
+    one: Inputs = {k: v[None] for k, v in inputs.items()} if isinstance(inputs, Mapping) else inputs.detach()[None]
+    try:
+        logits = forward(model, read_batch(model, one, place).part(0, 1, place))
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return ""
+    return "; this is one input without a batch dimension: give inputs.unsqueeze(0)" if len(logits) == 1 else ""
+
+
+def _checked_labels(labels: Sequence[int] | Tensor | None, count: int, num_classes: int) -> Tensor | None:
+    if labels is None:
+        return None
+    found = torch.as_tensor(labels).detach().cpu().reshape(-1)
+    if len(found) != count or found.is_floating_point():
+        raise ValueError(f"labels must be {count} whole numbers, one for each input, got {len(found)} of {found.dtype}")
+    if not ((found >= 0) & (found < num_classes)).all():
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {sorted(set(found.tolist()))}")
+    return found.long()
+
+
+def _are_pictures(inputs: Tensor) -> bool:
+    """Whether inputs look like images: ``(B, 1 or 3, H, W)`` of at least 4 x 4 pixels."""
+    return inputs.ndim == 4 and inputs.shape[1] in (1, 3) and min(inputs.shape[2:]) >= 4
