@@ -21,17 +21,17 @@ def _by_model(by_method: Mapping[str, Sequence[Row]]) -> list[str]:
     lines = [
         "First client is the exact removal's (%) / rank correlation; mean ± deviation over seeds.",
         "",
-        *_head(["method", *(f"{model}, {dataset}" for model, dataset in settings)]),
+        *head(["method", *(f"{model}, {dataset}" for model, dataset in settings)]),
     ]
     for method, of in by_method.items():
-        cells = [_both([r for r in of if (r["model"], r["dataset"]) == s]) for s in settings]
-        lines.append(_line([f"`{method}`", *cells]))
+        cells = [both([r for r in of if (r["model"], r["dataset"]) == s]) for s in settings]
+        lines.append(line([f"`{method}`", *cells]))
     return lines
 
 
 def _in_all(by_method: Mapping[str, Sequence[Row]]) -> list[str]:
     """Return every method's scores, beside those of verify=0 where it was asked about some of the rounds alone."""
-    lines = _head(
+    lines = head(
         [
             *("method", "rounds", "agrees, %", "rank corr.", f"`{_PLAIN}` in these rounds", "top holder, %"),
             *("localization, %", "exact removals' time"),
@@ -40,11 +40,10 @@ def _in_all(by_method: Mapping[str, Sequence[Row]]) -> list[str]:
     for method, of in by_method.items():
         rounds = {_place(r) for r in of}
         plain = [r for r in by_method[_PLAIN] if _place(r) in rounds]
-        in_these = _both(plain) if len(plain) < len(by_method[_PLAIN]) else ""
-        costs = [float(r["seconds"]) / float(r["exact_seconds"]) for r in of]
+        in_these = both(plain) if len(plain) < len(by_method[_PLAIN]) else ""
         scores = [_percent(of, "agreement"), _spread(of, "correlation"), in_these]
         scores += [_percent(of, "top_holder"), _percent(of, "localization")]
-        lines.append(_line([f"`{method}`", str(len(of)), *scores, f"{statistics.median(costs):.2f}"]))
+        lines.append(line([f"`{method}`", str(len(of)), *scores, f"{median_cost(of):.2f}"]))
     anyone = by_method[_PLAIN]
     share = statistics.mean(1 / int(r["clients"]) for r in anyone)
     chance = f"Chance is {100 * share:.3g} % for agreement and {_percent(anyone, 'chance')} % for localization."
@@ -55,10 +54,10 @@ def _by_alpha(by_method: Mapping[str, Sequence[Row]]) -> list[str]:
     """Return the methods that were asked about every round, by alpha and time."""
     everywhere = len(by_method[_PLAIN])
     places = sorted({_when(r) for r in by_method[_PLAIN]})
-    lines = _head(["method", *(f"alpha {alpha:g}, {when}" for alpha, when in places)])
+    lines = head(["method", *(f"alpha {alpha:g}, {when}" for alpha, when in places)])
     for method, of in by_method.items():
         if len(of) == everywhere:
-            lines.append(_line([f"`{method}`", *(_both([r for r in of if _when(r) == place]) for place in places)]))
+            lines.append(line([f"`{method}`", *(both([r for r in of if _when(r) == place]) for place in places)]))
     return lines
 
 
@@ -79,7 +78,13 @@ def _over_seeds(rows: Iterable[Row], column: str) -> list[float]:
     return [statistics.mean(values) for values in by_seed.values()]
 
 
-def _both(rows: Sequence[Row]) -> str:
+def median_cost(rows: Iterable[Row]) -> float:
+    """Return a method's time as a fraction of the exact removals', the median of the rows."""
+    return statistics.median(float(r["seconds"]) / float(r["exact_seconds"]) for r in rows)
+
+
+def both(rows: Sequence[Row]) -> str:
+    """Return agreement in percent and rank correlation."""
     return f"{_percent(rows, 'agreement')} / {_spread(rows, 'correlation')}" if rows else "NA"
 
 
@@ -97,9 +102,11 @@ def _percent(rows: Iterable[Row], column: str) -> str:
     return f"{statistics.mean(means):.1f}" + (f" ± {statistics.stdev(means):.1f}" if len(means) > 1 else "")
 
 
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_line(cells), _line(["---"] * len(cells))]
+def head(cells: Sequence[str]) -> list[str]:
+    """Return a table's first two lines."""
+    return [line(cells), line(["---"] * len(cells))]
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """Return a line of a table."""
     return "| " + " | ".join(cells) + " |"

@@ -73,11 +73,11 @@ def test_defaults_are_the_embedded_default():
 @pytest.mark.parametrize(
     ("preset", "values"),
     [
-        ("removal", (1.0, "leave_one_out", "global", "centered", 3)),
+        ("removal", (1.0, "leave_one_out", "global", "centered", None)),
         ("leave_one_out", (1.0, "leave_one_out", "global", "centered", "all")),
-        ("artifact", (0.9, "none", "none", "predicted", 0)),
-        ("paper", (0.9, "num_examples", "none", "predicted", 0)),
-        ("fault", (0.5, "none", "global", "centered", 0)),
+        ("artifact", (0.9, "none", "none", "predicted", None)),
+        ("paper", (0.9, "num_examples", "none", "predicted", None)),
+        ("fault", (0.5, "none", "global", "centered", None)),
     ],
 )
 def test_presets_are_those_of_the_design(preset, values):

@@ -45,7 +45,7 @@ def test_by_hand():
 
 def test_of_what_is_not_known_nothing_is_said():
     model, record = round_of({"a": A, "b": B})
-    found = explain(model, record, X, checked=1)
+    found = explain(model, record, X, Method(verify=0), checked=1)
     assert (found.against, found.lead, found.holders_fraction) == (None, None, None)
     assert [c.held for c in found.clients] == [c.against for c in found.clients] == [None, None]
     assert found.clients[0].removal.against_effect is None

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance import Attribution, Compute, Method, RoundRecord, attribute_round, method, removal_effects
+from tracefl.provenance.budget import Proofs, num_proven, removing_all_is_no_dearer
 from tracefl.provenance.verification import ExactRemovals, verified
 
 P = {"0": 0.4, "1": 0.3, "2": 0.2, "3": 0.1}
@@ -69,11 +70,11 @@ def slow_reading(estimates, count, exact):
 def test_as_a_slow_reading_has_it(cnn, count):
     model, x = cnn
     record = round_of(model)
-    estimate = attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method())
+    estimate = attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method(verify=0))
     # Estimates of any quality: also some that are wrong about everything, so that many have to be checked.
     made_up = replace(estimate, contributions=torch.randn(6, 4, dtype=torch.float64) * 2)
     for given in (estimate, made_up):
-        found = verified(given, ExactRemovals(model, record, x), count)
+        found = verified(given, ExactRemovals(model, record, x), Proofs(count))
         for i in range(6):
             exact = [effect(model, record, x[i], int(given.predicted[i]), k) for k in P]
             wanted = 4 if count == "all" else min(count, 4)
@@ -83,6 +84,108 @@ def test_as_a_slow_reading_has_it(cnn, count):
             assert found.responsible[i] in found.verified_clients(i)
             assert found.ranking(i)[0][0] == found.responsible[i]
         assert_close(found.scores, found.contributions.softmax(dim=1))
+
+
+def many_clients(model, count, twins=()):
+    """A round of clients of different sizes; those of ``twins`` are alike in weights and size."""
+    clients = clients_near(model, count, scale=0.5)
+    sizes = {k: 1 + int(k) % 7 for k in clients}
+    for k in twins:
+        clients[k], sizes[k] = clients[twins[0]], sizes[twins[0]]
+    p = {k: n / sum(sizes.values()) for k, n in sizes.items()}
+    average = {
+        name: sum(p[k] * clients[k][name] for k in p) if tensor.is_floating_point() else tensor
+        for name, tensor in clients["0"].items()
+    }
+    model.load_state_dict(average)
+    return RoundRecord(1, clients, p, average, average)
+
+
+def test_few_clients_are_all_left_out_unless_told_otherwise(cnn):
+    model, x = cnn
+    record = round_of(model)
+    found = attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method())
+    exact = [[effect(model, record, x[i], int(found.predicted[i]), k) for k in P] for i in range(6)]
+    assert_close(found.contributions, torch.tensor(exact, dtype=torch.float64))
+    assert found.verified.all()
+
+
+def test_of_many_clients_those_with_the_largest_means_are_left_out_for_all_inputs(cnn, monkeypatch):
+    model, x = cnn
+    record, labels = many_clients(model, 13), torch.zeros(6, dtype=torch.int64)
+    assert not removing_all_is_no_dearer(13)
+    estimate = attribute_round(model, record, x, labels, Method(verify=0))
+    asked = []
+    find = ExactRemovals.find
+    monkeypatch.setattr(ExactRemovals, "find", lambda self, wanted: asked.append(wanted) or find(self, wanted))
+    found = attribute_round(model, record, x, labels, Method())
+
+    means = [sum(row[k] for row in estimate.contributions.tolist()) / 6 for k in range(13)]
+    shared = sorted(range(13), key=lambda k: -means[k])[: num_proven(13)]
+    assert asked[0].all(dim=0).nonzero().flatten().tolist() == sorted(shared)
+    assert asked[0].sum() == 6 * len(shared)
+    for i in range(6):
+        exact = [effect(model, record, x[i], int(estimate.predicted[i]), k) for k in record.clients]
+        values, done = estimate.contributions[i].tolist(), set(shared)
+        for k in shared:
+            values[k] = exact[k]
+        while (first := max(range(13), key=lambda k: values[k])) not in done:
+            values[first] = exact[first]
+            done.add(first)
+        assert_close(found.contributions[i], torch.tensor(values, dtype=torch.float64))
+        assert set(torch.nonzero(found.verified[i]).flatten().tolist()) == done
+        assert found.responsible[i] in found.verified_clients(i)
+    assert not found.verified.all()
+
+
+def test_equal_clients_are_left_out_for_all_inputs_together(cnn):
+    model, x = cnn
+    labels = torch.zeros(6, dtype=torch.int64)
+    record = many_clients(model, 13)
+    means = attribute_round(model, record, x, labels, Method(verify=0)).contributions.mean(dim=0)
+    last = means.argsort(descending=True)[num_proven(13) - 1]
+    # Three more of the last of those left out: as many as it takes for them not to be told apart by their order.
+    twins = (str(int(last)), *(str(int(k)) for k in means.argsort()[:3]))
+    record = many_clients(model, 13, twins)
+    found = attribute_round(model, record, x, labels, Method())
+    columns = [int(k) for k in twins]
+    assert_close(found.contributions[:, columns], found.contributions[:, columns[:1]].expand(-1, 4))
+    assert (found.verified[:, columns] == found.verified[:, columns[:1]]).all()
+    assert not found.verified.all()
+
+
+def test_of_a_lone_input_those_with_the_largest_estimates_are_left_out(cnn):
+    model, x = cnn
+    record = many_clients(model, 13)
+    found = attribute_round(model, record, x[:1], torch.zeros(1, dtype=torch.int64), Method())
+    assert num_proven(13) <= int(found.verified.sum()) < 13
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Method(0.9, "none", "none", "predicted", also=()),  # artifact
+        Method(0.9, "num_examples", "none", "predicted", also=()),  # paper
+        Method(0.5, "none", "global", "centered", also=()),  # fault
+        Method(layers=("4",)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:not traced")
+def test_what_is_no_estimate_of_the_removal_is_left_as_it_is(cnn, method):
+    model, x = cnn
+    record = round_of(model)
+    found = attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), method)
+    unverified = attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), replace(method, verify=0))
+    assert torch.equal(found.contributions, unverified.contributions)
+    assert found.verified is None
+
+
+def test_by_layer_asks_for_an_estimate(cnn):
+    model, x = cnn
+    record = round_of(model)
+    found = attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method(), by_layer=True)
+    assert found.verified is None
+    assert_close(found.by_layer.sum(dim=2), found.contributions)
 
 
 def test_all_is_the_ground_truth_itself(family):
@@ -123,7 +226,7 @@ def test_a_client_without_whom_the_model_is_broken_keeps_its_estimate(cnn):
     contributions = torch.tensor([[0.0, 9.0, 1.0, 2.0]]).double().expand(6, 4)
     estimate = Attribution(tuple(P), contributions, contributions.softmax(dim=1), model(x).argmax(dim=1))
     with pytest.warns(UserWarning, match="not verified: without client 1 the model gives logits that are not finite"):
-        found = verified(estimate, ExactRemovals(model, record, x), 2)
+        found = verified(estimate, ExactRemovals(model, record, x), Proofs(2))
     assert not found.verified[:, 1].any()
     assert found.verified.tolist() == [[False, False, True, True]] * 6  # two, though one of the first two is lost
     assert (found.contributions[:, 1] == 9).all()
@@ -159,7 +262,7 @@ def test_what_is_no_estimate_of_the_removal_is_not_verified():
         Method(layers=("fc",), verify=1)
 
 
-@pytest.mark.parametrize("verify", [-1, 2.5, True, "some", None])
+@pytest.mark.parametrize("verify", [-1, 2.5, True, "some", "auto"])
 def test_a_number_of_clients_to_verify_that_is_none(verify):
     with pytest.raises(ValueError, match="verify must be a whole number of at least 0 or all, got"):
         Method(verify=verify)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance.attribution import ROUNDING, Attribution
+from tracefl.provenance.budget import proofs_of
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.method import estimates
@@ -171,7 +172,7 @@ def explain(
     lead = None if against is None else _lead(logits[0], predicted, against)
     toward = sides[0].contributions[0].double() - sides[1].contributions[0].double() if sides else None  # (K,)
     removals = ExactRemovals(global_model, record, inputs, compute)
-    answer = verified(estimate, removals, method.verify)
+    answer = verified(estimate, removals, proofs_of(method, len(record.clients)))
     without = _logits_without_first(global_model, record, inputs, answer, removals, checked, compute)
     ids = list(record.clients)
     assert estimate.by_layer is not None

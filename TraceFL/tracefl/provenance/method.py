@@ -1,10 +1,12 @@
 """How a round is attributed: what a method's options mean for the round's weights."""
 
+import logging
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from tracefl.provenance.attribution import Attribution
+from tracefl.provenance.budget import Proofs, proofs_of
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.engine import attribute_targets
 from tracefl.provenance.inputs import Inputs
@@ -13,6 +15,8 @@ from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.shares import weighted
 from tracefl.provenance.targets import Target
 from tracefl.provenance.verification import ExactRemovals, verified
+
+log = logging.getLogger(__name__)
 
 
 def attribute_round(
@@ -35,7 +39,8 @@ def attribute_round(
         inputs: ``(B, ...)`` or a mapping of such tensors.
         labels: ``(B,)`` true classes; needed where ``method.target`` is ``"label"``, else not used.
         method: How to attribute.
-        by_layer: Whether to return what each layer adds, as in ``attribute``.
+        by_layer: Whether to return what each layer adds, as in ``attribute``. An exact removal has no such parts, so
+            where ``method.verify`` is None nobody is left out.
         check: As in ``attribute`` and ``logits_without``.
         compute: The device, and the bounds on memory.
         removals: Exact removals of this round and these inputs, to be shared with later questions: those computed here
@@ -44,14 +49,16 @@ def attribute_round(
     Raises:
         ModelMismatchError: As ``attribute``.
         LayerNotTraceableError: As ``attribute``.
-        ValueError: ``by_layer`` with a method that verifies: an exact removal has no parts by layer; or the target is
-            the true label's logit, and no labels are given.
+        ValueError: ``by_layer`` with a method that is told to verify; or the target is the true label's logit, and no
+            labels are given.
     """
     if by_layer and method.verify:
         raise ValueError(f"by_layer=True divides estimates among layers, and verify={method.verify} replaces them")
+    proofs = Proofs(0) if by_layer else proofs_of(method, len(record.clients))
+    log.debug("round=%d left out exactly: %s", record.server_round, proofs)
     if removals is None:
         removals = ExactRemovals(global_model, record, inputs, compute, check)
-    if method.verify == "all" and (exact := removals.attribution()) is not None:
+    if proofs.each == "all" and (exact := removals.attribution()) is not None:
         return exact  # an estimate would be of no use
     target: Target
     if method.target != "label":
@@ -63,7 +70,7 @@ def attribute_round(
     (estimate,) = estimates(
         global_model, record, inputs, (target,), method, by_layer=by_layer, check=check, compute=compute
     )
-    return verified(estimate, removals, method.verify)
+    return verified(estimate, removals, proofs)
 
 
 def estimates(

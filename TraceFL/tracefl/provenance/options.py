@@ -14,7 +14,7 @@ WEIGHTINGS, REFERENCES, METHOD_TARGETS = get_args(Weighting), get_args(Reference
 
 @dataclass(frozen=True)
 class Method:
-    """The options of an attribution. The defaults are the preset ``removal``, unverified.
+    """The options of an attribution. The defaults are the preset ``removal``.
 
     Attributes:
         layer_decay: Factor in (0, 1] for each layer further from the output.
@@ -29,7 +29,9 @@ class Method:
         also: Kinds of layer that are traced only on request, see ``attribute``. Removing a client also changes
             BatchNorm's parameters and running statistics, and the embeddings.
         verify: How many of each input's first clients are checked by their exact removal and ranked by its effect; 0
-            for none, ``"all"`` for the ground truth itself.
+            for none, ``"all"`` for the ground truth itself. None for what is best for the round's number of clients
+            (budget.py) where the removal is what is estimated, else none: all of a few clients, or those with the
+            largest mean estimates for all inputs, and then each input's first one.
 
     Raises:
         ValueError: ``verify`` is neither a whole number from 0 nor ``"all"``, or the contributions to verify are not
@@ -42,10 +44,10 @@ class Method:
     target: MethodTarget = "centered"
     layers: tuple[str, ...] | None = None
     also: tuple[str, ...] = ("batch_norm", "embedding")
-    verify: Verify = 0
+    verify: Verify | None = None
 
     def __post_init__(self) -> None:
-        if self.verify != "all" and (type(self.verify) is not int or self.verify < 0):
+        if self.verify not in ("all", None) and (type(self.verify) is not int or self.verify < 0):
             raise ValueError(f"verify must be a whole number of at least 0 or all, got {self.verify!r}")
         if self.verify and not self.estimates_removal:
             raise ValueError(

@@ -2,7 +2,8 @@
 
 A first-order effect is an estimate. An answer is about its first clients, so these are left out of the average one at a
 time, at one forward pass each, and the exact effect replaces the estimate. No client that could be checked comes first
-unchecked: where the estimate of an unchecked client exceeds all exact effects, it is checked next.
+unchecked: where the estimate of an unchecked client exceeds all exact effects, it is checked next. Most inputs have
+their first clients among the same few: those are left out once, for all inputs.
 """
 
 import warnings
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.provenance.attribution import Attribution
+from tracefl.provenance.budget import Proofs
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Batch, Inputs, plain_model, read_batch
-from tracefl.provenance.options import Verify
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.removal import (
     centered_logit,
@@ -129,26 +130,26 @@ class ExactRemovals:
         return Attribution(tuple(self._record.clients), effects, scores, self.classes, verified=self.known.clone())
 
 
-def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -> Attribution:
+def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) -> Attribution:
     """Return an attribution whose first clients are ranked by their exact removal.
 
     Args:
         attribution: ``(B, K)`` estimates of the removal effects, in the units of the centered logit.
         removals: Exact removals of the same round and inputs; if none is computed yet, they will be those of the
             attributed classes.
-        count: How many of each input's first clients are checked at least; ``"all"`` for all K, 0 for none.
+        proofs: How many clients are checked at least.
 
     Returns:
         The attribution with exact effects in place of the checked clients' estimates. ``verified`` marks these: at
-        least ``count`` for each input, its first one, and any client with the same estimate as one of them, so that
+        least ``proofs`` for each input, its first one, and any client with the same estimate as one of them, so that
         equal clients stay equal. A client cannot be checked if no model is left without it, or none that gives finite
         logits (a warning names it): it keeps its estimate, wherever that puts it. Takes one forward pass of an input
         for each of its checked clients and one more. All clients' weights are read for their average, and a checked
         client's again each time they are needed: once, or a few times.
     """
     found = torch.where(removals.known, removals.effects, attribution.contributions.double())  # (B, K)
-    count = found.shape[1] if count == "all" else count
-    wanted = _next(found, removals, count)
+    count = found.shape[1] if proofs.each == "all" else proofs.each
+    wanted = _largest_means(found, removals, proofs.shared) if proofs.shared else _next(found, removals, count)
     if not count or not (wanted | removals.known).any():
         return attribution
     if removals.classes is None:  # those of another forward pass could differ by rounding
@@ -167,6 +168,23 @@ def verified(attribution: Attribution, removals: ExactRemovals, count: Verify) -
         scores=found.softmax(dim=1).to(dtype),
         verified=removals.known.clone(),
     )
+
+
+def _largest_means(found: Tensor, removals: ExactRemovals, count: int) -> Tensor:
+    """Return whom to check for all inputs, ``(B, K)`` bool: the clients with the largest mean estimates.
+
+    Clients with equal means are checked together, more than ``count`` where need be: which of them comes first in the
+    record says nothing about them.
+
+    Args:
+        found: ``(B, K)`` estimates.
+        removals: Which clients can be checked.
+        count: How many of them to check at least.
+    """
+    means = found.mean(dim=0).masked_fill(~removals.possible, -torch.inf)  # (K,)
+    rounding = _ALIKE * found.abs().mean(dim=0)
+    least = means.sort(descending=True).values[min(count, len(means)) - 1]
+    return (means.isfinite() & (means >= least - rounding)).expand_as(found)
 
 
 def _next(found: Tensor, removals: ExactRemovals, count: int) -> Tensor:

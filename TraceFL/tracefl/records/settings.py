@@ -34,7 +34,7 @@ from tracefl.learning.faults.words import fault_in_name
 from tracefl.learning.models.settings import ModelSettings
 from tracefl.learning.privacy.settings import Privacy, ServerPrivacy
 from tracefl.learning.settings import ClientSettings, TrainingSettings
-from tracefl.provenance.options import Method, MethodTarget, Precision, Reference, Verify, Weighting
+from tracefl.provenance.options import Method, MethodTarget, Precision, Reference, Weighting
 from tracefl.records.naming import fingerprint
 from tracefl.records.reading import reading
 
@@ -56,8 +56,6 @@ BaselineName = Literal[
     "most_examples",
     "random",
 ]
-
-_VERIFIED = 3  # first clients of an input that are checked unless told otherwise; docs/evidence/fidelity.md says why
 
 
 def _is_address(text: str) -> bool:
@@ -129,8 +127,7 @@ class ProvenanceSettings:
 
     Attributes:
         enabled: Rounds are traced at all.
-        layer_decay: As in ``Method``, like ``weighting``, ``reference``, ``target``, ``layers`` and ``also``.
-        verify: As in ``Method``; None for three first clients where the removal is what is estimated, else none.
+        layer_decay: As in ``Method``, like all other keys that ``Method`` has.
         inputs: ``"correct"`` predictions, ``"mispredicted"`` ones or ``"all"``, both as the server can tell them apart
             without knowing of a fault; None for mispredicted ones in a run with faulty clients, else correct ones.
         inputs_per_label: Correctly predicted server inputs of each held label.
@@ -172,14 +169,8 @@ class ProvenanceSettings:
     @cached_property
     def method(self) -> Method:
         """What is computed."""
-
-        def method(verify: Verify) -> Method:
-            layer_decay = float(self.layer_decay)
-            return Method(layer_decay, self.weighting, self.reference, self.target, self.layers, self.also, verify)
-
-        if self.verify is not None:
-            return method(self.verify)
-        return method(_VERIFIED if method(0).estimates_removal else 0)
+        decay = float(self.layer_decay)
+        return Method(decay, self.weighting, self.reference, self.target, self.layers, self.also, self.verify)
 
     @property
     def memory_bytes(self) -> int:
