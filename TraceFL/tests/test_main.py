@@ -100,7 +100,9 @@ tracefl.main.main()
 """
     command = [sys.executable, "-c", code, "num_rounds=3"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.stdout.startswith("loading torch for resnet18-digits-alpha0.3-4of10-3r-seed42-")
+    first, second, *_ = done.stdout.splitlines()
+    assert first.startswith("base.yaml with the keys given   (tracefl run alone: experiment=first_run;")
+    assert second.startswith("loading torch for resnet18-digits-alpha0.3-4of10-3r-seed42-")
     assert done.returncode != 0
 
 
@@ -160,13 +162,13 @@ def test_json_is_all_that_is_printed(run, tmp_path, monkeypatch):
         (settings.folder / "results.json").write_text('{"run": "mine", "final": {"global_accuracy": 0.5}}')
 
     monkeypatch.setattr("tracefl.experiment.runner.run_settings", run_settings)
-    status, out, err = run("run_name=mine", "--json")
+    status, out, err = run("seed=1", "run_name=mine", "--json")
     assert (status, json.loads(out)) == (0, {"run": "logs/default/mine", "final": {"global_accuracy": 0.5}})
-    assert "made by tracefl run run_name=mine\n" in err
+    assert "made by tracefl run seed=1 run_name=mine\n" in err
 
 
 def test_json_of_what_would_run(run):
-    status, out, err = run("--json", "run_name=mine", "dry_run=true")
+    status, out, err = run("--json", "model=resnet18", "run_name=mine", "dry_run=true")
     said = json.loads(out)
     assert (status, said["run"], said["model"], said["num_rounds"]) == (0, "logs/default/mine", "resnet18", 3)
     assert said["work"]["parameters"] > 1e6
@@ -184,11 +186,11 @@ def test_a_run_of_another_configuration_is_refused(run, tmp_path):
     place = tmp_path / "logs" / "default" / "mine"
     place.mkdir(parents=True)
     OmegaConf.save(compose_config("run_name=mine", "seed=7", "store=all"), place / "config.yaml", resolve=True)
-    status, _, err = run("run_name=mine")
+    status, _, err = run("seed=42", "run_name=mine")
     assert status == 2
     assert "holds a run of another configuration (differs in seed)" in err
     (place / "config.yaml").write_text("a: [")
-    assert "is damaged" in run("run_name=mine")[2]
+    assert "is damaged" in run("seed=42", "run_name=mine")[2]
 
 
 def test_telemetry_is_off():
@@ -198,7 +200,7 @@ def test_telemetry_is_off():
 
 
 def test_a_folder_that_is_no_run_is_refused(run, tmp_path):
-    place = tmp_path / "logs" / "default" / "mine"
+    place = tmp_path / "logs" / "first_run" / "mine"
     place.mkdir(parents=True)
     (place / "precious.txt").write_text("keep me")
     status, _, err = run("run_name=mine")
@@ -207,17 +209,46 @@ def test_a_folder_that_is_no_run_is_refused(run, tmp_path):
     assert (place / "precious.txt").read_text() == "keep me"
 
 
-def test_without_arguments_the_first_run_is_made(monkeypatch, tmp_path, capfd):
+@pytest.fixture
+def asked_for(monkeypatch, tmp_path, capfd):
+    """Return what a command line would run: (what is printed, settings, command)."""
     monkeypatch.chdir(tmp_path)
     made = []
     monkeypatch.setattr(
         "tracefl.experiment.runner.run_settings", lambda settings, command: made.append((settings, command))
     )
-    GlobalHydra.instance().clear()
-    status, out, err = call_main(monkeypatch, capfd, main, "tracefl")
-    assert (status, err) == (0, "")
+
+    def call(*arguments):
+        GlobalHydra.instance().clear()
+        status, out, err = call_main(monkeypatch, capfd, main, "tracefl", *arguments)
+        assert (status, err) == (0, "")
+        return out, *made.pop()
+
+    return call
+
+
+def test_without_arguments_the_first_run_is_made(asked_for):
+    out, settings, command = asked_for()
     assert out.startswith("tracefl run experiment=first_run ")
-    ((settings, command),) = made
     assert command == "tracefl run experiment=first_run"
     assert settings.exp_key == "first_run"
     assert settings.provenance.inputs == "all"  # so that mispredictions are among those traced
+
+
+@pytest.mark.parametrize("words", [["resume=true"], ["overwrite=true"], ["dry_run=true"], ["store=all", "device=cpu"]])
+def test_words_that_ask_for_no_other_run_leave_the_first_one(asked_for, words):
+    out, settings, _ = asked_for(*words)
+    assert out.startswith(f"tracefl run experiment=first_run {' '.join(words)} ")
+    assert settings.folder == asked_for()[1].folder
+
+
+@pytest.mark.parametrize("words", [["num_rounds=4"], ["model=resnet18", "resume=true"], ["model.config.layers=[1]"]])
+def test_words_that_ask_for_another_run_get_the_base_configuration(asked_for, words):
+    out, settings, _ = asked_for(*words)
+    assert out.startswith("base.yaml with the keys given   (tracefl run alone: experiment=first_run;")
+    assert settings.exp_key == "default"
+
+
+def test_an_experiment_that_is_named_needs_no_line(asked_for):
+    out, settings, _ = asked_for("resume=true", "experiment=demo")
+    assert (out, settings.exp_key) == ("", "demo")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import shlex
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -29,7 +30,10 @@ GRAMMAR = Grammar(
     first=None,
 )
 FIRST_RUN = "experiment=first_run"
-"""What runs where nothing is asked for: what somebody new should see."""
+"""What runs where no word asks for another: what somebody new should see."""
+
+# Beside the circumstances of a run, which change none of its numbers: what only says where it is computed.
+_WHERE = ("device", "launcher", "hydra")
 
 _BAD_INPUT = 2  # exit status
 
@@ -62,9 +66,10 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
     answers = JSON in sys.argv
     made: list[Made] = []
+    said = ""
 
     def task(cfg: "DictConfig") -> Failure | Path:
-        outcome = _run(cfg)
+        outcome = _run(cfg, said)
         if isinstance(outcome, Failure):
             return outcome
         made.append(outcome)
@@ -75,10 +80,8 @@ def main() -> None:
     try:
         words = [word for word in sys.argv[1:] if word != JSON]
         with redirect_stdout(sys.stderr) if answers else nullcontext():
-            if not words:
-                words = [FIRST_RUN]
-                sys.stdout.write(f"tracefl run {FIRST_RUN}   (all keys: tracefl run --help)\n")
-            sys.argv[1:] = prepare_overrides(read_words(words))
+            words, said = _say_which(read_words(words))
+            sys.argv[1:] = prepare_overrides(words)
             hydra.main(version_base="1.3", config_path="conf", config_name="base")(task)()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _refuse(explain_config_error(error))
@@ -93,7 +96,25 @@ def main() -> None:
             sys.stdout.write(json.dumps(_answer(*made[0])) + "\n")
 
 
-def _run(cfg: "DictConfig") -> Failure | Made:
+def _say_which(words: list[str]) -> tuple[list[str], str]:
+    """Return the words that are run, and a line that says so; those that ask for no other run are the first run's.
+
+    Args:
+        words: Hydra's options, and after them ``key=value``.
+    """
+    from tracefl.records.naming import is_circumstance
+
+    keys = [word.partition("=")[0].lstrip("+~") for word in words if "=" in word and not word.startswith("-")]
+    others = [key for key in keys if not is_circumstance(key) and key.partition(".")[0] not in _WHERE]
+    if not others:
+        words = [*words[: len(words) - len(keys)], FIRST_RUN, *words[len(words) - len(keys) :]]
+        return words, f"{shlex.join(['tracefl', 'run', *words])}   (all keys: tracefl run --help)\n"
+    if "experiment" in others:
+        return words, ""
+    return words, f"base.yaml with the keys given   (tracefl run alone: {FIRST_RUN}; all keys: tracefl run --help)\n"
+
+
+def _run(cfg: "DictConfig", said: str) -> Failure | Made:
     """Run one composed configuration, and return what came of it; in a sweep also what stopped it: the others go on."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -102,7 +123,7 @@ def _run(cfg: "DictConfig") -> Failure | Made:
     in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
     outcome: Failure | Made
     try:
-        outcome = _attempt(cfg, hydra_cfg.job.num if in_sweep else 0)
+        outcome = _attempt(cfg, hydra_cfg.job.num if in_sweep else 0, said)
     except RunStopped as error:
         if in_sweep and hydra_cfg.launcher._target_.endswith(".BasicLauncher"):
             raise SweepError(one_line(error), error.exit_status) from error  # the signal was for the whole sweep
@@ -117,7 +138,7 @@ def _run(cfg: "DictConfig") -> Failure | Made:
     return outcome
 
 
-def _attempt(cfg: "DictConfig", number: int) -> Failure | Made:
+def _attempt(cfg: "DictConfig", number: int, said: str) -> Failure | Made:
     """Run one composed configuration, given its number in the sweep; return what came of it, or what stopped it."""
     from omegaconf.errors import OmegaConfBaseException
 
@@ -129,6 +150,8 @@ def _attempt(cfg: "DictConfig", number: int) -> Failure | Made:
 
         settings = read_composed(cfg)
         command = command_line(*_typed(HydraConfig.get()))
+        if number == 0:
+            sys.stdout.write(said)
         if "torch" not in sys.modules:
             sys.stdout.write(f"loading torch for {settings.folder.name}\n")
             sys.stdout.flush()

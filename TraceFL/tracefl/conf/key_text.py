@@ -9,7 +9,8 @@ CONF = Path(__file__).parent
 _HEAD = """TraceFL: train a federation and trace its predictions to the clients responsible for them.
 
     tracefl run [group=choice ...] [key=value ...] [--json]
-    tracefl run                         a first run: experiment=first_run
+    tracefl run                         a first run: experiment=first_run. It stays that one with keys that
+                                        change no number: dry_run, resume, overwrite, store, log_dir, device ...
     tracefl run num_rounds=5 --json     print the results alone, as JSON
     tracefl run --multirun dirichlet_alpha=0.1,0.3 seed=1,2
     tracefl run dry_run=true            print what would run, and stop
