@@ -88,7 +88,8 @@ def test_the_csv_against_models_that_are_averaged_from_the_files(image_run, tmp_
 
 def test_json_and_csv_say_the_same(image_run, tmp_path, ask):
     found = json.loads(ask(image_run, "--json", "inputs=3,1", "shapley=true", f"csv={tmp_path / 'a.csv'}"))
-    assert (found["round"], found["asked"], found["chance_first"]) == (2, "3,1", pytest.approx(1 / 3))
+    assert (found["round"], found["asked"]) == (2, "3,1")
+    assert found["chance_carried"] == (2 - found["nobody"]) / 3
     assert found["shapley"]["method"] == "exact"
     rows = iter(read_csv(tmp_path / "a.csv"))
     for one in found["inputs"]:
@@ -103,13 +104,19 @@ def test_json_and_csv_say_the_same(image_run, tmp_path, ask):
     for client in found["clients"]:  # the table is the rows' means and counts
         own = [k for one in found["inputs"] for k in one["clients"] if k["client"] == client["client"]]
         assert client["effect"] == pytest.approx(sum(k["effect"] for k in own) / 2)
+        assert client["own_effect"] == pytest.approx(client["effect"] - found["common"]["effect"])
+        assert client["own_effect"] == pytest.approx(sum(k["effect"] - k["common_effect"] for k in own) / 2)
+        for name in ("effect", "own_effect", "shapley"):  # of two inputs, half of the draws hold both
+            assert client[f"{name}_low"] == pytest.approx(min(k[name] for k in own))
+            assert client[f"{name}_high"] == pytest.approx(max(k[name] for k in own))
         assert client["shapley"] == pytest.approx(sum(k["shapley"] for k in own) / 2)
         changed = [k["predicted_without"] != one["predicted"] for one, k in zip(found["inputs"], own, strict=True)]
         assert (client["changed"], client["measured"]) == (sum(changed), 2)
         right = [k["predicted_without"] == one["label"] for one, k in zip(found["inputs"], own, strict=True)]
         assert client["right"] == sum(right)
-        firsts = [max(one["clients"], key=lambda k: k["effect"])["client"] for one in found["inputs"]]
-        assert client["first"] == firsts.count(client["client"])
+        firsts = [max(one["clients"], key=lambda k: k["effect"]) for one in found["inputs"]]
+        carries = [first["client"] for first in firsts if first["effect"] > 1e-5]
+        assert (client["carried"], len(carries)) == (carries.count(client["client"]), 2 - found["nobody"])
     effects = [client["effect"] for client in found["clients"]]
     assert effects == sorted(effects, reverse=True)
 
@@ -137,20 +144,30 @@ def test_the_table(image_run, ask):
     found = json.loads(ask(image_run, "inputs=all", "--json", "shapley=sampled", "permutations=4"))
     shown = ask(image_run, "inputs=all", "shapley=sampled", "permutations=4")
     lines = [line.split() for line in shown.splitlines() if line.split()[:1] and line.split()[0] in P]
-    for line, client in zip(lines, found["clients"], strict=True):
+    assert len(lines) == 2 * len(P)
+    for line, client in zip(lines[: len(P)], found["clients"], strict=True):
         assert line == [
             client["client"],
             f"{100 * client['weight']:.1f}%",
             f"{client['effect']:+.3f}",
-            str(client["first"]),
+            f"{client['own_effect']:+.3f}",
+            f"[{client['own_effect_low']:+.2f},{client['own_effect_high']:+.2f}]?",  # of four inputs
+            str(client["carried"]),
             str(client["changed"]),
             str(client["right"]),
+        ]
+    for line, client in zip(lines[len(P) :], found["clients"], strict=True):
+        assert line == [
+            client["client"],
             f"{client['shapley']:+.3f}",
+            f"[{client['shapley_low']:+.2f},{client['shapley_high']:+.2f}]?",
             f"{client['shapley_standard_error']:.3f}",
         ]
+    assert "?: fewer than 10 inputs, so the order of the clients is not settled" in shown
+    assert f"all removals have {found['common']['effect']:+.3f} in common" in shown
     assert "round 2: 4 inputs (" in shown
     assert "each of 3 clients removed from the average" in shown
-    assert "(by chance 33.3%)" in shown
+    assert f"(by chance {found['chance_carried']:.1f})" in shown
     assert "estimated from 4 orders" in shown
     assert "faulty" not in shown
     assert max(len(line) for line in shown.splitlines() if "─" in line) <= 80
@@ -227,7 +244,7 @@ def test_a_client_without_which_there_are_no_logits(tmp_path, ask):
     shown = ask(run, "inputs=all", f"csv={tmp_path / 'a.csv'}")
     assert "without client 0 the model gives no finite logits for 4 of 4 inputs" in shown
     (line,) = (line.split() for line in shown.splitlines() if line.split()[:1] == ["0"])
-    assert line == ["0", "50.0%", "-", "0", "-", "-"]
+    assert line == ["0", "50.0%", "-", "-", "-?", "0", "-", "-"]
     rows = [row for row in read_csv(tmp_path / "a.csv") if row["client"] == "0"]
     for column in ("effect", "centered_logit_without", "probability_without", "predicted_without"):
         assert [row[column] for row in rows] == [""] * 4
@@ -237,13 +254,14 @@ def test_a_client_without_which_there_are_no_logits(tmp_path, ask):
             "client": "0",
             "weight": 0.5,
             "faulty": None,
-            "effect": None,
-            "first": 0,
+            **dict.fromkeys(("effect", "effect_low", "effect_high")),
+            **dict.fromkeys(("own_effect", "own_effect_low", "own_effect_high")),
+            "carried": 0,
             "changed": 0,
             "right": 0,
             "measured": 0,
         },
-        **{"shapley": None, "shapley_standard_error": None},
+        **dict.fromkeys(("shapley", "shapley_low", "shapley_high", "shapley_standard_error")),
     }
     assert "gives logits that are not finite" in ask(run, "inputs=all", "shapley=true")
 

@@ -65,10 +65,14 @@ def test_the_table_and_the_files(monkeypatch, capsys, run):
     never = [str(k) for k in range(6) if ledger.usefulness(str(k)) is None]
     assert "5" in never
     assert f"without a traced prediction: {len(never)} clients, {' '.join(never)}" in out
-    lines = [line.split() for line in out.splitlines() if len(line.split()) == 9 and line.split()[1].isdigit()]
+    lines = [line.split() for line in out.splitlines() if len(line.split()) == 8 and line.split()[1].isdigit()]
     best = sorted(set(map(str, range(6))) - set(never), key=lambda k: -ledger.usefulness(k))
     assert [line[0].lstrip("*") for line in lines] == best
-    assert [float(line[-1]) for line in lines] == [pytest.approx(ledger.usefulness(k), abs=5e-4) for k in best]
+    assert [float(line[-2]) for line in lines] == [pytest.approx(ledger.usefulness(k), abs=5e-4) for k in best]
+    whole = {row["client"]: row for row in read_csv(run / "ledger.csv") if row["class"] == "all"}
+    ends = [f"[{float(whole[k]['usefulness_low']):+.2f},{float(whole[k]['usefulness_high']):+.2f}]?" for k in best]
+    assert [line[-1] for line in lines] == ends
+    assert "?: fewer than 10 inputs, so nothing is settled, and such clients come last" in out
     assert max(len(line) for line in out.splitlines() if "─" in line) <= 80
     with Image.open(run / "ledger.png") as picture:
         assert picture.width > 600
@@ -106,7 +110,10 @@ def test_json_holds_the_same(monkeypatch, capsys, run, tmp_path):
         own = [row for row in rows if row["client"] == client["client"]]
         assert own[0]["usefulness"] == ("" if client["usefulness"] is None else str(client["usefulness"]))
         assert own[0]["rounds"].split() == [str(n) for n in client["rounds"]]
+        assert own[0]["inputs"] == str(client["inputs"])
         for kind in ("correct", "wrong"):
+            for end in ("total_low", "mean_high"):
+                assert own[0][f"{kind}_{end}"] == ("" if client[kind][end] is None else str(client[kind][end]))
             assert float(own[0][f"{kind}_total"]) == client[kind]["total"]
             by_class = {row["class"]: float(row[f"{kind}_total"]) for row in own[1:] if row[f"{kind}_mean"]}
             assert by_class == {str(c["class"]): c["total"] for c in client[kind]["by_class"]}
@@ -122,7 +129,7 @@ def test_of_many_clients_the_two_ends_are_shown(monkeypatch, capsys, run):
     status, out, _ = call(monkeypatch, capsys, run)
     assert status == 0
     run_ledger = read_ledger(run)
-    lines = [line.split() for line in out.splitlines() if len(line.split()) == 9 and line.split()[1].isdigit()]
+    lines = [line.split() for line in out.splitlines() if len(line.split()) == 8 and line.split()[1].isdigit()]
     assert [line[0].lstrip("*") for line in lines] == [*run_ledger.ranked[:10], *run_ledger.ranked[-10:]]
     assert f"{len(run_ledger.ranked) - 20} more clients between the two parts" in out
 

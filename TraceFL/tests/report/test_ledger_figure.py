@@ -7,14 +7,16 @@ from matplotlib import pyplot as plt
 from tests.helpers.ledger_runs import made_results
 from tracefl.provenance import Method
 from tracefl.questions.ledger import ContributionLedger, RunLedger
+from tracefl.questions.uncertainty import LedgerUncertainty
 from tracefl.report import ledger_figure
 from tracefl.report.ledger_figure import draw_ledger, mean_by_class
 
 
 def run_ledger(faulty=frozenset({"1"}), **made):
     num_clients, names = made.get("num_clients", 6), ("ant", "bee", "a very long name indeed")
-    ledger = ContributionLedger(made_results(**made))
-    return RunLedger(ledger, tuple(map(str, range(num_clients))), names, faulty, Method())
+    results = made_results(**made)
+    ledger, ids = ContributionLedger(results), tuple(map(str, range(num_clients)))
+    return RunLedger(ledger, ids, names, faulty, Method(), LedgerUncertainty(results, 0, 0.5))
 
 
 @pytest.fixture

@@ -5,12 +5,14 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tracefl.common.bootstrap import FEWEST, Bootstrap, ends
 from tracefl.common.seeds import derive_seed
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.examples import Examples
@@ -51,6 +53,7 @@ class GroundTruth:
         client_weights: p_k of the K clients, in the order of ``found.client_ids``.
         faulty: Which of them are faulty in this round; None where no fault is known.
         shapley: Shapley values; None where none were asked for.
+        seed: The run's root seed, for the intervals.
         seconds: Wall time of the removals.
         shapley_seconds: Wall time of the Shapley values.
     """
@@ -63,35 +66,70 @@ class GroundTruth:
     client_weights: tuple[float, ...]
     faulty: tuple[bool, ...] | None
     shapley: ShapleyValues | None
+    seed: int
     seconds: float
     shapley_seconds: float
 
     def clients(self) -> list[dict[str, Any]]:
         """Return a row per client over all inputs, starting with the client that supports the predictions most.
 
-        ``effect`` is the mean over the ``measured`` inputs whose logits without the client are finite. ``changed``
-        counts the predictions that differ without the client, ``right`` those that are right without it, and ``first``
-        the inputs whose centered logit falls most without it. ``shapley_standard_error`` is the mean of the inputs'
-        standard errors: an upper bound on that of the mean, reached where the inputs' errors are fully correlated.
+        ``effect`` is the mean over the ``measured`` inputs whose logits without the client are finite, and
+        ``own_effect`` that of the effect less what all removals of an input have in common; both with a 95 % interval
+        over the inputs. ``changed`` counts the predictions that differ without the client, ``right`` those that are
+        right without it, and ``carried`` those that it carries: no other removal costs them more.
+        ``shapley_standard_error`` is the mean of the inputs' standard errors: an upper bound on that of the mean,
+        reached where the inputs' errors are fully correlated.
         """
-        found, first, labels = self.found, self.found.first.tolist(), torch.tensor(self.labels)
-        effects, changed, measured = found.effects, found.changed, found.measured  # (B, K)
+        found, labels = self.found, torch.tensor(self.labels)
+        first = [k for k, nobody in zip(found.first.tolist(), found.nobody.tolist(), strict=True) if not nobody]
+        effects, own, changed, measured = found.effects, found.own_effects, found.changed, found.measured  # (B, K)
+        averaged = {"effect": effects, "own_effect": own}
+        if self.shapley is not None:
+            averaged["shapley"] = self.shapley.values
+        intervals = self.bootstrap.by_key(
+            {(name, k): self._values(each[:, k]) for name, each in averaged.items() for k in range(effects.shape[1])}
+        )
         rows = [
             {
                 "client": client_id,
                 "weight": self.client_weights[k],
                 "faulty": None if self.faulty is None else self.faulty[k],
                 "effect": _mean(effects[:, k]),
-                "first": first.count(k),
+                **ends("effect", intervals["effect", k]),
+                "own_effect": _mean(own[:, k]),
+                **ends("own_effect", intervals["own_effect", k]),
+                "carried": first.count(k),
                 "changed": int(changed[:, k].sum()),
                 "right": int((found.predicted_without[:, k] == labels).sum()),
                 "measured": int(measured[:, k].sum()),
                 "shapley": None if self.shapley is None else _mean(self.shapley.values[:, k]),
+                **ends("shapley", intervals.get(("shapley", k))),
                 "shapley_standard_error": None if self.shapley is None else _mean(self.shapley.standard_errors[:, k]),
             }
             for k, client_id in enumerate(found.client_ids)
         ]
         return sorted(rows, key=lambda row: -math.inf if row["effect"] is None else row["effect"], reverse=True)
+
+    def common(self) -> dict[str, Any]:
+        """Return the mean of what all removals of an input have in common, in logits, with its 95 % interval."""
+        values = self.found.common_effects
+        (found,) = self.bootstrap.by_key({"": self._values(values)}).values()
+        return {"effect": _mean(values), **ends("effect", found)}
+
+    @property
+    def is_few(self) -> bool:
+        """Whether there are too few inputs to order the clients by their means."""
+        return len(self.input_indices) < FEWEST
+
+    @cached_property
+    def bootstrap(self) -> Bootstrap:
+        """Draws of the inputs, the same for every mean."""
+        return Bootstrap(self.input_indices, self.seed)
+
+    def _values(self, values: Tensor) -> list[tuple[int, float]]:
+        """Return the known ones of ``(B,)`` values with their inputs."""
+        pairs = zip(self.input_indices, values.tolist(), strict=True)
+        return [(index, value) for index, value in pairs if not math.isnan(value)]
 
 
 def leave_each_out(
@@ -164,6 +202,7 @@ def leave_each_out(
         client_weights=tuple(record.client_weights[client_id] for client_id in ids),
         faulty=None if tracer.fault is None else tuple(tracer.fault.faulty(ids, record.server_round).tolist()),
         shapley=values,
+        seed=run.settings.seed,
         seconds=removed - began,
         shapley_seconds=time.perf_counter() - removed,
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from tracefl.errors import RecordError
 from tracefl.provenance import Method
 from tracefl.questions.overrides import read_tracer
+from tracefl.questions.uncertainty import LedgerUncertainty
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import SelectionSettings
@@ -136,6 +137,7 @@ class RunLedger:
         label_names: Name of each class.
         faulty: The clients known to be faulty; None where no fault is known.
         method: How the predictions were traced.
+        uncertainty: The intervals of its means and sums.
         wrong_weight: Weight of the contributions to wrong predictions in the usefulness.
     """
 
@@ -144,6 +146,7 @@ class RunLedger:
     label_names: Sequence[str]
     faulty: frozenset[str] | None
     method: Method
+    uncertainty: LedgerUncertainty
     wrong_weight: float = WRONG_WEIGHT
 
     def usefulness(self, client_id: str) -> float | None:
@@ -152,9 +155,9 @@ class RunLedger:
 
     @property
     def ranked(self) -> list[str]:
-        """The clients with a traced prediction, most useful first."""
+        """The clients with a traced prediction, most useful first; last those with too few inputs to be placed."""
         useful = {k: u for k in self.client_ids if (u := self.usefulness(k)) is not None}
-        return sorted(useful, key=lambda k: -useful[k])
+        return sorted(useful, key=lambda k: (self.uncertainty.is_few(k), -useful[k]))
 
     @property
     def untraced(self) -> list[str]:
@@ -179,7 +182,8 @@ def read_ledger(folder: Path) -> RunLedger:
     """
     run = StoredRun(folder)
     store = RoundStore(folder / "rounds")
-    ledger = ContributionLedger(store.results(check=True))
+    results = list(store.results(check=True))
+    ledger = ContributionLedger(results)
     if ledger.rounds < store.last_round:
         raise RecordError(
             f"{folder} has {ledger.rounds} of its first {store.last_round} rounds; the others are missing"
@@ -190,11 +194,13 @@ def read_ledger(folder: Path) -> RunLedger:
             "provenance=removal provenance.inputs=all"
         )
     tracer, strategy = read_tracer(run), run.settings.strategy
+    wrong_weight = strategy.wrong_weight if isinstance(strategy, SelectionSettings) else WRONG_WEIGHT
     return RunLedger(
         ledger=ledger,
         client_ids=tuple(map(str, range(len(run.label_counts)))),
         label_names=run.label_names,
         faulty=None if tracer.fault is None else frozenset(tracer.fault.clients),
         method=tracer.provenance.method,
-        wrong_weight=strategy.wrong_weight if isinstance(strategy, SelectionSettings) else WRONG_WEIGHT,
+        uncertainty=LedgerUncertainty(results, run.settings.seed, wrong_weight),
+        wrong_weight=wrong_weight,
     )

@@ -8,8 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tracefl.common.bootstrap import FEWEST, ends
 from tracefl.questions.ledger import RunLedger, Tally
-from tracefl.report.terminal import say, two_ends
+from tracefl.report.terminal import interval_text, say, two_ends
 
 ALL = "all"
 CLIENTS_SHOWN = 20
@@ -21,17 +22,21 @@ LEDGER_COLUMNS = (
     "rounds_traced",
     "class",
     "class_name",
-    "correct_predictions",
-    "correct_total",
-    "correct_mean",
-    "wrong_predictions",
-    "wrong_total",
-    "wrong_mean",
+    *(
+        f"{kind}_{what}"
+        for kind in ("correct", "wrong")
+        for what in ("predictions", "inputs", "total", "total_low", "total_high", "mean", "mean_low", "mean_high")
+    ),
+    "inputs",
     "usefulness",
+    "usefulness_low",
+    "usefulness_high",
 )
 """Per client, a row over all classes (``class`` is all), then one per predicted class that was traced. ``rounds``:
 those it took part in, ``rounds_dropped``: those in which it was sampled but did not count, ``rounds_traced``: how many
-of its rounds have a traced prediction. Totals and means are in logits; a mean over no prediction is empty."""
+of its rounds have a traced prediction. Totals and means are in logits; a mean over no prediction is empty. ``inputs``:
+the different inputs that a number is based on; ``low`` and ``high``: its 95 % interval by a bootstrap over the inputs,
+empty for fewer than two."""
 
 
 def ledger_rows(run_ledger: RunLedger) -> Iterator[dict[str, Any]]:
@@ -49,17 +54,17 @@ def ledger_rows(run_ledger: RunLedger) -> Iterator[dict[str, Any]]:
         yield {
             **whose,
             "class": ALL,
-            **_columns("correct", ledger.tally(client_id, True)),
-            **_columns("wrong", ledger.tally(client_id, False)),
-            "usefulness": run_ledger.usefulness(client_id),
+            **_columns("correct", _numbers(run_ledger, client_id, True)),
+            **_columns("wrong", _numbers(run_ledger, client_id, False)),
+            **_usefulness(run_ledger, client_id),
         }
         for number in sorted({*right, *wrong}):
             yield {
                 **whose,
                 "class": number,
                 "class_name": run_ledger.label_names[number],
-                **_columns("correct", right.get(number, Tally())),
-                **_columns("wrong", wrong.get(number, Tally())),
+                **_columns("correct", _numbers(run_ledger, client_id, True, number)),
+                **_columns("wrong", _numbers(run_ledger, client_id, False, number)),
             }
 
 
@@ -81,9 +86,9 @@ def as_json(run_ledger: RunLedger) -> dict[str, Any]:
                 "rounds": ledger.rounds_of.get(client_id, []),
                 "rounds_dropped": ledger.dropped.get(client_id, []),
                 "rounds_traced": run_ledger.traced_rounds(client_id),
-                "usefulness": run_ledger.usefulness(client_id),
-                "correct": _json(ledger.tally(client_id, True), ledger.by_class(client_id, True), run_ledger),
-                "wrong": _json(ledger.tally(client_id, False), ledger.by_class(client_id, False), run_ledger),
+                **_usefulness(run_ledger, client_id),
+                "correct": _json(run_ledger, client_id, True),
+                "wrong": _json(run_ledger, client_id, False),
             }
             for client_id in run_ledger.client_ids
         ],
@@ -96,18 +101,20 @@ def show(console: Console, run_ledger: RunLedger, name: str, written: Sequence[s
     shown, middle = two_ends(run_ledger.ranked, CLIENTS_SHOWN)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in (
-        *("client", "rounds", "correct\ntraced", "mean", "total"),
-        *("wrong\ntraced", "mean", "total", "usefulness"),
+        *("client", "inputs", "correct\ntraced", "mean"),
+        *("wrong\ntraced", "mean", "useful-\nness", "95 %\ninterval"),
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for place, client_id in enumerate(shown):
         mark = "*" if client_id in (run_ledger.faulty or ()) else ""
         table.add_row(
             f"{mark}{client_id}",
-            str(len(ledger.rounds_of[client_id])),
+            str(run_ledger.uncertainty.inputs(client_id)),
             *_cells(ledger.tally(client_id, True)),
             *_cells(ledger.tally(client_id, False)),
-            f"{run_ledger.usefulness(client_id):.3f}",
+            f"{run_ledger.usefulness(client_id):+.3f}",
+            interval_text(*ends("", run_ledger.uncertainty.usefulness(client_id)).values())
+            + ("?" if run_ledger.uncertainty.is_few(client_id) else ""),
             end_section=bool(middle) and place == CLIENTS_SHOWN // 2 - 1,
         )
     say(
@@ -124,6 +131,10 @@ def show(console: Console, run_ledger: RunLedger, name: str, written: Sequence[s
 def _notes(run_ledger: RunLedger, middle: int) -> Iterator[str]:
     """Yield what a reader of the table needs to know."""
     yield f"usefulness: mean contribution to correct ones less {run_ledger.wrong_weight:g} times that to wrong ones"
+    yield (
+        f"95 % interval: of the usefulness, by a bootstrap over the inputs; ?: fewer than {FEWEST} inputs, so nothing "
+        "is settled, and such clients come last"
+    )
     if middle:
         yield f"{middle} more clients between the two parts of the table"
     if run_ledger.untraced:
@@ -135,20 +146,45 @@ def _notes(run_ledger: RunLedger, middle: int) -> Iterator[str]:
             yield f"no {kind} prediction was traced, and it counts as 0; provenance.inputs=all traces both kinds"
 
 
-def _columns(kind: str, tally: Tally) -> dict[str, Any]:
-    return {f"{kind}_predictions": tally.predictions, f"{kind}_total": tally.total, f"{kind}_mean": tally.mean}
+def _numbers(run_ledger: RunLedger, client_id: str, correct: bool, of_class: int | None = None) -> dict[str, Any]:
+    """Return a client's numbers of correct, or of wrong, predictions, of all classes or of one."""
+    ledger, uncertainty = run_ledger.ledger, run_ledger.uncertainty
+    by_class = ledger.by_class(client_id, correct)
+    tally = ledger.tally(client_id, correct) if of_class is None else by_class.get(of_class, Tally())
+    which = client_id, correct, of_class
+    return {
+        "predictions": tally.predictions,
+        "inputs": uncertainty.inputs(*which),
+        "total": tally.total,
+        **ends("total", uncertainty.total(*which)),
+        "mean": tally.mean,
+        **ends("mean", uncertainty.mean(*which)),
+    }
 
 
-def _cells(tally: Tally) -> tuple[str, str, str]:
-    return str(tally.predictions), "-" if tally.mean is None else f"{tally.mean:.3f}", f"{tally.total:.2f}"
+def _usefulness(run_ledger: RunLedger, client_id: str) -> dict[str, Any]:
+    return {
+        "inputs": run_ledger.uncertainty.inputs(client_id),
+        "usefulness": run_ledger.usefulness(client_id),
+        **ends("usefulness", run_ledger.uncertainty.usefulness(client_id)),
+    }
 
 
-def _json(tally: Tally, by_class: Mapping[int, Tally], run_ledger: RunLedger) -> dict[str, Any]:
-    def numbers(t: Tally) -> dict[str, Any]:
-        return {"predictions": t.predictions, "total": t.total, "mean": t.mean}
+def _columns(kind: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{kind}_{name}": value for name, value in numbers.items()}
 
+
+def _cells(tally: Tally) -> tuple[str, str]:
+    return str(tally.predictions), "-" if tally.mean is None else f"{tally.mean:+.3f}"
+
+
+def _json(run_ledger: RunLedger, client_id: str, correct: bool) -> dict[str, Any]:
     classes = [
-        {"class": number, "class_name": run_ledger.label_names[number], **numbers(by_class[number])}
-        for number in sorted(by_class)
+        {
+            "class": number,
+            "class_name": run_ledger.label_names[number],
+            **_numbers(run_ledger, client_id, correct, number),
+        }
+        for number in sorted(run_ledger.ledger.by_class(client_id, correct))
     ]
-    return {**numbers(tally), "by_class": classes}
+    return {**_numbers(run_ledger, client_id, correct), "by_class": classes}

@@ -36,6 +36,10 @@ def draw_ledger(run_ledger: RunLedger, path: Path) -> None:
         means = [mean if (mean := ledger.tally(k, correct).mean) is not None else np.nan for k in shown]
         label = f"{run_ledger.predictions(correct)} {name} predictions"
         bars.barh(rows + offset, means, height=0.36, color=colour, label=label)
+        for row, client_id in zip(rows + offset, shown, strict=True):
+            ends = run_ledger.uncertainty.mean(client_id, correct)
+            if ends is not None:
+                bars.hlines(row, ends.low, ends.high, color="black", linewidth=0.8)
     bars.axvline(0, color="black", linewidth=0.8)
     bars.set(xlabel=MEAN_CONTRIBUTION, ylabel="client (rounds it took part in)")
     bars.set_yticks(rows, [f"{k} ({len(ledger.rounds_of[k])})" for k in shown])
@@ -53,7 +57,10 @@ def draw_ledger(run_ledger: RunLedger, path: Path) -> None:
     figure.legend(loc="outside lower left", ncols=2)
     rest = "" if len(shown) == len(ranked) else f", {half} at each end of {len(ranked)}"
     marked = "; faulty clients in colour" if run_ledger.faulty else ""
-    figure.suptitle(f"What each client contributed in {ledger.rounds} rounds, the most useful first{rest}{marked}")
+    intervals = "; lines: 95 % intervals over the inputs"
+    figure.suptitle(
+        f"What each client contributed in {ledger.rounds} rounds, the most useful first{rest}{marked}{intervals}"
+    )
     figure.savefig(path)
     plt.close(figure)
 

@@ -265,6 +265,11 @@ def show_answer(
         say(console, f"  {command}")
 
 
+def interval_text(low: float | None, high: float | None) -> str:
+    """Return an interval as text such as ``[-0.12,+0.30]``, ``-`` where there is none."""
+    return "-" if low is None or high is None else f"[{low:+.2f},{high:+.2f}]"
+
+
 def two_ends(ranked: Sequence[str], most: int) -> tuple[list[str], int]:
     """Return the first and last ``most / 2`` ranked items, and how many lie between; ``most`` is even."""
     if len(ranked) <= most:
