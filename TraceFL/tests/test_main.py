@@ -40,6 +40,7 @@ def run(monkeypatch, tmp_path, capfd):
         (["dataset=pathmnist", "dataset.root=/no/such/folder"], ["/no/such/folder", "dataset.root"]),
         (["num_clients=2000", "clients_per_round=2"], ["2000", "num_clients"]),
         (["batch_size=1500"], ["batch_size"]),
+        (["model=densenet121", "dataset.image_size=16"], ["fails on its first inputs", "image_size, now 16"]),
         (["exp_key=a b=c"], ["tracefl:"]),
         (["num_rounds", "3"], ["keys are given as key=value: num_rounds=3"]),
         (["--num-rounds", "3"], ["unknown option '--num-rounds'", "num_rounds=3"]),

@@ -10,6 +10,8 @@ TEXTS = [
     "A word",
 ]
 
+BERT_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+
 TINY = {
     "gpt": ("gpt", "openai-gpt", {"n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 64}),
     "gpt2": ("nobody/tiny-gpt2", "gpt2", {"n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 64}),

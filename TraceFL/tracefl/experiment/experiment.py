@@ -46,7 +46,8 @@ class Experiment:
         self.settings = settings
         self.prepared = prepared
         self.folder = folder
-        self.model = initial_model(settings.model, prepared.spec, derive_seed(settings.seed, "model"))
+        seed = derive_seed(settings.seed, "model")
+        self.model = initial_model(settings.model, prepared.spec, seed, prepared.data.server)
         if settings.provenance is not None and settings.provenance.method.layers is not None:
             trace(self.model, settings.provenance.method.layers, settings.provenance.method.also)
         held = prepared.data.label_counts.sum(dim=1).tolist()

@@ -106,7 +106,7 @@ def _work(
     spec, _, encode = made
     dataset = dataclasses.replace(settings.dataset, max_server_examples=TIMED_EXAMPLES)
     some, _ = prepare_server(raw, dataset, settings.seed, encode)
-    model = initial_model(dataclasses.replace(settings.model, pretrained=False), spec, settings.seed)
+    model = initial_model(dataclasses.replace(settings.model, pretrained=False), spec, settings.seed, some)
     state = model.state_dict()
     whole = sum(tensor.nbytes for tensor in state.values())
     an_example = sum(tensor.nbytes for tensor in some.features.values()) / len(some)

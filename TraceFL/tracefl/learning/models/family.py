@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from torch import nn
 
 from tracefl.learning.models.settings import ModelSettings, ModelSpec
+from tracefl.provenance.inputs import Inputs
 
 if TYPE_CHECKING:
     from tracefl.learning.models.text_encoder import TextEncoder
@@ -44,6 +45,10 @@ class ModelFamily(ABC):
 
     def max_tokens(self, spec: ModelSpec) -> int | None:  # noqa: ARG002  images have no tokens
         """Return the most tokens that an input may have, or ``None`` if there is no limit."""
+        return None
+
+    def example(self, spec: ModelSpec) -> Inputs | None:  # noqa: ARG002  the size of images is the data set's
+        """Return a few made-up inputs of the model, or ``None`` if the architecture does not say their shape."""
         return None
 
 

@@ -41,6 +41,7 @@ def transformers_errors() -> tuple[type[Exception], ...]:
         ArithmeticError,
         LookupError,
         AttributeError,
+        AssertionError,
         StrictDataclassError,
     )
 

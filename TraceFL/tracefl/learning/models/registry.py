@@ -8,14 +8,18 @@ from torch import nn
 
 from tracefl.common.names import did_you_mean
 from tracefl.errors import ConfigError
+from tracefl.learning.examples import Examples
 from tracefl.learning.models import text, vision  # noqa: F401 - they register their models
 from tracefl.learning.models.family import MODELS, OPEN_FAMILIES, ModelFamily
 from tracefl.learning.models.settings import ModelSettings, ModelSpec
+from tracefl.learning.models.trial import try_model
 
 if TYPE_CHECKING:
     from tracefl.learning.models.text_encoder import TextEncoder
 
 log = logging.getLogger(__name__)
+
+_TRIED = 2
 
 
 def model_names() -> tuple[str, ...]:
@@ -61,16 +65,17 @@ def build_model(spec: ModelSpec) -> nn.Module:
     return _with_norm(find_model(spec.name, spec.family).build(spec), spec)
 
 
-def initial_model(settings: ModelSettings, spec: ModelSpec, seed: int) -> nn.Module:
-    """Build a federation's initial model on the CPU, without changing torch's global generators.
+def initial_model(settings: ModelSettings, spec: ModelSpec, seed: int, examples: Examples | None = None) -> nn.Module:
+    """Build a federation's initial model on the CPU, and try it; torch's global generators stay as they are.
 
     Args:
         settings: The configuration's ``model`` group; ``pretrained`` selects the weights to load.
         spec: The result of ``model_spec`` for these settings.
         seed: Determines all weights that are not loaded.
+        examples: The run's, of which the model is tried on the first; None for made-up texts, and no images.
 
     Raises:
-        ConfigError: Weights can't be fetched or read.
+        ConfigError: Weights can't be fetched or read, or the model cannot classify them.
         ModelMismatchError: The weights are of another architecture; only the classifier's shape may differ, and it
             then stays random.
     """
@@ -80,7 +85,13 @@ def initial_model(settings: ModelSettings, spec: ModelSpec, seed: int) -> nn.Mod
         model = family.build(spec)
         if settings.pretrained is not False:
             family.load_pretrained(model, settings)  # published weights belong to the architecture's own normalisation
-        return _with_norm(model, spec)
+        model = _with_norm(model, spec)
+        inputs = family.example(spec)
+        if examples is not None:
+            inputs, _ = examples.batch(torch.arange(min(len(examples), _TRIED)))
+        if inputs is not None:
+            try_model(model, inputs, settings, spec)
+        return model
 
 
 def _with_norm(model: nn.Module, spec: ModelSpec) -> nn.Module:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tracefl.errors import ConfigError
 from tracefl.learning.models.family import ModelFamily, register_model
@@ -115,6 +115,17 @@ class TransformersModel(ModelFamily):
             if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
                 return int(module.num_embeddings) - int(module.padding_idx) - 1
         return limit
+
+    def example(self, spec: ModelSpec) -> dict[str, Tensor]:
+        """Return two texts of six and four tokens, padded on the right, that end as the architecture ends a text."""
+        pad, end = spec.config["pad_token_id"], spec.config.get("eos_token_id")
+        word = 1 if pad == 0 else 0
+        ids = torch.full((2, 6), word)
+        mask = torch.ones_like(ids)
+        ids[1, 4:], mask[1, 4:] = pad, 0
+        if isinstance(end, int):
+            ids[0, 5] = ids[1, 3] = end
+        return {"input_ids": ids, "attention_mask": mask}
 
     def _skeleton(self, spec: ModelSpec) -> Any:
         """Build on the meta device, without allocating memory, to check that the sizes are consistent."""

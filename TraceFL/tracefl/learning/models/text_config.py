@@ -1,5 +1,6 @@
 """The configuration of a text model, from a folder, the cache or the hub, or from its architecture's defaults."""
 
+import copy
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -54,10 +55,30 @@ def text_config(settings: ModelSettings, repository: str, architecture: str | No
             near = did_you_mean(given, [*known, *config.attribute_map])
             raise ConfigError(f"model.config.{given} is not an attribute of {config.model_type}{near}")
         changes[key] = value
+    if not changes:
+        return config
     try:
-        return type(config).from_dict({**known, **changes})
+        return type(config)(**{**_given(config), **changes})
     except transformers_errors() as error:
         raise ConfigError(f"model.config={dict(settings.config)} is not legal: {brief(error)}") from error
+
+
+def _given(config: Any) -> dict[str, Any]:
+    """Return the attributes that a configuration must be given; its class derives or knows the others.
+
+    Left out are those that have the same value without being given, such as the width of a head that is hidden_size /
+    num_attention_heads: when a size changes, they follow.
+    """
+    whole = config.to_dict()
+    given = dict(whole)
+    for key in whole:
+        fewer = {name: value for name, value in given.items() if name != key}
+        try:
+            if type(config)(**copy.deepcopy(fewer)).to_dict() == whole:
+                given = fewer
+        except transformers_errors() as error:
+            log.debug("%s does without %s: %s", config.model_type, key, error)
+    return given
 
 
 def _base_config(
