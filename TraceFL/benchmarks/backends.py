@@ -26,7 +26,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tracefl.main import FIRST_RUN
+from tracefl.records.naming import FIRST_RUN
 
 HERE = Path(__file__).resolve().parent
 MARK = "TRACEFL_BENCHMARK"

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from tracefl.common.imports import on_demand
 
 if TYPE_CHECKING:
+    from tracefl.experiment.launching import run
+    from tracefl.experiment.opened import Run, load
     from tracefl.provenance.answer import Answer
     from tracefl.provenance.asking import who
 
 __getattr__ = on_demand(__name__, __file__)  # so that importing the package stays cheap
 
-__all__ = ["Answer", "who"]
+__all__ = ["Answer", "Run", "load", "run", "who"]

@@ -29,11 +29,6 @@ GRAMMAR = Grammar(
     groups=None,
     first=None,
 )
-FIRST_RUN = "experiment=first_run"
-"""What runs where no word asks for another: what somebody new should see."""
-
-# Beside the circumstances of a run, which change none of its numbers: what only says where it is computed.
-_WHERE = ("device", "launcher", "hydra")
 
 _BAD_INPUT = 2  # exit status
 
@@ -102,14 +97,12 @@ def _say_which(words: list[str]) -> tuple[list[str], str]:
     Args:
         words: Hydra's options, and after them ``key=value``.
     """
-    from tracefl.records.naming import is_circumstance
+    from tracefl.records.naming import FIRST_RUN, asked_for, with_first_run
 
-    keys = [word.partition("=")[0].lstrip("+~") for word in words if "=" in word and not word.startswith("-")]
-    others = [key for key in keys if not is_circumstance(key) and key.partition(".")[0] not in _WHERE]
-    if not others:
-        words = [*words[: len(words) - len(keys)], FIRST_RUN, *words[len(words) - len(keys) :]]
-        return words, f"{shlex.join(['tracefl', 'run', *words])}   (all keys: tracefl run --help)\n"
-    if "experiment" in others:
+    whole = with_first_run(words)
+    if whole != words:
+        return whole, f"{shlex.join(['tracefl', 'run', *whole])}   (all keys: tracefl run --help)\n"
+    if "experiment" in asked_for(words):
         return words, ""
     return words, f"base.yaml with the keys given   (tracefl run alone: {FIRST_RUN}; all keys: tracefl run --help)\n"
 

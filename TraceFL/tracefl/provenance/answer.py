@@ -8,10 +8,7 @@ from torch import Tensor
 
 from tracefl.common.imports import imported
 from tracefl.provenance.attribution import Attribution
-from tracefl.provenance.showing import Shown, ShownClient, as_html, as_text, draw
-
-_MOST_SHOWN = 10
-"""Inputs that are shown one by one."""
+from tracefl.provenance.showing import MOST_SHOWN, Shown, ShownClient, as_html, as_text, draw
 
 
 @dataclass(frozen=True, repr=False, eq=False)  # tensors have no one equality
@@ -198,5 +195,5 @@ class Answer(Sequence["Answer"]):
                 text=None if self.texts is None else self.texts[i],
                 picture=None if self.pictures is None else self.pictures[i],
             )
-            for i in range(min(len(self), _MOST_SHOWN))
+            for i in range(min(len(self), MOST_SHOWN))
         ]

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -81,17 +82,37 @@ def who(
             raise ValueError(f"class_names must name the model's {num_classes} classes, got {len(class_names)} names")
         if texts is not None and len(texts) != count:
             raise ValueError(f"texts must be {count}, one for each input, got {len(texts)}")
-        found = attribute_round(asked, record, inputs, given_labels, method, check=check, compute=compute)
-        logits, _ = logits_without(asked, record, inputs, (), check=check, compute=compute)
-    return Answer(
-        attribution=found,
-        weights=tuple(shares.values()),
-        probabilities=class_probability(logits, found.predicted),
-        labels=given_labels,
+        answer = answer_round(asked, record, inputs, given_labels, method, check=check, compute=compute)
+    return replace(
+        answer,
         class_names=None if class_names is None else tuple(class_names),
         texts=None if texts is None else tuple(texts),
         pictures=inputs.detach().cpu() if isinstance(inputs, Tensor) and _are_pictures(inputs) else None,
         notes=tuple(notes),
+    )
+
+
+def answer_round(
+    model: nn.Module,
+    record: RoundRecord,
+    inputs: Inputs,
+    labels: Tensor | None,
+    method: Method,
+    *,
+    check: bool = True,
+    compute: Compute = Compute(),
+) -> Answer:
+    """Return the answer for some inputs of a round: its contributions and probabilities, without what is shown.
+
+    Arguments and errors are those of ``attribute_round``.
+    """
+    found = attribute_round(model, record, inputs, labels, method, check=check, compute=compute)
+    logits, _ = logits_without(model, record, inputs, (), check=check, compute=compute)
+    return Answer(
+        attribution=found,
+        weights=tuple(record.client_weights[client_id] for client_id in record.clients),
+        probabilities=class_probability(logits, found.predicted),
+        labels=labels,
     )
 
 

@@ -8,10 +8,12 @@ the method verifies, they are ranked by what that shows.
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tracefl.common.imports import imported
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance.attribution import ROUNDING, Attribution
 from tracefl.provenance.budget import proofs_of
@@ -21,6 +23,7 @@ from tracefl.provenance.method import estimates
 from tracefl.provenance.options import Method
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.removal import effects_of, logits_without
+from tracefl.provenance.showing import Shown, ShownClient, as_html, as_text, draw
 from tracefl.provenance.targets import Target
 from tracefl.provenance.verification import ExactRemovals, verified
 
@@ -92,6 +95,9 @@ class Explanation:
     lead: float | None
     layers: tuple[str, ...]
     clients: tuple[ClientPart, ...]
+    class_names: tuple[str, ...] | None = None
+    text: str | None = None
+    picture: Tensor | None = None
 
     @property
     def probability(self) -> float:
@@ -120,6 +126,76 @@ class Explanation:
         """Share of the round's clients that hold the predicted class: the chance that a random guess is right."""
         held = [client.held for client in self.clients if client.held is not None]
         return sum(examples > 0 for examples in held) / len(held) if held else None
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with one row for each client, by rank.
+
+        Columns: ``client``, ``rank`` from 1, ``weight``, ``contribution``, ``exact_effect`` and ``predicted_without``,
+        ``probability_without`` (empty where the client was not left out), ``score``, ``held``, ``against``.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        rows = [
+            {
+                "client": client.client_id,
+                "rank": rank,
+                "weight": client.weight,
+                "contribution": client.contribution,
+                "exact_effect": None if client.removal is None else client.removal.effect,
+                "predicted_without": None if client.removal is None else self._class(client.removal.predicted),
+                "probability_without": None if client.removal is None else client.removal.probability,
+                "score": client.score,
+                "held": client.held,
+                "against": client.against,
+            }
+            for rank, client in enumerate(self.clients, 1)
+        ]
+        numbers = dict.fromkeys(("exact_effect", "probability_without", "against"), float)
+        return imported("pandas", "to_frame()").DataFrame(rows).astype(numbers)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the signed contributions as bars, exact effects where they are known; returns matplotlib's Axes.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        shown = self._shown()
+        values = torch.tensor([[client.contribution for client in shown.clients]])
+        exact = torch.tensor([[client.is_exact for client in shown.clients]])
+        return draw(ax, [client.client for client in shown.clients], values, exact, f"Contributions to {shown.heading}")
+
+    def __str__(self) -> str:
+        """Return the ranked clients, as lines of at most 80 columns."""
+        return as_text(self._heading(), [self._shown()], 1, ())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._heading(), [self._shown()], 1, ())
+
+    def _heading(self) -> str:
+        count = len(self.clients)
+        held = "" if self.holders_fraction is None else f"; {self.holders_fraction:.1%} of them hold the class"
+        return f"Who carried this prediction, of {count} clients (chance {1 / count:.1%}){held}"
+
+    def _class(self, number: int) -> Any:
+        return number if self.class_names is None else self.class_names[number]
+
+    def _shown(self) -> Shown:
+        clients = [
+            ShownClient(
+                client=str(client.client_id),
+                weight=client.weight,
+                contribution=client.contribution if client.removal is None else client.removal.effect,
+                is_exact=client.removal is not None,
+                score=client.score,
+            )
+            for client in self.clients
+        ]
+        heading = f"class {self._class(self.predicted)} ({self.probability:.1%})"
+        return Shown(heading, clients, self.responsible, self.text, self.picture)
 
 
 def explain(

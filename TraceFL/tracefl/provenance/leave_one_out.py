@@ -1,10 +1,13 @@
 """The ground truth of a round: every prediction with all clients, and without each of them."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tracefl.common.imports import imported
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance.attribution import nobody_carries
 from tracefl.provenance.capture import frozen_eval
@@ -12,6 +15,7 @@ from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, plain_model
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.removal import centered_logit, class_probability, logits_with_all, without_each
+from tracefl.provenance.showing import MOST_SHOWN, Shown, ShownClient, as_html, as_text, draw
 
 NO_CLASS = -1
 
@@ -62,6 +66,69 @@ class Counterfactuals:
         """``(B,)`` int64 column of the client whose removal lowers the centered logit most, -1 where none is known."""
         order = self.effects.nan_to_num(nan=-torch.inf)
         return torch.where(self.measured.any(dim=1), order.argmax(dim=1), -1)
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with one row for each input and client.
+
+        Columns: ``input``, ``predicted``, ``centered_logit``, ``probability``, ``client``, ``effect``,
+        ``centered_logit_without``, ``probability_without``, ``predicted_without`` (missing where the model without the
+        client gives no finite logits), ``changed``.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        effects, changed, measured = self.effects.tolist(), self.changed.tolist(), self.measured.tolist()
+        rows = [
+            {
+                "input": i,
+                "predicted": int(self.predicted[i]),
+                "centered_logit": float(self.centered_logits[i]),
+                "probability": float(self.probabilities[i]),
+                "client": client_id,
+                "effect": effects[i][k],
+                "centered_logit_without": float(self.centered_logits_without[i, k]),
+                "probability_without": float(self.probabilities_without[i, k]),
+                "predicted_without": int(self.predicted_without[i, k]) if measured[i][k] else None,
+                "changed": changed[i][k],
+            }
+            for i in range(len(self.predicted))
+            for k, client_id in enumerate(self.client_ids)
+        ]
+        return imported("pandas", "to_frame()").DataFrame(rows).astype({"predicted_without": "Int64"})
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the signed effects, of one input as bars, of several as a map; returns matplotlib's Axes.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        return draw(ax, self.client_ids, self.effects, self.measured, "Effects of leaving each client out")
+
+    def __str__(self) -> str:
+        """Return each input's clients by effect, as lines of at most 80 columns."""
+        return as_text(self._heading(), self._shown(), len(self.predicted), ())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._heading(), self._shown(), len(self.predicted), ())
+
+    def _heading(self) -> str:
+        count = len(self.client_ids)
+        return f"{len(self.predicted)} predictions without each of {count} clients (chance to be first {1 / count:.1%})"
+
+    def _shown(self) -> list[Shown]:
+        found = []
+        for i in range(min(len(self.predicted), MOST_SHOWN)):
+            effects = self.effects[i].tolist()
+            order = sorted(range(len(effects)), key=lambda k: -effects[k] if effects[k] == effects[k] else math.inf)
+            clients = [ShownClient(str(self.client_ids[k]), None, effects[k], True, None) for k in order]
+            first = int(self.first[i])
+            carried_by = None if first < 0 or self.nobody[i] else self.client_ids[first]
+            heading = f"input {i}: class {int(self.predicted[i])} ({float(self.probabilities[i]):.1%})"
+            found.append(Shown(heading, clients, carried_by))
+        return found
 
     @property
     def nobody(self) -> Tensor:

@@ -15,6 +15,9 @@ from tracefl.common.imports import imported
 WIDTH = 80
 """Columns of a terminal."""
 
+MOST_SHOWN = 10
+"""Inputs that are shown one by one."""
+
 _MOST_CLIENTS = 10
 _NAME = 28  # columns of a client's name
 _BAR = 90  # pixels of the longest bar

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Keys that say where and how a run happens, and so change none of its numbers; with a key, all that lie below it.
@@ -23,6 +23,12 @@ CIRCUMSTANCES = (
     "wandb",
 )
 
+FIRST_RUN = "experiment=first_run"
+"""What runs where no word asks for another: what somebody new should see."""
+
+# Beside the circumstances of a run, which change none of its numbers: what only says where it is computed.
+_WHERE = ("device", "launcher", "hydra")
+
 # Keys that came later, each with the value that means what was done before, which then leaves runs their names.
 LATER = {("dataset", "train_split"): "train", ("dataset", "test_split"): "test"}
 
@@ -40,6 +46,28 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 def is_circumstance(key: str) -> bool:
     """Return whether a dotted key is one of ``CIRCUMSTANCES``, or lies below one."""
     return any(f"{key}.".startswith(f"{circumstance}.") for circumstance in CIRCUMSTANCES)
+
+
+def asked_for(words: Sequence[str]) -> list[str]:
+    """Return the keys of a command's words that ask for another run than the first: all but circumstances.
+
+    Args:
+        words: Hydra's options, and ``key=value``.
+    """
+    keys = [word.partition("=")[0].lstrip("+~") for word in words if "=" in word and not word.startswith("-")]
+    return [key for key in keys if not is_circumstance(key) and key.partition(".")[0] not in _WHERE]
+
+
+def with_first_run(words: Sequence[str]) -> list[str]:
+    """Return the words of a run: with ``FIRST_RUN``, before all keys, where they ask for no other.
+
+    Args:
+        words: Hydra's options, and after them ``key=value``.
+    """
+    if asked_for(words):
+        return list(words)
+    options = next((i for i, word in enumerate(words) if "=" in word and not word.startswith("-")), len(words))
+    return [*words[:options], FIRST_RUN, *words[options:]]
 
 
 def without_circumstances(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
