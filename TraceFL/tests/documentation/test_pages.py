@@ -31,17 +31,22 @@ def federation():
 
 
 def test_the_librarys_ten_lines(federation, tmp_path, capsys):
-    first, check, proof, stored = python_blocks("library.md")
-    assert len(first.splitlines()) - 2 <= 10  # without the imports
+    first, formula, check, proof, stored = python_blocks("library.md")
+    assert len(first.splitlines()) - 2 <= 10  # without the import
+    assert first == python_blocks("index.md")[0] == python_blocks("../README.md")[0]
     names = dict(federation)
     exec(first, names)
+    answer = names["answer"]
+    assert capsys.readouterr().out.startswith("Who carried 5 predictions, of 3 clients")
+    assert len(names["frame"]) == 15
+    exec(formula, names)
     exec(check, names)
     found, record, x = names["found"], names["record"], names["x"]
     assert found.contributions.shape == (5, 3)
     for k, client in enumerate(("clinic a", "clinic b", "clinic c")):  # the definition: the model without the client
-        rest = sum(n for name, n in names["n"].items() if name != client)
+        rest = sum(n for name, n in names["sizes"].items() if name != client)
         others = {
-            name: sum(names["n"][c] / rest * names["clients"][c][name] for c in names["clients"] if c != client)
+            name: sum(names["sizes"][c] / rest * names["clients"][c][name] for c in names["clients"] if c != client)
             for name in names["average"]
         }
         for name, left in weights_without(record, client).items():
@@ -54,19 +59,24 @@ def test_the_librarys_ten_lines(federation, tmp_path, capsys):
             atol=1e-5,
             rtol=1e-4,
         )
+    exact = removal_effects(names["model"], record, x)
+    torch.testing.assert_close(answer.contributions[answer.exact].double(), exact[answer.exact], atol=1e-5, rtol=1e-4)
     said = capsys.readouterr().out
-    assert said.count("carried by clinic") == 5
     assert "correlation:" in said
     exec(proof, names)
-    exact = removal_effects(names["model"], record, x)
     proven = names["proven"]
     assert (proven.verified.sum(dim=1) >= 2).all()
     torch.testing.assert_close(
         proven.contributions[proven.verified].double(), exact[proven.verified], atol=1e-5, rtol=1e-4
     )
     capsys.readouterr()
-    exec(stored, {"torch": torch, "folder": str(make_stored_run(tmp_path))})
-    assert len(capsys.readouterr().out.split(",")) == 4
+    folder = make_stored_run(tmp_path)
+    (folder / "rounds.csv").write_text("round,global_accuracy\n1,0.25\n2,0.5\n")
+    exec(stored, {"folder": str(folder)})
+    said = capsys.readouterr().out
+    assert said.startswith("round\n1    0.25\n2    0.50\n")
+    assert "Who carried 2 predictions, of 3 clients" in said
+    assert "Who carried this prediction, of 3 clients" in said
 
 
 def test_the_example_of_one_prediction(federation, capsys):
