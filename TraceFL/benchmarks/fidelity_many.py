@@ -11,6 +11,7 @@ is written setting by setting, and the same command goes on where it was; OUT/ma
 
 import argparse
 import csv
+import resource
 import sys
 import tempfile
 import time
@@ -60,7 +61,7 @@ ASKED = (
 )
 COLUMNS = (
     *("model", "dataset", "seed", "clients", "accuracy", "method", "agreement", "correlation"),
-    *("seconds", "exact_seconds"),
+    *("seconds", "exact_seconds", "peak_gib"),
 )
 
 
@@ -205,6 +206,7 @@ def ask(
             "correlation": float(spearman(answer, effects).mean()),
             "seconds": time.process_time() - began,
             "exact_seconds": exact_seconds,
+            "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         }
 
 
