@@ -26,6 +26,9 @@ from tracefl.provenance.removal import (
     weights_without,
 )
 
+_CLOSE = 0.5
+"""Share of the estimates' error, a root mean square, by which a client may be behind and yet be first."""
+
 _ALIKE = 1e-5
 """Relative difference up to which estimates count as those of equal clients: float32's rounding."""
 
@@ -93,7 +96,7 @@ class ExactRemovals:
         with frozen_eval(self._model, self._compute.device) as place:
             size = self._compute.forward_batch_size
             if self._batch is None:
-                self._average = float64_average(self._record)
+                self._average = self._average_for(wanted)
                 arguments = (self._model, self._record, self._inputs, size, place, self._check)
                 logits, self._batch = logits_with_all(*arguments)
                 self.classes = logits.argmax(dim=1).cpu() if self.classes is None else self.classes
@@ -111,6 +114,16 @@ class ExactRemovals:
                 else:
                     self.possible[k] = False
                     self.infinite.append(ids[k])
+
+    def _average_for(self, wanted: Tensor) -> dict[str, Tensor]:
+        """Return the clients' average in float64: as it was deployed, where all clients need not be read anyway.
+
+        A client of more than half the weight leaves little of that but its rounding, see ``float64_average``.
+        """
+        if wanted.any(dim=0).all() or max(self._record.client_weights.values()) > 0.5:
+            return float64_average(self._record)
+        average = self._record.average
+        return {name: weights.double() for name, weights in average.items() if weights.is_floating_point()}
 
     def attribution(self) -> Attribution | None:
         """Return the attribution by exact removals alone; None if one of them is not possible.
@@ -141,13 +154,15 @@ def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) 
 
     Returns:
         The attribution with exact effects in place of the checked clients' estimates. ``verified`` marks these: at
-        least ``proofs`` for each input, its first one, and any client with the same estimate as one of them, so that
-        equal clients stay equal. A client cannot be checked if no model is left without it, or none that gives finite
-        logits (a warning names it): it keeps its estimate, wherever that puts it. Takes one forward pass of an input
-        for each of its checked clients and one more. All clients' weights are read for their average, and a checked
-        client's again each time they are needed: once, or a few times.
+        least ``proofs`` for each input, its first one (where clients are left out for all inputs, also those whose
+        estimate is behind it by less than half of the error that these removals show), and any client with the same
+        estimate as one of them, so that equal clients stay equal. A client cannot be checked if no model is left
+        without it, or none that gives finite logits (a warning names it): it keeps its estimate, wherever that puts it.
+        Takes one forward pass of an input for each of its checked clients and one more, and reads a checked client's
+        weights each time they are needed: once, or a few times.
     """
-    found = torch.where(removals.known, removals.effects, attribution.contributions.double())  # (B, K)
+    estimates = attribution.contributions.double()
+    found = torch.where(removals.known, removals.effects, estimates)  # (B, K)
     count = found.shape[1] if proofs.each == "all" else proofs.each
     wanted = _largest_means(found, removals, proofs.shared) if proofs.shared else _next(found, removals, count)
     if not count or not (wanted | removals.known).any():
@@ -157,7 +172,8 @@ def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) 
     while wanted.any():
         removals.find(wanted)
         found = torch.where(removals.known, removals.effects, found)
-        wanted = _next(found, removals, count)
+        margin = _CLOSE * _error(estimates, removals) if proofs.shared else 0.0
+        wanted = _next(found, removals, count, margin)
     if removals.infinite:
         names = ", ".join(removals.infinite)
         warnings.warn(f"not verified: without client {names} the model gives logits that are not finite", stacklevel=2)
@@ -187,18 +203,24 @@ def _largest_means(found: Tensor, removals: ExactRemovals, count: int) -> Tensor
     return (means.isfinite() & (means >= least - rounding)).expand_as(found)
 
 
-def _next(found: Tensor, removals: ExactRemovals, count: int) -> Tensor:
+def _error(estimates: Tensor, removals: ExactRemovals) -> float:
+    """Return by how much known effects differ from their ``(B, K)`` estimates, a root mean square in logits."""
+    return float((removals.effects - estimates)[removals.known].square().mean().sqrt()) if removals.known.any() else 0.0
+
+
+def _next(found: Tensor, removals: ExactRemovals, count: int, margin: float = 0.0) -> Tensor:
     """Return whom to check next, ``(B, K)`` bool: those missing from the first ``count``, else an unchecked leader.
 
     Args:
         found: ``(B, K)`` exact effects where known, otherwise estimates.
         removals: What is known.
         count: How many clients to check for each input.
+        margin: By how much an estimate may be behind the leader's and be checked too, in logits.
     """
     unknown = found.masked_fill(removals.known | ~removals.possible, -torch.inf)
     lacking = count - removals.known.sum(dim=1)  # (B,)
     ranked = unknown.sort(dim=1, descending=True).values
     last = ranked.gather(1, (lacking - 1).clamp(0, found.shape[1] - 1).unsqueeze(1)).squeeze(1)
     leader = found.masked_fill(~(removals.known | removals.possible), -torch.inf).max(dim=1).values
-    least = torch.where(lacking > 0, last, leader)  # minus infinity where fewer are left: all of them
+    least = torch.where(lacking > 0, last, leader - margin)  # minus infinity where fewer are left: all of them
     return unknown.isfinite() & (unknown >= (least - _ALIKE * least.abs()).unsqueeze(1))
