@@ -1,8 +1,10 @@
 """Contributions by autograd, input by input, in float64: slow, and sharing no code with the engine."""
 
 import copy
+from unittest import mock
 
 import torch
+from torch import nn
 
 
 def logits_of(output):
@@ -26,8 +28,18 @@ def double(inputs):
     return inputs.double().clone() if inputs.is_floating_point() else inputs.clone()
 
 
+def _batch_norm(x, mean, variance, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    """Normalise in evaluation, differentiable in the running statistics too, which torch's own is not."""
+    assert not training
+    features = (1, -1, *(1 for _ in x.shape[2:]))
+    normalized = (x - mean.view(features)) / (variance.view(features) + eps).sqrt()
+    return normalized if weight is None else normalized * weight.view(features) + bias.view(features)
+
+
 def derivatives(model, clients, inputs, reference=None):
-    """Return ``(B, K)``: the derivative of each input's largest logit in the direction of each client's parameters.
+    """Return ``(B, K)``: the derivative of each input's largest logit in the direction of each client's weights.
+
+    Weights are the parameters and BatchNorm's running statistics.
 
     Args:
         model: The global model; a copy in float64 is differentiated.
@@ -37,11 +49,16 @@ def derivatives(model, clients, inputs, reference=None):
     """
     model = copy.deepcopy(model).double().eval()
     parameters = {n: p.requires_grad_(True) for n, p in model.named_parameters() if p.is_floating_point()}
+    for layer, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            for name in ("running_mean", "running_var"):
+                parameters[f"{layer}.{name}"] = getattr(module, name).requires_grad_(True)
     count = len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
     rows = []
     for i in range(count):
         one = double(one_of(inputs, i))
-        logits = logits_of(model(**one) if isinstance(one, dict) else model(one))
+        with mock.patch("torch.nn.functional.batch_norm", _batch_norm):
+            logits = logits_of(model(**one) if isinstance(one, dict) else model(one))
         found = torch.autograd.grad(logits.max(), list(parameters.values()), allow_unused=True)
         gradients = {n: g for n, g in zip(parameters, found, strict=True) if g is not None}
         rows.append(

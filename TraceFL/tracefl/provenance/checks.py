@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from tracefl.provenance.differentiation import add_statistics, gradients_of, requiring_grad
+from tracefl.provenance.differentiation import add_statistics
+from tracefl.provenance.input_gradients import gradients_of, requiring_grad
 from tracefl.provenance.inputs import Batch, forward
 from tracefl.provenance.sources import Clients
 from tracefl.provenance.targets import Target, target_values

@@ -89,6 +89,23 @@ class Batch:
         taken = self._map(lambda tensor: tensor[rows.to(tensor.device)], None)
         return replace(self, inputs=taken, count=len(rows))
 
+    def of_rows(self, change: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+        """Return inputs with every tensor changed that has a row for each of them."""
+        if not isinstance(inputs, Mapping):
+            return change(inputs)
+        rows = self.axes()
+        assert isinstance(rows, Mapping)
+        return {name: value if rows[name] is None else change(value) for name, value in inputs.items()}
+
+    def axes(self) -> int | Mapping[str, int | None]:
+        """Return the dimension over which the inputs lie, as ``torch.vmap`` takes it: 0, None for what they share."""
+        if not isinstance(self.inputs, Mapping):
+            return 0
+        return {
+            name: 0 if isinstance(value, Tensor) and name not in self.shared else None
+            for name, value in self.inputs.items()
+        }
+
     def parts(self, size: int, device: torch.device) -> Iterator[Inputs]:
         """Yield the inputs, ``size`` at a time where they allow it, as ``part`` gives them."""
         step = self.count if self.whole else 1 if self.alone else size

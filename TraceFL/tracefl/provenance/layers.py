@@ -225,7 +225,7 @@ def _transposed_convolution(layer: nn.Module, layer_input: Tensor, gradient: Ten
     return gradients
 
 
-@register_layer(nn.LayerNorm)
+@register_layer(nn.LayerNorm, "timm.LayerNorm")
 def _layer_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
     assert isinstance(layer, nn.LayerNorm)
     return _scaled(layer, F.layer_norm(layer_input, layer.normalized_shape, eps=layer.eps), gradient)
@@ -238,7 +238,7 @@ def _group_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict
     return _scaled(layer, normalized.movedim(1, -1), gradient.movedim(2, -1))
 
 
-@register_layer("torchvision.LayerNorm2d")
+@register_layer("torchvision.LayerNorm2d", "timm.LayerNorm2d")
 def _layer_norm_of_channels(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
     return _layer_norm(layer, layer_input.movedim(1, -1), gradient.movedim(2, -1))
 
@@ -257,12 +257,17 @@ def _rms_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[s
 
 @register_layer(
     *(f"transformers.{family}RMSNorm" for family in ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Phi3")),
-    "transformers.T5LayerNorm",
     tensors=("weight",),
 )
 def _transformers_rms_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
     normalized = F.rms_norm(layer_input.float(), layer_input.shape[-1:], eps=float(layer.variance_epsilon))  # type: ignore[arg-type]
     return _scaled(layer, normalized.to(layer_input.dtype), gradient)
+
+
+@register_layer("transformers.T5LayerNorm", tensors=("weight",))
+def _t5_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    variance = layer_input.float().square().mean(-1, keepdim=True)
+    return _scaled(layer, layer_input * (variance + layer.variance_epsilon).rsqrt(), gradient)  # type: ignore[operator]
 
 
 @register_layer(
@@ -292,6 +297,20 @@ def _batch_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict
     if layer.weight is not None:
         gradients |= {"weight": by_weight, "bias": by_bias}
     return gradients
+
+
+@register_layer("timm.BatchNormAct2d", tensors=("weight", "bias", "running_mean", "running_var"), option="batch_norm")
+def _batch_norm_and_activation(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict[str, ParameterGradient]:
+    """Timm's BatchNorm with what follows it: the gradient is first taken back through that."""
+    assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    tensors = (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+    mean, variance, weight, bias = (None if tensor is None else tensor.to(layer_input) for tensor in tensors)
+    with torch.enable_grad():
+        normalized = F.batch_norm(layer_input, mean, variance, weight, bias, False, 0.0, layer.eps)
+        normalized = normalized.detach().requires_grad_()
+        after = layer.act(layer.drop(normalized.clone()))  # type: ignore[operator]
+    before = [torch.autograd.grad(after, normalized, g, retain_graph=True)[0] for g in gradient.unbind(1)]
+    return _batch_norm(layer, layer_input, torch.stack(before, dim=1))
 
 
 @register_layer(nn.Embedding, tensors=("weight",), option="embedding")

@@ -135,7 +135,7 @@ class _Passes:
         if traced.differentiated:
             with self._taken_apart():
                 arguments = (ask.model, batch, traced, self._clients, ask.targets, ask.classes, half)
-                others = differentiated_products(*arguments)
+                others = differentiated_products(*arguments, ask.compute.backward_batch_size)
         parts: list[list[Tensor]] = [[] for _ in ask.targets]
         predicted = []
         start, size = 0, 1 if batch.alone else min(ask.compute.backward_batch_size, batch.count)

@@ -25,7 +25,11 @@ def target_values(logits: Tensor, target: Target) -> Tensor:
     Raises:
         ValueError: ``target`` is unknown, has another length than B, or names a class outside 0..C-1.
     """
-    classes = check_target(target, len(logits), logits.shape[1])
+    return values_of(logits, target, check_target(target, len(logits), logits.shape[1]))
+
+
+def values_of(logits: Tensor, target: Target, classes: Tensor | None) -> Tensor:
+    """Return what ``target_values`` does, unchecked; ``classes`` are the target's, or None for a named one."""
     if classes is not None:
         return logits.gather(1, classes.to(logits.device).unsqueeze(1))
     if target == "all":

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 
 from tracefl.common.names import did_you_mean
@@ -118,7 +119,9 @@ def _is_below(name: str, layers: Sequence[str] | None) -> bool:
 
 
 def _does_as_its_kind(module: nn.Module) -> bool:
-    """Return whether nothing that was set on this one module changes what it computes."""
+    """Return whether nothing that was set on this one module changes what it computes, and it is called at all."""
+    if isinstance(module, NonDynamicallyQuantizableLinear):  # nn.MultiheadAttention takes its weights
+        return False
     changed = "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks
     return not changed and not parametrize.is_parametrized(module)
 
