@@ -44,7 +44,9 @@ def test_a_clients_part_by_hand(tmp_path):
     assert zero.correct.by_chance == pytest.approx(4 / 3)
     assert zero.correct.mean == pytest.approx((0.75 + 0.125 + 1.0) / 3)
     assert zero.correct.mean_effect == (0.5 + 0.25) / 2  # of the two that were checked
-    assert zero.correct.depend == 2
+    assert zero.correct.mean_own == (0.375 + 0.0625) / 2  # its effect less the mean of both clients'
+    assert (zero.correct.inputs, zero.correct.is_few) == (2, True)
+    assert (zero.correct.interval.low, zero.correct.interval.high) == (0.125, pytest.approx(0.875))
     assert (zero.wrong.traced, zero.wrong.carried, zero.wrong.mean) == (1, 0, -1.0)
     assert zero.wrong.mean_effect is None
     assert (found.rows[1].correct.traced, found.rows[1].correct.mean) == (0, None)
@@ -55,10 +57,19 @@ def test_a_clients_section_by_hand(tmp_path):
     assert found.sections["3"]["left"] == [[1, "it failed"]]
     section = found.sections["2"]
     assert section["held"] == COUNTS[2]
-    assert section["whole"] == [[3, 0, 1.333, 0.08333, -0.0625, 0, 2], [1, 1, 0.5, 2.0, None, 0, 0]]
+    assert section["whole"] == [
+        [3, 0, 1.333, 0.08333, -0.0625, -0.2188, 2, [0.0, 0.25], [-0.375, -0.0625]],
+        [1, 1, 0.5, 2.0, None, None, 1, None, None],
+    ]
     assert section["each"] == [
-        [1, 0.25, [2, 0, 1.0, -0.125, -0.0625, 0, 2], [1, 1, 0.5, 2.0, None, 0, 0]],
-        [2, 0.25, [1, 0, 0.3333, 0.5, None, 0, 0], [0, 0, 0.0, None, None, 0, 0]],
+        [
+            *(1, 0.25, [2, 0, 1.0, -0.125, -0.0625, -0.2188, 2, None, None]),
+            [1, 1, 0.5, 2.0, None, None, 1, None, None],
+        ],
+        [
+            *(2, 0.25, [1, 0, 0.3333, 0.5, None, None, 1, None, None]),
+            [0, 0, 0.0, None, None, None, 0, None, None],
+        ],
     ]
     assert [(number, correct[0], wrong[0]) for number, correct, wrong in section["classes"]] == [(0, 2, 1), (1, 1, 0)]
     assert section["left"] == []
@@ -70,7 +81,23 @@ def test_verified_contributions_alone_are_no_mean_effect(tmp_path):
     verified = replace(part(0, 0, 0, k0=0.75, k2=-0.5), verified=("0",))  # provenance.counterfactual=false
     found = read(tmp_path, [result(1, (verified,))])
     assert found.rows[0].correct.mean_effect is None
-    assert found.sections["0"]["whole"][0] == [1, 1, 0.5, 0.75, None, 0, 0]
+    assert found.sections["0"]["whole"][0] == [1, 1, 0.5, 0.75, None, None, 1, None, None]
+
+
+def test_what_all_removals_have_in_common_is_apart(tmp_path):
+    """Each effect is -1 and what the client adds: +0.5, -0.5 and 0, on twelve inputs."""
+    exact = (("0", -0.5), ("2", -1.5), ("3", -1.0))
+    inputs = [part(index, 0, 0, exact, k0=0.5, k3=0.0, k2=-0.5) for index in range(12)]
+    found = read(tmp_path, [result(1, inputs)])
+    assert [(row.correct.mean_effect, row.correct.mean_own) for row in found.rows if row.correct.traced] == [
+        *((-0.5, 0.5), (-1.5, -0.5), (-1.0, 0.0)),
+    ]
+    (common, ends), (no_wrong_one, none) = found.common
+    assert (common, ends.low, ends.high, ends.inputs) == (-1.0, -1.0, -1.0, 12)
+    assert (no_wrong_one, none) == (None, None)
+    assert {row.correct.carried for row in found.rows} == {0}  # all effects are negative: nobody carries these
+    assert found.rows[0].correct.by_chance == 0
+    assert not found.rows[0].correct.is_few
 
 
 def decision(server_round, client, word, factor=None):

@@ -53,6 +53,16 @@ def test_both_maps_have_the_same_clients(tmp_path):
     assert (found.most_held, found.most_contributed, found.not_shown) == (9, 1.0, ())
 
 
+def test_a_mean_says_whether_it_is_settled(tmp_path):
+    many = [part(index, 0, 0, k0=1.0 + index / 10, k2=(-1.0) ** index) for index in range(12)]
+    few = [part(20 + index, 1, 1, k0=1.0, k2=0.5) for index in range(3)]
+    found = heat_map(read_record(make_run(tmp_path, [result(1, [*many, *few])])))
+    rows = {row.name: row.contributed for row in found.rows}
+    assert [cell.is_open for cell in rows["0"][:2]] == [False, True]  # of twelve inputs; of three
+    assert rows["2"][0].is_open  # of twelve, as often for as against
+    assert "over 12 traced inputs, 12 of them different; 95 % interval +1." in rows["0"][0].words
+
+
 def test_a_faulty_client_has_the_labels_it_trains_on(tmp_path):
     run = make_run(tmp_path, [result(1)], "fault=label_flip", "fault.clients=[2]", fault=FAULT)
     found = heat_map(read_record(run))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
+from tracefl.common.bootstrap import FEWEST, Bootstrap, Interval
 from tracefl.provenance import TracedInput
 from tracefl.questions.ledger import ContributionLedger
 from tracefl.report.page.heat import changed_labels, mean_contributions, shown_clients
@@ -27,51 +28,77 @@ class Part:
         traced: How many were traced.
         carried: How many of them it carries.
         by_chance: How many a client drawn at random from the rounds' participants would carry.
-        contributions: Sum of its contributions, in logits.
-        checked: How many were checked by the exact removal of every client of the round.
-        effects: Sum of the exact effects of its removal, in logits.
-        depend: How many of those depend most on it: no other client's exact removal costs more.
+        contributions: Its contributions, each with its input, in logits.
+        effects: Of the predictions of which all exact effects are known, its own, in logits.
+        own: The same less what all removals of the prediction have in common, each with its input.
+        interval: Of the mean contribution; None for fewer than two inputs, or where none was computed.
+        own_interval: Of the mean of ``own``, likewise.
     """
 
     traced: int = 0
     carried: int = 0
     by_chance: float = 0.0
-    contributions: float = 0.0
-    checked: int = 0
-    effects: float = 0.0
-    depend: int = 0
+    contributions: list[tuple[int, float]] = field(default_factory=list)
+    effects: list[float] = field(default_factory=list)
+    own: list[tuple[int, float]] = field(default_factory=list)
+    interval: Interval | None = None
+    own_interval: Interval | None = None
 
-    def add(self, client: str, t: TracedInput, contribution: float, effect: float | None) -> None:
-        """Add a traced input of a round that the client took part in; ``effect``: None where it was not checked."""
+    def add(self, client: str, t: TracedInput, contribution: float, effect: float | None, common: float) -> None:
+        """Add a traced input of a round that the client took part in.
+
+        Args:
+            client: The client.
+            t: The input.
+            contribution: The client's, in logits.
+            effect: Its exact effect; None where not all are known.
+            common: The mean of all clients' exact effects on the input.
+        """
         self.traced += 1
         self.carried += t.responsible == client
         self.by_chance += (t.responsible is not None) / len(t.ranking)
-        self.contributions += contribution
+        self.contributions.append((t.input_index, contribution))
         if effect is not None:
-            self.checked += 1
-            self.effects += effect
-            self.depend += t.counterfactual_client == client
+            self.effects.append(effect)
+            self.own.append((t.input_index, effect - common))
+
+    @property
+    def inputs(self) -> int:
+        """How many different inputs were traced."""
+        return len({number for number, _ in self.contributions})
+
+    @property
+    def is_few(self) -> bool:
+        """Whether these are too few to place the client among the others."""
+        return self.inputs < FEWEST
 
     @property
     def mean(self) -> Number:
         """Mean contribution, in logits; None without a traced prediction or where it is not finite."""
-        return _mean(self.contributions, self.traced)
+        return _mean([value for _, value in self.contributions])
 
     @property
     def mean_effect(self) -> Number:
-        """Mean exact effect, in logits; None where nothing was checked."""
-        return _mean(self.effects, self.checked)
+        """Mean exact effect, in logits; None where none is known."""
+        return _mean(self.effects)
 
-    def as_json(self) -> list[Number]:
-        """Return traced, carried, by chance, mean contribution, mean exact effect, depend, and checked."""
+    @property
+    def mean_own(self) -> Number:
+        """Mean of ``own``, in logits; None where no exact effect is known."""
+        return _mean([value for _, value in self.own])
+
+    def as_json(self) -> list[Any]:
+        """Return traced, carried, by chance, means of contribution, effect and own effect, inputs, both intervals."""
         return [
             self.traced,
             self.carried,
             short(self.by_chance),
             short(self.mean),
             short(self.mean_effect),
-            self.depend,
-            self.checked,
+            short(self.mean_own),
+            self.inputs,
+            _ends(self.interval),
+            _ends(self.own_interval),
         ]
 
 
@@ -111,26 +138,34 @@ class PageClients:
         rows: Those in the table, ascending.
         sections: Client to what its own section shows, as JSON types, see ``_section``.
         not_shown: What is not on the page, in words.
+        common: What all removals of correct, and of wrong, predictions have in common: the mean in logits and its
+            interval; the mean is None where no exact effects are known.
     """
 
     rows: tuple[ClientRow, ...]
     sections: Mapping[str, Mapping[str, Any]]
     not_shown: tuple[str, ...]
+    common: tuple[tuple[Number, Interval | None], ...] = ()
 
 
 def page_clients(record: RunRecord) -> PageClients:
     """Return a run's clients; of too many, the faulty ones, then those with the largest contributions."""
     tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
+    commons: tuple[list[tuple[int, float]], list[tuple[int, float]]] = ([], [])
     for server_round, t in record.traced:
-        # Verified contributions are left out: they are of the first clients alone, and their mean would be too high.
-        kind, effects = WRONG if t.predicted != t.label else CORRECT, dict(t.effects)
+        # Exact effects of some clients are left out: they are of the first ones, and their mean would be too high.
+        kind, effects = WRONG if t.predicted != t.label else CORRECT, t.exact_effects if t.is_settled else {}
+        common = sum(effects.values()) / len(effects) if effects else 0.0
+        if effects:
+            commons[kind].append((t.input_index, common))
         for client, contribution in t.contributions:
             tally = tallies[client]
             for parts in (tally.whole, tally.by_round[server_round], tally.by_class[t.predicted]):
-                parts[kind].add(client, t, contribution, effects.get(client))
+                parts[kind].add(client, t, contribution, effects.get(client), common)
     ledger, decided = ContributionLedger(record.rounds), mitigation_words(record)
     counts, trained = record.run.label_counts.tolist(), changed_labels(record.run.changes)
     clients = shown_clients(record, mean_contributions([t for _, t in record.traced]), MOST_CLIENTS)
+    in_common = _set_intervals(record, [tallies[client] for client in clients], commons)
     with_rounds = sum(len(ledger.rounds_of.get(client, ())) for client in clients) <= MOST_ROWS
     rows, sections = [], {}
     for client in clients:
@@ -158,7 +193,24 @@ def page_clients(record: RunRecord) -> PageClients:
         )
     if not with_rounds:
         not_shown.append("a client's rounds one by one; provenance.csv has them")
-    return PageClients(tuple(rows), sections, tuple(not_shown))
+    return PageClients(tuple(rows), sections, tuple(not_shown), in_common)
+
+
+def _set_intervals(
+    record: RunRecord, tallies: Sequence[_Tally], commons: Sequence[Sequence[tuple[int, float]]]
+) -> tuple[tuple[Number, Interval | None], ...]:
+    """Give each client's parts their intervals, but those by round; return the means in common with theirs."""
+    if not record.traced:
+        return tuple((None, None) for _ in commons)
+    bootstrap = Bootstrap((t.input_index for _, t in record.traced), record.settings.seed)
+    wholes = dict(enumerate(part for tally in tallies for part in tally.whole))
+    parts = {**wholes, **dict(enumerate((p for t in tallies for ps in t.by_class.values() for p in ps), len(wholes)))}
+    for number, found in bootstrap.by_key({n: part.contributions for n, part in parts.items()}).items():
+        parts[number].interval = found
+    for number, found in bootstrap.by_key({n: part.own for n, part in wholes.items()}).items():
+        parts[number].own_interval = found
+    ends = bootstrap.by_key(dict(enumerate(commons)))
+    return tuple((_mean([value for _, value in values]), ends[n]) for n, values in enumerate(commons))
 
 
 def mitigation_words(record: RunRecord) -> dict[str, str]:
@@ -190,5 +242,10 @@ def _rounds(record: RunRecord, client: str, tally: _Tally) -> Iterator[list[Any]
             yield [result.server_round, weight, *(part.as_json() for part in parts)]
 
 
-def _mean(total: float, count: int) -> Number:
-    return total / count if count and isfinite(total) else None
+def _mean(values: Sequence[float]) -> Number:
+    total = sum(values)
+    return total / len(values) if values and isfinite(total) else None
+
+
+def _ends(found: Interval | None) -> list[Number] | None:
+    return None if found is None else [short(found.low), short(found.high)]

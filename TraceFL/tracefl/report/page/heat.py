@@ -1,10 +1,11 @@
 """Clients by classes: how many examples each holds, beside its mean contribution to each predicted class."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 
+from tracefl.common.bootstrap import Bootstrap, Interval
 from tracefl.learning.faults import ClientChange
 from tracefl.provenance import TracedInput
 from tracefl.report.page.record import RunRecord
@@ -24,11 +25,13 @@ class Cell:
         text: Its text.
         level: Its colour: depth 0 to 1, of a contribution with its sign, -1 to 1; None where nothing was measured.
         words: Its tooltip, the text in full.
+        is_open: Whether a mean is not settled: of few inputs, or with zero in its interval.
     """
 
     text: str
     level: float | None
     words: str
+    is_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,18 @@ def mean_contributions(traced: Sequence[TracedInput]) -> dict[tuple[str, int], t
     return {pair: (total / counts[pair], counts[pair]) for pair, total in sums.items()}
 
 
+def mean_intervals(record: RunRecord, clients: Collection[str]) -> dict[tuple[str, int], Interval | None]:
+    """Return the 95 % intervals of some clients' means by predicted class, by a bootstrap over the traced inputs."""
+    values: defaultdict[tuple[str, int], list[tuple[int, float]]] = defaultdict(list)
+    for _, t in record.traced:
+        for client, contribution in t.contributions:
+            if client in clients:
+                values[client, t.predicted].append((t.input_index, contribution))
+    if not values:
+        return {}
+    return Bootstrap((t.input_index for _, t in record.traced), record.settings.seed).by_key(values)
+
+
 def heat_map(record: RunRecord) -> HeatMap:
     """Return a run's two maps.
 
@@ -110,9 +125,12 @@ def heat_map(record: RunRecord) -> HeatMap:
     most_held = max(1, *counted)
     finite = [abs(mean) for client in clients for c in classes if isfinite(mean := means.get((client, c), (nan, 0))[0])]
     most = max(finite, default=None)
+    intervals = mean_intervals(record, set(clients))
     rows = []
     for client in clients:
-        contributed = tuple(_contributed(client, names[c], means.get((client, c)), most) for c in classes)
+        contributed = tuple(
+            _contributed(client, names[c], means.get((client, c)), intervals.get((client, c)), most) for c in classes
+        )
         note = "faulty" if client in record.faulty_clients else ""
         own = held[int(client)]
         rows.append(Row(client, note, tuple(_held(client, names[c], own[c], most_held) for c in classes), contributed))
@@ -136,16 +154,21 @@ def _held(client: str, name: str, examples: int, most: int) -> Cell:
     return Cell(str(examples) if examples else "", examples / most, words)
 
 
-def _contributed(client: str, name: str, mean: tuple[float, int] | None, most: float | None) -> Cell:
+def _contributed(
+    client: str, name: str, mean: tuple[float, int] | None, ends: Interval | None, most: float | None
+) -> Cell:
     if mean is None:
         return Cell("", None, f"client {client}, predicted {name}: no traced input")
-    value, inputs = mean
+    value, traced = mean
     words = (
-        f"client {client}, predicted {name}: mean contribution {signed(value, 3)} logits over {inputs} traced inputs"
+        f"client {client}, predicted {name}: mean contribution {signed(value, 3)} logits over {traced} traced inputs"
     )
+    if ends is not None:
+        words += f", {ends.inputs} of them different; 95 % interval {signed(ends.low, 3)} to {signed(ends.high, 3)}"
+    is_open = ends is None or not ends.is_settled
     if not most or not isfinite(value):
-        return Cell(signed(value, 0), 0.0, words)
-    return Cell(signed(value, _digits(most)), value / most, words)
+        return Cell(signed(value, 0), 0.0, words, is_open)
+    return Cell(signed(value, _digits(most)), value / most, words, is_open)
 
 
 def signed(value: float, digits: int) -> str:

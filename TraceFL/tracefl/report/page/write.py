@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
+from tracefl.common.bootstrap import FEWEST
 from tracefl.common.environment import describe_environment
 from tracefl.common.text_files import write_atomically
 from tracefl.common.words import duration, percent
@@ -140,6 +141,7 @@ def render(record: RunRecord) -> str:
             suspicious={each.server_round: each for each in suspicious},
             meaning=(MEANING_OF_FAULT, *MEANING) if settings.fault is not None else MEANING,
             inputs=inputs,
+            fewest=FEWEST,
             nobody=any(row["by"] is None for row in inputs.rows),
             names=names,
             data=data,
@@ -176,6 +178,7 @@ def _client_orders(kinds: Sequence[str]) -> list[tuple[str, str]]:
             (kind, f"most {kind} predictions carried first"),
             (f"{kind}_contribution", f"highest contribution to {kind} ones first"),
             (f"{kind}_effect", f"largest exact effect on {kind} ones first"),
+            (f"{kind}_own", f"largest effect of its own on {kind} ones first"),
         ]
     return orders
 
@@ -198,6 +201,6 @@ def _number(value: Any, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}" if math.isfinite(value) else str(value)
 
 
-def _logits(value: float | None) -> str:
+def _logits(value: float | None, digits: int = 3) -> str:
     """Return logits as text with their sign, ``-`` where nothing was measured."""
-    return "-" if value is None else f"{value:+.3f}".replace("-", MINUS)
+    return "-" if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
