@@ -1,9 +1,10 @@
 """Explain one prediction: who carried it, in which layers, against which other class, and what changes without them.
 
-Client k's contribution T_k is what ``attribute_round`` returns for the method's target, and its parts by layer sum up
-to it. Why class c and not class d is answered by the difference of their logits: T_k(c) - T_k(d), with the method's own
-weighting, reference and layers. The first clients are then left out of the average, exactly and one at a time; where
-the method verifies, they are ranked by what that shows.
+Client k's estimate is what ``attribute_round`` estimates for the method's target, and its parts by layer sum up to it;
+its contribution T_k is the same, or its exact effect where the method verifies. Why class c and not class d is answered
+by the difference of their logits: T_k(c) - T_k(d), with the method's own weighting, reference and layers. The first
+clients are then left out of the average, exactly and one at a time. Where that is known of all clients, it orders them
+and says who carries the prediction, or that nobody does.
 """
 
 import logging

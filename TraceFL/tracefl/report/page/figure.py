@@ -36,7 +36,7 @@ def draw_heat_map(heat: HeatMap) -> Image.Image:
     _draw(right, heat, [row.contributed for row in heat.rows], CONTRIBUTIONS, -1, title)
     left.set_ylabel("client")
     left.set_yticks(range(len(heat.rows)), [f"{row.name} {row.note}".strip() for row in heat.rows], fontsize=8)
-    figure.supxlabel("; ".join(("class; grey: no traced input", *heat.not_shown)), fontsize=8)
+    figure.supxlabel("; ".join(("class; grey: no traced input; italics: not settled", *heat.not_shown)), fontsize=8)
     FigureCanvasAgg(figure)
     file = io.BytesIO()
     figure.savefig(file, format="png")
@@ -51,7 +51,8 @@ def _draw(axes: Axes, heat: HeatMap, rows: Sequence[Sequence[Cell]], colours: Co
                 continue
             levels[i, j] = cell.level
             colour = "white" if abs(cell.level) > _DEEP else "black"
-            axes.text(j, i, cell.text, ha="center", va="center", fontsize=7, color=colour)
+            style = "italic" if cell.is_open else "normal"
+            axes.text(j, i, cell.text, ha="center", va="center", fontsize=7, color=colour, style=style)
     axes.set_facecolor(MISSING)
     axes.imshow(np.ma.masked_invalid(levels), aspect="auto", cmap=colours, vmin=least, vmax=1, interpolation="nearest")
     axes.set_title(title, fontsize=9)
