@@ -1,6 +1,7 @@
 """The account of made rounds: by hand, against a slow reading of provenance.csv's rows, and replayed from the disk."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,6 +50,13 @@ def test_the_account_by_hand():
     assert ledger.usefulness("c") == 0.25  # no wrong prediction in its rounds: that mean counts as 0
     assert ledger.usefulness("d") is None
     assert ledger.tally("c", False).mean is None
+
+
+def test_predictions_that_nobody_carries_are_counted():
+    with_effects = (replace(traced(2, 2, (("a", 3.0), ("b", -1.0))), effects=(("a", -0.5), ("b", -1.0))),)
+    ledger = ContributionLedger([RoundResult({"round": 1}, with_effects * 2, (), {"a": 0.5, "b": 0.5}, {})])
+    assert (ledger.nobodys_predictions, ledger.correct_predictions) == (2, 2)
+    assert ledger.tally("a", True) == Tally(2, 6.0)
 
 
 def test_the_account_against_a_slow_reading_of_the_table():

@@ -63,6 +63,7 @@ class ContributionLedger:
         traced_rounds: The rounds with a traced prediction, ascending.
         correct_predictions: Number of traced correct predictions.
         wrong_predictions: Number of traced wrong predictions.
+        nobodys_predictions: Number of traced predictions that nobody carries.
     """
 
     def __init__(self, results: Iterable[RoundResult] = ()) -> None:
@@ -72,6 +73,7 @@ class ContributionLedger:
         self.traced_rounds: list[int] = []
         self.correct_predictions = 0
         self.wrong_predictions = 0
+        self.nobodys_predictions = 0
         self._tallies: dict[tuple[str, bool], dict[int, Tally]] = {}  # (client, correct) to predicted class to tally
         self._sums: dict[tuple[str, bool], Tally] = {}
         for result in results:
@@ -91,6 +93,7 @@ class ContributionLedger:
             correct = traced.predicted == traced.label
             self.correct_predictions += correct
             self.wrong_predictions += not correct
+            self.nobodys_predictions += traced.responsible is None
             for client_id, contribution in traced.contributions:
                 of_class = self._tallies.setdefault((client_id, correct), {})
                 of_class[traced.predicted] = of_class.get(traced.predicted, Tally()).plus(contribution)

@@ -39,20 +39,22 @@ PROVENANCE_COLUMNS = (
     "label",
     "predicted",
     "responsible",
-    "traced_client",
-    "expected_clients",
-    "localized",
-    "score",
-    "ranking",
-    "chance",
-    "top_holder",
-    "counterfactual_client",
-    "counterfactual_correlation",
     "contributions",
     "verified",
     "effects",
+    "traced_client",
+    "expected_clients",
+    "localized",
+    "chance",
+    "top_holder",
+    "score",
+    "ranking",
+    "counterfactual_client",
+    "counterfactual_correlation",
 )
-"""One row for each traced input. ``responsible``: the client that carries the prediction, or nobody."""
+"""One row for each traced input. ``responsible``: the client that carries the prediction, or nobody.
+``contributions``, ``effects``: client and its contribution or exact effect, in logits, and ``ranking``: client and its
+score, all three in the order of the contributions. ``verified``: whose contribution is its exact effect."""
 
 NOBODY = "nobody"
 """In place of a client where no client carries a prediction."""

@@ -76,6 +76,7 @@ def as_json(run_ledger: RunLedger) -> dict[str, Any]:
         "rounds_traced": ledger.traced_rounds,
         "correct_predictions": run_ledger.predictions(True),
         "wrong_predictions": run_ledger.predictions(False),
+        "nobodys_predictions": ledger.nobodys_predictions,
         "unit": "logits",
         "wrong_weight": run_ledger.wrong_weight,
         "method": asdict(run_ledger.method),
@@ -131,6 +132,11 @@ def show(console: Console, run_ledger: RunLedger, name: str, written: Sequence[s
 def _notes(run_ledger: RunLedger, middle: int) -> Iterator[str]:
     """Yield what a reader of the table needs to know."""
     yield f"usefulness: mean contribution to correct ones less {run_ledger.wrong_weight:g} times that to wrong ones"
+    if run_ledger.ledger.nobodys_predictions:
+        yield (
+            f"nobody carries {run_ledger.ledger.nobodys_predictions} of the predictions: without any one client the "
+            "model is as sure; they count in the means as they are"
+        )
     yield (
         f"95 % interval: of the usefulness, by a bootstrap over the inputs; ?: fewer than {FEWEST} inputs, so nothing "
         "is settled, and such clients come last"
