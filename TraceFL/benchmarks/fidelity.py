@@ -35,8 +35,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tracefl.learning.examples import Examples
+from tracefl.learning.training import evaluate
 from tracefl.provenance import removal_effects, spearman
-from tracefl.provenance.removal import logits_under
 from tracefl.questions.baselines import NotApplicableError
 from tracefl.records.run import StoredRun
 
@@ -191,10 +191,8 @@ def ask(run: StoredRun, server_round: int, seed: int, paths: bool) -> Iterator[d
     """Yield a row for every method that says something of the round."""
     model, record = run.round(server_round)
     server = run.server
-    everything, _ = server.batch(torch.arange(len(server)))
-    with torch.no_grad():
-        model.eval()
-        predicted = logits_under(model, record.global_weights, everything, 100, torch.device("cpu")).argmax(dim=1)
+    evaluation = evaluate(model, server)
+    predicted = evaluation.predicted
     chosen = choose(server, predicted)
     inputs, labels = server.batch(chosen)
     question = Question(model, record, inputs, labels, predicted[chosen], seed)
@@ -214,7 +212,7 @@ def ask(run: StoredRun, server_round: int, seed: int, paths: bool) -> Iterator[d
             continue
         taken = time.process_time() - began
         yield {
-            "accuracy": float((predicted == server.labels).double().mean()),
+            "accuracy": evaluation.accuracy,
             "method": name,
             "inputs": len(labels),
             "correct": int(right.sum()),

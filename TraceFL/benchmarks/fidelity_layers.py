@@ -19,8 +19,9 @@ from fidelity import choose
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tracefl.learning.training import evaluate
 from tracefl.provenance import Method, RoundRecord, attribute_round, weights_without
-from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.inputs import Inputs, read_batch
 from tracefl.provenance.removal import centered_logit, float64_average, logits_under
 from tracefl.provenance.traced import trace
 from tracefl.records.run import StoredRun
@@ -36,10 +37,7 @@ def main() -> None:
     for folder in map(Path, sys.argv[1:]):
         run = StoredRun(folder)
         model, record = run.round()
-        everything, _ = run.server.batch(torch.arange(len(run.server)))
-        cpu = torch.device("cpu")
-        with torch.no_grad():
-            predicted = logits_under(model.eval(), record.global_weights, everything, 100, cpu).argmax(dim=1)
+        predicted = evaluate(model, run.server).predicted
         chosen = choose(run.server, predicted)
         inputs, labels = run.server.batch(chosen)
         parts = groups(model)
@@ -47,7 +45,9 @@ def main() -> None:
         whole = _size(exact[-1])
         for name, found in zip([*parts, "all"], exact, strict=True):
             layers = None if name == "all" else tuple(parts[name])
-            estimate = attribute_round(model, record, inputs, labels, Method(layers=layers, also=ALSO)).contributions
+            estimate = attribute_round(
+                model, record, inputs, labels, Method(layers=layers, also=ALSO, verify=0)
+            ).contributions
             error = _size(estimate.double() - found)
             sys.stdout.write(f"| {folder.name} | {name} | {_size(found) / whole:.2f} | {error / whole:.2f} |\n")
         together = _size(exact[-1] - exact[:-1].sum(dim=0))
@@ -72,9 +72,10 @@ def effects(
 ) -> Tensor:
     """Return ``(parts, B, K)`` effects of each client's removal from the layers of each part alone; None: from all."""
     cpu, average = torch.device("cpu"), float64_average(record)
+    batch = read_batch(model, inputs, cpu)
 
     def centered(weights: dict[str, Tensor]) -> Tensor:
-        return centered_logit(logits_under(model, weights, inputs, 100, cpu), classes)
+        return centered_logit(logits_under(model, weights, batch, 100, cpu), classes)
 
     with_all = centered(dict(record.global_weights))
     columns = []

@@ -10,12 +10,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tracefl.common.seeds import derive_seed
 from tracefl.provenance import Method, RoundRecord, attribute, attribute_round
-from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.inputs import Inputs, read_batch
 from tracefl.provenance.removal import centered_logit, logits_under
 from tracefl.provenance.shares import weighted
 from tracefl.questions.baselines import RULES, Evidence
 from tracefl.questions.baselines.engine import ARTIFACT
 
+CPU = torch.device("cpu")
 _DIFFERENCE = 0.05  # of a removal's length, to either side
 
 
@@ -180,9 +181,10 @@ def _slope(question: Question, client_id: str, step: float, place: float) -> Ten
     question.model.eval()
     ends = []
     with torch.no_grad():
+        batch = read_batch(question.model, question.inputs, CPU)
         for side in (_DIFFERENCE, -_DIFFERENCE):
             weights = _moved(question.record, {client_id: -(place + side) * step})
-            logits = logits_under(question.model, weights, question.inputs, 100, torch.device("cpu"))
+            logits = logits_under(question.model, weights, batch, 100, CPU)
             ends.append(centered_logit(logits, question.predicted))
     return (ends[1] - ends[0]) / (2 * _DIFFERENCE)
 
