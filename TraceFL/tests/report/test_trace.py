@@ -1,0 +1,32 @@
+"""A traced round in the terminal and as JSON: who carries each prediction, in agreement with the exact effects."""
+
+import io
+
+from rich.console import Console
+
+from tests.helpers.made_page import traced_input
+from tracefl.questions.trace import RoundTrace
+from tracefl.report.trace import as_json, show
+
+LESS = {"effects": (("0", -0.5), ("2", -0.125), ("3", -0.25))}
+OTHER = {"effects": (("0", 0.25), ("2", 0.75), ("3", -0.25)), "counterfactual_client": "2"}
+TRACE = RoundTrace((traced_input(0), traced_input(1, **LESS), traced_input(12345, **OTHER)))
+
+
+def test_the_terminal_says_who_carries_and_nobody():
+    out = io.StringIO()
+    show(Console(file=out, width=80), 3, TRACE)
+    assert "…" not in out.getvalue()
+    rows = {line.split()[0]: line.split()[3:7] for line in out.getvalue().splitlines() if line.strip()}
+    # Carried by, its contribution (the logarithm of its score), its exact effect, and the first by contribution.
+    assert rows["0"] == ["0", "-0.511", "-", "0"]
+    assert rows["1"] == ["nobody", "-1.204", "-0.125", "0"]
+    assert rows["12345"] == ["2", "-1.204", "+0.750", "0"]
+    assert "nobody carries 50.0%" in out.getvalue()  # of the two whose exact effects are known
+
+
+def test_the_json_says_it_too():
+    found = as_json(3, TRACE)
+    assert [one["responsible"] for one in found["inputs"]] == ["0", None, "2"]
+    assert [one["traced_client"] for one in found["inputs"]] == ["0", "0", "0"]
+    assert found["mean"]["nobody_fraction"] == 0.5
