@@ -83,9 +83,9 @@ def main() -> None:
     except SweepError as error:
         _refuse(one_line(error), error.exit_status)
     except KeyboardInterrupt:
-        sys.stderr.write("tracefl: interrupted; finished rounds stay recorded\n")
+        sys.stderr.write("tracefl: interrupted while no round was made; the same command begins again\n")
         sys.stderr.flush()
-        os._exit(130)  # Flower's server thread may still wait for its clients, for up to strategy.timeout_seconds
+        os._exit(130)  # the server's thread may still compute, after a second SIGINT
     if made and answers:
         with one_line_errors():
             sys.stdout.write(json.dumps(_answer(*made[0])) + "\n")

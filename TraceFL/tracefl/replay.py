@@ -43,9 +43,9 @@ def main() -> None:
     try:
         run_tool(__doc__, GRAMMAR, _main)
     except KeyboardInterrupt:
-        sys.stderr.write("tracefl: interrupted; finished rounds stay recorded, and the same command goes on\n")
+        sys.stderr.write("tracefl: interrupted while no round was made; the same command begins again\n")
         sys.stderr.flush()
-        os._exit(130)  # Flower's server thread may still wait for its clients
+        os._exit(130)  # the server's thread may still compute, after a second SIGINT
 
 
 def _main(given: Given) -> None:

@@ -129,6 +129,42 @@ def test_a_signal_lets_the_round_finish(never_stopped, tmp_path, number, everyon
     assert f"going on after round {done}" in (run / "run.log").read_text()
 
 
+@pytest.mark.simulation
+@pytest.mark.parametrize("backend", ["in_process", "ray"])
+def test_ctrl_c_ends_the_run_at_once_and_is_recorded(never_stopped, tmp_path, backend):
+    folder = tmp_path / "logs"
+    process = begin(folder, f"backend={backend}")
+    wait_for("round=2 clients sampled", process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait() == 130
+    last = process.said().splitlines()[-1]
+    said = f"tracefl: interrupted after round (\\d+) of {ROUNDS}; the same command with resume=true goes on"
+    (done,) = re.fullmatch(said, last).groups()
+    run = folder / "default" / "run"
+    status = json.loads((run / "status.json").read_text())
+    assert (status["state"], status["error"], status["rounds_done"]) == ("stopped", None, int(done))
+    assert f"stopped after {done} of {ROUNDS} rounds" in (run / "report.html").read_text()
+    assert not {".work", ".claim"} & {path.name for path in run.iterdir()}
+    log = (run / "run.log").read_text()
+    assert f"stopped: interrupted after round {done} of {ROUNDS}" in log
+    assert not re.search("no reply|left out|clients answered", log + process.said())  # no client is to blame
+    assert finish(folder, "backend=in_process")[0] == 0
+    assert numbers(folder) == never_stopped
+
+
+def test_ctrl_c_before_a_run_begins_leaves_nothing(tmp_path):
+    folder = tmp_path / "logs"
+    process = begin(folder, "backend=in_process")
+    wait_for("preparing run", process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait() == 130
+    last = process.said().splitlines()[-1]
+    if (folder / "default").exists():  # the machine was quick
+        assert re.fullmatch("tracefl: interrupted (before the first|after round).*", last)
+    else:
+        assert last == "tracefl: interrupted while no round was made; the same command begins again"
+
+
 def stop(folder, *overrides, in_round):
     """Run in this process until a round begins, which is stopped."""
     with pytest.raises(RunStopped):

@@ -52,7 +52,7 @@ def retrain(run: StoredRun, name: str, without_from: int, without: Sequence[str]
     try:
         run_settings(settings, command=command)
     except RunStopped as error:
-        raise RunStopped(f"{str(error).partition(';')[0]}; the same command goes on") from error
+        raise RunStopped(f"{str(error).partition(';')[0]}; the same command goes on", error.exit_status) from error
     except TraceFLError:
         refused = is_new and folder.exists() and not (folder / "run.log").exists()  # before it began
         if refused and not is_claimed(folder):

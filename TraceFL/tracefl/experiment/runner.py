@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tracefl.common.imports import heavy_imports
 from tracefl.common.signals import StopRequest
+from tracefl.errors import RunStopped
 from tracefl.experiment.backend import Work, backend_for, backend_of, estimate_work, read_resources
 from tracefl.federation.resources import Resources
 from tracefl.records.folder import RunFolder
 from tracefl.records.log import RunLog
 from tracefl.records.observer import Observer
+from tracefl.records.progress import Progress
 from tracefl.records.result import RoundResult
 from tracefl.records.settings import Settings
 from tracefl.records.status import StatusFile, read_progress
@@ -181,13 +183,28 @@ def _serve(
         try:
             rounds = run_session(experiment, federation, recorded, progress, observers, stop)
         except BaseException as error:
-            log.error("stopped: %s", str(error) or type(error).__name__, extra={"said_by_main": True})
-            if folder.is_ours:
+            is_ours = folder.is_ours
+            if is_ours:
                 progress.round_finished(folder.rounds.last_round)  # not one whose writing failed
-                status.ended(error)
+            stopped = _interrupted(progress) if isinstance(error, KeyboardInterrupt) else error
+            log.error("stopped: %s", str(stopped) or type(stopped).__name__, extra={"said_by_main": True})
+            if is_ours:
+                status.ended(stopped)
                 if progress.rounds_done:
                     write_at_end(folder.path, settings.device)
-            raise
+            if stopped is error:
+                raise
+            raise stopped from error
         status.ended(None)
         write_at_end(folder.path, settings.device, rounds)
     return rounds
+
+
+def _interrupted(progress: Progress) -> RunStopped:
+    """Return what SIGINT came to, with the exit status of a program that it ends."""
+    done, of = progress.rounds_done, progress.num_rounds
+    if done:
+        said = f"interrupted after round {done} of {of}; the same command with resume=true goes on"
+    else:
+        said = f"interrupted before the first of {of} rounds was recorded; the same command begins again"
+    return RunStopped(said, 130)

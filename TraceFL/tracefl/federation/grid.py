@@ -1,6 +1,5 @@
 """Flower's connection to the nodes, with a callback for each reply."""
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,13 +11,26 @@ from flwr.supercore.run import Run
 POLL_SECONDS = 0.05
 
 
+class Ending:
+    """Why no client will reply any more; without locks, so that a signal's handler can say so."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        """What the server is to raise in place of waiting; None while the clients are there."""
+
+    def check(self) -> None:
+        """Raise the error, where there is one."""
+        if self.error is not None:
+            raise self.error
+
+
 class ReportingGrid(Grid):
     """A grid that reports each reply and limits the messages in flight; the rest is delegated to the inner grid."""
 
     def __init__(
-        self, inner: Grid, on_reply: Callable[[], None], max_in_flight: int | None, over: threading.Event
+        self, inner: Grid, on_reply: Callable[[], None], max_in_flight: int | None, ending: Ending
     ) -> None:
-        self._over = over
+        self._ending = ending
         self._inner = inner
         self._on_reply = on_reply
         self._max_in_flight = max_in_flight
@@ -49,12 +61,17 @@ class ReportingGrid(Grid):
         return self._inner.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send the messages and wait for their replies, for at most ``timeout`` seconds."""
+        """Send the messages and wait for their replies, for at most ``timeout`` seconds.
+
+        Raises:
+            BaseException: The error of ``Ending``: the clients are gone, and none of them is to blame.
+        """
         unsent = list(messages)
         waiting: set[str] = set()
         replies: list[Message] = []
         deadline = None if timeout is None else time.monotonic() + timeout
-        while (unsent or waiting) and not self._over.is_set() and (deadline is None or time.monotonic() < deadline):
+        while (unsent or waiting) and (deadline is None or time.monotonic() < deadline):
+            self._ending.check()
             room = len(unsent) if self._max_in_flight is None else self._max_in_flight - len(waiting)
             waiting.update(filter(None, self._inner.push_messages(unsent[:room])))  # None: the node is gone
             del unsent[:room]
@@ -65,4 +82,5 @@ class ReportingGrid(Grid):
                 self._on_reply()
             if waiting and not arrived:
                 time.sleep(POLL_SECONDS)
+        self._ending.check()  # what has arrived last may be the errors of clients that were ended
         return replies

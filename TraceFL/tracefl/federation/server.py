@@ -1,7 +1,6 @@
 """The server: finds the node of each client, then runs the strategy over the rounds."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -9,7 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from tracefl.errors import RoundFailedError
-from tracefl.federation.grid import POLL_SECONDS, ReportingGrid
+from tracefl.federation.grid import POLL_SECONDS, Ending, ReportingGrid
 from tracefl.federation.plan import FederationHooks, FederationPlan
 from tracefl.federation.strategy import STRATEGIES
 
@@ -24,7 +23,7 @@ class Federation:
         least_nodes: Number of nodes to wait for.
         max_in_flight: Most messages awaiting a reply, usually the number of workers; None for no limit. More would only
             fill the memory, since each message carries the whole model.
-        over: Set when no client will reply any more.
+        ending: Says when no client will reply any more.
     """
 
     def __init__(
@@ -32,9 +31,9 @@ class Federation:
         grid: Grid,
         least_nodes: int = 1,
         max_in_flight: int | None = None,
-        over: threading.Event | None = None,
+        ending: Ending | None = None,
     ) -> None:
-        self._over = threading.Event() if over is None else over
+        self._ending = Ending() if ending is None else ending
         self._grid = grid
         self._least_nodes = least_nodes
         self._max_in_flight = max_in_flight
@@ -47,7 +46,7 @@ class Federation:
         """
         strategy = STRATEGIES[plan.strategy](plan, hooks, lambda: self._find_clients(plan, hooks))
         strategy.start(
-            grid=ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._over),
+            grid=ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._ending),
             initial_arrays=ArrayRecord(plan.initial_weights),
             num_rounds=plan.num_rounds - plan.rounds_done,
             timeout=plan.timeout_seconds,
@@ -59,7 +58,8 @@ class Federation:
         del hooks
         deadline = time.monotonic() + CONNECT_SECONDS
         while len(nodes := sorted(self._grid.get_node_ids())) < self._least_nodes:
-            if self._over.is_set() or time.monotonic() > deadline:
+            self._ending.check()
+            if time.monotonic() > deadline:
                 raise RoundFailedError(f"{len(nodes)} of {self._least_nodes} nodes of the simulation are there")
             time.sleep(POLL_SECONDS)
         return {client_id: nodes[number % len(nodes)] for number, client_id in enumerate(plan.client_ids)}
