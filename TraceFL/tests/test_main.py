@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from tests.helpers.commands import call_main
 from tests.helpers.configuration import compose_config
 from tracefl.main import main
+from tracefl.records.claim import Claim
 
 
 @pytest.fixture
@@ -78,12 +79,26 @@ def test_bad_input(run, tmp_path, arguments, words):
         (["num_rounds=ten"], "num_rounds must be a whole number of at least 1, got 'ten'"),
         (["provenance.verify=-1"], "provenance.verify must be a whole number of at least 0 or all or null, got -1"),
         (["--seed", "1"], "unknown option '--seed'; keys are given as key=value: seed=1"),
+        (["clients_per_round=11"], "clients_per_round=11 is above num_clients=10; lower it"),
+        (["overwrite=true", "resume=true"], "overwrite=true begins again and resume=true goes on; give one of them"),
     ],
 )
 def test_an_illegal_value_is_answered_before_torch_is_imported(arguments, line):
     code = "import sys; sys.modules['torch'] = None; import tracefl.main as m; m.main()"  # an import of torch raises
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"tracefl: {line}\n")
+
+
+def test_a_folder_that_is_being_written_is_refused_before_torch_is_imported(tmp_path):
+    folder = tmp_path / "logs" / "default" / "mine"
+    folder.mkdir(parents=True)
+    claim = Claim(folder)
+    code = "import sys; sys.modules['torch'] = None; import tracefl.main as m; m.main()"
+    command = [sys.executable, "-c", code, "run_name=mine", "seed=42"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    claim.release()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is being written by process" in done.stderr
 
 
 def test_the_first_word_comes_before_torch_is_imported(tmp_path):

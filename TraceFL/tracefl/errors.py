@@ -56,6 +56,10 @@ class CheckError(TraceFLError, RuntimeError):
     """An answer about a model's predictions did not hold when it was checked, and is not given."""
 
 
+class LibraryError(TraceFLError):
+    """A library is installed, and fails when it is imported."""
+
+
 class RoundFailedError(TraceFLError, RuntimeError):
     """Too few clients answered for a round to count; the configuration was legal."""
 

@@ -10,7 +10,7 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from tracefl.common.imports import heavy_imports, missing_library
+from tracefl.common.imports import broken_library, heavy_imports, missing_library
 from tracefl.conf.key_text import help_text
 from tracefl.conf.tool import JSON, Grammar, answer_at_once, one_line_errors
 from tracefl.errors import ConfigError, Failure, RunStopped, SweepError, TraceFLError, one_line
@@ -58,6 +58,11 @@ def main() -> None:
         from tracefl.conf.cli import explain_config_error, prepare_overrides, read_words
     except ModuleNotFoundError as error:
         _refuse(missing_library(error))
+    except Exception as error:
+        broken = broken_library(error)
+        if broken is None:
+            raise
+        _refuse(broken)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises instead of printing and exiting with 1
     answers = JSON in sys.argv
     made: list[Made] = []
@@ -139,9 +144,14 @@ def _attempt(cfg: "DictConfig", number: int, said: str) -> Failure | Made:
         from hydra.core.hydra_config import HydraConfig
 
         from tracefl.conf.cli import command_line
+        from tracefl.experiment.keys import check_keys
+        from tracefl.records.claim import refuse_if_claimed
         from tracefl.records.settings import read_composed
 
         settings = read_composed(cfg)
+        check_keys(settings)
+        if not settings.dry_run and (settings.overwrite or not (settings.folder / "results.json").exists()):
+            refuse_if_claimed(settings.folder)
         command = command_line(*_typed(HydraConfig.get()))
         if number == 0:
             sys.stdout.write(said)
@@ -157,12 +167,17 @@ def _attempt(cfg: "DictConfig", number: int, said: str) -> Failure | Made:
         forecast = run_settings(check_settings(settings), command=command)
     except ModuleNotFoundError as error:
         return Failure(missing_library(error), _BAD_INPUT)
-    except OSError as error:
-        return Failure(f"{error.strerror or one_line(error)}: {error.filename or 'no file named'}", 1)
     except RunStopped:
         raise
     except (TraceFLError, OmegaConfBaseException) as error:
         return Failure(one_line(error), getattr(error, "exit_status", _BAD_INPUT))
+    except Exception as error:
+        broken = broken_library(error)
+        if broken is not None:
+            return Failure(broken, _BAD_INPUT)
+        if isinstance(error, OSError):
+            return Failure(f"{error.strerror or one_line(error)}: {error.filename or 'no file named'}", 1)
+        raise
     return Made(settings.folder, forecast)
 
 

@@ -1,5 +1,6 @@
 """Which extra brings a library: the table that messages are made of says what pyproject.toml and the imports say."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from documentation.rooms import library_users
-from tracefl.common.imports import EXTRAS, check_installed, missing_library
-from tracefl.errors import ConfigError
+from tracefl.common.imports import EXTRAS, broken_library, check_installed, missing_library
+from tracefl.errors import ConfigError, LibraryError
+from tracefl.records.reading import reading
 
 PROJECT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
@@ -119,3 +121,43 @@ def test_a_packages_names_are_imported_when_they_are_used(tmp_path, monkeypatch)
 def test_every_public_name_is_found(package):
     module = import_module(f"tracefl.{package}")
     assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Return the folder of a torchvision that was built for another torch."""
+    place = tmp_path / "torchvision"
+    place.mkdir()
+    (place / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+BROKEN = (
+    "torchvision is installed and cannot be imported: operator torchvision::nms does not exist; install torch and "
+    "torchvision together, from one index"
+)
+
+
+def test_a_library_that_fails_to_import_is_no_damaged_file(broken, tmp_path):
+    with pytest.raises(LibraryError, match=BROKEN), reading(tmp_path / "model.json"):
+        import_module("torchvision")
+
+
+def test_what_fails_elsewhere_is_no_broken_library():
+    assert broken_library(RuntimeError("operator torchvision::nms does not exist")) is None
+    with pytest.raises(ImportError) as caught:
+        from json import no_such_name  # noqa: F401
+    assert broken_library(caught.value).startswith("json is installed and cannot be imported: cannot import name")
+
+
+def test_a_library_that_fails_to_import_is_one_line(broken):
+    keys = ("num_rounds=1", f"log_dir={broken}", "backend=in_process")
+    command = [sys.executable, "-m", "tracefl", "run", *keys]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": f"{broken}:{PROJECT}"}
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (2, [f"tracefl: {BROKEN}"])
+    assert "Traceback" not in done.stdout + done.stderr

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers.replayed_runs import make_replayed_run
 from tracefl.errors import RecordError
+from tracefl.records.checksums import write_checksums
 from tracefl.records.run import StoredRun
 from tracefl.records.status import read_run_state
 from tracefl.records.store import RoundStore
@@ -73,6 +74,7 @@ def test_a_damaged_file_of_a_round(run, name, text):
     (run / "rounds" / "0002" / name).write_bytes(text)
     refused(run, name)
     if name == "round.json":
+        write_checksums(run / "rounds" / "0002")
         with pytest.raises(
             RecordError,
             match=r"0002/round\.json is damaged or of another version of tracefl: .*; use that version or run again",
@@ -105,6 +107,7 @@ def test_a_run_that_is_not_complete_has_no_results(run):
 def test_a_round_that_lacks_something(run, key, value, words):
     path = run / "rounds" / "0002" / "round.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    write_checksums(path.parent)
     with pytest.raises(RecordError, match=words):
         list(RoundStore(run / "rounds").results())
 

@@ -3,6 +3,7 @@
 import ast
 import gc
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -10,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tracefl.errors import ConfigError
+from tracefl.errors import ConfigError, TraceFLError, one_line
 
 EXTRAS = {
     "run": (
@@ -35,6 +36,8 @@ EXTRAS = {
 }
 """The extras of a user, and the libraries that each brings, as they are imported."""
 
+_OURS = ("tracefl", "hydra_plugins", "__main__", "")
+_PAIR = ("torch", "torchvision")  # built for one another
 _NEEDED_ALWAYS = ("torch", "numpy", "safetensors")
 
 
@@ -83,6 +86,24 @@ def missing_library(error: ModuleNotFoundError) -> str:
     if _is_there(name):  # the library is, and lacks a part
         return f"{error.name} is not in the {name} that is installed; {_how_to_install(name)}"
     return f"{name} is not installed; {_how_to_install(name)}"
+
+
+def broken_library(error: BaseException) -> str | None:
+    """Return in one line which installed library failed when it was imported, and why; None where none did.
+
+    Args:
+        error: What was raised: by the library's own code as it is imported, or by an import from it.
+    """
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    modules = [str(frame.f_globals.get("__name__")) for frame in frames if frame.f_code.co_name == "<module>"]
+    if isinstance(error, ImportError):  # also of a name that the library lacks
+        modules.append(error.name or "")
+    libraries = [module.partition(".")[0] for module in modules]
+    name = next((library for library in libraries if library not in _OURS), None)
+    if name is None or isinstance(error, TraceFLError):
+        return None
+    again = "install torch and torchvision together, from one index" if name in _PAIR else "install it again"
+    return f"{name} is installed and cannot be imported: {one_line(error).rstrip('.')}; {again}"
 
 
 def check_installed(library: str, needed_by: str) -> None:

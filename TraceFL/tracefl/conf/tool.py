@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from tracefl import __version__
-from tracefl.common.imports import missing_library
+from tracefl.common.imports import broken_library, missing_library
 from tracefl.common.names import did_you_mean
 from tracefl.common.paths import expand
 from tracefl.conf.key_text import configuration_keys
@@ -222,10 +222,13 @@ def one_line_errors() -> Iterator[None]:
     except ModuleNotFoundError as error:
         sys.stderr.write(f"tracefl: {missing_library(error)}\n")
         sys.exit(2)
-    except (TraceFLError, OSError) as error:
+    except Exception as error:
+        broken = broken_library(error)
+        if broken is None and not isinstance(error, TraceFLError | OSError):
+            raise
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             os._exit(_BROKEN_PIPE)  # at its own end Python would write again, and complain
-        sys.stderr.write(f"tracefl: {one_line(error)}\n")
+        sys.stderr.write(f"tracefl: {broken or one_line(error)}\n")
         sys.exit(getattr(error, "exit_status", 2))
 
 

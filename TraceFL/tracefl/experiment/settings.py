@@ -6,15 +6,12 @@ from omegaconf import DictConfig
 from tracefl.common.environment import cpus_here
 from tracefl.common.imports import check_installed
 from tracefl.errors import ConfigError
-from tracefl.experiment.mitigation.settings import check_mitigation
-from tracefl.federation.participation import check_without
+from tracefl.experiment.keys import check_keys
 from tracefl.federation.selection import check_selection
 from tracefl.learning.datasets import check_source
-from tracefl.learning.faults.settings import Backdoor
 from tracefl.learning.models import find_model
 from tracefl.learning.models.weights import check_exists
-from tracefl.learning.privacy.settings import AdaptivePrivacySettings, DpSgdSettings
-from tracefl.questions.suspects import NO_MISPREDICTIONS
+from tracefl.learning.privacy.settings import DpSgdSettings
 from tracefl.records.settings import Settings, read_composed
 
 
@@ -51,39 +48,15 @@ def check_settings(settings: Settings) -> Settings:
     Raises:
         ConfigError: Two conflict with one another, or one with this machine; one line, with the key.
     """
-    if settings.overwrite and settings.resume:
-        raise ConfigError("overwrite=true begins again and resume=true goes on; give one of them")
-    if settings.clients_per_round > settings.num_clients:
-        raise ConfigError(
-            f"clients_per_round={settings.clients_per_round} is above num_clients={settings.num_clients}; lower it"
-        )
-    if settings.strategy.min_clients > settings.clients_per_round:
-        raise ConfigError(
-            f"strategy.min_clients={settings.strategy.min_clients} is above "
-            f"clients_per_round={settings.clients_per_round}; lower it"
-        )
-    check_without(settings)
-    model, dataset = settings.model, settings.dataset
-    if model.kind != dataset.kind:
-        raise ConfigError(
-            f"model={model.name} takes {model.kind}s and dataset={dataset.name} holds {dataset.kind}s; "
-            f"choose a data set of {model.kind}s or another model"
-        )
+    check_keys(settings)
     _check_libraries(settings)
     _check_device(settings)
     check_selection(settings)
-    check_mitigation(settings)
-    _check_privacy(settings)
-    if settings.baselines.rules and not _traces_mispredictions(settings):
-        raise ConfigError(f"baselines.rules={list(settings.baselines.rules)} {NO_MISPREDICTIONS}")
-    if settings.fault is not None:
-        settings.fault.check_run(settings.num_clients, settings.num_rounds)
-    if isinstance(settings.fault, Backdoor):
-        settings.fault.check_data(dataset.kind, dataset.image_size)
+    model = settings.model
     find_model(model.name, model.family)
     if isinstance(model.pretrained, str):
         check_exists(model.pretrained)
-    check_source(dataset)
+    check_source(settings.dataset)
     _check_resources(settings)
     return settings
 
@@ -99,36 +72,14 @@ def _check_libraries(settings: Settings) -> None:
 
 
 def _check_device(settings: Settings) -> None:
-    if settings.device == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError("device=cuda, and torch sees no CUDA device here; use device=cpu")
-        return
-    if settings.client.precision == "bf16":
-        raise ConfigError(f"client.precision=bf16 needs device=cuda, got device={settings.device}")
-    if settings.provenance is not None and settings.provenance.precision == "bf16":
-        raise ConfigError(f"provenance.precision=bf16 needs device=cuda, got device={settings.device}")
-
-
-def _check_privacy(settings: Settings) -> None:
-    if isinstance(settings.privacy, AdaptivePrivacySettings):
-        settings.privacy.check_round(settings.clients_per_round)
-    if isinstance(settings.privacy, DpSgdSettings) and settings.client.precision != "float32":
-        raise ConfigError(f"privacy=dp_sgd needs client.precision=float32, got {settings.client.precision}")
-
-
-def _traces_mispredictions(settings: Settings) -> bool:
-    if settings.provenance is None:
-        return False
-    by_default = "correct" if settings.fault is None else "mispredicted"
-    return (settings.provenance.inputs or by_default) == "mispredicted"
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, and torch sees no CUDA device here; use device=cpu")
 
 
 def _check_resources(settings: Settings) -> None:
     given = settings.client_resources
     if settings.device == "cuda" and given.gpus == 0:
         raise ConfigError("client_resources.gpus=0 with device=cuda leaves clients without a GPU; give e.g. 0.1")
-    if settings.backend == "in_process":
-        _check_in_process(settings)
     if settings.ray.address is not None:  # a cluster's resources are known only once it is connected
         for key, value in (("total_cpus", settings.total_cpus), ("total_gpus", settings.total_gpus)):
             if value is not None:
@@ -149,11 +100,3 @@ def _check_resources(settings: Settings) -> None:
             f"client_resources.gpus={given.gpus} is above the {gpus} GPUs there are (total_gpus, "
             f"device={settings.device}); lower it"
         )
-
-
-def _check_in_process(settings: Settings) -> None:
-    for key, value in (("ray.address", settings.ray.address), ("strategy.isolate", settings.strategy.isolate or None)):
-        if value is not None:
-            raise ConfigError(
-                f"backend=in_process and {key}={str(value).lower()}, which needs Ray; give one of them, or backend=ray"
-            )

@@ -27,9 +27,7 @@ class Ending:
 class ReportingGrid(Grid):
     """A grid that reports each reply and limits the messages in flight; the rest is delegated to the inner grid."""
 
-    def __init__(
-        self, inner: Grid, on_reply: Callable[[], None], max_in_flight: int | None, ending: Ending
-    ) -> None:
+    def __init__(self, inner: Grid, on_reply: Callable[[], None], max_in_flight: int | None, ending: Ending) -> None:
         self._ending = ending
         self._inner = inner
         self._on_reply = on_reply

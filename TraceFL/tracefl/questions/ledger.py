@@ -185,7 +185,7 @@ def read_ledger(folder: Path) -> RunLedger:
     """
     run = StoredRun(folder)
     store = RoundStore(folder / "rounds")
-    results = list(store.results(check=True))
+    results = list(store.results())
     ledger = ContributionLedger(results)
     if ledger.rounds < store.last_round:
         raise RecordError(

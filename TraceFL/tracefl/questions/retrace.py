@@ -5,9 +5,9 @@ from pathlib import Path
 
 from tracefl.errors import ConfigError
 from tracefl.questions.overrides import asks_before_noise, read_tracer
-from tracefl.questions.suspects import NO_MISPREDICTIONS
 from tracefl.questions.trace import RoundTrace
 from tracefl.records.run import StoredRun
+from tracefl.records.settings import NO_MISPREDICTIONS
 
 
 def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[str] = ()) -> tuple[int, RoundTrace]:

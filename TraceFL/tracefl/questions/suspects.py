@@ -15,11 +15,6 @@ from tracefl.records.tables import INPUT_MEASURES, ROUND_MEASURES, SUSPECT_COLUM
 
 PROVENANCE = "provenance"
 NOBODY_FAULTY = "no participant is faulty in this round"
-NO_MISPREDICTIONS = (
-    "look at mispredictions, and none are traced by themselves: that takes provenance other than off, and a fault such "
-    "as fault=label_flip or provenance.inputs=mispredicted"
-)
-
 Row = dict[str, Any]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from yaml import YAMLError
 
-from tracefl.errors import RecordError, one_line
+from tracefl.common.imports import broken_library
+from tracefl.errors import LibraryError, RecordError, one_line
 
 _LONGEST = 300  # characters of what another library says of a file
 
@@ -24,12 +25,16 @@ def reading(path: Path, of: str = "run") -> Iterator[None]:
 
     Raises:
         RecordError: The file is missing, cannot be read, or does not hold what it should.
+        LibraryError: A library that understanding it takes cannot be imported.
     """
     try:
         yield
     except FileNotFoundError as error:
         raise RecordError(f"{path.parent} is no {of}'s folder: it has no {path.name}") from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, YAMLError) as error:
+        broken = broken_library(error)
+        if broken is not None:
+            raise LibraryError(broken) from error
         reason = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
         reason = shorten(reason, _LONGEST, placeholder=" ...").rstrip(";.")
         raise RecordError(

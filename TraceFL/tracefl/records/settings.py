@@ -42,6 +42,11 @@ Keep = Literal["none", "last", "all"]
 Dtype = Literal["float32", "bfloat16"]
 Kind = Literal["weights", "updates"]
 Inputs = Literal["correct", "mispredicted", "all"]
+NO_MISPREDICTIONS = (
+    "look at mispredictions, and none are traced by themselves: that takes provenance other than off, and a fault such "
+    "as fault=label_flip or provenance.inputs=mispredicted"
+)
+
 BaselineName = Literal[
     "artifact",
     "feddebug",

@@ -133,11 +133,10 @@ class RoundStore:
         """The last recorded round, 0 for none."""
         return max(self._numbers("round.json"), default=0)
 
-    def results(self, check: bool = False, first: int = 1) -> Iterator[RoundResult]:
-        """Yield every recorded round's result, in order.
+    def results(self, first: int = 1) -> Iterator[RoundResult]:
+        """Yield every recorded round's result, in order, each compared with its checksum.
 
         Args:
-            check: Compare each with its checksum.
             first: The round to begin with.
 
         Raises:
@@ -146,8 +145,7 @@ class RoundStore:
         for number in self._numbers("round.json"):
             if number < first:
                 continue
-            if check:
-                self._check(number, "round.json")
+            self._check(number, "round.json")
             yield read_result(self._place(number) / "round.json")
 
     def stored_rounds(self) -> list[int]:

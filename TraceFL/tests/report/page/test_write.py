@@ -168,6 +168,17 @@ def test_bad_input(call, tmp_path):
     assert not (run / "report.html").exists()
 
 
+def test_a_round_that_was_changed_is_refused(call, tmp_path):
+    run = make_run(tmp_path, ROUNDS)
+    path = run / "rounds" / "0001" / "round.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"row": content["row"] | {"global_accuracy": 0.95}}))
+    status, out, err = call(run)
+    assert (status, out) == (2, "")
+    assert "0001/round.json is damaged: its checksum is not the one in SHA256SUMS" in err
+    assert not (run / "report.html").exists()
+
+
 def test_a_damaged_run_is_named(call, tmp_path):
     run = make_run(tmp_path, ROUNDS)
     (run / "results.json").write_text("{}")
