@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from fidelity import choose, thin
-from fidelity_methods import METHODS, Answer, Question
+from fidelity_methods import CPU, METHODS, Answer, Question
 from fidelity_table import both, head, line, median_cost
 from hydra import compose, initialize_config_module
 from safetensors.torch import load_file, save_file
@@ -34,6 +34,9 @@ from tracefl.learning.examples import Examples
 from tracefl.learning.models import initial_model
 from tracefl.learning.training import evaluate, train
 from tracefl.provenance import RoundRecord, removal_effects, spearman
+from tracefl.provenance.budget import num_proven
+from tracefl.provenance.inputs import read_batch
+from tracefl.provenance.removal import logits_under
 from tracefl.records.settings import Settings
 
 MODELS: dict[str, tuple[str, int, tuple[str, ...]]] = {
@@ -61,7 +64,7 @@ ASKED = (
 )
 COLUMNS = (
     *("model", "dataset", "seed", "clients", "accuracy", "method", "agreement", "correlation"),
-    *("seconds", "exact_seconds", "peak_gib"),
+    *("seconds", "exact_seconds", "forward_seconds", "peak_gib"),
 )
 
 
@@ -195,6 +198,11 @@ def ask(
     began = time.process_time()
     effects = removal_effects(model, record, inputs)
     exact_seconds = time.process_time() - began
+    with torch.no_grad():
+        batch = read_batch(model, inputs, CPU)
+        began = time.process_time()
+        logits_under(model, record.global_weights, batch, len(chosen), CPU)
+        forward_seconds = time.process_time() - began
     for name, method in methods.items():
         began = time.process_time()
         answer = method(question).double().expand(len(labels), -1)
@@ -206,6 +214,7 @@ def ask(
             "correlation": float(spearman(answer, effects).mean()),
             "seconds": time.process_time() - began,
             "exact_seconds": exact_seconds,
+            "forward_seconds": forward_seconds,
             "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         }
 
@@ -221,7 +230,23 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
             of = [r for r in rows if (r["model"], r["dataset"], int(r["clients"]), r["method"]) == (*place, method)]
             cells.append(f"{both(of)} / {median_cost(of):.2f}" if of else "NA")
         lines.append(line([f"`{method}`", *cells]))
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *costs(rows)]) + "\n"
+
+
+def costs(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return what the letters of tracefl/provenance/budget.py are, by model, seed and number of clients."""
+    lines = ["An attribution (a) and reading a client (r) in forward passes; up to whom all removals cost no more:", ""]
+    lines += head(["model", "seed", "clients", "a", "r", "break-even"])
+    for row in rows:
+        if row["method"] == "removal, verify=0":
+            forward, count = float(row["forward_seconds"]), int(row["clients"])
+            reading = (float(row["exact_seconds"]) / forward - count - 1) / (2 * count)
+            attribution = float(row["seconds"]) / forward - count * reading
+            proven = num_proven(count)
+            even = (attribution + proven + proven * reading) / (1 + reading)
+            numbers = [f"{attribution:.1f}", f"{reading:.2f}", f"{even:.1f}"]
+            lines.append(line([row["model"], row["seed"], row["clients"], *numbers]))
+    return lines
 
 
 if __name__ == "__main__":
