@@ -16,7 +16,7 @@ def test_few_clients_are_all_left_out_and_of_more_a_part():
     assert [proofs_of(Method(), k) for k in (1, 2, 10)] == [Proofs("all")] * 3
     for k in (11, 30, 100, 1000):
         each, shared = proofs_of(Method(), k)
-        assert each == 1
+        assert each == 2
         assert 2 <= shared < k / 2
 
 
@@ -34,4 +34,4 @@ def test_an_attribution_that_estimates_no_removal_leaves_nobody_out(method):
 def test_it_is_said_in_words():
     assert str(Proofs("all")) == "all clients"
     assert str(Proofs(3)) == "each input's first 3"
-    assert str(Proofs(1, 6)) == "6 clients for all inputs, then each input's first 1"
+    assert str(Proofs(2, 6)) == "6 clients for all inputs, then each input's first 2"

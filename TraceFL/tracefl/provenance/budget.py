@@ -24,12 +24,16 @@ from tracefl.provenance.options import Method, Verify
 _AFFORDABLE = 10
 """Clients of whom all removals cost no more than an estimate and its proofs, where that is fewest."""
 
+_EACH = 2
+"""Clients of each input that are left out of it beside the shared ones, if they are not among these."""
+
 
 class Proofs(NamedTuple):
     """Which of a round's clients are left out exactly.
 
     Attributes:
-        each: How many of each input's first clients; ``"all"`` for all, 0 for none.
+        each: How many of each input's first clients; ``"all"`` for all, 0 for none. With ``shared``, the first ones by
+            what the shared removals have shown.
         shared: How many clients, those with the largest mean estimates, for all inputs, before each input's first ones
             and those that might be first.
     """
@@ -48,7 +52,7 @@ def proofs_of(method: Method, num_clients: int) -> Proofs:
         return Proofs(method.verify)
     if not method.estimates_removal:
         return Proofs(0)
-    return Proofs("all") if removing_all_is_no_dearer(num_clients) else Proofs(1, num_proven(num_clients))
+    return Proofs("all") if removing_all_is_no_dearer(num_clients) else Proofs(_EACH, num_proven(num_clients))
 
 
 def num_proven(num_clients: int) -> int:

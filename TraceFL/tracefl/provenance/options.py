@@ -31,7 +31,7 @@ class Method:
         verify: How many of each input's first clients are checked by their exact removal and ranked by its effect; 0
             for none, ``"all"`` for the ground truth itself. None for what is best for the round's number of clients
             (budget.py) where the removal is what is estimated, else none: all of a few clients, or those with the
-            largest mean estimates for all inputs, and then each input's first one.
+            largest mean estimates for all inputs, and then each input's first two.
 
     Raises:
         ValueError: ``verify`` is neither a whole number from 0 nor ``"all"``, or the contributions to verify are not

@@ -155,7 +155,7 @@ def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) 
     Returns:
         The attribution with exact effects in place of the checked clients' estimates. ``verified`` marks these: at
         least ``proofs`` for each input, its first one (where clients are left out for all inputs, also those whose
-        estimate is behind it by less than half of the error that these removals show), and any client with the same
+        estimate is behind it by less than half of the error that the removals show), and any client with the same
         estimate as one of them, so that equal clients stay equal. A client cannot be checked if no model is left
         without it, or none that gives finite logits (a warning names it): it keeps its estimate, wherever that puts it.
         Takes one forward pass of an input for each of its checked clients and one more, and reads a checked client's
@@ -169,11 +169,14 @@ def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) 
         return attribution
     if removals.classes is None:  # those of another forward pass could differ by rounding
         removals.classes = attribution.predicted
+    shared = proofs.shared > 0
     while wanted.any():
         removals.find(wanted)
         found = torch.where(removals.known, removals.effects, found)
         margin = _CLOSE * _error(estimates, removals) if proofs.shared else 0.0
         wanted = _next(found, removals, count, margin)
+        if shared:  # each input's own first ones, by what the clients left out for all of them have shown
+            wanted, shared = wanted | _first(found, removals, count), False
     if removals.infinite:
         names = ", ".join(removals.infinite)
         warnings.warn(f"not verified: without client {names} the model gives logits that are not finite", stacklevel=2)
@@ -201,6 +204,19 @@ def _largest_means(found: Tensor, removals: ExactRemovals, count: int) -> Tensor
     rounding = _ALIKE * found.abs().mean(dim=0)
     least = means.sort(descending=True).values[min(count, len(means)) - 1]
     return (means.isfinite() & (means >= least - rounding)).expand_as(found)
+
+
+def _first(found: Tensor, removals: ExactRemovals, count: int) -> Tensor:
+    """Return the unchecked clients among each input's first ``count`` and those like the last, ``(B, K)`` bool.
+
+    Args:
+        found: ``(B, K)`` exact effects where known, otherwise estimates.
+        removals: What is known.
+        count: How many clients, at least 1.
+    """
+    ranked = found.masked_fill(~(removals.known | removals.possible), -torch.inf).sort(dim=1, descending=True).values
+    last = ranked[:, min(count, found.shape[1]) - 1].unsqueeze(1)
+    return ~removals.known & removals.possible & (found >= last - _ALIKE * last.abs())
 
 
 def _error(estimates: Tensor, removals: ExactRemovals) -> float:
