@@ -147,9 +147,11 @@ def test_wandb_offline_holds_the_figures_of_the_run(digits):
             same["predicted"],
             same["traced_client"],
         )
-        assert row["score"] == pytest.approx(float(same["score"]))
-        ranked = [entry.split(":")[0] for entry in row["ranked clients"].split()]
-        assert ranked == [entry.split(":")[0] for entry in same["ranking"].split()]
+        assert row["carried by"] == same["responsible"]
+        shown = [entry.split(":") for entry in row["contributions"].split()]
+        whole = [entry.split(":") for entry in same["contributions"].split()]
+        assert [client for client, _ in shown] == [client for client, _ in whole]
+        assert [float(value) for _, value in shown] == pytest.approx([float(v) for _, v in whole], rel=0.01)
 
 
 @on_ray
