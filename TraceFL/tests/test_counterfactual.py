@@ -197,6 +197,7 @@ def test_faulty_clients_are_marked(run, ask):
     assert "* faulty: 2" in shown
     assert [line.split()[0] for line in shown.splitlines() if "%" in line and "*" in line.split()[0]] == ["*2"]
     assert "no client is faulty in this round" in ask(run, "inputs=all", "round=1")
+    assert "traces no input, for no faulty client takes part in it; give inputs=mispredicted" in ask(run, "round=1")
     found = json.loads(ask(run, "inputs=0", "--json"))
     assert {client["client"]: client["faulty"] for client in found["clients"]} == {"0": False, "2": True, "3": False}
 

@@ -156,11 +156,12 @@ def make_without_mispredictions(folder):
 def test_bad_input_is_one_line_and_writes_nothing(visualize, tmp_path, make, arguments, words):
     make(tmp_path / "runs")
     before = sorted(tmp_path.rglob("*"))
-    status, _, err = visualize(*arguments, tmp_path / "runs")
+    status, out, err = visualize(*arguments, tmp_path / "runs")
     assert status == 2
     assert len(err.strip().splitlines()) == 1
     assert err.startswith("tracefl: ")
     assert words.format(tmp=tmp_path) in err
+    assert all(line.startswith("left out") for line in out.splitlines())
     assert sorted(tmp_path.rglob("*")) == before
 
 

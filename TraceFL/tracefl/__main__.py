@@ -45,6 +45,8 @@ Completion with the TAB key, in bash (or zsh, fish):
 def main() -> None:
     """Run the command that the arguments name, and leave; one that does not exist is one line and exit status 2."""
     name, *rest = sys.argv[1:] or [""]
+    if name == "help":  # as --help, also of a command
+        name, rest = (rest[0], ["--help"]) if rest and rest[0] in PROGRAMS else ("--help", [])
     if name in PROGRAMS:
         sys.argv[1:] = rest
         import_module(PROGRAMS[name][0]).main()

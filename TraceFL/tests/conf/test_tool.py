@@ -66,7 +66,7 @@ def test_what_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").touch()
     assert read(str(tmp_path), "--json", first="RUN").folder == tmp_path
-    with pytest.raises(ConfigError, match="no run is given; give its folder, .* usage: USAGE"):
+    with pytest.raises(ConfigError, match="no run is given; give its folder, .* usage: USAGE ..., see --help"):
         read("round=1", first="RUN")
     with pytest.raises(RecordError, match="begins with 'nowhere'"):
         read("nowhere", first="RUN")

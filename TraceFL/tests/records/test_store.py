@@ -28,6 +28,8 @@ def test_a_round_reads_back_as_it_was(tmp_path):
     assert_close(found.previous_global, record().previous_global, rtol=0, atol=0)
     assert found.client_weights == {"3": 0.25, "7": 0.75}
     assert list(store.results()) == [result()]
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(modes) == 1  # weights are shared as the other files are
 
 
 def test_the_average_before_the_noise_is_kept(tmp_path):

@@ -263,4 +263,8 @@ def test_the_next_commands_can_be_typed(tmp_path):
     (only_right,) = (c for c in next_commands(run, [result(4, traced[:1])]) if " trace " in c)
     assert only_right.endswith("input=7")
     (nothing,) = (c for c in next_commands(run, [result(4)]) if " trace " in c)
-    assert shlex.split(nothing)[-1] == str(folder)
+    assert shlex.split(nothing)[-2:] == [str(folder), "input=0"]
+    (earlier,) = (c for c in next_commands(run, [result(3, traced), result(4)]) if " trace " in c)
+    stored = RoundStore(folder / "rounds").stored_rounds()
+    assert earlier.endswith("input=2 against=1 round=3" if 3 in stored else "input=0")
+    assert f"counterfactual {shlex.quote(str(folder))} inputs=all" in next_commands(run, [result(4)])[1]

@@ -1,5 +1,7 @@
 """Paths as people write them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tracefl.errors import ConfigError
@@ -15,3 +17,15 @@ def expand(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{str(path)!r}: there is no user {Path(path).parts[0][1:]!r}; write the path out") from error
+
+
+@contextmanager
+def usual_mode(path: Path) -> Iterator[None]:
+    """Give a file that is written within the block the mode of any other new file, by the user's umask.
+
+    safetensors makes its files readable by their owner alone, and a group could not share a run.
+    """
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    yield
+    path.chmod(mode)

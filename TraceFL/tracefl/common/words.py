@@ -11,6 +11,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours}h{minutes % 60:02d}m" if hours else f"{minutes}m"
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number of things as text such as ``1 round`` or ``3 rounds``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def percent(fraction: float | None) -> str:
     """Return a fraction as text in percent, ``-`` where nothing was measured."""
     return "-" if fraction is None else f"{100 * fraction:.1f}%"

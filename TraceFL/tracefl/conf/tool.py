@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal, NoReturn
 
 from tracefl import __version__
@@ -136,7 +137,7 @@ def read_arguments(arguments: Sequence[str], grammar: Grammar) -> Given:
         if given.word is None:
             raise ConfigError(
                 "no run is given; give its folder, the beginning of its name, or `last`, before all else; "
-                f"usage: {grammar.usage}"
+                f"usage: {' '.join(grammar.usage.split()[:3])} ..., see --help"
             )
         given.place = find_run(given.word)
     elif grammar.first == "FOLDER" and given.word is not None:
@@ -180,7 +181,7 @@ def run_tool(document: str | None, grammar: Grammar, run: Callable[[Given], None
         grammar: What it takes.
         run: Does the work, given the arguments; imports what it needs itself, so that help does not wait for it.
     """
-    arguments, help_text = sys.argv[1:], f"{document}\nusage: {grammar.usage}\n"
+    arguments, help_text = sys.argv[1:], f"{document}\n{wrapped_usage(grammar.usage)}\n"
     with one_line_errors():
         if answer_at_once(arguments, help_text):
             sys.exit(0)
@@ -189,6 +190,11 @@ def run_tool(document: str | None, grammar: Grammar, run: Callable[[Given], None
         given = read_arguments(arguments, grammar)
         _say_what_is_read(given)
         run(given)
+
+
+def wrapped_usage(usage: str) -> str:
+    """Return how a command is used, in lines of at most 100 characters."""
+    return fill(f"usage: {usage}", 100, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
 
 
 def answer_at_once(arguments: Sequence[str], help_text: str) -> bool:

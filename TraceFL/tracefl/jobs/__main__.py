@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tracefl.conf.tool import JSON, Grammar, answer_at_once, one_line_errors, read_arguments, say_help
+from tracefl.conf.tool import JSON, Grammar, answer_at_once, one_line_errors, read_arguments, say_help, wrapped_usage
 from tracefl.errors import ConfigError
 from tracefl.jobs.plan import Job, plan_jobs
 from tracefl.paper.runs import EXTENDED, JOBS
@@ -29,7 +29,7 @@ What follows is passed on to every run: device=cuda client_resources.gpus=0.1 'd
 Give the same to --status. Runs go on where they stopped; begin again with resume=false overwrite=true.
 --json prints what --list, --count and --status say as JSON.
 
-usage: {_USAGE}
+{wrapped_usage(_USAGE)}
 """
 ACTIONS = ("--list", "--count", "--status", "--smoke")
 _SHOWN = ("--list", "--count", "--status")  # answers, rather than runs

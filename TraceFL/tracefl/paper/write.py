@@ -50,6 +50,7 @@ def write_exhibits(
     for line in unused:
         say(console, f"left out: {line}")
     chosen: list[tuple[Exhibit, list[CollectedRun]]] = []
+    without: list[str] = []
     for exhibit in exhibits:
         runs, left_out = usable_runs(exhibit, [run for run in gathered.done if not own or exhibit.has(run)])
         unused += left_out
@@ -60,9 +61,14 @@ def write_exhibits(
         elif needed:
             raise RecordError(_no_run(exhibit, root, own))
         else:
-            say(console, _no_run(exhibit, root, own))
+            without.append(_no_run(exhibit, root, own))
     if not chosen:
-        raise RecordError(f"{root} holds no complete run of any figure or table; name its experiment with exp=NAME")
+        raise RecordError(
+            f"{root} holds no complete run of any figure or table: tracefl jobs lists the runs that they are made of; "
+            "name another experiment with exp=NAME"
+        )
+    for line in without:
+        say(console, line)
     out.mkdir(parents=True, exist_ok=True)
     problems = []
     made: list[dict[str, Any]] = []

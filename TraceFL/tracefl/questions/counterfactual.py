@@ -212,6 +212,11 @@ def _inputs(
     run: StoredRun, tracer: Tracer, model: nn.Module, record: RoundRecord, inputs: str
 ) -> tuple[Tensor, Inputs, Tensor]:
     """Return the positions, the batch and the labels of the requested inputs."""
+    if inputs == "traced" and tracer.finds_nobody(record):
+        raise RecordError(
+            f"round {record.server_round} of {run.folder} traces no input, for no faulty client takes part in it; give "
+            "inputs=mispredicted or inputs=all, or another round"
+        )
     examples = tracer.examples_to_trace(run.server) if inputs == "traced" else run.server
     participants = run.label_counts[[int(client_id) for client_id in record.clients]]  # (K, C)
     positions = _choose(inputs, tracer, model, examples, participants)

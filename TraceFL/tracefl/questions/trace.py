@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from tracefl.common.warned import reworded
 from tracefl.learning.examples import Examples
 from tracefl.learning.faults import Fault
 from tracefl.learning.training import Evaluation, evaluate
@@ -158,8 +159,7 @@ class Tracer:
     ) -> RoundTrace:
         ids = tuple(record.clients)
         faulty = None if self.fault is None else self.fault.faulty(ids, record.server_round)  # (K,)
-        someone_faulty = faulty is None or bool(faulty.any())
-        answer = self._answer(model, record, server, evaluation) if someone_faulty else None
+        answer = None if self.finds_nobody(record) else self._answer(model, record, server, evaluation)
         if answer is None:
             return RoundTrace(suspects=(row_without_inputs(record.server_round, ids, faulty),))
         expected = None if faulty is None else faulty.expand(len(answer.positions), len(ids))  # (M, K)
@@ -190,14 +190,20 @@ class Tracer:
         inputs, labels = examples.batch(positions)
         removals = ExactRemovals(model, record, inputs, self.compute)
         began = time.perf_counter()
-        attribution = attribute_round(
-            model, record, inputs, labels, self.provenance.method, compute=self.compute, removals=removals
-        )
+        with reworded(lambda text: text.replace("; also=", "; provenance.also=")):
+            attribution = attribute_round(
+                model, record, inputs, labels, self.provenance.method, compute=self.compute, removals=removals
+            )
         attributed = time.perf_counter()
         effects = self._effects(record, removals)
         seconds = attributed - began, time.perf_counter() - attributed
         classes = evaluation.predicted[positions], evaluation.probabilities[positions]
         return _Answer(positions, inputs, labels, *classes, attribution, effects, *seconds)
+
+    def finds_nobody(self, record: RoundRecord) -> bool:
+        """Whether faulty clients are sought and none takes part in the round, of which nothing is then traced."""
+        ids = tuple(record.clients)
+        return self.seeks_faulty and self.fault is not None and not self.fault.faulty(ids, record.server_round).any()
 
     def examples_to_trace(self, server: Examples) -> Examples:
         """Return the examples whose predictions are traced: the server's, with a backdoor's trigger in them."""

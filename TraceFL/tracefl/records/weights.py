@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tracefl.common.paths import usual_mode
 from tracefl.errors import RecordError
 
 
@@ -27,7 +28,8 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
         tensors[name] = kept.clone() if storage in storages else kept
         storages.add(storage)
     try:
-        save_file(tensors, path)
+        with usual_mode(path):
+            save_file(tensors, path)
     except SafetensorError as error:
         raise cannot_write(path, error) from error
 

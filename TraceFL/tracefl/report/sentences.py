@@ -81,12 +81,14 @@ def next_commands(run: StoredRun, rounds: Sequence[RoundResult], name: str | Non
     stored = RoundStore(run.folder / "rounds").stored_rounds()
     of_weights = [result for result in rounds if result.server_round in stored]
     commands = []
+    traced = [result for result in of_weights if result.traced]
     if of_weights:
-        commands.append(" ".join((program, "trace", folder, *_one_prediction(of_weights[-1]))))
+        commands.append(" ".join((program, "trace", folder, *_one_prediction(traced, of_weights[-1].server_round))))
         if run.fault is not None and len(of_weights) == len(rounds):
             commands.append(f"{program} replay {folder} without={','.join(run.fault.clients)}")
         else:
-            commands.append(f"{program} counterfactual {folder}")
+            of_all = "" if of_weights[-1].traced else " inputs=all"
+            commands.append(f"{program} counterfactual {folder}{of_all}")
     if any(result.traced for result in rounds):
         commands.append(f"{program} ledger {folder}")
     return tuple(commands)
@@ -104,15 +106,22 @@ def program_name() -> str:
     return shlex.join([str(shown), *rest])
 
 
-def _one_prediction(result: RoundResult) -> tuple[str, ...]:
-    """Return the arguments that ask about one traced input of the last stored round, a wrong one if there is one."""
-    if not result.traced:
-        return ()
+def _one_prediction(traced: Sequence[RoundResult], last: int) -> tuple[str, ...]:
+    """Return the arguments that ask about one prediction, a traced and wrong one if there is one.
+
+    Args:
+        traced: The stored rounds with traced inputs.
+        last: The last stored round, which is asked by default.
+    """
+    if not traced:
+        return ("input=0",)
+    result = traced[-1]
+    where = () if result.server_round == last else (f"round={result.server_round}",)
     wrong = [t for t in result.traced if t.predicted != t.label]
     if not wrong:
-        return (f"input={result.traced[0].input_index}",)
+        return (f"input={result.traced[0].input_index}", *where)
     shown = telling(wrong)
-    return (f"input={shown.input_index}", f"against={shown.label}")
+    return (f"input={shown.input_index}", f"against={shown.label}", *where)
 
 
 def telling(inputs: Sequence[TracedInput]) -> TracedInput:

@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tracefl.common.environment import peak_memory
-from tracefl.common.words import duration, percent
+from tracefl.common.words import counted, duration, percent
 from tracefl.conf.run_names import LAST, known_runs
 from tracefl.questions.suspects import mean_suspects
 from tracefl.records.observer import Observer
@@ -196,10 +196,10 @@ def suspects_table(means: Mapping[str, Mapping[str, Any]]) -> Table:
         means: Rule to its means, as in ``suspects`` of results.json.
     """
     first = next(iter(means.values()))
-    counted = f"{first['inputs']} mispredicted inputs in {first['rounds']} rounds"
-    without = f", {first['rounds_without_inputs']} rounds without" if first["rounds_without_inputs"] else ""
+    asked = f"{counted(first['inputs'], 'mispredicted input')} in {counted(first['rounds'], 'round')}"
+    without = f", {counted(first['rounds_without_inputs'], 'round')} without" if first["rounds_without_inputs"] else ""
     without += f", {first['rounds_without_faulty']} without a faulty client" if first["rounds_without_faulty"] else ""
-    title = f"Who is faulty: {counted}{without}; chance {percent(first['chance_accuracy'])}"
+    title = f"Who is faulty: {asked}{without}; chance {percent(first['chance_accuracy'])}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rule")
     for heading in (

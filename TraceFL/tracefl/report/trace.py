@@ -62,9 +62,12 @@ def show(console: Console, server_round: int, trace: RoundTrace) -> None:
             "-" if t.localized is None else "yes" if t.localized else "no",
             percent(t.chance),
         )
+    if not trace.traced:
+        why = next((row["note"] for row in trace.suspects if row["note"]), "no input was chosen")
+        say(console, f"round {server_round}: no prediction is traced: {why}")
+        return
     console.print(table)
-    if trace.traced:
-        say(console, _KEY)
+    say(console, _KEY)
     if trace.suspects:
         console.print(suspects_table(mean_suspects(trace.suspects)))
     s = summarize(trace.traced)

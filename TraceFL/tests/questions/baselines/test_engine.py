@@ -53,3 +53,9 @@ def test_logits_that_are_not_finite(rule):
     evidence.record.clients["1"]["6.bias"].fill_(torch.inf)
     with pytest.raises(NotApplicableError, match="not finite"):
         RULES[rule](evidence)
+
+
+def test_a_warning_names_the_rule():
+    with pytest.warns(UserWarning, match="^the rule artifact: not traced: 1 BatchNorm2d") as caught:
+        artifact(cnn_evidence(5))
+    assert "also=" not in str(caught[0].message)

@@ -13,7 +13,7 @@ from tests.helpers.models import model_and_inputs
 from tracefl.provenance import RoundRecord
 from tracefl.questions.baselines import RULES, Evidence, NotApplicableError
 
-OF_EACH_INPUT = {"artifact", "shapley", "removal", "own_logit", "last_bias"}
+OF_EACH_INPUT = {"artifact", "shapley", "removal", "own_logit", "last_bias", "random"}
 
 
 def test_own_logit_is_the_client_s_model_run():
@@ -55,6 +55,7 @@ def test_most_examples_and_random():
     evidence = cnn_evidence(3, p=p)
     assert RULES["most_examples"](evidence).tolist() == [0.2, 0.5, 0.3]
     drawn = RULES["random"](evidence)
+    assert len({tuple(row) for row in drawn.tolist()}) == len(drawn) == 3  # each input has a draw of its own
     assert torch.equal(drawn, RULES["random"](evidence))
     assert not torch.equal(drawn, RULES["random"](replace(evidence, seed=1)))
     later = replace(evidence, record=replace(evidence.record, server_round=2))

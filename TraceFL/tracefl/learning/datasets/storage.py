@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from tracefl.common.paths import usual_mode
 from tracefl.errors import RecordError
 from tracefl.learning.examples import Examples
 
@@ -32,7 +33,8 @@ def save_examples(path: Path | str, examples: Examples) -> None:
     }
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial)
+        with usual_mode(partial):
+            save_file(tensors, partial)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise RecordError(f"examples cannot be written to {path} ({error}); check the folder and free space") from error

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from tracefl.common.warned import reworded
 from tracefl.errors import LayerNotTraceableError, ModelMismatchError
 from tracefl.provenance import Compute, Method, attribute_round, removal_effects
 from tracefl.provenance.shapley import TooManyClientsError, exact_shapley
@@ -26,7 +27,8 @@ def artifact(evidence: Evidence) -> Tensor:
     model, record, inputs = evidence.model, evidence.record, evidence.inputs
     unused = evidence.predicted  # in place of labels: the formula's target is the predicted class
     try:
-        found = attribute_round(model, record, inputs, unused, ARTIFACT, compute=Compute(device=evidence.device))
+        with reworded(lambda text: f"the rule artifact: {text.partition('; also=')[0]}"):  # which it cannot be given
+            found = attribute_round(model, record, inputs, unused, ARTIFACT, compute=Compute(device=evidence.device))
     except (LayerNotTraceableError, ModelMismatchError) as error:
         raise NotApplicableError(str(error)) from error
     return found.contributions.double().cpu()

@@ -66,6 +66,6 @@ def most_examples(evidence: Evidence) -> Tensor:
 
 
 def random_client(evidence: Evidence) -> Tensor:
-    """Suspect a random client of the round: ``(K,)`` draws uniform in [0, 1), by the seed and the round."""
+    """Suspect a random client for each input: ``(M, K)`` draws uniform in [0, 1), by the seed and the round."""
     generator = torch.Generator().manual_seed(derive_seed(evidence.seed, "suspect", evidence.record.server_round))
-    return torch.rand(len(evidence.record.clients), generator=generator, dtype=torch.float64)
+    return torch.rand(len(evidence.predicted), len(evidence.record.clients), generator=generator, dtype=torch.float64)
