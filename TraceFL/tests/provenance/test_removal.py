@@ -95,8 +95,10 @@ def test_logits_that_are_not_finite_are_refused():
     good = {n: t.clone() for n, t in model.state_dict().items()}
     bad = {n: t * torch.inf for n, t in good.items()}
     record = RoundRecord(1, {"a": good, "b": bad}, {"a": 0.5, "b": 0.5}, good, good)
-    with pytest.raises(ModelMismatchError, match="without client 'a' gives logits that are not finite"):
+    with pytest.raises(ModelMismatchError, match="client 'b' holds values that are not finite, in '0.weight'"):
         removal_effects(model, record, torch.ones(1, 2))
+    with pytest.raises(ModelMismatchError, match="without client 'a' gives logits that are not finite"):
+        removal_effects(model, record, torch.ones(1, 2), check=False)
 
 
 @pytest.mark.filterwarnings("ignore:not traced")
@@ -125,7 +127,7 @@ def test_the_label_can_be_the_target():
 
 
 def test_a_client_that_is_the_whole_average_cannot_be_left_out():
-    alone = RoundRecord(1, {}, {"0": 1.0}, {}, {})
+    alone = RoundRecord(1, {"0": {}}, {"0": 1.0}, {}, {})
     with pytest.raises(ValueError, match="no model without it"):
         weights_without(alone, "0")
 

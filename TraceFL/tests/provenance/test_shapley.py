@@ -212,8 +212,21 @@ def test_orders_come_in_pairs(permutations):
 def test_logits_that_are_not_finite(way):
     evidence = cnn_evidence(3)
     evidence.record.clients["1"]["6.bias"].fill_(torch.inf)
-    with pytest.raises(ModelMismatchError, match="the model of .* gives logits that are not finite"):
+    with pytest.raises(ModelMismatchError, match="client '1' holds values that are not finite, in '6.bias'"):
         way(evidence)
+
+
+@pytest.mark.parametrize("way", [exact, lambda evidence: sampled(evidence, 4)], ids=["exact", "sampled"])
+def test_a_subset_s_logits_that_are_not_finite(way):
+    """The others' running variance is negative, the average is not."""
+    evidence = cnn_evidence(3)
+    name = "1.running_var"
+    for k, variance in {"0": 9.0, "1": -3.0, "2": -3.0}.items():
+        evidence.record.clients[k][name].fill_(variance)
+    record = evidence.record
+    record = replace(record, global_weights=average(record.clients, record.client_weights))
+    with pytest.raises(ModelMismatchError, match="the model of the subset .* gives logits that are not finite"):
+        way(replace(evidence, record=record))
 
 
 def test_the_model_is_given_back_as_it_was():

@@ -2,8 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +16,8 @@ from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, forward, plain_model, read_batch
 from tracefl.provenance.method import attribute_round
 from tracefl.provenance.options import Method
-from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.reading import ReadRound, holding, read_round
+from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import class_probability, float64_average, logits_without
 from tracefl.provenance.shares import Sizes, shares_of
 
@@ -27,7 +27,7 @@ ClientState: TypeAlias = Mapping[str, Tensor] | Sequence[Any] | str | Path | nn.
 
 def who(
     model: nn.Module,
-    clients: Mapping[str, ClientState],
+    clients: Mapping[ClientId, ClientState],
     inputs: Inputs,
     sizes: Sizes | None = None,
     *,
@@ -106,6 +106,7 @@ def answer_round(
 
     Arguments and errors are those of ``attribute_round``.
     """
+    record = read_round(plain_model(model), record)
     found = attribute_round(model, record, inputs, labels, method, check=check, compute=compute)
     logits, _ = logits_without(model, record, inputs, (), check=check, compute=compute)
     return Answer(
@@ -116,12 +117,13 @@ def answer_round(
     )
 
 
-def _averaged(model: nn.Module, clients: Mapping[str, Any], shares: Mapping[str, float]) -> RoundRecord:
+def _averaged(model: nn.Module, clients: Mapping[ClientId, Any], shares: Mapping[ClientId, float]) -> ReadRound:
     """Return the round whose model is the clients' average, in the model's types of numbers; integers stay its own."""
     own = model.state_dict()
-    average = float64_average(RoundRecord(1, clients, shares, previous_global=own, global_weights=own))
+    record = read_round(model, RoundRecord(1, clients, shares, previous_global=own, global_weights=own))
+    average = float64_average(record)
     made = {name: average[name].to(tensor.dtype) if name in average else tensor for name, tensor in own.items()}
-    return RoundRecord(1, clients, shares, previous_global=made, global_weights=made)
+    return replace(record, previous_global=made, global_weights=made)
 
 
 def _distance(record: RoundRecord, weights: Mapping[str, Tensor]) -> float:
@@ -133,17 +135,6 @@ def _distance(record: RoundRecord, weights: Mapping[str, Tensor]) -> float:
             if not torch.allclose(made, other, rtol=1e-4, atol=1e-6):
                 squares += float((made - other).double().square().sum())
     return math.sqrt(squares)
-
-
-@contextmanager
-def holding(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Give a model other weights, and its own again afterwards."""
-    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(dict(weights))
-    try:
-        yield
-    finally:
-        model.load_state_dict(own)
 
 
 def _check_inputs(model: nn.Module, inputs: Inputs, compute: Compute) -> tuple[int, int]:

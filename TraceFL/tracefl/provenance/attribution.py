@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tracefl.provenance.record import ClientId
+
 ROUNDING = 1e-5
 """Exact effects up to here, in logits, are float32's rounding: the prediction is as sure without the client."""
 
@@ -37,7 +39,7 @@ class Attribution:
             (verification.py), not an estimate. None where nobody was checked.
     """
 
-    client_ids: tuple[str, ...]
+    client_ids: tuple[ClientId, ...]
     contributions: Tensor
     scores: Tensor
     predicted: Tensor
@@ -66,7 +68,7 @@ class Attribution:
         )
 
     @property
-    def responsible(self) -> tuple[str | None, ...]:
+    def responsible(self) -> tuple[ClientId | None, ...]:
         """The client that carries each prediction, the one with the highest contribution; None where nobody does.
 
         Nobody carries a prediction that is as sure without any one client: all K contributions are exact effects, and
@@ -80,7 +82,7 @@ class Attribution:
         nobody = self.verified.all(dim=1) & nobody_carries(self.contributions)
         return tuple(None if none else k for k, none in zip(first, nobody.tolist(), strict=True))
 
-    def ranking(self, i: int) -> tuple[tuple[str, float], ...]:
+    def ranking(self, i: int) -> tuple[tuple[ClientId, float], ...]:
         """Return (client id, score) for input ``i``, highest first; with all classes as target, for the predicted one.
 
         Contributions decide the order: scores that lie far apart round to 0 and 1 and no longer tell clients apart.
@@ -89,13 +91,13 @@ class Attribution:
             return self.of_class(self.predicted).ranking(i)
         return tuple((self.client_ids[k], float(self.scores[i, k])) for k in self._order(i))
 
-    def ranked_contributions(self, i: int) -> tuple[tuple[str, float], ...]:
+    def ranked_contributions(self, i: int) -> tuple[tuple[ClientId, float], ...]:
         """Return (client id, contribution) for input ``i``, highest first; with all classes, for the predicted one."""
         if self.contributions.ndim == 3:
             return self.of_class(self.predicted).ranked_contributions(i)
         return tuple((self.client_ids[k], float(self.contributions[i, k])) for k in self._order(i))
 
-    def verified_clients(self, i: int) -> tuple[str, ...]:
+    def verified_clients(self, i: int) -> tuple[ClientId, ...]:
         """Return the clients whose contribution to input ``i`` comes from their exact removal, highest first."""
         if self.verified is None:
             return ()

@@ -20,8 +20,7 @@ are counted in the order of ``named_modules()``; the last one's factor is 1.
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +29,12 @@ from tracefl.errors import ModelMismatchError
 from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
-from tracefl.provenance.inputs import Inputs, plain_model, read_batch
+from tracefl.provenance.given import named, tensors_of
+from tracefl.provenance.inputs import Batch, Inputs, plain_model, read_batch
 from tracefl.provenance.layers import OPTIONS
 from tracefl.provenance.options import Weighting
 from tracefl.provenance.passes import Found, Question, answer
+from tracefl.provenance.record import ClientId
 from tracefl.provenance.shares import Sizes, shares_of, weighted
 from tracefl.provenance.sources import Weights
 from tracefl.provenance.targets import Target, check_target
@@ -42,7 +43,7 @@ from tracefl.provenance.untraced import warn_untraced
 
 def attribute(
     global_model: nn.Module,
-    clients: Mapping[str, Weights | str | Path],
+    clients: Mapping[ClientId, Any],
     inputs: Inputs,
     *,
     p: Sizes | None = None,
@@ -67,8 +68,9 @@ def attribute(
     Args:
         global_model: The averaged model. It runs in evaluation mode; its mode, hooks, gradients and device are
             restored.
-        clients: Client id to its parameters by name, as in ``state_dict()``, extra names ignored; or to the safetensors
-            file that holds them, which is read block by block, once for each batch of inputs.
+        clients: Client id to its parameters by name, as in ``state_dict()``, of tensors or NumPy arrays, extra names
+            ignored; or to a list of arrays in its order; or to the safetensors file that holds them, which is read
+            block by block, once for each batch of inputs. Names may differ from the model's by a common prefix.
         inputs: ``(B, ...)`` one batch in the model's input shape, or a mapping of such tensors for transformers.
         p: The clients' shares p_k of the average, or their numbers of examples: by id, or in the order of the clients.
             None for equal shares; where a weighting needs them, a warning says so.
@@ -129,12 +131,12 @@ def attribute(
 
 def attribute_targets(
     global_model: nn.Module,
-    clients: Mapping[str, Weights | str | Path],
+    clients: Mapping[ClientId, Any],
     inputs: Inputs,
     targets: Sequence[Target],
     *,
     layer_decay: float,
-    factors: Mapping[str, float] | None,
+    factors: Mapping[ClientId, float] | None,
     reference: Weights | None,
     base: Weights | None = None,
     layers: Sequence[str] | None,
@@ -150,6 +152,10 @@ def attribute_targets(
     """
     _check_arguments(clients, layer_decay, also)
     model = plain_model(global_model)
+    like = tensors_of(model)
+    clients = {k: named(f"client {k!r}", weights, like, whole=False) for k, weights in clients.items()}
+    reference = None if reference is None else named("the reference", reference, like, whole=False)
+    base = None if base is None else named("the base", base, like, whole=False)
     with frozen_eval(model, compute.device) as place:
         batch = read_batch(model, inputs, place)
         classes = [check_target(target, batch.count) for target in targets]
@@ -174,35 +180,55 @@ def attribute_targets(
     results = []
     for target, parts in zip(targets, found.parts, strict=True):
         parts = parts if isinstance(target, str) and target == "all" else parts.squeeze(2)
+        if not parts.isfinite().all():
+            raise _why_not_finite(model, tuple(clients), parts, batch)
         results.append(_result(tuple(clients), parts, found, factors, by_layer))
     return results
 
 
 def _result(
-    client_ids: tuple[str, ...],
+    client_ids: tuple[ClientId, ...],
     parts: Tensor,
     found: Found,
-    factors: Mapping[str, float] | None,
+    factors: Mapping[ClientId, float] | None,
     by_layer: bool,
 ) -> Attribution:
-    """Weigh, check and normalise the contributions, ``(B, K, L)`` or ``(B, K, C, L)``."""
+    """Weigh and normalise the contributions, ``(B, K, L)`` or ``(B, K, C, L)``."""
     dtype = torch.promote_types(found.dtype, torch.float32)
     layers = found.traced.names if by_layer else ()
     by_client = parts.transpose(0, 1)
     if factors is not None:
         each = torch.tensor([factors[k] for k in client_ids], dtype=torch.float64)
         by_client = by_client * each.view(-1, *(1 for _ in by_client.shape[1:]))
-    finite = by_client.flatten(1).isfinite().all(dim=1)
-    if not finite.all():
-        bad = [k for k, ok in zip(client_ids, finite.tolist(), strict=True) if not ok]
-        raise ModelMismatchError(f"contributions of clients {', '.join(bad)} are not finite: leave those clients out")
     parts = by_client.transpose(0, 1)
     total = parts.sum(dim=-1)
     terms = parts.to(dtype) if by_layer else None
     return Attribution(client_ids, total.to(dtype), total.softmax(dim=1).to(dtype), found.predicted, layers, terms)
 
 
-def _check_arguments(clients: Mapping[str, Weights | str | Path], layer_decay: float, also: Collection[str]) -> None:
+def _why_not_finite(model: nn.Module, client_ids: tuple[ClientId, ...], parts: Tensor, batch: Batch) -> ValueError:
+    """Return the error that says why contributions, ``(B, K, ...)``, are not finite."""
+    finite = parts.flatten(2).isfinite().all(dim=2)  # (B, K)
+    own = [i for i in torch.nonzero(~finite.all(dim=1)).flatten().tolist() if not batch.is_finite(i)]
+    if own:
+        return ValueError(f"input {own[0]} holds values that are not finite: mend it or leave it out")
+    broken = [name for name, tensor in tensors_of(model).items() if not tensor.isfinite().all()]
+    if broken:
+        return ModelMismatchError(f"the global model holds values that are not finite, in {broken[0]!r}: average again")
+    bad = [str(k) for k, ok in zip(client_ids, finite.all(dim=0).tolist(), strict=True) if not ok]
+    if len(bad) == len(client_ids) > 1:
+        return ModelMismatchError(
+            "contributions of all clients are not finite, though the inputs and the global model are: its logits or "
+            "their gradients overflow; take a wider type of numbers"
+        )
+    return ModelMismatchError(f"contributions of clients {', '.join(bad)} are not finite: leave those clients out")
+
+
+def _check_arguments(
+    clients: Mapping[ClientId, Any],
+    layer_decay: float,
+    also: Collection[str],
+) -> None:
     if not clients:
         raise ValueError("no clients: attribute() needs the weights of at least one")
     if not 0 < layer_decay <= 1:

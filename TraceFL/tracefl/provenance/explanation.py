@@ -19,10 +19,11 @@ from tracefl.errors import ModelMismatchError
 from tracefl.provenance.attribution import ROUNDING, Attribution
 from tracefl.provenance.budget import proofs_of
 from tracefl.provenance.compute import Compute
-from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.inputs import Inputs, plain_model
 from tracefl.provenance.method import estimates
 from tracefl.provenance.options import Method
-from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.reading import read_round
+from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import effects_of, logits_without
 from tracefl.provenance.showing import Shown, ShownClient, as_html, as_text, draw
 from tracefl.provenance.targets import Target
@@ -64,7 +65,7 @@ class ClientPart:
         removal: The prediction without it; None where it was not computed.
     """
 
-    client_id: str
+    client_id: ClientId
     weight: float
     contribution: float
     estimate: float
@@ -111,7 +112,7 @@ class Explanation:
         return all(client.removal is not None for client in self.clients)
 
     @property
-    def responsible(self) -> str | None:
+    def responsible(self) -> ClientId | None:
         """The client that carries the prediction, the first one; None where nobody does.
 
         Nobody carries a prediction that is as sure without any one client: all exact effects are known, and none is
@@ -215,7 +216,7 @@ def explain(
     """Explain one prediction by the round's clients.
 
     Args:
-        global_model: A model that holds ``record.global_weights``; restored afterwards.
+        global_model: The architecture; it is given ``record.global_weights``, and its own weights again afterwards.
         record: The round.
         inputs: ``(1, ...)`` one input, or a mapping of such tensors.
         method: How to attribute; None for the preset ``removal``.
@@ -223,19 +224,21 @@ def explain(
         against: Another class to compare the predicted one with; None for no comparison.
         label_counts: ``(K, C)`` training examples of each class, rows in the order of ``record.clients``.
         checked: How many of the first clients are left out, for an exact check; one forward pass each.
-        check: Whether the attribution checks itself, as in ``attribute``.
+        check: Whether the attribution checks itself and the record, as in ``attribute_round``.
         compute: The device, and the bounds on memory.
 
     Raises:
         ValueError: There is more than one input, ``against`` is the predicted class or no class of the model, or the
             target is the true label's logit and no label is given.
-        ModelMismatchError: As ``attribute``.
-        LayerNotTraceableError: As ``attribute``.
+        ModelMismatchError: As ``attribute_round``.
+        LayerNotTraceableError: As ``attribute_round``.
+        RecordError: As ``attribute_round``.
     """
     method = method or Method()
+    record = read_round(plain_model(global_model), record)
     if method.target == "label" and label is None:
         raise ValueError("the target is the true label's logit, and the input's label is not known")
-    logits, _ = logits_without(global_model, record, inputs, (), compute=compute)  # (1, C)
+    logits, _ = logits_without(global_model, record, inputs, (), check=check, compute=compute)  # (1, C)
     if len(logits) != 1:
         raise ValueError(f"one input is explained at a time, got {len(logits)}")
     predicted = int(logits.argmax())
@@ -248,9 +251,9 @@ def explain(
     )
     lead = None if against is None else _lead(logits[0], predicted, against)
     toward = sides[0].contributions[0].double() - sides[1].contributions[0].double() if sides else None  # (K,)
-    removals = ExactRemovals(global_model, record, inputs, compute)
+    removals = ExactRemovals(global_model, record, inputs, compute, check)
     answer = verified(estimate, removals, proofs_of(method, len(record.clients)))
-    without = _logits_without_first(global_model, record, inputs, answer, removals, checked, compute)
+    without = _logits_without_first(global_model, record, inputs, answer, removals, checked, check, compute)
     ids = list(record.clients)
     assert estimate.by_layer is not None
     parts = [
@@ -287,8 +290,9 @@ def _logits_without_first(
     answer: Attribution,
     removals: ExactRemovals,
     checked: int,
+    check: bool,
     compute: Compute,
-) -> dict[str, Tensor]:
+) -> dict[ClientId, Tensor]:
     """Return, by client id, the ``(1, C)`` logits without each of the first ``checked`` and the verified clients.
 
     Empty, with a warning in the log, where one of these models gives logits that are not finite.
@@ -297,7 +301,7 @@ def _logits_without_first(
     possible = dict(zip(record.clients, removals.possible.tolist(), strict=True))
     left_out = [k for k in dict.fromkeys((*answer.verified_clients(0), *first)) if possible[k]]
     try:
-        _, without = logits_without(global_model, record, inputs, left_out, compute=compute)  # (R, 1, C)
+        _, without = logits_without(global_model, record, inputs, left_out, check=check, compute=compute)  # (R, 1, C)
     except ModelMismatchError as error:  # such as a variance that a faulty client made negative
         log.warning("not checked against exact removals: %s", error)
         return {}

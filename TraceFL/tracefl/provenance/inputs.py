@@ -106,6 +106,12 @@ class Batch:
             for name, value in self.inputs.items()
         }
 
+    def is_finite(self, i: int) -> bool:
+        """Return whether an input's numbers are finite, as far as they are its own."""
+        values = {"": self.inputs} if isinstance(self.inputs, Tensor) else self.inputs
+        own = [value for name, value in values.items() if isinstance(value, Tensor) and name not in self.shared]
+        return all(bool(value[i].isfinite().all()) for value in own)
+
     def parts(self, size: int, device: torch.device) -> Iterator[Inputs]:
         """Yield the inputs, ``size`` at a time where they allow it, as ``part`` gives them."""
         step = self.count if self.whole else 1 if self.alone else size

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.common.imports import imported
-from tracefl.errors import ModelMismatchError
 from tracefl.provenance.attribution import nobody_carries
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, plain_model
-from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.reading import read_round
+from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import centered_logit, class_probability, logits_with_all, without_each
 from tracefl.provenance.showing import MOST_SHOWN, Shown, ShownClient, as_html, as_text, draw
 
@@ -38,7 +38,7 @@ class Counterfactuals:
             are NaN.
     """
 
-    client_ids: tuple[str, ...]
+    client_ids: tuple[ClientId, ...]
     predicted: Tensor
     centered_logits: Tensor
     probabilities: Tensor
@@ -172,17 +172,18 @@ def counterfactuals(
         The predictions, on the CPU. Takes K + 1 forward passes.
 
     Raises:
-        ValueError: A client is the whole average.
-        ModelMismatchError: The model with all clients gives logits that are not finite.
+        ValueError: A client is the whole average, or inputs are not finite.
+        ModelMismatchError: The model with all clients gives logits that are not finite, or names or shapes are not the
+            model's.
+        RecordError: The record is no average.
     """
     batch_size, model = compute.forward_batch_size, plain_model(global_model)
+    record = read_round(model, record)
     with frozen_eval(model, compute.device) as place:
         logits, batch = logits_with_all(model, record, inputs, batch_size, place, check)  # (B, C)
-        if not logits.isfinite().all():
-            raise ModelMismatchError(f"the model of round {record.server_round} gives logits that are not finite")
         predicted = logits.argmax(dim=1)
         columns = []
-        for _, without in without_each(model, record, batch, None, batch_size, place):
+        for _, without in without_each(model, record, batch, None, batch_size, place, check):
             lost = ~without.isfinite().all(dim=1)
             columns.append(
                 (

@@ -9,8 +9,9 @@ from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.budget import Proofs, proofs_of
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.engine import attribute_targets
-from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.inputs import Inputs, plain_model
 from tracefl.provenance.options import Method
+from tracefl.provenance.reading import check_average, holding, read_round
 from tracefl.provenance.record import RoundRecord
 from tracefl.provenance.shares import weighted
 from tracefl.provenance.targets import Target
@@ -34,7 +35,7 @@ def attribute_round(
     """Attribute the predictions of a round's global model to the round's clients.
 
     Args:
-        global_model: A model that holds ``record.global_weights``.
+        global_model: The architecture; it is given ``record.global_weights``, and its own weights again afterwards.
         record: The round.
         inputs: ``(B, ...)`` or a mapping of such tensors.
         labels: ``(B,)`` true classes; needed where ``method.target`` is ``"label"``, else not used.
@@ -47,8 +48,9 @@ def attribute_round(
             are kept in it.
 
     Raises:
-        ModelMismatchError: As ``attribute``.
+        ModelMismatchError: As ``attribute``, or names or shapes are not the model's.
         LayerNotTraceableError: As ``attribute``.
+        RecordError: The method needs the clients' average, and the record is none, see ``RoundRecord``.
         ValueError: ``by_layer`` with a method that is told to verify; or the target is the true label's logit, and no
             labels are given.
     """
@@ -58,6 +60,7 @@ def attribute_round(
     log.debug("round=%d left out exactly: %s", record.server_round, proofs)
     if removals is None:
         removals = ExactRemovals(global_model, record, inputs, compute, check)
+    record = removals.record
     if proofs.each == "all" and (exact := removals.attribution()) is not None:
         return exact  # an estimate would be of no use
     target: Target
@@ -88,21 +91,27 @@ def estimates(
 
     Arguments and errors are those of ``attribute_round``.
     """
-    return attribute_targets(
-        global_model,
-        record.clients,
-        inputs,
-        targets,
-        layer_decay=method.layer_decay,
-        factors=weighted(record.client_weights, method.weighting),
-        reference={
-            "none": None,
-            "previous_global": record.previous_global,
-            "global": record.average,
-        }[method.reference],
-        layers=method.layers,
-        also=method.also,
-        by_layer=by_layer,
-        check=check,
-        compute=compute,
-    )
+    model = plain_model(global_model)
+    record = read_round(model, record)
+    removes = method.weighting == "leave_one_out"
+    if check and (removes or method.reference == "global"):
+        check_average(record)
+    reference = None
+    if method.reference != "none":
+        reference = record.average if method.reference == "global" else record.previous_global
+    rate = record.rate("the effect of leaving a client out") if removes else 1.0
+    with holding(model, record.global_weights):
+        return attribute_targets(
+            model,
+            record.clients,
+            inputs,
+            targets,
+            layer_decay=method.layer_decay,
+            factors=weighted(record.client_weights, method.weighting, rate),
+            reference=reference,
+            layers=method.layers,
+            also=method.also,
+            by_layer=by_layer,
+            check=check,
+            compute=compute,
+        )

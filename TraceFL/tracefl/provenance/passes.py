@@ -7,7 +7,6 @@ wrong, it begins again in another way (``Way``): slower, and right.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from tracefl.provenance.checks import (
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.differentiation import differentiated_products
 from tracefl.provenance.inputs import Batch, forward
+from tracefl.provenance.record import ClientId
 from tracefl.provenance.sources import Clients, Weights
 from tracefl.provenance.targets import Target, target_values
 from tracefl.provenance.traced import Traced, trace
@@ -42,7 +42,7 @@ class Question:
     """What is asked of a model, which is frozen and in evaluation mode on ``place``; see ``attribute``."""
 
     model: nn.Module
-    clients: Mapping[str, Weights | str | Path]
+    clients: Mapping[ClientId, Weights]
     targets: Sequence[Target]
     classes: Sequence[Tensor | None]
     layer_decay: float

@@ -2,37 +2,91 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor
+
+from tracefl.errors import RecordError
+
+ClientId: TypeAlias = Any
+"""Whatever names a client and can be a key: text, or a number such as Flower's partition ids."""
+
+ServerStep: TypeAlias = float | Literal["nonlinear"]
 
 
 @dataclass(frozen=True)
 class RoundRecord:
     """The weights of an aggregated round: what its K participants started from, what they sent, and the result.
 
+    Weights are a state dict, of tensors or NumPy arrays; the path of a safetensors file, which is read tensor by
+    tensor; or a list of arrays in the order of ``model.state_dict()``. Every function that takes a record reads it as
+    ``reading.read_round`` says.
+
+    With a step s of the server, the round's model is W = W_0 + s * (A - W_0), where W_0 is what the clients started
+    from and A = sum_k p_k W_k their average. Everything that is asked of a round is asked of this rule: the model
+    without client k takes the same step on the others' average A_-k, W_-k = W_0 + s * (A_-k - W_0), and so does that of
+    a subset in a Shapley value; the first-order effect of leaving client k out is s * p_k / (1 - p_k) times that of
+    W_k - A. Contributions that are not weighted, or by p_k alone, do not depend on s.
+
     Attributes:
         server_round: The round, from 1.
-        clients: Client id to its whole state dict after local training: parameters and buffers.
+        clients: Client id to its whole weights after local training: parameters and buffers.
         client_weights: Client id to p_k, its weight in the average: n_k / sum(n), with n_k its number of examples,
-            times its factor where ``mitigate=downweight`` gave it one. They sum to 1.
-        previous_global: State dict that the clients started from.
-        global_weights: State dict after aggregation, the one that is deployed.
-        before_noise: The clients' average, where noise was then added to it for privacy; None where it is
-            ``global_weights`` itself.
+            times its factor where ``mitigate=downweight`` gave it one. They sum to 1; the n_k themselves are accepted.
+        previous_global: The weights that the clients started from.
+        global_weights: The weights after aggregation, those that are deployed.
+        before_noise: ``global_weights`` less what the server added that comes from none of this round's clients: the
+            noise of privacy, or the momentum of earlier rounds. It stays where a client is left out. None where nothing
+            was added.
+        server_step: s, the server's learning rate; 1 where the average itself is deployed. ``"nonlinear"`` where W is
+            no such step, as with FedAdam or the median: then nothing is said that takes a client out of the average.
+        clients_dtype: What the clients' weights were rounded to after they had been averaged, for storage; None where
+            they are as they were averaged.
     """
 
     server_round: int
-    clients: Mapping[str, Mapping[str, Tensor]]
-    client_weights: Mapping[str, float]
+    clients: Mapping[ClientId, Any]
+    client_weights: Mapping[ClientId, float]
     previous_global: Mapping[str, Tensor]
     global_weights: Mapping[str, Tensor]
     before_noise: Mapping[str, Tensor] | None = None
+    server_step: ServerStep = 1.0
+    clients_dtype: torch.dtype | None = None
 
     @property
     def average(self) -> Mapping[str, Tensor]:
-        """The clients' average: ``global_weights`` without noise."""
-        return self.global_weights if self.before_noise is None else self.before_noise
+        """The clients' average A: ``global_weights`` without noise, and without the server's step.
+
+        Raises:
+            RecordError: The step is not linear.
+        """
+        noiseless = self.global_weights if self.before_noise is None else self.before_noise
+        if self.server_step == 1:
+            return noiseless
+        rate = self.rate("the clients' average")
+        found = dict(noiseless)
+        for name, weights in noiseless.items():
+            if weights.is_floating_point():
+                start = self.previous_global[name].to(weights.device, torch.float64)
+                found[name] = (start + (weights.double() - start) / rate).to(weights.dtype)
+        return found
+
+    def rate(self, wanted: str) -> float:
+        """Return s, for something that takes clients out of the average.
+
+        Raises:
+            RecordError: The step is not linear; the message names ``wanted``.
+        """
+        if self.server_step == "nonlinear":
+            raise RecordError(
+                f"{wanted} cannot be told where the server's step is not linear (server_step='nonlinear'): only "
+                "contributions without it can, such as weighting='none' with reference='none' or 'previous_global'"
+            )
+        return float(self.server_step)
 
     def without_noise(self) -> "RoundRecord":
-        """Return the round as if its average had been deployed without noise."""
-        return replace(self, global_weights=self.average, before_noise=None)
+        """Return the round as if it had been deployed without noise."""
+        if self.before_noise is None:
+            return self
+        return replace(self, global_weights=self.before_noise, before_noise=None)

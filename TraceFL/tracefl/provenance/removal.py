@@ -1,8 +1,9 @@
 """What the prediction would be without a client: its exact removal from the average, without training.
 
-With FedAvg, W = sum_k p_k W_k, so the average of the other clients is W_-k = (W - p_k W_k) / (1 - p_k). By this test, a
-client is responsible to the extent that its removal lowers the predicted class's centered logit (its logit less the
-mean of all logits).
+With FedAvg, W = sum_k p_k W_k, so the average of the other clients is W_-k = (W - p_k W_k) / (1 - p_k); where the
+server takes a step to the average, it takes the same step to that of the others (record.py). By this test, a client is
+responsible to the extent that its removal lowers the predicted class's centered logit (its logit less the mean of all
+logits).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,31 +17,45 @@ from tracefl.errors import ModelMismatchError
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.checks import without_neighbours
 from tracefl.provenance.compute import Compute
+from tracefl.provenance.given import tensors_of
 from tracefl.provenance.inputs import Batch, Inputs, forward, plain_model, read_batch
-from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.reading import ReadRound, check_average, read_round, why_not_finite
+from tracefl.provenance.record import ClientId, RoundRecord
 
 _BLOCK = 2**17  # weights converted to float64 at once: their 1 MiB stays in the processor's cache
 
 
 def weights_without(
     record: RoundRecord,
-    client_id: str,
+    client_id: ClientId,
     average: Mapping[str, Tensor] | None = None,
     out: Mapping[str, Tensor] | None = None,
+    *,
+    check: bool = True,
 ) -> dict[str, Tensor]:
     """Return the average of the round's other clients, buffers included; integer buffers stay as in the average.
+
+    Where the server takes a step to the average, it takes the same step to this one.
 
     Privacy noise that was added to the average is added to this one too, because it belongs to no client.
 
     Args:
         record: The round.
         client_id: The client that is left out.
-        average: ``float64_average(record)`` if the caller has it already; computed otherwise.
+        average: ``float64_average(record)`` if the caller has it already, and has checked the record; computed
+            otherwise.
         out: An earlier result, to be overwritten.
+        check: Whether to see that the record is an average, see ``reading.check_average``.
 
     Raises:
         ValueError: The client is the round's only one.
+        RecordError: The record is no average, or its server's step is not linear.
+        ModelMismatchError: A client's names or shapes are not the global model's.
     """
+    record = read_round(None, record)
+    rate = record.rate("the model without a client")
+    if check and average is None:
+        check_average(record)
     p = record.client_weights[client_id]
     if not p < 1:
         raise ValueError(f"client {client_id!r} is the whole average (weight {p}): there is no model without it")
@@ -50,8 +65,12 @@ def weights_without(
     for name, total in average.items():
         like = record.global_weights[name]
         rest = torch.empty(like.shape, dtype=like.dtype, device=like.device) if out is None else out[name]
-        for others, everyone, left in blocks(rest, total, own[name]):
-            others.copy_(left.double().mul(-p).add_(everyone).div_(1 - p))
+        begin = total if rate == 1 else record.previous_global[name]
+        for others, everyone, left, start in blocks(rest, total, own[name], begin):
+            found = left.to(everyone).mul(-p).add_(everyone).div_(1 - p)
+            if rate != 1:
+                found.sub_(start.to(found)).mul_(rate).add_(start.to(found))
+            others.copy_(found)
         if record.before_noise is not None:
             rest.add_(like - record.before_noise[name])
         without[name] = rest
@@ -71,19 +90,21 @@ def float64_average(record: RoundRecord) -> dict[str, Tensor]:
     total = {name: torch.zeros(w.shape, dtype=torch.float64, device=w.device) for name, w in floating.items()}
     for client_id, weights in record.clients.items():
         for name, like in floating.items():
-            _check(client_id, weights, name, tuple(like.shape))
-            for sums, part in blocks(total[name], weights[name]):
-                sums.add_(part.double().mul(record.client_weights[client_id]))
+            own = _checked(client_id, weights, name, tuple(like.shape))
+            for sums, part in blocks(total[name], own):
+                sums.add_(part.to(sums).mul(record.client_weights[client_id]))
     return total
 
 
-def _check(client_id: str, weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> None:
+def _checked(client_id: ClientId, weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
     if name not in weights:
         raise ModelMismatchError(f"client {client_id!r} lacks {name!r} of the global model, shape {shape}")
-    if tuple(weights[name].shape) != shape:
+    own = weights[name]  # once: it may be read from a file
+    if tuple(own.shape) != shape:
         raise ModelMismatchError(
-            f"client {client_id!r} has {name!r} in shape {tuple(weights[name].shape)}, the global model in {shape}"
+            f"client {client_id!r} has {name!r} in shape {tuple(own.shape)}, the global model in {shape}"
         )
+    return own
 
 
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -98,7 +119,7 @@ def logits_without(
     global_model: nn.Module,
     record: RoundRecord,
     inputs: Inputs,
-    client_ids: Sequence[str] | None = None,
+    client_ids: Sequence[ClientId] | None = None,
     *,
     check: bool = True,
     compute: Compute = Compute(),
@@ -110,21 +131,24 @@ def logits_without(
         record: The round.
         inputs: ``(B, ...)`` or a mapping of such tensors.
         client_ids: The R clients to leave out, one at a time; None for all.
-        check: Whether an input's logits alone are compared with those in its batch.
+        check: Whether the answer checks itself: an input's logits alone are those in its batch, and the record is an
+            average.
         compute: The device, and the inputs in one forward.
 
     Returns:
         ``(B, C)`` and ``(R, B, C)``, float64 on the CPU. R + 1 forward passes.
 
     Raises:
-        ValueError: A client that is the whole average is to be left out.
-        ModelMismatchError: A model without a client gives logits that are not finite.
+        ValueError: A client that is the whole average is to be left out, or inputs are not finite.
+        ModelMismatchError: A model gives logits that are not finite, or names or shapes are not the model's.
+        RecordError: The record is no average, see ``RoundRecord``.
     """
     batch_size, model = compute.forward_batch_size, plain_model(global_model)
+    record = read_round(model, record)
     with frozen_eval(model, compute.device) as place:
         with_all, batch = logits_with_all(model, record, inputs, batch_size, place, check)  # (B, C)
         found = []
-        for client_id, without in without_each(model, record, batch, client_ids, batch_size, place):
+        for client_id, without in without_each(model, record, batch, client_ids, batch_size, place, check):
             if not without.isfinite().all():
                 raise ModelMismatchError(f"the model without client {client_id!r} gives logits that are not finite")
             found.append(without.cpu())
@@ -133,12 +157,13 @@ def logits_without(
 
 def without_each(
     model: nn.Module,
-    record: RoundRecord,
+    record: ReadRound,
     batch: Batch,
-    client_ids: Sequence[str] | None,
+    client_ids: Sequence[ClientId] | None,
     batch_size: int,
     device: torch.device,
-) -> Iterator[tuple[str, Tensor]]:
+    check: bool,
+) -> Iterator[tuple[ClientId, Tensor]]:
     """Yield each client and the ``(B, C)`` float64 logits of the model without it, on ``device``.
 
     Reads every client once for the average, then those that are left out once more; one is held at a time.
@@ -150,11 +175,15 @@ def without_each(
         client_ids: The clients to leave out; None for all.
         batch_size: Inputs in one forward.
         device: Where to compute.
+        check: Whether to see that the record is an average.
 
     Raises:
         ValueError: A client that is the whole average is to be left out.
+        RecordError: The record is no average.
     """
     wanted = tuple(record.clients) if client_ids is None else tuple(client_ids)
+    if wanted and check:
+        check_average(record)
     average = float64_average(record) if wanted else {}
     weights = None
     for client_id in wanted:
@@ -186,6 +215,7 @@ def removal_effects(
     Raises:
         ValueError: As ``logits_without``.
         ModelMismatchError: As ``logits_without``.
+        RecordError: As ``logits_without``.
     """
     logits, without = logits_without(global_model, record, inputs, check=check, compute=compute)
     return effects_of(logits, without, logits.argmax(dim=1)).t()
@@ -215,7 +245,7 @@ def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
 
 def logits_with_all(
     model: nn.Module,
-    record: RoundRecord,
+    record: ReadRound,
     inputs: Inputs,
     batch_size: int,
     device: torch.device,
@@ -233,11 +263,14 @@ def logits_with_all(
             taken one at a time; where it cannot be run alone, all at once.
 
     Raises:
-        ValueError: There are no inputs.
+        ValueError: There are no inputs, or some that are not finite.
+        ModelMismatchError: The logits are not finite.
     """
     weights = record.global_weights
     batch = read_batch(_with_state(model, weights, device), inputs, device)
     logits = logits_under(model, weights, batch, batch_size, device)
+    if not logits.isfinite().all():
+        raise why_not_finite(record, batch, logits)
     if not check or batch.count == 1 or batch.whole:
         return logits, batch
     i = int(torch.randint(batch.count, (1,), generator=torch.Generator().manual_seed(0)))
@@ -263,15 +296,29 @@ def logits_of_rows(
 def logits_under(
     model: nn.Module, weights: Mapping[str, Tensor], batch: Batch, batch_size: int, device: torch.device
 ) -> Tensor:
-    """Return ``(B, C)`` float64 logits of the model with other weights, on ``device``, where the model must be."""
+    """Return ``(B, C)`` float64 logits of the model with other weights, on ``device``, where the model must be.
+
+    Raises:
+        ModelMismatchError: The weights lack a parameter or a persistent buffer of the model.
+    """
     asked = _with_state(model, weights, device)
     return torch.cat([forward(asked, inputs).double() for inputs in batch.parts(batch_size, device)])
 
 
 def _with_state(model: nn.Module, weights: Mapping[str, Tensor], device: torch.device) -> Callable[..., Any]:
+    state, lacking = {}, []
     # Names without the duplicates of tied weights, which functional_call refuses.
-    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers()) if name in weights]
-    state = {name: weights[name].to(device) for name in names}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name in weights:
+            state[name] = weights[name].to(device, tensor.dtype)
+        elif tensor.is_floating_point():
+            lacking.append(name)
+    kept = tensors_of(model) if lacking else {}
+    lacking = [name for name in lacking if name in kept]  # a buffer that is not persistent is the model's own
+    if lacking:
+        raise ModelMismatchError(
+            f"the weights lack {lacking[0]!r} of the model, of {len(lacking)} that it has beside them"
+        )
 
     def with_state(*args: Any, **kwargs: Any) -> Any:
         return functional_call(model, state, args, kwargs)

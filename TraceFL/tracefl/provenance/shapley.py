@@ -5,7 +5,8 @@ the mean of all logits) of the predicted class by the model
 
     W_S = sum over k in S of p_k W_k / sum over k in S of p_k,
 
-buffers included; v of the empty subset is that of the weights that the round started from. Then
+buffers included; v of the empty subset is that of the weights that the round started from. Where the server takes a
+step to the average, it takes the same step from these weights to W_S (record.py). Then
 
     phi_k = sum over S without k of  |S|! (K - |S| - 1)! / K! * (v(S + k) - v(S)),
 
@@ -29,7 +30,8 @@ from tracefl.errors import ModelMismatchError, TraceFLError
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, plain_model
-from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.reading import ReadRound, check_average, read_round
+from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import blocks, centered_logit, logits_under, logits_with_all
 
 MAX_CLIENTS = 10
@@ -52,7 +54,7 @@ class ShapleyValues:
         permutations: How many orders of the clients the estimate is based on; None for exact values.
     """
 
-    client_ids: tuple[str, ...]
+    client_ids: tuple[ClientId, ...]
     values: Tensor
     standard_errors: Tensor
     total: Tensor
@@ -84,7 +86,8 @@ def exact_shapley(
 
     Raises:
         TooManyClientsError: There are more clients.
-        ModelMismatchError: A subset's model gives logits that are not finite.
+        ModelMismatchError: A subset's model gives logits that are not finite, or names or shapes are not the model's.
+        RecordError: The record is no average.
     """
     num_clients = len(record.clients)
     if num_clients > MAX_CLIENTS:
@@ -93,6 +96,7 @@ def exact_shapley(
             f"clients, this round has {num_clients}"
         )
     model = plain_model(global_model)
+    record = read_round(model, record)
     with frozen_eval(model, compute.device) as place:
         game = _Game(model, record, inputs, classes, compute.forward_batch_size, place, check)
         values = torch.empty(2**num_clients, len(classes), dtype=torch.float64)  # v(S) of each input
@@ -144,6 +148,7 @@ def sampled_shapley(
     shape = len(classes), num_clients
     mean, squares = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
     model = plain_model(global_model)
+    record = read_round(model, record)
     with frozen_eval(model, compute.device) as place:
         game = _Game(model, record, inputs, classes, compute.forward_batch_size, place, check)
         none = game.value("no client")
@@ -184,7 +189,7 @@ class _Game:
     def __init__(
         self,
         model: nn.Module,
-        record: RoundRecord,
+        record: ReadRound,
         inputs: Inputs,
         classes: Tensor,
         batch_size: int,
@@ -192,6 +197,9 @@ class _Game:
         check: bool,
     ) -> None:
         self._model, self._record, self._batch_size = model, record, batch_size
+        self._rate = record.rate("Shapley values")
+        if check:
+            check_average(record)
         _, self._batch = logits_with_all(model, record, inputs, batch_size, device, check)
         self._classes, self._device = classes.to(device), device
         self._ids = tuple(record.clients)
@@ -222,9 +230,13 @@ class _Game:
         share = p[self._ids[k]] * (1 if k in self._members else -1)
         total = sum(p[self._ids[j]] for j in sorted(self._members))
         for name, running in self._sums.items():
-            for average, some, part in blocks(self._weights[name], running, own[name]):
-                some.add_(part.double().mul(share))  # not in place: the double of a double is itself
-                average.copy_(some / total)
+            begin = running if self._rate == 1 else self._record.previous_global[name]
+            for weights, some, part, start in blocks(self._weights[name], running, own[name], begin):
+                some.add_(part.to(some).mul(share))  # not in place: the double of a double is itself
+                average = some / total
+                if self._rate != 1:
+                    average.sub_(start.to(some)).mul_(self._rate).add_(start.to(some))
+                weights.copy_(average)
             if name in self._noise:
                 self._weights[name] += self._noise[name]
 

@@ -7,15 +7,16 @@ from typing import TypeAlias
 from torch import Tensor
 
 from tracefl.provenance.options import WEIGHTINGS, Weighting
+from tracefl.provenance.record import ClientId
 
-Sizes: TypeAlias = Mapping[str, float] | Sequence[float] | Tensor
+Sizes: TypeAlias = Mapping[ClientId, float] | Sequence[float] | Tensor
 """Numbers of examples or shares of the average: by client, or in the order of the clients."""
 
-_ROUNDING = 1e-4
+SHARES_ROUNDING = 1e-4
 """How far shares may add up to something else than 1: that of shares written with a few digits."""
 
 
-def shares_of(clients: Iterable[str], sizes: Sizes | None, name: str = "p") -> dict[str, float]:
+def shares_of(clients: Iterable[ClientId], sizes: Sizes | None, name: str = "p") -> dict[ClientId, float]:
     """Return each client's share p_k of the average, positive or 0, with sum 1.
 
     Args:
@@ -50,19 +51,22 @@ def shares_of(clients: Iterable[str], sizes: Sizes | None, name: str = "p") -> d
     if wrong:
         raise ValueError(f"{name} must be positive numbers, got {', '.join(f'{n} of {k!r}' for k, n in wrong.items())}")
     total = math.fsum(numbers.values())
-    if abs(total - 1) <= _ROUNDING:
+    if abs(total - 1) <= SHARES_ROUNDING:
         return {k: n / total for k, n in numbers.items()}
     if total > 1 and all(n == int(n) for n in numbers.values()):
         return {k: n / total for k, n in numbers.items()}
     raise ValueError(f"{name} adds up to {total:g}: neither shares, which add up to 1, nor whole numbers of examples")
 
 
-def _named(sizes: Mapping[str, float]) -> str:
+def _named(sizes: Mapping[ClientId, float]) -> str:
     return f"numbers for {', '.join(map(repr, sizes))}" if sizes else "none"
 
 
-def weighted(shares: Mapping[str, float], weighting: Weighting) -> dict[str, float] | None:
+def weighted(shares: Mapping[ClientId, float], weighting: Weighting, rate: float = 1.0) -> dict[ClientId, float] | None:
     """Return each client's factor of its contribution, or None where contributions are not weighted.
+
+    Leaving a client out moves the average by p / (1 - p) times its distance from it, and the model by ``rate`` times
+    that, where the server takes such a step to the average.
 
     Raises:
         ValueError: There is no such weighting.
@@ -74,4 +78,4 @@ def weighted(shares: Mapping[str, float], weighting: Weighting) -> dict[str, flo
     if weighting == "num_examples":
         return dict(shares)
     # A client that is the whole average cannot be left out of it; it is responsible whatever its weight.
-    return {k: p / (1 - p) if p < 1 else 1.0 for k, p in shares.items()}
+    return {k: rate * p / (1 - p) if p < 1 else rate for k, p in shares.items()}

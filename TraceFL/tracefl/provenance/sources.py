@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,6 +54,25 @@ class SafetensorsFile:
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise RecordError(f"{self.path} is no whole safetensors file ({error})") from error
 
+    @property
+    def names(self) -> list[str]:
+        """Names of its tensors of floating-point numbers."""
+        return [name for name, entry in self._tensors.items() if entry["dtype"] in _DTYPES]
+
+    @property
+    def dtypes(self) -> set[torch.dtype]:
+        """Types of these tensors."""
+        return {_DTYPES[self._tensors[name]["dtype"]] for name in self.names}
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a whole tensor.
+
+        Raises:
+            RecordError: The file has become shorter.
+        """
+        shape = self._tensors[name]["shape"]
+        return self.rows(name, slice(0, (shape or [1])[0])).reshape(shape)
+
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Return a tensor's shape, None where the file has no such tensor of floating-point numbers."""
         entry = self._tensors.get(name)
@@ -73,13 +93,16 @@ class SafetensorsFile:
             row *= size
         tensor = torch.empty((rows.stop - rows.start, *shape[1:]), dtype=dtype)
         target = memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        begin, read = self._start + entry["data_offsets"][0] + rows.start * row, 0
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            read = os.preadv(descriptor, [target], self._start + entry["data_offsets"][0] + rows.start * row)
+            while read < len(target):  # Linux reads at most 0x7ffff000 bytes, 2 GiB, at a time
+                more = os.preadv(descriptor, [target[read:]], begin + read)
+                if not more:
+                    raise RecordError(f"{self.path} ends within {name!r}; the round is damaged, use another")
+                read += more
         finally:
             os.close(descriptor)
-        if read != len(target):
-            raise RecordError(f"{self.path} ends within {name!r}; the round is damaged, use another")
         return tensor
 
 
@@ -95,10 +118,54 @@ class InMemory:
 
     def rows(self, name: str, rows: slice | Tensor) -> Tensor:
         """Return rows of a tensor, given as a slice or by their numbers."""
-        return _rows(self._weights[name].detach(), rows)
+        return picked(self._weights[name].detach(), rows)
 
 
-Source: TypeAlias = InMemory | SafetensorsFile
+class NamedWeights(Mapping[str, Tensor]):
+    """Weights by a model's names for them; each is read or converted whenever it is asked for.
+
+    Args:
+        held: The weights under their own names.
+        names: A model's name to its own.
+    """
+
+    def __init__(self, held: SafetensorsFile | Mapping[str, Any], names: Mapping[str, str]) -> None:
+        self._held, self._names = held, names
+        self.on_disk = isinstance(held, SafetensorsFile)
+
+    def __getitem__(self, name: str) -> Tensor:
+        own = self._names[name]
+        if isinstance(self._held, SafetensorsFile):
+            return self._held.tensor(own)
+        return as_tensor(self._held[own])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return a tensor's shape, None where there is none of that name."""
+        own = self._names.get(name)
+        return None if own is None else shape_of(self._held, own)
+
+    def rows(self, name: str, rows: slice | Tensor) -> Tensor:
+        """Return rows of a tensor, given as a slice or by their numbers; those of a file without the others."""
+        if isinstance(self._held, SafetensorsFile):
+            return self._held.rows(self._names[name], rows)
+        return picked(self[name].detach(), rows)
+
+
+def as_tensor(value: Any) -> Tensor:
+    """Return a tensor, or a NumPy array as one that shares its memory where it may be written to."""
+    if isinstance(value, Tensor):
+        return value
+    array = np.asarray(value)
+    return torch.from_numpy(array if array.flags.writeable and array.ndim else array.copy())
+
+
+Source: TypeAlias = InMemory | NamedWeights | SafetensorsFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +207,7 @@ class Clients:
 
     def __init__(
         self,
-        weights: Mapping[str, Weights | str | Path],
+        weights: Mapping[Any, Weights | str | Path],
         center: Weights,
         reference: Weights | None,
         base: Weights | None,
@@ -149,14 +216,14 @@ class Clients:
     ) -> None:
         self.ids = tuple(weights)
         self.device = device
-        self._sources: list[Source] = [
-            SafetensorsFile(source) if isinstance(source, str | Path) else InMemory(source)
-            for source in weights.values()
-        ]
-        self._from_files = any(isinstance(source, SafetensorsFile) for source in self._sources)
+        self._sources = [_source(client) for client in weights.values()]
+        self._from_files = any(
+            isinstance(source, SafetensorsFile) or (isinstance(source, NamedWeights) and source.on_disk)
+            for source in self._sources
+        )
         self._center = InMemory(center)
-        self._reference = None if reference is None else InMemory(reference)
-        self._base = None if base is None else InMemory(base)
+        self._reference = None if reference is None else _source(reference)
+        self._base = None if base is None else _source(base)
         self._aliases = aliases
         self._own_names: dict[str, list[str]] = {}  # parameter to its name in each source
 
@@ -253,7 +320,9 @@ class Clients:
             return
         for row, tensor in zip(block.unbind(), raw, strict=True):
             if tensor.device != offset.device:
-                tensor = tensor.contiguous().pin_memory().to(offset.device, non_blocking=True)
+                pinned = tensor.device.type == "cpu" and offset.is_cuda
+                tensor = tensor.contiguous().pin_memory() if pinned else tensor
+                tensor = tensor.to(offset.device, non_blocking=pinned)
             torch.sub(tensor, offset, out=row)
 
 
@@ -273,8 +342,23 @@ class _Memory:
         return held[:size].view(shape)
 
 
-def _rows(tensor: Tensor, rows: slice | Tensor) -> Tensor:
-    tensor = tensor.reshape(1) if tensor.ndim == 0 else tensor  # a number is a row
+def _source(weights: Weights | str | Path) -> Source:
+    if isinstance(weights, str | Path):
+        return SafetensorsFile(weights)
+    return weights if isinstance(weights, NamedWeights) else InMemory(weights)
+
+
+def shape_of(held: SafetensorsFile | Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+    """Return the shape of a tensor or an array."""
+    if isinstance(held, SafetensorsFile):
+        return held.shape(name)
+    value = held[name]
+    return tuple(value.shape if isinstance(value, Tensor) else np.shape(value))
+
+
+def picked(tensor: Tensor, rows: slice | Tensor) -> Tensor:
+    """Return rows of a tensor, given as a slice or by their numbers; a number is a row."""
+    tensor = tensor.reshape(1) if tensor.ndim == 0 else tensor
     return tensor[rows.to(tensor.device) if isinstance(rows, Tensor) else rows]
 
 

@@ -17,7 +17,8 @@ from tracefl.provenance.budget import Proofs
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Batch, Inputs, plain_model, read_batch
-from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.reading import check_average, read_round
+from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import (
     centered_logit,
     float64_average,
@@ -41,7 +42,9 @@ class ExactRemovals:
             with all clients.
         effects: ``(B, K)`` float64 in logits where ``known``, and 0 elsewhere.
         known: ``(B, K)`` bool: the effect has been computed.
-        possible: ``(K,)`` bool: other clients remain in the average, and their logits were finite wherever computed.
+        possible: ``(K,)`` bool: other clients remain in the average, the server's step to it is linear, and their
+            logits were finite wherever computed.
+        record: The round, as it was read.
         infinite: Ids of the clients without whom the logits are not finite.
     """
 
@@ -61,8 +64,13 @@ class ExactRemovals:
             inputs: The B inputs.
             compute: The device, and the inputs in one forward.
             check: As in ``logits_without``.
+
+        Raises:
+            RecordError: The record's weights of the average are none.
+            ModelMismatchError: Names or shapes are not the model's.
         """
-        self._model, self._record, self._inputs = plain_model(global_model), record, inputs
+        self._model, self._inputs = plain_model(global_model), inputs
+        self.record = read_round(self._model, record)
         self._compute, self._check = compute, check
         self.classes: Tensor | None = None
         self._average: dict[str, Tensor] = {}
@@ -73,8 +81,10 @@ class ExactRemovals:
             count = read_batch(self._model, inputs, place).count
         self.effects = torch.zeros(count, len(record.clients), dtype=torch.float64)
         self.known = torch.zeros_like(self.effects, dtype=torch.bool)
-        self.infinite: list[str] = []
-        self.possible = torch.tensor([record.client_weights[client_id] < 1 for client_id in record.clients])
+        self.infinite: list[ClientId] = []
+        p = self.record.client_weights
+        linear = self.record.server_step != "nonlinear"
+        self.possible = torch.tensor([linear and p[client_id] < 1 for client_id in record.clients])
 
     @torch.no_grad()
     def find(self, wanted: Tensor) -> None:
@@ -87,17 +97,21 @@ class ExactRemovals:
             wanted: ``(B, K)`` bool.
 
         Raises:
-            ModelMismatchError: A client's weights are not the global model's in name or shape.
+            ModelMismatchError: A client's weights are not the global model's in name or shape, or the logits with all
+                clients are not finite.
+            RecordError: The record is no average.
         """
         wanted = wanted & ~self.known & self.possible
         if not wanted.any():
             return
-        ids = tuple(self._record.clients)
+        ids = tuple(self.record.clients)
         with frozen_eval(self._model, self._compute.device) as place:
             size = self._compute.forward_batch_size
             if self._batch is None:
+                if self._check:
+                    check_average(self.record)
                 self._average = self._average_for(wanted)
-                arguments = (self._model, self._record, self._inputs, size, place, self._check)
+                arguments = (self._model, self.record, self._inputs, size, place, self._check)
                 logits, self._batch = logits_with_all(*arguments)
                 self.classes = logits.argmax(dim=1).cpu() if self.classes is None else self.classes
                 self._with_all = centered_logit(logits, self.classes.to(place))
@@ -105,7 +119,7 @@ class ExactRemovals:
             classes = self.classes.to(place)
             for k in torch.nonzero(wanted.any(dim=0)).flatten().tolist():
                 rows = torch.nonzero(wanted[:, k]).flatten()
-                self._weights = weights_without(self._record, ids[k], self._average, out=self._weights)
+                self._weights = weights_without(self.record, ids[k], self._average, out=self._weights)
                 logits = logits_of_rows(self._model, self._weights, self._batch, rows, size, place)
                 here = rows.to(place)
                 effects = (self._with_all[here] - centered_logit(logits, classes[here])).cpu()
@@ -118,11 +132,13 @@ class ExactRemovals:
     def _average_for(self, wanted: Tensor) -> dict[str, Tensor]:
         """Return the clients' average in float64: as it was deployed, where all clients need not be read anyway.
 
-        A client of more than half the weight leaves little of that but its rounding, see ``float64_average``.
+        A client of more than half the weight leaves little of that but its rounding, see ``float64_average``; so may
+        the server's step.
         """
-        if wanted.any(dim=0).all() or max(self._record.client_weights.values()) > 0.5:
-            return float64_average(self._record)
-        average = self._record.average
+        largest = max(self.record.client_weights.values())
+        if wanted.any(dim=0).all() or largest > 0.5 or self.record.server_step != 1:
+            return float64_average(self.record)
+        average = self.record.average
         return {name: weights.double() for name, weights in average.items() if weights.is_floating_point()}
 
     def attribution(self) -> Attribution | None:
@@ -137,10 +153,10 @@ class ExactRemovals:
         if not self.known.all():
             return None
         assert self.classes is not None
-        double = any(tensor.dtype == torch.float64 for tensor in self._record.global_weights.values())
+        double = any(tensor.dtype == torch.float64 for tensor in self.record.global_weights.values())
         effects = self.effects if double else self.effects.float()
         scores = self.effects.softmax(dim=1).to(effects.dtype)
-        return Attribution(tuple(self._record.clients), effects, scores, self.classes, verified=self.known.clone())
+        return Attribution(tuple(self.record.clients), effects, scores, self.classes, verified=self.known.clone())
 
 
 def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) -> Attribution:
@@ -178,7 +194,7 @@ def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) 
         if shared:  # each input's own first ones, by what the clients left out for all of them have shown
             wanted, shared = wanted | _first(found, removals, count), False
     if removals.infinite:
-        names = ", ".join(removals.infinite)
+        names = ", ".join(map(str, removals.infinite))
         warnings.warn(f"not verified: without client {names} the model gives logits that are not finite", stacklevel=2)
     dtype = attribution.contributions.dtype
     return replace(

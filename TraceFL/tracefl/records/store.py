@@ -180,13 +180,15 @@ class RoundStore:
         p = read_result(place / "round.json").client_weights
         previous = load_weights(weights / "previous_global.safetensors")
         before_noise = weights / "before_noise.safetensors"
+        clients = StoredClients(weights, tuple(p), previous)
         return RoundRecord(
             server_round=server_round,
-            clients=StoredClients(weights, tuple(p), previous),
+            clients=clients,
             client_weights=p,
             previous_global=previous,
             global_weights=self.read_global(server_round),
             before_noise=load_weights(before_noise) if before_noise.exists() else None,
+            clients_dtype=clients.kept_dtype,
         )
 
     def _write(self, draft: Path, result: RoundResult, record: RoundRecord) -> None:

@@ -5,12 +5,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tracefl.common.paths import usual_mode
 from tracefl.errors import RecordError
+from tracefl.provenance.sources import SafetensorsFile
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -100,9 +102,8 @@ class StoredClients(Mapping[str, Mapping[str, Tensor]]):
         """
         if client_id not in self._ids:
             raise KeyError(client_id)
-        update = self._folder / f"update-{client_id}.safetensors"
-        is_update = update.exists()
-        kept = load_weights(update if is_update else self._folder / f"client-{client_id}.safetensors")
+        path, is_update = self._file(client_id)
+        kept = load_weights(path)
         return {name: self._restored(name, tensor, is_update) for name, tensor in kept.items()}
 
     def __iter__(self) -> Iterator[str]:
@@ -110,6 +111,23 @@ class StoredClients(Mapping[str, Mapping[str, Tensor]]):
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    @property
+    def kept_dtype(self) -> torch.dtype | None:
+        """The coarsest type of numbers that the first client's weights are kept in; None for no floating-point numbers.
+
+        Raises:
+            RecordError: Its file is gone.
+        """
+        if not self._ids:
+            return None
+        path, _ = self._file(next(iter(self._ids)))
+        return max(SafetensorsFile(path).dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=None)
+
+    def _file(self, client_id: str) -> tuple[Path, bool]:
+        """Return a client's file, and whether it holds an update."""
+        update = self._folder / f"update-{client_id}.safetensors"
+        return (update, True) if update.exists() else (self._folder / f"client-{client_id}.safetensors", False)
 
     def _restored(self, name: str, kept: Tensor, is_update: bool) -> Tensor:
         previous = self._previous.get(name)

@@ -1,0 +1,285 @@
+"""A round's record, read as a model needs it and checked: what every function that takes a record begins with.
+
+The weights are read under the model's names for its tensors; the clients' weights p_k sum to 1; and before anything is
+said that takes a client out of the average, the round's model is compared with that average: wherever the record is no
+average, an "exact removal" would be exact for another federation.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tracefl.errors import ModelMismatchError, RecordError, TraceFLError
+from tracefl.provenance.given import named, tensors_of
+from tracefl.provenance.inputs import Batch
+from tracefl.provenance.record import ClientId, RoundRecord
+from tracefl.provenance.shares import SHARES_ROUNDING, shares_of
+from tracefl.provenance.sources import NamedWeights
+
+_SUM = 1e-12  # by which weights may miss 1 and are taken as they are
+_BLOCKS, _ENTRIES = 4, 256  # of a tensor that are compared: blocks of rows, and entries of each
+
+
+class ReadRound(RoundRecord):
+    """A record that was read: names are the model's, weights p_k sum to 1."""
+
+    @cached_property
+    def is_average(self) -> bool:
+        """True, once that was found; see ``check_average``."""
+        _compare(self)
+        return True
+
+
+class _ReadClients(Mapping[ClientId, Mapping[str, Tensor]]):
+    """The clients of a record, each read under the model's names when it is asked for."""
+
+    def __init__(self, given: Mapping[ClientId, Any], like: Mapping[str, Tensor]) -> None:
+        self._given, self._like = given, like
+
+    def __getitem__(self, client_id: ClientId) -> Mapping[str, Tensor]:
+        found: Mapping[str, Tensor] = named(f"client {client_id!r}", self._given[client_id], self._like)
+        return found
+
+    def __iter__(self) -> Iterator[ClientId]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+
+def read_round(model: nn.Module | None, record: RoundRecord) -> ReadRound:
+    """Return a record as a model needs it.
+
+    Names may differ from the model's by a common prefix, and weights be files, NumPy arrays or lists, see
+    ``given.named``. Weights of the average that are numbers of examples are divided by their sum, with a warning.
+
+    Args:
+        model: The architecture, without wrappers, see ``plain_model``; None to take the names of ``global_weights``.
+        record: The record; one that was read is returned as it is.
+
+    Raises:
+        RecordError: A client has no weight, or one that is not positive; or they neither sum to 1 nor are numbers of
+            examples; or the server's step is no positive number.
+        ModelMismatchError: Names or shapes are not the model's. Those of a client are looked at when it is read.
+    """
+    if isinstance(record, ReadRound):
+        return record
+    step = record.server_step
+    if step != "nonlinear" and not (isinstance(step, int | float) and math.isfinite(step) and step > 0):
+        raise RecordError(
+            f"server_step must be a positive number, the server's learning rate, or 'nonlinear', got {step!r}"
+        )
+    p = _shares(record)
+    like = None if model is None else tensors_of(model)
+
+    def read(owner: str, weights: Any, exact: bool = False) -> Mapping[str, Tensor]:
+        if like is None and not isinstance(weights, Mapping):
+            raise ModelMismatchError(f"{owner} must be a mapping of tensors here, got {type(weights).__name__}")
+        found: Mapping[str, Tensor] = named(owner, weights, weights if like is None else like, exact=exact)
+        return _in_types_of(found, like) if like is not None else found
+
+    weights = read("the record's global model", record.global_weights, exact=True)
+    return ReadRound(
+        server_round=record.server_round,
+        clients=_ReadClients(record.clients, weights if like is None else like),
+        client_weights=p,
+        previous_global=read("the record's previous global model", record.previous_global),
+        global_weights=weights,
+        before_noise=None if record.before_noise is None else read("the average before noise", record.before_noise),
+        server_step=step,
+        clients_dtype=record.clients_dtype,
+    )
+
+
+def _in_types_of(weights: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return weights in the model's types, in memory; integers stay."""
+    if not isinstance(weights, NamedWeights) and all(
+        tensor.dtype == like[name].dtype for name, tensor in weights.items() if name in like
+    ):
+        return weights
+    return {
+        name: tensor.to(like[name].dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+        if name in like
+    }
+
+
+def _shares(record: RoundRecord) -> dict[ClientId, float]:
+    """Return the clients' weights in the average, which sum to 1."""
+    if not len(record.clients):
+        raise RecordError("the record has no clients")
+    try:
+        shares = shares_of(record.clients, record.client_weights, "client_weights")
+    except ValueError as error:
+        raise RecordError(f"{error}. Is a client missing?") from error
+    for k, share in shares.items():
+        if share == 0:
+            raise RecordError(
+                f"client {k!r} has weight 0: nothing of it is in the average, and its contribution is 0; leave it out "
+                "of the record"
+            )
+    total = math.fsum(float(record.client_weights[k]) for k in shares)
+    if total > 1 + SHARES_ROUNDING:
+        warnings.warn(
+            f"client_weights are taken as numbers of examples and divided by their sum, {int(total)}", stacklevel=4
+        )
+    return shares if abs(total - 1) > _SUM else {k: float(record.client_weights[k]) for k in shares}
+
+
+def check_average(record: ReadRound) -> None:
+    """Refuse a record that is no average, see ``_compare``; compared once."""
+    assert record.is_average
+
+
+def _compare(record: ReadRound) -> None:
+    """Compare some entries of every tensor of the round's model with the clients' average, or the step to it.
+
+    Raises:
+        RecordError: They differ by more than rounding, or the step is not linear.
+        ModelMismatchError: A client's weights are not finite.
+    """
+    rate = record.rate("what takes a client out of the average")
+    made = record.global_weights if record.before_noise is None else record.before_noise
+    draw = torch.Generator().manual_seed(0)
+    places = {name: _places(tensor, draw) for name, tensor in made.items() if tensor.is_floating_point()}
+    eps = max((torch.finfo(made[name].dtype).eps for name in places), default=0.0)
+    eps = max(eps, 0.0 if record.clients_dtype is None else torch.finfo(record.clients_dtype).eps)
+    total = {name: torch.zeros(p.count, dtype=torch.float64) for name, p in places.items()}
+    starts = {name: _entries(record.previous_global, name, p).double() for name, p in places.items()}
+    size = {name: start.abs() for name, start in starts.items()}
+    for client_id, weights in record.clients.items():
+        share = record.client_weights[client_id]
+        for name, some in places.items():
+            entries = _entries(weights, name, some)
+            if not entries.isfinite().all():
+                raise ModelMismatchError(
+                    f"client {client_id!r} holds values that are not finite, in {name!r}: leave it out of the round"
+                )
+            eps = max(eps, torch.finfo(entries.dtype).eps)
+            total[name] += share * entries.double()
+            size[name] += share * entries.double().abs()
+    rounding = eps * (2 + math.sqrt(len(record.clients))) * max(1.0, rate)
+    worst: tuple[float, str, float] | None = None
+    for name, some in places.items():
+        found, start = _entries(made, name, some).double(), starts[name]
+        expected = total[name] if rate == 1 else start + rate * (total[name] - start)
+        apart = (found - expected).abs()
+        beyond = (apart / (rounding * size[name] + torch.finfo(torch.float32).tiny)).nan_to_num(nan=math.inf)
+        if len(beyond) and float(beyond.max()) > 1 and (worst is None or float(beyond.max()) > worst[0]):
+            worst = float(beyond.max()), name, float(apart[beyond.argmax()])
+    if worst is not None:
+        step = "weighted average" if rate == 1 else f"step of {rate:g} to the weighted average"
+        raise RecordError(
+            f"the global model of round {record.server_round} is not the {step} of its clients: {worst[1]!r} differs "
+            f"by up to {worst[2]:.3g}. Is a client missing, or are the weights of another round? Where the server "
+            "steps, say so by server_step= (its learning rate, or 'nonlinear'); noise and earlier rounds' momentum by "
+            "before_noise="
+        )
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Some entries of a tensor: blocks of its rows, and the entries of these blocks laid end to end."""
+
+    blocks: tuple[slice, ...]
+    within: tuple[Tensor, ...]
+    flat: Tensor
+
+    @property
+    def count(self) -> int:
+        return len(self.flat)
+
+
+def _places(tensor: Tensor, draw: torch.Generator) -> _Places:
+    rows = len(tensor) if tensor.ndim else 1
+    if not tensor.numel():
+        return _Places((), (), torch.empty(0, dtype=torch.int64))
+    size = tensor.numel() // rows
+    if tensor.numel() <= _BLOCKS * _ENTRIES:
+        every = torch.arange(tensor.numel())
+        return _Places((slice(0, rows),), (every,), every)
+    length = min(rows, -(-_ENTRIES // size))
+    starts = torch.randint(rows - length + 1, (_BLOCKS,), generator=draw).tolist()
+    within = tuple(torch.randint(length * size, (_ENTRIES,), generator=draw) for _ in starts)
+    flat = torch.cat([start * size + places for start, places in zip(starts, within, strict=True)])
+    return _Places(tuple(slice(start, start + length) for start in starts), within, flat)
+
+
+def _entries(weights: Mapping[str, Tensor], name: str, places: _Places) -> Tensor:
+    """Return a tensor's entries, on the CPU; of a file, only their rows are read."""
+    if isinstance(weights, NamedWeights) and weights.on_disk:
+        parts = [
+            weights.rows(name, rows).reshape(-1)[within]
+            for rows, within in zip(places.blocks, places.within, strict=True)
+        ]
+        return torch.cat(parts) if parts else torch.empty(0)
+    tensor = weights[name].detach()
+    return tensor.reshape(-1)[places.flat.to(tensor.device)].cpu()
+
+
+@contextmanager
+def holding(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give a model other weights, and its own again afterwards.
+
+    Args:
+        model: The model, on whatever device.
+        weights: By the names of its state dict.
+    """
+    own = {}
+    with torch.no_grad():
+        for name, tensor in tensors_of(model).items():
+            other = weights.get(name)
+            if other is not None and tensor.is_floating_point() and not torch.equal(other.to(tensor), tensor):
+                own[name] = tensor.clone()
+        _copy(model, {name: weights[name] for name in own})
+    try:
+        yield
+    finally:
+        _copy(model, own)
+
+
+@torch.no_grad()
+def _copy(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    tensors = tensors_of(model) if weights else {}  # again: moving a model to another device makes new ones
+    for name, other in weights.items():
+        tensors[name].copy_(other)
+
+
+def why_not_finite(record: ReadRound, batch: Batch, logits: Tensor) -> TraceFLError | ValueError:
+    """Return the error that says why the round's model gives ``(B, C)`` logits that are not finite."""
+    lost = torch.nonzero(~logits.isfinite().all(dim=1).cpu()).flatten().tolist()
+    own = [i for i in lost if not batch.is_finite(i)]
+    if own:
+        return ValueError(f"input {own[0]} holds values that are not finite; leave out or mend {_count(own)}")
+    given = f"the model of round {record.server_round} gives logits that are not finite"
+    for name, tensor in record.global_weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            blamed = [
+                k for k, weights in record.clients.items() if name in weights and not weights[name].isfinite().all()
+            ]
+            who = f", as client {blamed[0]!r} does: average the round again without it" if blamed else ""
+            return ModelMismatchError(f"{given}: it holds values that are not finite in {name!r}{who}")
+    negative = [name for name, t in record.global_weights.items() if name.endswith("running_var") and (t < 0).any()]
+    if negative:
+        return ModelMismatchError(f"{given}: it holds negative variances in {negative[0]!r}")
+    return ModelMismatchError(
+        f"{given} for {_count(lost)}, though its weights and inputs are: they overflow {logits_type(record)}; take "
+        "smaller inputs or a wider type"
+    )
+
+
+def logits_type(record: RoundRecord) -> str:
+    """Return the name of the model's type of numbers."""
+    dtypes = {str(t.dtype).removeprefix("torch.") for t in record.global_weights.values() if t.is_floating_point()}
+    return " and ".join(sorted(dtypes))
+
+
+def _count(inputs: list[int]) -> str:
+    return f"input {inputs[0]}" if len(inputs) == 1 else f"{len(inputs)} inputs"
