@@ -76,12 +76,20 @@ state = model.state_dict()
 p = {str(k): 1 / count for k in range(count)}
 store = RoundStore(folder, "all", dtype, kind)
 
+def made(k):
+    noise = torch.Generator().manual_seed(int(k))
+    return {n: w + 0.01 * torch.randn(w.shape, generator=noise) for n, w in state.items()}
+
 class Made(dict):
     def items(self):
-        return ((k, {n: w + 0.01 * torch.randn_like(w) for n, w in state.items()}) for k in p)
+        return ((k, made(k)) for k in p)
 
+average = {n: torch.zeros_like(w) for n, w in state.items()}
+for k in p:
+    for n, w in made(k).items():
+        average[n] += w / count
 result = RoundResult(dict.fromkeys(ROUND_COLUMNS) | {"round": 1}, (), (), p, {})
-store.commit(result, RoundRecord(1, Made(p), p, state, state))
+store.commit(result, RoundRecord(1, Made(p), p, state, average))
 inputs = torch.randn(8, 1024)
 found = counterfactuals(model, store.read(1), inputs)  # what torch itself needs once
 
