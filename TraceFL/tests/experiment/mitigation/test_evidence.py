@@ -115,6 +115,7 @@ def test_a_light_client_is_judged_as_if_it_weighed_its_whole_part(model, server)
     assert (rows["1"]["mispredictions"], rows["1"]["gain"], rows["1"]["decision"]) == (4, pytest.approx(0.5), "")
     assert rule.participation.factors == {"1": 0.1}  # the deployed model errs in one example only, and not by client 1
     honest = dict.fromkeys("012", record().clients["0"])
-    rows, _ = look(rule, blind, model, server, replace(light, clients=honest))  # it has mended its ways
+    mended = replace(light, clients=honest, global_weights=honest["0"])
+    rows, _ = look(rule, blind, model, server, mended)
     assert rows["1"]["decision"] == "restore"
     assert rule.participation.factors == {}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tests.helpers.evidence import cnn_evidence, evidence_of
+from tests.helpers.evidence import average, cnn_evidence, evidence_of
 from tests.helpers.models import model_and_inputs
 from tracefl.provenance import RoundRecord
 from tracefl.questions.baselines import RULES, Evidence, NotApplicableError
@@ -86,7 +86,8 @@ def test_every_rule_takes_a_text_model_or_says_why_not(name, family):
     model, inputs = model_and_inputs(family)
     clients = clients_near(model, 4)
     start = {n: t.clone() for n, t in model.state_dict().items()}
-    record = RoundRecord(1, clients, dict.fromkeys(clients, 0.25), start, start)
+    p = dict.fromkeys(clients, 0.25)
+    record = RoundRecord(1, clients, p, start, average(clients, p))
     evidence = Evidence(record, model, inputs, torch.tensor([0, 1, 2]), seed=0)
     if name == "feddebug" or (name == "last_bias" and family == "gpt"):
         with pytest.raises(NotApplicableError):
