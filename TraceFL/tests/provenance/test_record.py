@@ -388,6 +388,10 @@ GIVEN = {
     "texts": lambda round_, folder: {k: str(path) for k, path in as_files(round_, folder).items()},
     "arrays": lambda round_, folder: {k: {n: t.numpy() for n, t in c.items()} for k, c in round_.clients.items()},
     "lists": lambda round_, folder: {k: [t.numpy() for t in c.values()] for k, c in round_.clients.items()},
+    "bytes": lambda round_, folder: {
+        k: [np.frombuffer(t.numpy().tobytes(), t.numpy().dtype).reshape(t.shape) for t in c.values()]
+        for k, c in round_.clients.items()
+    },
     "tuples": lambda round_, folder: {k: tuple(c.values()) for k, c in round_.clients.items()},
     "float64": lambda round_, folder: {
         k: {n: t.double() if t.is_floating_point() else t for n, t in c.items()} for k, c in round_.clients.items()

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError
@@ -106,9 +105,10 @@ def _in_order(owner: str, arrays: Sequence[Any], like: Mapping[str, Tensor]) -> 
             "each, in its order"
         )
     for place, (array, (name, tensor)) in enumerate(zip(arrays, like.items(), strict=True)):
-        if tuple(np.shape(array)) != tuple(tensor.shape):
+        shape = tuple(getattr(array, "shape", ()))
+        if shape != tuple(tensor.shape):
             raise ModelMismatchError(
-                f"{owner} has an array of shape {tuple(np.shape(array))} at place {place} of its list, where "
+                f"{owner} has an array of shape {shape} at place {place} of its list, where "
                 f"model.state_dict() has {name!r} of shape {tuple(tensor.shape)}: give the arrays in its order"
             )
     return dict(zip(like, arrays, strict=True))

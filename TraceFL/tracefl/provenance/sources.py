@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -161,8 +160,8 @@ def as_tensor(value: Any) -> Tensor:
     """Return a tensor, or a NumPy array as one that shares its memory where it may be written to."""
     if isinstance(value, Tensor):
         return value
-    array = np.asarray(value)
-    return torch.from_numpy(array if array.flags.writeable and array.ndim else array.copy())
+    flags = getattr(value, "flags", None)
+    return torch.as_tensor(value if flags is None or flags.writeable else value.copy())
 
 
 Source: TypeAlias = InMemory | NamedWeights | SafetensorsFile
@@ -352,8 +351,7 @@ def shape_of(held: SafetensorsFile | Mapping[str, Any], name: str) -> tuple[int,
     """Return the shape of a tensor or an array."""
     if isinstance(held, SafetensorsFile):
         return held.shape(name)
-    value = held[name]
-    return tuple(value.shape if isinstance(value, Tensor) else np.shape(value))
+    return tuple(getattr(held[name], "shape", ()))
 
 
 def picked(tensor: Tensor, rows: slice | Tensor) -> Tensor:
