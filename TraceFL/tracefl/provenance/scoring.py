@@ -7,6 +7,7 @@ client, as in the paper, also of a prediction that nobody carries; how many thos
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -58,18 +59,18 @@ class TracedInput:
     probability: float | None = None
     effects: tuple[tuple[str, float], ...] = ()
 
-    @property
+    @cached_property
     def exact_effects(self) -> dict[str, float]:
         """Client id to the exact effect of its removal, in logits, of all clients of which it is known."""
         verified = set(self.verified)
         return dict(self.effects) or {k: value for k, value in self.contributions if k in verified}
 
-    @property
+    @cached_property
     def is_settled(self) -> bool:
         """Whether the exact effects of all clients are known."""
         return len(self.exact_effects) == len(self.ranking)
 
-    @property
+    @cached_property
     def responsible(self) -> str | None:
         """The client that carries the prediction, None where nobody does.
 
@@ -81,13 +82,13 @@ class TracedInput:
         client, effect = max(self.exact_effects.items(), key=lambda pair: pair[1])
         return client if effect > ROUNDING else None
 
-    @property
+    @cached_property
     def by_effect(self) -> tuple[str, ...]:
         """All clients, first the one that carries most: by exact effect where all are known, else by contribution."""
         ranked = tuple(client_id for client_id, _ in self.ranking)
         if not self.is_settled:
             return ranked
-        return tuple(sorted(ranked, key=lambda client_id: -self.exact_effects[client_id]))
+        return tuple(sorted(ranked, key=self.exact_effects.__getitem__, reverse=True))
 
 
 @dataclass(frozen=True)
