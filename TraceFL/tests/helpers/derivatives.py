@@ -28,9 +28,13 @@ def double(inputs):
     return inputs.double().clone() if inputs.is_floating_point() else inputs.clone()
 
 
+_OWN = nn.functional.batch_norm
+
+
 def _batch_norm(x, mean, variance, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     """Normalise in evaluation, differentiable in the running statistics too, which torch's own is not."""
-    assert not training
+    if training:  # of weights, as NFNets do
+        return _OWN(x, mean, variance, weight, bias, training, momentum, eps)
     features = (1, -1, *(1 for _ in x.shape[2:]))
     normalized = (x - mean.view(features)) / (variance.view(features) + eps).sqrt()
     return normalized if weight is None else normalized * weight.view(features) + bias.view(features)

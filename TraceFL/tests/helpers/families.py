@@ -3,6 +3,7 @@
 import torch
 import torchvision
 import transformers
+from torch import nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 CLASSES = 4
@@ -23,6 +24,13 @@ def _timm(name, pixels=32, **sizes):
         return timm.create_model(name, num_classes=CLASSES, **sizes), images(pixels)
 
     return make
+
+
+def _vgg():
+    model = torchvision.models.VGG(nn.Identity(), CLASSES, init_weights=False)
+    model.features = torchvision.models.vgg.make_layers([8, "M", 8, "M"], batch_norm=True)
+    model.classifier = nn.Sequential(nn.Linear(8 * 49, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, CLASSES))
+    return model
 
 
 def _text(kind, **sizes):
@@ -85,8 +93,7 @@ _T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_decoder_layer
 
 TORCHVISION = {
     "alexnet": _torchvision("alexnet", 64),
-    "vgg11": _torchvision("vgg11", 32),
-    "vgg11_bn": _torchvision("vgg11_bn", 32),
+    "vgg": lambda: (_vgg(), images(32)),
     "resnet": _resnet(torchvision.models.resnet.BasicBlock),
     "resnext": _resnet(torchvision.models.resnet.Bottleneck, groups=8, width_per_group=4),
     "densenet": lambda: (torchvision.models.DenseNet(8, (2, 2, 2, 2), 16, num_classes=CLASSES), images(32)),

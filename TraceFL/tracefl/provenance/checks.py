@@ -23,6 +23,7 @@ from tracefl.provenance.traced import STATISTICS, Traced
 #: Of the product of the norms of a gradient and a client's difference, how much rounding may change their product.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 3e-5}
 _COARSE = 2e-2  # of bf16 and float16
+_BLOCK = 2**16  # entries
 _LOGITS = {torch.float64: 1e-9, torch.float32: 1e-4}
 _ROWS = {torch.float64: 1e-8, torch.float32: 1e-3}
 
@@ -43,7 +44,14 @@ class Alone:
 
 
 def differentiate_alone(
-    model: nn.Module, batch: Batch, i: int, target: Target, column: int, traced: Traced, device: torch.device
+    model: nn.Module,
+    batch: Batch,
+    i: int,
+    target: Target,
+    column: int,
+    traced: Traced,
+    device: torch.device,
+    untraced: bool,
 ) -> Alone:
     """Run input ``i`` alone, or with the others where they cannot be taken apart, and differentiate a target of it.
 
@@ -55,9 +63,13 @@ def differentiate_alone(
         column: Which of the input's targets.
         traced: What is traced.
         device: Where the model is.
+        untraced: Whether by the parameters that are not traced, too.
     """
     with _with_affine_statistics(traced) as layers:
-        by_name = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+        known = {t for tensors in layers.values() for t in tensors.values()}
+        by_name = {
+            name: p for name, p in model.named_parameters() if p.is_floating_point() and (untraced or p in known)
+        }
         with requiring_grad(list(by_name.values())):
             some = batch.part(0, batch.count, device) if batch.whole else batch.part(i, i + 1, device)
             logits = forward(model, some)
@@ -75,9 +87,8 @@ def differentiate_alone(
                 add_statistics(reached, layer, module)
             if reached:
                 gradients[layer] = reached
-        known = {t for tensors in layers.values() for t in tensors.values()}
-        untraced = {name: by_parameter[p] for name, p in by_name.items() if p in by_parameter and p not in known}
-    return Alone(logits.detach(), gradients, untraced)
+        others = {name: by_parameter[p] for name, p in by_name.items() if p in by_parameter and p not in known}
+    return Alone(logits.detach(), gradients, others)
 
 
 @contextmanager
@@ -127,12 +138,26 @@ def difference_alone(
             if tensor is None or tensor in seen:  # a weight of 1 that is no parameter, or a tied one's second name
                 continue
             seen.add(tensor)
-            change = clients.difference(k, name)
             factor = factors.get(layer, 1.0)
-            g = gradient.flatten().to(change)
-            total += factor * float(torch.dot(g, change))
-            scale += factor * float(g.norm() * change.norm())
+            product, size, length = _block_by_block(gradient, clients, k, name)
+            total += factor * product
+            scale += factor * size * length
     return total, scale
+
+
+def _block_by_block(gradient: Tensor, clients: Clients, k: int, name: str) -> tuple[float, float, float]:
+    """Return a gradient's product with a client's difference, and the norms of both, a cacheful at a time."""
+    gradient = gradient.unsqueeze(0) if gradient.ndim == 0 else gradient
+    step = max(1, _BLOCK * len(gradient) // max(gradient.numel(), 1))
+    product = size = length = 0.0
+    for start in range(0, len(gradient), step):
+        rows = slice(start, min(start + step, len(gradient)))
+        change = clients.difference(k, name, rows)
+        g = gradient[rows].flatten().to(change)
+        product += float(torch.dot(g, change))
+        size += float(torch.dot(g, g))
+        length += float(torch.dot(change, change))
+    return product, size**0.5, length**0.5
 
 
 def is_close(found: float, expected: float, scale: float, dtype: torch.dtype, coarse: bool) -> bool:

@@ -34,7 +34,7 @@ from tracefl.provenance.traced import Traced, trace
 _FACTORS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
 _DIRECTIONS = 4  # in which a layer's rule is compared with its derivative
 _WRONG = 1e-3  # of a gradient's norm
-_REORDERED = 8  # inputs that are run again in another order
+_REORDERED = 4  # inputs that are run again in another order
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,8 @@ class _Passes:
     def _alone(self, i: int, number: int, column: int) -> Alone:
         ask = self._ask
         target = self._target(number, i, i + 1)
-        return differentiate_alone(ask.model, self._way.batch, i, target, column, self._traced, ask.place)
+        untraced = bool(self._traced.left_out) and self._change is None
+        return differentiate_alone(ask.model, self._way.batch, i, target, column, self._traced, ask.place, untraced)
 
     def _check(
         self,

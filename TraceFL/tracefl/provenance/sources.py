@@ -279,15 +279,23 @@ class Clients:
             if waiting is not None:
                 yield *waiting[:3], waiting[3].result()
 
-    def difference(self, k: int, name: str) -> Tensor:
-        """Return what client number k has of a parameter, less the reference's: a vector on the device."""
-        own, everything = self._own_names[name], slice(0, None)
-        like = self._center.rows(name, everything)
-        found = self._sources[k].rows(own[k], slice(0, len(like))).to(like)
+    def difference(self, k: int, name: str, rows: slice | None = None) -> Tensor:
+        """Return what client number k has of a parameter, less the reference's: a vector on the device.
+
+        Args:
+            k: Which client.
+            name: The parameter.
+            rows: Rows of its first dimension; None for all.
+        """
+        own = self._own_names[name]
+        if rows is None:
+            rows = slice(0, len(self._center.rows(name, slice(0, None))))
+        like = self._center.rows(name, slice(0, 1))
+        found = self._sources[k].rows(own[k], rows).to(like)
         if self._base is not None:
-            found = found + self._base.rows(name, everything).to(like)
+            found = found + self._base.rows(name, rows).to(like)
         if self._reference is not None:
-            found = found - self._reference.rows(name, everything).to(like)
+            found = found - self._reference.rows(name, rows).to(like)
         return found.flatten()
 
     def _chunks(self, size: int) -> Iterator[slice]:
