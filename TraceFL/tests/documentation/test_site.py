@@ -126,7 +126,7 @@ def test_no_page_is_wider_than_a_phone(site, browser):
 
 def test_one_run_from_start_to_report(site):
     said, pictures = outputs(site, "one_run")
-    assert pictures == 2
+    assert pictures == 3
     assert "round 3 of 3: accuracy" in said
     assert "\x1b" not in said  # no colours and bars of a terminal
     assert "Warning" not in said

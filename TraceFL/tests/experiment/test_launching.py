@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
 
@@ -17,9 +18,11 @@ from tracefl.experiment.launching import _words
 
 def test_it_is_the_commands_run_to_the_bit(tmp_path):
     words = [*TINY, *(word.removeprefix("++") for word in TINY_MODEL), "num_rounds=1", "provenance.inputs_per_label=1"]
+    matplotlib.use("svg")
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     mine = tracefl.run(*words[:-2], num_rounds=1, provenance={"inputs_per_label": 1}, log_dir=tmp_path / "python")
-    assert torch.get_num_threads() == threads
+    assert (torch.get_num_threads(), matplotlib.get_backend()) == (threads, "svg")
+    matplotlib.use("agg")
     assert torch.equal(torch.get_rng_state(), state)
     command = [sys.executable, "-m", "tracefl", "run", *words, f"log_dir={tmp_path / 'shell'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

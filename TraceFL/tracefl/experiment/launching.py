@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -45,16 +46,29 @@ def run(*words: str, **keys: Any) -> Run:
     settings = read_settings(compose_config(overrides))
     if settings.dry_run:
         raise ConfigError("dry_run=true plans a run and makes none; give it to `tracefl run` instead")
-    with heavy_imports():
-        from tracefl.experiment.runner import run_settings
+    with _process_as_it_was():
+        with heavy_imports():
+            from tracefl.experiment.runner import run_settings
 
-    threads = torch.get_num_threads()
+        run_settings(settings, command=command_line(overrides))
+    return Run(settings.folder)
+
+
+@contextmanager
+def _process_as_it_was() -> Iterator[None]:
+    """Undo what a run sets for itself: torch's threads and random numbers, and matplotlib without a display."""
+    import matplotlib
+
+    threads, backend = torch.get_num_threads(), dict.__getitem__(matplotlib.rcParams, "backend")  # which chooses none
     try:
-        with torch.random.fork_rng():  # a run seeds torch for itself
-            run_settings(settings, command=command_line(overrides))
+        with torch.random.fork_rng():
+            yield
     finally:
         torch.set_num_threads(threads)
-    return Run(settings.folder)
+        if dict.__getitem__(matplotlib.rcParams, "backend") != backend:
+            from matplotlib import pyplot as plt
+
+            plt.switch_backend(backend)
 
 
 def _words(key: str, value: Any) -> Iterator[str]:

@@ -133,7 +133,8 @@ class Explanation:
         """Return a pandas DataFrame with one row for each client, by rank.
 
         Columns: ``client``, ``rank`` from 1, ``weight``, ``contribution``, ``exact_effect`` and ``predicted_without``,
-        ``probability_without`` (empty where the client was not left out), ``score``, ``held``, ``against``.
+        ``probability_without`` (empty where the client was not left out), ``score``; and ``held``, ``against`` where
+        they are known.
 
         Raises:
             ConfigError: pandas is not installed.
@@ -154,7 +155,9 @@ class Explanation:
             for rank, client in enumerate(self.clients, 1)
         ]
         numbers = dict.fromkeys(("exact_effect", "probability_without", "against"), float)
-        return imported("pandas", "to_frame()").DataFrame(rows).astype(numbers)
+        frame = imported("pandas", "to_frame()").DataFrame(rows).astype(numbers)
+        unknown = {"held": self.holders_fraction is None, "against": self.against is None}
+        return frame.drop(columns=[name for name, is_unknown in unknown.items() if is_unknown])
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the signed contributions as bars, exact effects where they are known; returns matplotlib's Axes.

@@ -62,7 +62,8 @@ class Shown(NamedTuple):
         """One line: who carries it."""
         if self.carried_by is None:
             return "carried by nobody: it is as sure without any one client"
-        return f"carried by {self.carried_by}"
+        name = str(self.carried_by)
+        return f"carried by {'client ' * name.isdecimal()}{name}"
 
 
 def as_text(heading: str, shown: Sequence[Shown], count: int, notes: Sequence[str]) -> str:
@@ -93,7 +94,14 @@ def _line(client: ShownClient) -> str:
     weight = "" if client.weight is None else f"{client.weight:.1%}"
     score = "" if client.score is None else f"{client.score:.3f}"
     how = "exact" if client.is_exact else "estimate"
-    return f"  {_cut(client.client, _NAME):<{_NAME}} {weight:>7} {client.contribution:>+13.4g} {how:<8} {score:>6}"
+    number = _number(client.contribution)
+    return f"  {_cut(client.client, _NAME):<{_NAME}} {weight:>7} {number:>13} {how:<8} {score:>6}"
+
+
+def _number(contribution: float) -> str:
+    """Return a contribution with three decimals, or with two digits where these would be zeros."""
+    small = 0 < abs(contribution) < 5e-4
+    return f"{contribution:+.1e}" if small else f"{contribution:+.3f}"
 
 
 def _cut(text: str, columns: int) -> str:
@@ -129,7 +137,7 @@ def _row_html(client: ShownClient, longest: float) -> str:
     weight = "" if client.weight is None else f"{client.weight:.1%}"
     score = "" if client.score is None else f"{client.score:.3f}"
     how = "exact" if client.is_exact else "estimate"
-    cells = (html.escape(client.client), weight, f"{client.contribution:+.4g}", how, bar, score)
+    cells = (html.escape(client.client), weight, _number(client.contribution), how, bar, score)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")  # no display needed, none opened
+if "inline" not in str(matplotlib.get_backend(auto_select=False)):  # a notebook's own pages need none either
+    matplotlib.use("Agg")  # no display needed, none opened
 
 from matplotlib import pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap

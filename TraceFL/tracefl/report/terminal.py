@@ -49,7 +49,15 @@ IN_BARS = "in_bars"
 
 
 class TerminalConsole(Console):
-    """A terminal that may go away, as in ``| head``: the run continues, and run.log has its output."""
+    """A terminal that may go away, as in ``| head``: the run continues, and run.log has its output.
+
+    In a notebook plain lines, as in a file.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        # A notebook's kernel says FORCE_COLOR, but its page shows a terminal's bars as one line after another.
+        plain = False if "ipykernel" in sys.modules else None
+        super().__init__(force_jupyter=False, force_terminal=plain, **options)
 
     def on_broken_pipe(self) -> None:
         """Print nothing more."""
