@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-if "inline" not in str(matplotlib.get_backend(auto_select=False)):  # a notebook's own pages need none either
-    matplotlib.use("Agg")  # no display needed, none opened
-
 from matplotlib import pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from tracefl.report.measure_names import MEASURES
+
+_chosen = str(matplotlib.get_backend(auto_select=False))
+if "inline" in _chosen:  # a notebook's: at once, since within a figure's style its settings would end with that
+    plt.switch_backend(_chosen)
+else:
+    matplotlib.use("Agg")  # no display needed, none opened
 
 COLUMN = 3.3
 """Width in inches of a column of a two-column paper."""
