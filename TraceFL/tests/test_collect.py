@@ -116,7 +116,7 @@ def test_unfinished_runs_are_named_and_not_in_the_table(collect, tmp_path):
     assert f"stopped: figure2/{stopped.name}, 1 of 2 rounds" in out
     assert "0 of 2 rounds (the disk is full)" in out
     assert f"running: figure2/{running.name}" in out
-    assert "1 runs done, 3 unfinished, 0 damaged" in out
+    assert "1 run done, 3 unfinished, 0 damaged" in out
     assert "90.0 (20.0)" in out
     assert "10.0" not in out
     states = {row["seed"]: row["state"] for row in read_csv(tmp_path / "out.csv")}
@@ -150,7 +150,7 @@ def test_a_damaged_run_is_named_and_left_out(collect, tmp_path, file, text, word
     (line,) = [line for line in out.splitlines() if line.startswith("left out: ")]
     assert damaged.name in line
     assert words in line
-    assert "1 runs done, 0 unfinished, 1 damaged" in out
+    assert "1 run done, 0 unfinished, 1 damaged" in out
     assert len(read_csv(tmp_path / "collected.csv")) == 1
 
 
@@ -176,7 +176,7 @@ def test_without_a_folder_the_runs_below_logs_are_collected(collect, tmp_path, m
     make_run(tmp_path / "logs", [(0.5, 0.9, 0.2, 0.6, 0.5)] * 2)
     status, out, err = collect()
     assert (status, err) == (0, "tracefl: reading logs\n")
-    assert "1 runs done, 0 unfinished, 0 damaged; all in logs/collected.csv" in out
+    assert "1 run done, 0 unfinished, 0 damaged; all in logs/collected.csv" in out
 
 
 def test_a_run_s_own_folders_and_miniatures_are_no_runs(collect, tmp_path):
@@ -189,7 +189,7 @@ def test_a_run_s_own_folders_and_miniatures_are_no_runs(collect, tmp_path):
     assert {run, own} < set(run_folders(tmp_path))
     _, out, _ = collect(tmp_path)
     assert "2 runs done, 0 unfinished, 0 damaged" in out
-    assert "1 runs done" in collect(tmp_path / "smoke" / "training")[1]
+    assert "1 run done" in collect(tmp_path / "smoke" / "training")[1]
 
 
 def test_published_numbers_stand_beside_the_same_setting(collect, tmp_path):

@@ -46,7 +46,7 @@ def test_json_is_all_that_is_printed(collect, tmp_path):
     assert [row["rule"] for row in answer["suspects"]] == ["provenance", "krum"]
     assert ["results.json is no JSON" in line for line in answer["damaged"]] == [True]
     assert {str(path) for path in tmp_path.iterdir() if path.is_file()} == set(answer["files"])
-    assert "1 runs done, 0 unfinished, 1 damaged" in err
+    assert "1 run done, 0 unfinished, 1 damaged" in err
 
 
 def test_without_faults_there_is_nothing_more(collect, tmp_path):
@@ -89,4 +89,4 @@ def test_a_damaged_file_is_named_and_its_run_left_out(collect, tmp_path):
     (line,) = [line for line in out.splitlines() if line.startswith("left out: ")]
     assert damaged.name in line
     assert "no 'localization_accuracy'" in line
-    assert "1 runs done, 0 unfinished, 1 damaged" in out
+    assert "1 run done, 0 unfinished, 1 damaged" in out

@@ -118,3 +118,13 @@ def test_it_takes_no_other_argument(monkeypatch, capfd):
     status, _, err = call_main(monkeypatch, capfd, main, "tracefl", "num_rounds=3")
     assert (status, err) == (2, "tracefl: unknown argument 'num_rounds=3'; usage: tracefl demo [--json]\n")
     assert "demo" in PROGRAMS
+
+
+def test_where_nothing_can_be_written_it_says_what_the_demo_takes(tmp_path, monkeypatch, capsys):
+    (tmp_path / "logs").write_text("a file")
+    monkeypatch.chdir(tmp_path)
+    status, _ = _called(monkeypatch, main, "tracefl")
+    assert status == 2
+    assert capsys.readouterr().err.endswith(
+        "(tracefl demo takes no keys: go to another folder, or give them to tracefl run experiment=demo)\n"
+    )

@@ -13,6 +13,7 @@ from contextlib import nullcontext, redirect_stdout
 from typing import TYPE_CHECKING
 
 from tracefl.conf.tool import JSON, Given, Grammar, run_tool
+from tracefl.errors import TraceFLError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 GRAMMAR = Grammar(usage="tracefl demo [--json]", first=None, alone=True)
 OVERRIDES = ("experiment=demo", "overwrite=true")  # it can be given again
+NO_KEYS = "tracefl demo takes no keys: go to another folder, or give them to tracefl run experiment=demo"
 INTRODUCTION = """\
 Five clients train one model on handwritten digits, each on its own images.
 One of them was taught that 4 is 9. The server sees nothing but their weights.
@@ -65,7 +67,10 @@ def _main(given: Given) -> None:
             shown.append(Demo(run, rounds, replay(without, retrain)))
             show(console, shown[-1])
 
-        run_settings(read_settings(compose_config(OVERRIDES)), command=command_line(OVERRIDES), show=show_demo)
+        try:
+            run_settings(read_settings(compose_config(OVERRIDES)), command=command_line(OVERRIDES), show=show_demo)
+        except TraceFLError as error:  # says which key helps
+            raise TraceFLError(f"{error} ({NO_KEYS})", error.exit_status) from error
     if JSON in given.flags:
         say_json(as_json(shown[0]))
 

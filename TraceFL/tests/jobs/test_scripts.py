@@ -175,7 +175,7 @@ def test_time_left_by_hand():
     ]
     left = seconds_left([a, a, a, b], states)
     assert left == [0.0, 70.0, 100.0, None]
-    assert summary(states, left).endswith("one after the other: 3m, and 1 runs that nothing is known of")
+    assert summary(states, left).endswith("one after the other: 3m, and 1 run that nothing is known of")
     assert summary(states[2:], [None, None]).endswith("one after the other: -")
     assert summary(states[:1], [0.0]).endswith("one after the other: 0s")
 
@@ -204,7 +204,7 @@ def test_a_failed_run_does_not_stop_the_rest_and_complete_ones_are_skipped(tmp_p
     assert out.strip().endswith("3 runs: 1 done, 1 skipped, 1 failed (runs 1)")
     assert (plans[2].folder / "results.json").exists()
     assert run_jobs(plans[2:], [], Console(width=150)) == 0
-    assert "1 runs: 0 done, 1 skipped, 0 failed" in capfd.readouterr().out
+    assert "1 run: 0 done, 1 skipped, 0 failed" in capfd.readouterr().out
 
 
 PLAN = """

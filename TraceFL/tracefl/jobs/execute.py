@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tracefl.common.words import duration
+from tracefl.common.words import counted, duration
 from tracefl.errors import RecordError, RunStopped
 from tracefl.jobs.plan import Plan
 from tracefl.jobs.status import read_states, summary
@@ -64,7 +64,7 @@ def run_jobs(plans: Sequence[Plan], extra: Sequence[str], console: Console) -> i
     names = ", ".join(str(plan.job.index) for plan in failed)
     say(
         console,
-        f"{len(plans)} runs: {len(done)} done, {len(skipped)} skipped, {len(failed)} failed"
+        f"{counted(len(plans), 'run')}: {len(done)} done, {len(skipped)} skipped, {len(failed)} failed"
         + (f" (runs {names})" if failed else ""),
     )
     return min(len(failed), MOST_FAILED)

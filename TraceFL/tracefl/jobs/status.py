@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tracefl.common.words import duration
+from tracefl.common.words import counted, duration
 from tracefl.jobs.plan import Plan
 from tracefl.records.settings import Settings
 from tracefl.records.status import RunState, read_run_state
@@ -61,8 +61,8 @@ def summary(states: Sequence[RunState], left: Sequence[float | None]) -> str:
     known = [seconds for seconds in left if seconds is not None]
     unknown = len(left) - len(known)
     time_left = duration(sum(known)) if len(known) > sum(s.state == "done" for s in states) or not unknown else "-"
-    more = f", and {unknown} runs that nothing is known of" if unknown and time_left != "-" else ""
-    return f"{len(states)} runs: {counts}; left, one after the other: {time_left}{more}"
+    more = f", and {counted(unknown, 'run')} that nothing is known of" if unknown and time_left != "-" else ""
+    return f"{counted(len(states), 'run')}: {counts}; left, one after the other: {time_left}{more}"
 
 
 def seconds_left(settings: Sequence[Settings], states: Sequence[RunState]) -> list[float | None]:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from tracefl.common.text_files import write_atomically
+from tracefl.common.words import counted
 from tracefl.errors import RecordError
 from tracefl.paper.collected_run import settings_grid
 from tracefl.paper.run_folders import gather_runs
@@ -43,7 +44,7 @@ def summarize_runs(root: Path, csv: Path, console: Console, markdown: Path | Non
     for line in gathered.unfinished_lines():
         say(console, line)
     counts = f"{len(gathered.unfinished)} unfinished, {len(gathered.damaged)} damaged"
-    say(console, f"{len(done)} runs done, {counts}; all in {csv}")
+    say(console, f"{counted(len(done), 'run')} done, {counts}; all in {csv}")
     if markdown is not None and not suspects:
         raise RecordError(f"{root} holds no finished run that looked for faulty clients: {markdown} is not written")
     return {

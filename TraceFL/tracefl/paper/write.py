@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from tracefl.common.text_files import write_atomically
+from tracefl.common.words import counted
 from tracefl.errors import RecordError
 from tracefl.paper.classes import CLASS_COLUMNS, class_rows, draw_classes, read_classes
 from tracefl.paper.collected_run import CollectedRun
@@ -79,7 +80,7 @@ def write_exhibits(
         except RecordError as error:  # the others are made all the same
             problems.append(f"{exhibit.kind} {exhibit.number}: {error}")
             continue
-        say(console, f"{exhibit.kind} {exhibit.number}: {len(runs)} runs; {', '.join(map(str, files))}")
+        say(console, f"{exhibit.kind} {exhibit.number}: {counted(len(runs), 'run')}; {', '.join(map(str, files))}")
         lines = list(missing_lines(exhibit, missing))
         made.append({"name": exhibit.name, "runs": len(runs), "files": list(map(str, files)), "missing": lines})
         if missing:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.filesize import decimal
 
-from tracefl.common.words import duration
+from tracefl.common.words import counted, duration
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ def forecast_lines(forecast: Forecast) -> Iterator[str]:
     yield f"state     {_state(forecast)}"
     work = forecast.work
     if work is None:
-        yield f"clients   {forecast.num_clients} that share {forecast.dataset}; {forecast.num_rounds} rounds"
+        yield f"clients   {forecast.num_clients} that share {forecast.dataset}; {counted(forecast.num_rounds, 'round')}"
         yield f"model     {forecast.model}"
         yield f"unknown   time, memory and disk: {forecast.missing}"
         return
     yield (
         f"clients   {work.participants} a round, of {work.clients} that can take part ({forecast.num_clients} share "
-        f"{work.examples:,} training examples of {forecast.dataset}); {forecast.num_rounds} rounds"
+        f"{work.examples:,} training examples of {forecast.dataset}); {counted(forecast.num_rounds, 'round')}"
     )
     yield f"model     {forecast.model}, {work.parameters / 1e6:.2f} million parameters"
     yield f"backend   {work.backend.removeprefix('backend=')}"

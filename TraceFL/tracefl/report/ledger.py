@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tracefl.common.bootstrap import FEWEST, ends
+from tracefl.common.words import counted
 from tracefl.questions.ledger import RunLedger, Tally
 from tracefl.report.terminal import interval_text, say, two_ends
 
@@ -120,7 +121,7 @@ def show(console: Console, run_ledger: RunLedger, name: str, written: Sequence[s
         )
     say(
         console,
-        f"{name}: {ledger.rounds} rounds, {len(ledger.traced_rounds)} traced; contributions in logits to "
+        f"{name}: {counted(ledger.rounds, 'round')}, {len(ledger.traced_rounds)} traced; contributions in logits to "
         f"{run_ledger.predictions(True)} correct and {run_ledger.predictions(False)} wrong predictions",
     )
     console.print(table)

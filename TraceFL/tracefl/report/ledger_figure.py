@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
+from tracefl.common.words import counted
 from tracefl.questions.ledger import RunLedger
 from tracefl.report.class_axis import name_classes
 from tracefl.report.measure_names import MEAN_CONTRIBUTION
@@ -59,7 +60,8 @@ def draw_ledger(run_ledger: RunLedger, path: Path) -> None:
     marked = "; faulty clients in colour" if run_ledger.faulty else ""
     intervals = "; lines: 95 % intervals over the inputs"
     figure.suptitle(
-        f"What each client contributed in {ledger.rounds} rounds, the most useful first{rest}{marked}{intervals}"
+        f"What each client contributed in {counted(ledger.rounds, 'round')}, the most useful first{rest}{marked}"
+        f"{intervals}"
     )
     figure.savefig(path)
     plt.close(figure)

@@ -31,7 +31,7 @@ def test_a_round_that_is_not_recorded_is_a_gap():
     rows = [result(n, global_accuracy=0.5, localization_accuracy=0.9, chance_accuracy=0.3).row for n in (1, 2, 4)]
     drawn = rounds_chart(rows, ())
     assert [len(piece) for piece in drawn.curves[0].pieces] == [2, 1]
-    assert drawn.gaps == ("1 rounds between 1 and 4 are not recorded",)
+    assert drawn.gaps == ("1 round between 1 and 4 not recorded",)
 
 
 def test_localization_stands_with_its_chance():

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tracefl.common.words import counted
 from tracefl.report.measure_names import MEASURES
 
 CURVES = {"global_accuracy": "accuracy", "localization_accuracy": "localization", "chance_accuracy": "chance"}
@@ -107,7 +108,9 @@ def rounds_chart(rows: Sequence[Mapping[str, Any]], suspicious: Collection[int],
         if measured < len(rows):
             gaps.append(f"{name}: {len(rows) - measured} of {len(rows)} rounds have no value")
     if rounds[-1] - first + 1 > len(rounds):
-        gaps.append(f"{rounds[-1] - first + 1 - len(rounds)} rounds between {first} and {rounds[-1]} are not recorded")
+        gaps.append(
+            f"{counted(rounds[-1] - first + 1 - len(rounds), 'round')} between {first} and {rounds[-1]} not recorded"
+        )
     ticks = _ticks(rounds, width // _TICK)
     bands = [(round(x(n) - a_round / 2, 1), round(a_round, 1), n) for n in rounds if n in suspicious]
     return Chart(

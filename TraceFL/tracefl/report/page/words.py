@@ -8,7 +8,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from tracefl.common.paths import expand
-from tracefl.common.words import duration
+from tracefl.common.words import counted, duration
 from tracefl.conf.run_names import below_roots
 from tracefl.learning.faults.words import describe_fault
 from tracefl.learning.privacy.settings import Privacy
@@ -146,7 +146,7 @@ def _setting(settings: Settings) -> Iterator[tuple[str, str]]:
     yield (
         "clients",
         f"{settings.num_clients}, of which {settings.clients_per_round} take part in a round; "
-        f"{settings.num_rounds} rounds",
+        f"{counted(settings.num_rounds, 'round')}",
     )
     yield "strategy", _keys(settings.strategy, {"timeout_seconds", "isolate"})
     optimizer = f"{client.optimizer}, learning rate {client.lr:g}"
