@@ -143,7 +143,7 @@ def _attempt(cfg: "DictConfig", number: int, said: str) -> Failure | Made:
     try:
         from hydra.core.hydra_config import HydraConfig
 
-        from tracefl.conf.cli import command_line
+        from tracefl.conf.cli import command_line, explain_config_error
         from tracefl.experiment.keys import check_keys
         from tracefl.records.claim import refuse_if_claimed
         from tracefl.records.settings import read_composed
@@ -169,8 +169,10 @@ def _attempt(cfg: "DictConfig", number: int, said: str) -> Failure | Made:
         return Failure(missing_library(error), _BAD_INPUT)
     except RunStopped:
         raise
-    except (TraceFLError, OmegaConfBaseException) as error:
-        return Failure(one_line(error), getattr(error, "exit_status", _BAD_INPUT))
+    except OmegaConfBaseException as error:
+        return Failure(explain_config_error(error), _BAD_INPUT)
+    except TraceFLError as error:
+        return Failure(one_line(error), error.exit_status)
     except Exception as error:
         broken = broken_library(error)
         if broken is not None:

@@ -4,7 +4,7 @@ import pytest
 
 from tracefl.conf.slips import explain_slip, is_cut_off
 
-KEYS = ["num_rounds", "seed", "fault.flip", "run_name"]
+KEYS = ["num_rounds", "seed", "fault.flip", "run_name", "without"]
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,12 @@ def test_the_words_to_type_instead(words, position, end):
         ("fault.flip={1: 0} seed=1", "put quotes around it: 'fault.flip={1: 0}'"),
         ("fault.flip={1: [0, 2]} seed=1", "'fault.flip={1: [0, 2]}'"),
         ("without=[1, 2, 3]", "'without=[1, 2, 3]'"),
-        ("run_name='my run'", "put quotes around it: 'run_name='\"'\"'my run'\"'\"''"),
-        ("without=[1, 2", "'without=[1,' has a bracket or a quote without its end"),
+        ("run_name='my run'", "put quotes around it: \"run_name='my run'\""),
+        (
+            "without=[1, 2",
+            "'without=[1,' has a bracket or a quote without its end; close it, or, where it is text, type "
+            "\"without='[1,'\"",
+        ),
     ],
 )
 def test_a_value_that_the_shell_cut_at_a_space(words, end):

@@ -9,13 +9,15 @@ from hydra import compose, initialize_config_module
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 from yaml import YAMLError
 
 from tracefl.common.names import did_you_mean
 from tracefl.common.paths import expand
-from tracefl.conf.key_text import CONF, choices
+from tracefl.conf.key_text import CONF, choices, group_names
+from tracefl.conf.override_text import explain_list, explain_override
 from tracefl.conf.slips import explain_slip, is_cut_off
 from tracefl.errors import ConfigError, one_line
 
@@ -49,8 +51,9 @@ def _refuse_option(message: str) -> NoReturn:
 def prepare_overrides(arguments: Sequence[str]) -> list[str]:
     """Return overrides as Hydra is to read them.
 
-    ``model.config.KEY=value`` may add keys: each architecture has its own sizes, checked when it is built. A file that
-    ``experiment=path/to/mine.yaml`` names becomes a choice of that group, beside those of the package.
+    ``model.config`` and ``model.config.KEY`` may add keys: each architecture has its own sizes, checked when it is
+    built. A file that ``experiment=path/to/mine.yaml`` names becomes a choice of that group, beside those of the
+    package.
 
     Raises:
         ConfigError: A key is appended (+key) or removed (~key): nothing would read it, or something would miss it; a
@@ -65,7 +68,7 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
         nothing = choice in ("null", "") and group != "experiment"
         if (nothing or _NO_NAME.fullmatch(choice)) and group.isidentifier() and (CONF / group).is_dir():
             raise ConfigError(f"{argument!r} chooses nothing; choose one of {', '.join(choices(group))}")
-    return [f"++{a}" if a.startswith("model.config.") else a for a in arguments]
+    return [f"++{a}" if a.startswith(("model.config.", "model.config=")) else a for a in arguments]
 
 
 def _with_files(override: str) -> str:
@@ -114,22 +117,42 @@ def explain_config_error(error: Exception) -> str:
         there = [choice for choice in error.options if not choice.startswith("_")]  # also those of --config-dir
         own = ", or a file: experiment=path/to/mine.yaml" if group == "experiment" else ""
         return f"unknown {group} {name!r}; choose one of {', '.join(there)}{own}{did_you_mean(name, there)}"
+    if isinstance(error, OverrideParseException):
+        return explain_override(error.override, _defaults())
     cause = error.__cause__ or error
+    several = re.search(
+        r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", str(error), re.DOTALL
+    )
+    if several:
+        return explain_list(several.group(1), _defaults())
+    if isinstance(error, InterpolationKeyError):
+        absent = re.search(r"'(.*)' not found", str(error))
+        named = absent.group(1) if absent else ""
+        return f"{error.full_key} refers to the key {named!r}, which does not exist{did_you_mean(named, _known_keys())}"
+    no_group = re.search(r"Override (\S+?)=.* looks like a config group override", str(error), re.DOTALL)
+    if no_group:
+        return f"unknown key {no_group.group(1)!r}, see --help{did_you_mean(no_group.group(1), _known_keys())}"
     unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(r"full_key: (\S+)", str(cause))
-    if unknown and "not in struct" in f"{error} {cause}":
+    if unknown and re.search("not in struct|No match in the defaults list", f"{error} {cause}"):
         key = unknown.group(1)
         return f"unknown key {key!r}, see --help{did_you_mean(key, _known_keys())}"
-    return one_line(error)
+    why = f": {one_line(cause)}" if cause is not error and str(error).startswith("Error merging override") else ""
+    return f"{one_line(error)}{why}"
 
 
 def _known_keys() -> list[str]:
-    """Return every key of the default configuration, dotted."""
+    """Return every group, and every key of the default configuration, dotted."""
+    return list(_defaults())
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the keys of ``_known_keys``, each with its default."""
     cfg: dict[str, Any] = OmegaConf.to_container(compose_base(), resolve=False)  # type: ignore[assignment]
 
-    def walk(node: dict[str, Any], prefix: str) -> Iterator[str]:
+    def walk(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for key, value in node.items():
-            yield f"{prefix}{key}"
+            yield f"{prefix}{key}", value
             if isinstance(value, dict):
                 yield from walk(value, f"{prefix}{key}.")
 
-    return list(walk(cfg, ""))
+    return {**{group: {} for group in group_names()}, **dict(walk(cfg, ""))}
