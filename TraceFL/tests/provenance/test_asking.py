@@ -9,6 +9,7 @@ import zlib
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
@@ -124,6 +125,18 @@ def test_clients_may_be_models(situation):
     assert_close(
         tracefl.who(model, models, x, SIZES).contributions, tracefl.who(model, clients, x, SIZES).contributions
     )
+
+
+def test_clients_may_be_files_arrays_or_of_names_with_a_prefix(situation, tmp_path):
+    model, clients, x = situation
+    expected = tracefl.who(model, clients, x, SIZES).contributions
+    files = {k: tmp_path / f"{k}.safetensors" for k in clients}
+    for k, path in files.items():
+        save_file({n: w.contiguous() for n, w in clients[k].items()}, path)
+    arrays = {k: [w.numpy() for w in weights.values()] for k, weights in clients.items()}
+    prefixed = {k: {f"module.{n}": w for n, w in weights.items()} for k, weights in clients.items()}
+    for given in (files, {k: str(path) for k, path in files.items()}, arrays, prefixed):
+        assert_close(tracefl.who(model, given, x, SIZES).contributions, expected)
 
 
 @pytest.mark.parametrize(
