@@ -129,7 +129,7 @@ def _silent_claim(path: Path) -> str | None:
 def _read(path: Path) -> str | None:
     try:
         return path.read_text(errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the folder is refused where it is made
         return None
 
 
