@@ -89,7 +89,7 @@ def test_json_is_all_that_is_printed(visualize, tmp_path):
     ]
     assert made["missing"]
     assert [line.startswith("stopped: table3/") for line in answer["left_out"]] == [True]
-    assert "table 3: 1 runs" in err
+    assert "table 3: 1 run" in err
 
 
 def test_what_is_not_complete_is_named_and_not_drawn(visualize, tmp_path):

@@ -154,10 +154,9 @@ def _attempt(cfg: "DictConfig", number: int, said: str) -> Failure | Made:
             refuse_if_claimed(settings.folder)
         command = command_line(*_typed(HydraConfig.get()))
         if number == 0:
-            sys.stdout.write(said)
+            _say(said)
         if "torch" not in sys.modules:
-            sys.stdout.write(f"loading torch for {settings.folder.name}\n")
-            sys.stdout.flush()
+            _say(f"loading torch for {settings.folder.name}\n")
         with heavy_imports():
             from tracefl.common.environment import keep_own_gpus
             from tracefl.experiment.runner import run_settings
@@ -204,6 +203,15 @@ def _typed(hydra_cfg: "HydraConf") -> tuple[list[str], str | None]:
     """Return the overrides of this run, and the folder of ``--config-dir``."""
     folders = [source.path for source in hydra_cfg.runtime.config_sources if source.provider == "command-line"]
     return list(hydra_cfg.overrides.task), folders[0] if folders else None
+
+
+def _say(line: str) -> None:
+    """Print a line before the run; a reader that has gone away, as `| head` does, does not end it."""
+    try:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the lines to come
 
 
 def _refuse(message: str, status: int = _BAD_INPUT) -> NoReturn:

@@ -34,6 +34,7 @@ _SIZES = {
         *("model.pretrained=false", "model.config.n_layer=1", "model.config.n_embd=16", "model.config.n_head=2"),
         "dataset.max_tokens=12",
     ),
+    "demo": (),  # small as it is
 }
 _FEW = (
     *("client.epochs=1", "dataset.max_examples_per_client=40", "dataset.max_server_examples=60"),
@@ -70,7 +71,11 @@ def _tracefl(arguments, check):
 def _miniature(arguments):
     """Return what makes a run small; a size that is typed is left out of it."""
     given = dict(word.split("=", 1) for word in arguments if "=" in word)
-    sizes = [size for size in _SIZES[given.get("model", "resnet18")] if size.split("=")[0] not in given]
+    sizes = [
+        size
+        for size in _SIZES[given.get("model", "demo" if given.get("experiment") == "demo" else "resnet18")]
+        if size.split("=")[0] not in given
+    ]
     rounds = 7 if "mitigate" in given else 3 if "store" in given else 2  # as many as a decision, or a question, needs
     if int(given.get("num_rounds", 3)) > rounds:
         sizes.append(f"num_rounds={rounds}")

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 
 from tests.helpers.processes import PATIENCE
@@ -48,6 +49,7 @@ class ForkedMain:
 
 def _main(arguments, cwd, output, errors, environment):
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

@@ -36,7 +36,7 @@ def test_the_layers_sum_up_to_the_total(family):
     model, inputs = model_and_inputs(family, num_inputs=2)
     clients = clients_near(model)
     weights = {"0": 0.5, "1": 0.3, "2": 0.2}
-    options = {"client_weights": weights, "reference": model.state_dict(), "also": ("batch_norm", "embedding")}
+    options = {"factors": weights, "reference": model.state_dict(), "also": ("batch_norm", "embedding")}
     total = quiet(model, clients, inputs, target="all", **options)
     found = quiet(model, clients, inputs, target="all", by_layer=True, **options)
     assert total.by_layer is None
@@ -64,11 +64,13 @@ def test_layers_by_hand():
     assert found.contributions.tolist() == [[16.0, 24.0]]
     halved = attribute(model, {"a": a, "b": b}, torch.tensor([[2.0]]), layer_decay=0.5, **options)
     assert halved.by_layer.tolist() == [[[5.0, 6.0], [0.0, 24.0]]]
-    # As the round's method of leaving one out: differences to the average, times p / (1 - p) = 1.
-    record = RoundRecord(1, {"a": a, "b": b}, {"a": 0.5, "b": 0.5}, state, state)
+    # As the round's method of leaving one out: differences to the average, times p / (1 - p) = 1. The average has 2.5
+    # twice, so the gradients are 5 and 5.
+    average = {"0.weight": torch.tensor([[2.5]]), "1.weight": torch.tensor([[2.5]])}
+    record = RoundRecord(1, {"a": a, "b": b}, {"a": 0.5, "b": 0.5}, state, average)
     method = Method(target="label", also=())
     left = attribute_round(model, record, torch.tensor([[2.0]]), torch.tensor([1]), method, by_layer=True)
-    assert left.by_layer.tolist() == [[[4.0, 0.0], [-6.0, 18.0]]]
+    assert left.by_layer.tolist() == [[[12.5, -7.5], [-12.5, 7.5]]]
 
 
 def test_a_layer_that_the_prediction_does_not_pass_adds_nothing():
