@@ -79,7 +79,7 @@ def _miniature(arguments):
     rounds = 7 if "mitigate" in given else 3 if "store" in given else 2  # as many as a decision, or a question, needs
     if int(given.get("num_rounds", 3)) > rounds:
         sizes.append(f"num_rounds={rounds}")
-    if "fault" in given:
+    if "fault" in given or given.get("experiment") == "demo":
         sizes.append("fault.min_examples=5")
     return (*sizes, *_FEW)
 
