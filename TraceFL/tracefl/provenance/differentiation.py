@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.provenance.contraction import Piece, contract
-from tracefl.provenance.input_gradients import gradients_of_inputs
+from tracefl.provenance.input_gradients import Differentiation, gradients_of_inputs
 from tracefl.provenance.inputs import Batch
+from tracefl.provenance.layers import statistics_gradients
 from tracefl.provenance.sources import Clients
 from tracefl.provenance.targets import Target
 from tracefl.provenance.traced import Traced, join
@@ -22,19 +23,11 @@ _Gradients: TypeAlias = dict[str, dict[str, Tensor]]  # by layer and parameter, 
 
 
 def add_statistics(gradients: dict[str, Tensor], layer_name: str, layer: nn.Module) -> None:
-    """Add the gradients of BatchNorm's running statistics to those of its weight and bias, of which they follow.
-
-    In evaluation y = (x - m) * w / sqrt(v + eps) + b, whatever comes after, so dy/dm = -w / sqrt(v + eps) * dy/db and
-    dy/dv = -w / (2 (v + eps)) * dy/dw.
-    """
-    assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    """Add the gradients of BatchNorm's running statistics to those of its weight and bias, from which they follow."""
     by_weight, by_bias = (gradients.get(join(layer_name, name)) for name in ("weight", "bias"))
-    if by_weight is None or by_bias is None:
-        return
-    assert layer.running_var is not None
-    inverse = (layer.running_var + layer.eps).rsqrt()
-    gradients[join(layer_name, "running_mean")] = -by_bias * layer.weight * inverse
-    gradients[join(layer_name, "running_var")] = -0.5 * by_weight * layer.weight * inverse.square()
+    if by_weight is not None and by_bias is not None:
+        found = statistics_gradients(layer, by_weight, by_bias)
+        gradients |= {join(layer_name, name): gradient for name, gradient in found.items()}
 
 
 def differentiated_products(
@@ -65,8 +58,8 @@ def differentiated_products(
     waiting: list[list[_Gradients]] = [[] for _ in targets]  # by target, and by the inputs that were run at once
     counts: list[list[int]] = [[]]  # of those inputs
     size = done = 0
-    each = gradients_of_inputs(model, batch, parameters, targets, classes, clients.device, limit_bytes, at_once)
-    for some in each:
+    asked = Differentiation(model, batch, parameters, targets, classes, clients.device)
+    for some in gradients_of_inputs(asked, limit_bytes, at_once):
         counts[-1].append(some.count)
         done += some.count
         for waits, gradients in zip(waiting, some.of_targets, strict=True):

@@ -8,7 +8,7 @@ shows in an error, or in another gradient for the first input; then they are run
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,31 @@ class InputGradients:
     of_targets: Sequence[Mapping[str, Tensor]]
 
 
+@dataclass(frozen=True)
+class Differentiation:
+    """What is differentiated by what.
+
+    Attributes:
+        model: Frozen, on ``device``.
+        batch: The B inputs.
+        parameters: Which to differentiate by, by their names in the model.
+        targets: What is attributed.
+        classes: For each target the inputs' classes, ``(B,)``, or None for a named one.
+        device: Where the model is.
+    """
+
+    model: nn.Module
+    batch: Batch
+    parameters: Mapping[str, Tensor]
+    targets: Sequence[Target]
+    classes: Sequence[Tensor | None]
+    device: torch.device
+
+    def forward(self, start: int, stop: int) -> Tensor:
+        """Return the logits of some inputs."""
+        return forward(self.model, self.batch.part(start, stop, self.device))
+
+
 @contextmanager
 def requiring_grad(tensors: Sequence[Tensor]) -> Iterator[None]:
     """Let some frozen parameters require gradients; recurrent layers, whose fast kernels know none, use slower ones."""
@@ -54,39 +79,26 @@ def gradients_of(value: Tensor, tensors: Sequence[Tensor], keep: bool) -> list[T
     return list(torch.autograd.grad(value, tensors, retain_graph=keep, allow_unused=True))
 
 
-def gradients_of_inputs(
-    model: nn.Module,
-    batch: Batch,
-    parameters: Mapping[str, Tensor],
-    targets: Sequence[Target],
-    classes: Sequence[Tensor | None],
-    device: torch.device,
-    limit_bytes: int,
-    at_once: int,
-) -> Iterator[InputGradients]:
+def gradients_of_inputs(asked: Differentiation, limit_bytes: int, at_once: int) -> Iterator[InputGradients]:
     """Yield the gradients of all inputs, in their order.
 
     Args:
-        model: Frozen, on ``device``.
-        batch: The B inputs.
-        parameters: Which to differentiate by, by their names in the model.
-        targets: What is attributed.
-        classes: For each target the inputs' classes, ``(B,)``, or None for a named one.
-        device: Where the model is.
+        asked: What is differentiated.
         limit_bytes: Bytes that the inputs which are run at once may take.
         at_once: How many inputs that may be at most.
     """
+    batch, parameters = asked.batch, asked.parameters
     if batch.whole:
         with requiring_grad(list(parameters.values())):
-            logits = forward(model, batch.part(0, batch.count, device))
+            logits = asked.forward(0, batch.count)
             for i in range(batch.count):
-                yield _differentiated(logits[i : i + 1], parameters, targets, classes, i, i < batch.count - 1)
+                yield _differentiated(asked, logits[i : i + 1], i, i < batch.count - 1)
         return
-    first, held = _first(model, batch, parameters, targets, classes, device)
+    first, held = _first(asked)
     reached = {name: tensor for name, tensor in parameters.items() if any(name in found for found in first.of_targets)}
     start, size = 0, min(at_once, batch.count, limit_bytes // max(held, 1)) if reached else 1
     while size > 1 and start < batch.count:
-        found = _vectorised(model, batch, reached, targets, classes, device, slice(start, start + size))
+        found = _vectorised(replace(asked, parameters=reached), slice(start, start + size))
         if found is None or (start == 0 and not _begins_with(found, first)):
             break
         yield found
@@ -96,20 +108,12 @@ def gradients_of_inputs(
         start = 1
     with requiring_grad(list(parameters.values())):
         for i in range(start, batch.count):
-            logits = forward(model, batch.part(i, i + 1, device))
-            yield _differentiated(logits, parameters, targets, classes, i, keep=False)
+            yield _differentiated(asked, asked.forward(i, i + 1), i, keep=False)
 
 
-def _first(
-    model: nn.Module,
-    batch: Batch,
-    parameters: Mapping[str, Tensor],
-    targets: Sequence[Target],
-    classes: Sequence[Tensor | None],
-    device: torch.device,
-) -> tuple[InputGradients, int]:
+def _first(asked: Differentiation) -> tuple[InputGradients, int]:
     """Differentiate the first input alone; return how many bytes that took, too."""
-    weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+    weights = {tensor.untyped_storage().data_ptr() for tensor in asked.model.state_dict().values()}
     held: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -118,33 +122,26 @@ def _first(
             held[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with requiring_grad(list(parameters.values())):
+    with requiring_grad(list(asked.parameters.values())):
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            logits = forward(model, batch.part(0, 1, device))
-        found = _differentiated(logits, parameters, targets, classes, 0, keep=False)
+            logits = asked.forward(0, 1)
+        found = _differentiated(asked, logits, 0, keep=False)
     gradients = sum(g.numel() * g.itemsize for of_target in found.of_targets for g in of_target.values())
     return found, 2 * (sum(held.values()) + gradients)
 
 
-def _differentiated(
-    logits: Tensor,
-    parameters: Mapping[str, Tensor],
-    targets: Sequence[Target],
-    classes: Sequence[Tensor | None],
-    i: int,
-    keep: bool,
-) -> InputGradients:
+def _differentiated(asked: Differentiation, logits: Tensor, i: int, keep: bool) -> InputGradients:
     """Differentiate the ``(1, C)`` logits of input ``i``; ``keep`` whether their graph is needed again."""
     of_targets = []
-    for number, (target, own) in enumerate(zip(targets, classes, strict=True)):
+    for number, (target, own) in enumerate(zip(asked.targets, asked.classes, strict=True)):
         values = target_values(logits, target if own is None else own[i : i + 1])[0].unbind()
-        more = keep or number < len(targets) - 1
+        more = keep or number < len(asked.targets) - 1
         by_value = [
-            gradients_of(value, list(parameters.values()), more or c < len(values) - 1)
+            gradients_of(value, list(asked.parameters.values()), more or c < len(values) - 1)
             for c, value in enumerate(values)
         ]
         found = {}
-        for name, *gradients in zip(parameters, *by_value, strict=True):
+        for name, *gradients in zip(asked.parameters, *by_value, strict=True):
             some = next((g for g in gradients if g is not None), None)
             if some is not None:
                 there = [torch.zeros_like(some) if g is None else g for g in gradients]
@@ -153,18 +150,11 @@ def _differentiated(
     return InputGradients(1, of_targets)
 
 
-def _vectorised(
-    model: nn.Module,
-    batch: Batch,
-    parameters: Mapping[str, Tensor],
-    targets: Sequence[Target],
-    classes: Sequence[Tensor | None],
-    device: torch.device,
-    some: slice,
-) -> InputGradients | None:
+def _vectorised(asked: Differentiation, some: slice) -> InputGradients | None:
     """Differentiate some inputs at once; None where the model does what cannot be vectorised."""
+    model, batch, parameters, device = asked.model, asked.batch, asked.parameters, asked.device
     inputs = batch.part(some.start, some.stop, device)
-    own = [None if of_target is None else of_target[some].to(device) for of_target in classes]
+    own = [None if of_target is None else of_target[some].to(device) for of_target in asked.classes]
     weights = {name: tensor.detach() for name, tensor in parameters.items()}
     names = {parameter: name for name, parameter in parameters.items()}
     places = [(m, n, names[p]) for m in model.modules() for n, p in m._parameters.items() if p in names]
@@ -175,8 +165,8 @@ def _vectorised(
             for module, name, parameter in places:
                 module._parameters[name] = weights[parameter]  # type: ignore[assignment]
             logits = forward(model, alone)
-            asked = zip(targets, its_classes, strict=True)
-            return [values_of(logits, t, None if c is None else c.unsqueeze(0))[0] for t, c in asked]
+            pairs = zip(asked.targets, its_classes, strict=True)
+            return [values_of(logits, t, None if c is None else c.unsqueeze(0))[0] for t, c in pairs]
 
         found, pull = vjp(values, weights)[:2]
         by_target = []

@@ -289,14 +289,23 @@ def _batch_norm(layer: nn.Module, layer_input: Tensor, gradient: Tensor) -> dict
     g = gradient.reshape(*gradient.shape[:3], -1)  # (B, C, i, S)
     by_bias = g.sum(dim=3)
     by_weight = (g * normalized.reshape(len(normalized), 1, *g.shape[2:])).sum(dim=3)
-    weight = torch.ones_like(scale) if layer.weight is None else layer.weight
-    gradients: dict[str, ParameterGradient] = {
-        "running_mean": -by_bias * weight * scale,
-        "running_var": -0.5 * by_weight * weight * scale.square(),
-    }
+    gradients: dict[str, ParameterGradient] = {**statistics_gradients(layer, by_weight, by_bias)}
     if layer.weight is not None:
         gradients |= {"weight": by_weight, "bias": by_bias}
     return gradients
+
+
+def statistics_gradients(layer: nn.Module, by_weight: Tensor, by_bias: Tensor) -> dict[str, Tensor]:
+    """Return the gradients of BatchNorm's running statistics, which follow from those of its weight and bias.
+
+    In evaluation y = (x - m) * w / sqrt(v + eps) + b, whatever comes after, so dy/dm = -w / sqrt(v + eps) * dy/db and
+    dy/dv = -w / (2 (v + eps)) * dy/dw.
+    """
+    assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    assert layer.running_var is not None
+    scale = (layer.running_var + layer.eps).rsqrt()
+    weight = torch.ones_like(scale) if layer.weight is None else layer.weight
+    return {"running_mean": -by_bias * weight * scale, "running_var": -0.5 * by_weight * weight * scale.square()}
 
 
 @register_layer("timm.BatchNormAct2d", tensors=("weight", "bias", "running_mean", "running_var"), option="batch_norm")

@@ -306,13 +306,15 @@ class _Passes:
             raise CheckError(
                 "the model answers differently when asked the same input twice; make it deterministic in evaluation"
             )
-        if traced.left_out and self._change is None:
-            self._untraced = alone.untraced
-            self._change = k, difference_alone(alone, {}, traced, self._clients, k)[0]
+        decays, wanted = self._ask.layer_decay != 1, bool(traced.left_out) and self._change is None
         factors = self._factors(calls, others[number])
-        if self._ask.layer_decay != 1 and _shares_tensors(traced):
-            return  # a shared tensor's uses have different factors, which its one derivative does not tell apart
         expected, scale = difference_alone(alone, factors, traced, self._clients, k)
+        if wanted:
+            self._untraced = alone.untraced
+            plain = difference_alone(alone, {}, traced, self._clients, k)[0] if decays else expected
+            self._change = k, plain
+        if decays and _shares_tensors(traced):
+            return  # a shared tensor's uses have different factors, which its one derivative does not tell apart
         found = float(parts[number][row, column, k].sum())
         coarse = self._ask.compute.precision != "float32"
         if is_close(found, expected, scale, logits.dtype, coarse):
