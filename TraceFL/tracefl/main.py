@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tracefl.common.imports import broken_library, heavy_imports, missing_library
+from tracefl.common.streams import discard_output
 from tracefl.conf.key_text import help_text
 from tracefl.conf.tool import JSON, Grammar, answer_at_once, one_line_errors
 from tracefl.errors import ConfigError, Failure, RunStopped, SweepError, TraceFLError, one_line
@@ -211,7 +212,7 @@ def _say(line: str) -> None:
         sys.stdout.write(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the lines to come
+        discard_output()
 
 
 def _refuse(message: str, status: int = _BAD_INPUT) -> NoReturn:

@@ -26,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tracefl.common.environment import peak_memory
+from tracefl.common.streams import discard_output
 from tracefl.common.words import counted, duration, percent
 from tracefl.conf.run_names import LAST, known_runs
 from tracefl.questions.suspects import mean_suspects
@@ -62,7 +63,7 @@ class TerminalConsole(Console):
     def on_broken_pipe(self) -> None:
         """Print nothing more."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python complains at exit
+        discard_output()
 
 
 class Terminal(Observer):
