@@ -30,10 +30,9 @@ from tracefl.provenance.record import ClientId
 from tracefl.provenance.sources import Clients, Weights
 from tracefl.provenance.targets import Target, target_values
 from tracefl.provenance.traced import Traced, trace
+from tracefl.provenance.wrong_rules import wrong_rules
 
 _FACTORS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
-_DIRECTIONS = 4  # in which a layer's rule is compared with its derivative
-_WRONG = 1e-3  # of a gradient's norm
 _REORDERED = 4  # inputs that are run again in another order
 
 
@@ -319,7 +318,8 @@ class _Passes:
         coarse = self._ask.compute.precision != "float32"
         if is_close(found, expected, scale, logits.dtype, coarse):
             return
-        wrong = self._wrong_layers(start + row, number, column, alone)
+        target = self._target(number, start + row, start + row + 1)
+        wrong = wrong_rules(self._ask.model, way.batch, start + row, target, column, alone, traced, self._ask.place)
         if wrong:
             raise AnotherWayError(replace(way, without_rule=way.without_rule | wrong))
         if len(logits) > 1 and not way.batch.whole:
@@ -332,42 +332,6 @@ class _Passes:
 
     def _drawn(self, count: int) -> int:
         return int(torch.randint(count, (1,), generator=self._draw))
-
-    @torch.enable_grad()
-    def _wrong_layers(self, i: int, number: int, column: int, alone: Alone) -> set[str]:
-        """Return the layers whose rule gives an input another gradient than differentiation does."""
-        ask, traced, way = self._ask, self._traced, self._way
-        if way.batch.whole or not traced.layers:
-            return set()
-        inputs = way.batch.part(i, i + 1, ask.place)
-        logits, calls = run_forward(ask.model, inputs, 1, traced.layers)
-        values = target_values(logits, self._target(number, i, i + 1))[:, column : column + 1]
-        grads = gradients(values, calls, keep=False)
-        named = pieces(grads, calls, traced.layers, dict.fromkeys(calls, 1.0), single=True)
-        tensors = {name: its for name, its in traced.tensors().items() if name in traced.layers}
-        draw = torch.Generator().manual_seed(1)
-        directions = {
-            str(d): {
-                full: torch.randn(t.shape, generator=draw).to(t.device, torch.promote_types(t.dtype, torch.float32))
-                for its in tensors.values()
-                for full, t in its.items()
-            }
-            for d in range(_DIRECTIONS)
-        }
-        center = {full: torch.zeros_like(t) for full, t in directions["0"].items()}
-        staged = Clients(directions, center, None, None, {}, ask.place)
-        staged.check({full: tuple(t.shape) for full, t in center.items()})
-        found = products(named, staged, None, tuple(tensors), (1, 1))[0, 0]  # (directions, L)
-        wrong = set()
-        for place, name in enumerate(tensors):
-            its = alone.gradients.get(name, {})
-            size = sum(float(g.norm()) ** 2 for g in its.values()) ** 0.5
-            for d, direction in enumerate(directions.values()):
-                there = {full: g.to(direction[full]) for full, g in its.items() if full in direction}
-                expected = sum(float((g * direction[full]).sum()) for full, g in there.items())
-                if abs(float(found[d, place]) - expected) > _WRONG * max(size, abs(float(found[d, place]))):
-                    wrong.add(name)
-        return wrong
 
 
 def _shares_tensors(traced: Traced) -> bool:
