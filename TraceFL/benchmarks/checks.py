@@ -1,9 +1,9 @@
-"""What an attribution's check costs, and what parameters that no rule covers cost. 10 clients, 20 inputs.
+"""What an answer's check costs, and what parameters that no rule covers cost. 20 inputs.
 
     python TraceFL/benchmarks/checks.py [--threads 1 2] [--repeats 7]
 
-Both are ratios of times taken in turn in one process, medians: with the check to without, and, without check, all
-parameters to those of the layers that have a rule.
+Both are ratios of times taken in turn in one process, medians: with the check to without, for an attribution and for
+the default method of a whole round; and, without check, all parameters to those of the layers that have a rule.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +20,11 @@ import torchvision
 from provenance import MODELS, _clients, model_and_inputs
 from torch import Tensor, nn
 
-from tracefl.provenance import Compute, attribute
+from tracefl.provenance import Compute, RoundRecord, attribute, attribute_round
 from tracefl.provenance.layers import OPTIONS
 from tracefl.provenance.traced import trace
 
-CLIENTS, INPUTS = 10, 20
+CLIENTS, MANY, INPUTS = 10, 30, 20
 
 
 class Recurrent(nn.Module):
@@ -64,14 +65,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="not traced")
-    sys.stdout.write("| model | threads | unchecked, s | checked, s | ratio |\n|---|---|---|---|---|\n")
+    sys.stdout.write(
+        "| call | model | clients | threads | unchecked, s | checked, s | ratio |\n|---|---|---|---|---|---|---|\n"
+    )
     for threads in options.threads:
         torch.set_num_threads(threads)
         for name in options.models:
             model, inputs = model_and_inputs(name, INPUTS)
-            row = _ratio(model, inputs, {"check": False}, {"check": True}, options.repeats)
-            sys.stdout.write(f"| {name} | {threads} | {row}\n")
-            sys.stdout.flush()
+            for call, clients in (("attribute", CLIENTS), ("attribute_round", CLIENTS), ("attribute_round", MANY)):
+                ask = _attribution(model, inputs, clients) if call == "attribute" else _round(model, inputs, clients)
+                row = _ratio(ask, {"check": False}, {"check": True}, options.repeats)
+                sys.stdout.write(f"| {call} | {name} | {clients} | {threads} | {row}\n")
+                sys.stdout.flush()
     torch.set_num_threads(options.threads[0])
     sys.stdout.write("\n| model | differentiated | by rule alone, s | all, s | ratio |\n|---|---|---|---|---|\n")
     for name, (make, inputs) in differentiated().items():
@@ -81,19 +86,39 @@ def main() -> None:
         numbers = sum(p.numel() for its in found.differentiated.values() for p in its.values())
         share = numbers / sum(p.numel() for p in model.parameters())
         some = {"check": False, "layers": list(found.layers)}
-        row = _ratio(model, inputs, some, {"check": False}, options.repeats)
+        ask = _attribution(model, inputs, CLIENTS)
+        row = _ratio(ask, some, {"check": False}, options.repeats)
         sys.stdout.write(f"| {name} | {share:.1%} of the parameters | {row}\n")
         sys.stdout.flush()
 
 
-def _ratio(model: nn.Module, inputs: Any, first: dict[str, Any], second: dict[str, Any], repeats: int) -> str:
+def _attribution(model: nn.Module, inputs: Any, count: int) -> Callable[..., object]:
+    """Return a function that estimates all clients' contributions."""
+    clients = _clients(model, count, None, torch.device("cpu"))
+    shares = dict.fromkeys(clients, 1 / count)
+    return partial(attribute, model, clients, inputs, p=shares, compute=Compute(INPUTS))
+
+
+def _round(model: nn.Module, inputs: Any, count: int) -> Callable[..., object]:
+    """Return a function that asks a whole round by the default method."""
+    parts = _clients(model, count, None, torch.device("cpu"))
+    whole: dict[Any, dict[str, Tensor]] = {k: {**model.state_dict(), **its} for k, its in parts.items()}
+    shares = dict.fromkeys(whole, 1 / count)
+    average = {
+        name: torch.stack([its[name] for its in whole.values()]).mean(dim=0) if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    record = RoundRecord(1, whole, shares, model.state_dict(), average)
+    return partial(attribute_round, model, record, inputs)
+
+
+def _ratio(ask: Callable[..., object], first: dict[str, Any], second: dict[str, Any], repeats: int) -> str:
     """Return the cells of two ways' seconds and their ratio."""
-    clients = _clients(model, CLIENTS, None, torch.device("cpu"))
     seconds: list[list[float]] = [[], []]
     for turn in range(repeats + 1):
         for way, options in enumerate((first, second)):
             start = time.perf_counter()
-            attribute(model, clients, inputs, p=dict.fromkeys(clients, 1 / CLIENTS), compute=Compute(INPUTS), **options)
+            ask(**options)
             if turn:  # the first is not timed
                 seconds[way].append(time.perf_counter() - start)
     ratio = statistics.median(b / a for a, b in zip(*seconds, strict=True))
