@@ -58,42 +58,54 @@ def mean(clients, p):
     }
 
 
-def stepped(start, average, rate):
-    return {n: (s + rate * (average[n] - s)) if s.is_floating_point() else s for n, s in start.items()}
+def stepped(start, average, rate, averaged=()):
+    """The server's step to the average, which the ``averaged`` tensors do not take: the average is deployed."""
+    rates = {n: 1.0 if n in averaged else rate for n in start}
+    return {n: (s + rates[n] * (average[n] - s)) if s.is_floating_point() else s for n, s in start.items()}
 
 
 class Round:
     """A round of ``Net``, with a step of the server, and what is right of it by building every model."""
 
-    def __init__(self, rate=1.0, scale=0.3):
+    def __init__(self, rate=1.0, scale=0.3, averaged=(), carried=0.0, dtype=torch.float32):
         torch.manual_seed(0)
-        self.model = Net().eval()
+        self.model = Net().eval().to(dtype)
         self.start = {n: t.clone() for n, t in self.model.state_dict().items()}
         self.clients = {
             k: {n: t + scale * torch.rand_like(t) if t.is_floating_point() else t for n, t in self.start.items()}
             for k in P
         }
-        self.rate = rate
-        self.weights = stepped(self.start, mean(self.clients, P), rate)
+        self.rate, self.averaged, self.carried = rate, averaged, carried
+        made = stepped(self.start, mean(self.clients, P), rate, averaged)
+        self.weights = self.with_momentum(made)
         self.model.load_state_dict(self.weights)
-        self.record = RoundRecord(1, self.clients, P, self.start, self.weights, server_step=rate)
+        before = made if carried else None
+        self.record = RoundRecord(1, self.clients, P, self.start, self.weights, before, server_step=rate)
+
+    def with_momentum(self, weights):
+        """What the server adds of earlier rounds, to what it steps."""
+        carried = {n for n, t in weights.items() if t.is_floating_point() and n not in self.averaged}
+        return {n: t + self.carried if n in carried else t for n, t in weights.items()}
 
     @torch.no_grad()
     def logits(self, weights):
         model = copy.deepcopy(self.model)
         model.load_state_dict(weights)
-        return model(INPUTS).double()
+        return model(INPUTS.to(weights["last.weight"].dtype)).double()
 
     def centered(self, ids):
         """The predicted class's centered logits where only these clients are averaged."""
         classes = self.logits(self.weights).argmax(1)
-        total = sum(P[k] for k in ids)
-        weights = self.start
-        if ids:
-            some = mean({k: self.clients[k] for k in ids}, {k: P[k] / total for k in ids})
-            weights = stepped(self.start, some, self.rate)
-        logits = self.logits(weights)
+        logits = self.logits(self.made_by(ids))
         return logits.gather(1, classes[:, None])[:, 0] - logits.mean(1)
+
+    def made_by(self, ids):
+        """The server's model where only these clients' weights came in."""
+        if not ids:
+            return self.with_momentum(self.start)
+        total = sum(P[k] for k in ids)
+        some = mean({k: self.clients[k] for k in ids}, {k: P[k] / total for k in ids})
+        return self.with_momentum(stepped(self.start, some, self.rate, self.averaged))
 
     @property
     def effects(self):

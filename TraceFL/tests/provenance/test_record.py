@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from tests.helpers import net_rounds
+from tests.helpers.derivatives import derivatives
 from tests.helpers.formula import PUBLISHED as FORMULA
 from tests.helpers.net_rounds import (
     COUNTS,
@@ -28,6 +29,7 @@ from tests.helpers.net_rounds import (
 )
 from tracefl.errors import ModelMismatchError, RecordError
 from tracefl.provenance import (
+    Method,
     RoundRecord,
     attribute,
     attribute_round,
@@ -96,7 +98,42 @@ def test_a_global_model_that_is_no_average_is_refused(ask):
 def test_removals_and_shapley_values_take_the_server_s_step(rate):
     round_ = Round(rate=rate)
     assert_right(round_, round_.model, round_.record)
-    assert_close(dict(round_.record.average), mean(round_.clients, P))
+    assert_close(dict(read_round(None, round_.record).average), mean(round_.clients, P))
+
+
+STATISTICS = ("norm.running_mean", "norm.running_var")
+WITHOUT_LAYER = ("first.weight", "first.bias", *STATISTICS)
+
+
+@pytest.mark.parametrize(
+    ("rate", "averaged", "carried"),
+    [(1.9, STATISTICS, 0.0), (0.3, STATISTICS, 0.0), (0.6, STATISTICS, 0.2), (0.6, WITHOUT_LAYER, 0.0)],
+)
+def test_a_server_may_step_some_tensors_and_average_the_others(rate, averaged, carried):
+    """As many servers with a learning rate do with BatchNorm's statistics; with and without momentum."""
+    round_ = Round(rate, averaged=averaged, carried=carried)
+    assert_right(round_, round_.model, round_.record)
+    assert_close(dict(read_round(None, round_.record).average), mean(round_.clients, P))
+
+
+def test_the_estimate_takes_each_tensor_s_own_step():
+    round_ = Round(0.6, averaged=STATISTICS, carried=0.2, dtype=torch.float64)
+    inputs, method = INPUTS.double(), Method(target="predicted", verify=0)
+    found = attribute_round(round_.model, round_.record, inputs, LABELS, method).contributions
+    without = {k: round_.made_by([j for j in P if j != k]) for k in P}
+    assert_close(found, -derivatives(round_.model, without, inputs, reference=round_.weights))
+
+
+def test_a_step_that_no_tensor_takes_and_tensors_that_neither_step_nor_are_averaged_are_refused():
+    average = Round()
+    with pytest.raises(RecordError, match="it is that average itself, in every tensor. Leave server_step= out"):
+        removal_effects(average.model, replace(average.record, server_step=0.5), INPUTS)
+    round_ = Round(0.5, averaged=STATISTICS)
+    own = {**round_.weights, "norm.running_mean": round_.start["norm.running_mean"]}  # such as FedBN's
+    with pytest.raises(RecordError, match="'norm.running_mean' differs by up to"):
+        removal_effects(round_.model, replace(round_.record, global_weights=own), INPUTS)
+    with pytest.raises(RecordError, match="the average is that of the record once it was read"):
+        dict(round_.record.average)
 
 
 def linear_round(rate, carried=0.0):

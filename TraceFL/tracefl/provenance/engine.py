@@ -20,6 +20,7 @@ are counted in the order of ``named_modules()``; the last one's factor is 1.
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -144,11 +145,13 @@ def attribute_targets(
     by_layer: bool,
     check: bool,
     compute: Compute,
+    steps: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Attribution]:
     """Attribute several targets in one forward pass: bit for bit what ``attribute`` returns for each.
 
     Arguments and errors are those of ``attribute``, but for ``factors``, each client's factor of its contribution or
-    None, and ``reference``, the weights to subtract or None.
+    None; ``reference``, the weights to subtract or None; and ``steps``, by a tensor's name, the factor of what it adds,
+    where that is not 1.
     """
     _check_arguments(clients, layer_decay, also)
     model = plain_model(global_model)
@@ -167,6 +170,7 @@ def attribute_targets(
             layer_decay=layer_decay,
             reference=reference,
             base=base,
+            steps=steps,
             layers=layers,
             also=tuple(also),
             by_layer=by_layer,

@@ -99,7 +99,7 @@ def estimates(
     reference = None
     if method.reference != "none":
         reference = record.average if method.reference == "global" else record.previous_global
-    rate = record.rate("the effect of leaving a client out") if removes else 1.0
+    steps = record.steps("the effect of leaving a client out") if removes else {}
     with holding(model, record.global_weights):
         return attribute_targets(
             model,
@@ -107,7 +107,8 @@ def estimates(
             inputs,
             targets,
             layer_decay=method.layer_decay,
-            factors=weighted(record.client_weights, method.weighting, rate),
+            factors=weighted(record.client_weights, method.weighting),
+            steps={name: rate for name, rate in steps.items() if rate != 1},
             reference=reference,
             layers=method.layers,
             also=method.also,

@@ -47,6 +47,7 @@ class Question:
     layer_decay: float
     reference: Weights | None
     base: Weights | None
+    steps: Mapping[str, float]
     layers: Sequence[str] | None
     also: Sequence[str]
     by_layer: bool
@@ -356,6 +357,6 @@ def staged_clients(ask: Question, traced: Traced) -> Clients:
     for name, parameter in ask.model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     aliases = {name: others for others in names.values() if len(others) > 1 for name in others}
-    found = Clients(ask.clients, center, ask.reference, ask.base, aliases, ask.place)
+    found = Clients(ask.clients, center, ask.reference, ask.base, aliases, ask.place, ask.steps)
     found.check({name: tuple(tensor.shape) for name, tensor in center.items()})
     return found

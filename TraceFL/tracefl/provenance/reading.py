@@ -9,7 +9,6 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError, RecordError, TraceFLError
+from tracefl.provenance.comparison import Compared, compare
 from tracefl.provenance.given import named, tensors_of
 from tracefl.provenance.inputs import Batch
 from tracefl.provenance.record import ClientId, RoundRecord
@@ -24,17 +24,49 @@ from tracefl.provenance.shares import SHARES_ROUNDING, shares_of
 from tracefl.provenance.sources import NamedWeights
 
 _SUM = 1e-12  # by which weights may miss 1 and are taken as they are
-_BLOCKS, _ENTRIES = 4, 256  # of a tensor that are compared: blocks of rows, and entries of each
 
 
 class ReadRound(RoundRecord):
     """A record that was read: names are the model's, weights p_k sum to 1."""
 
     @cached_property
+    def _compared(self) -> Compared:
+        return compare(self)
+
+    @property
     def is_average(self) -> bool:
-        """True, once that was found; see ``check_average``."""
-        _compare(self)
+        """True, where that was found; see ``check_average``."""
+        if self._compared.refusal is not None:
+            raise RecordError(self._compared.refusal)
         return True
+
+    def steps(self, wanted: str) -> Mapping[str, float]:
+        """Return, by name, the step to the average that each tensor of floating-point numbers takes.
+
+        It is ``server_step``, or 1 for those whose average was deployed. Only where the server takes a step, some
+        entries of every client are read, once.
+
+        Raises:
+            RecordError: The step is not linear; the message names ``wanted``.
+        """
+        rate = self.rate(wanted)
+        if rate == 1:
+            return {name: 1.0 for name, tensor in self.made.items() if tensor.is_floating_point()}
+        return self._compared.steps
+
+    @property
+    def average(self) -> Mapping[str, Tensor]:
+        """The clients' average A: ``global_weights`` without noise, and without the server's step.
+
+        Raises:
+            RecordError: The step is not linear.
+        """
+        found = dict(self.made)
+        for name, rate in self.steps("the clients' average").items():
+            if rate != 1:
+                start = self.previous_global[name].to(found[name].device, torch.float64)
+                found[name] = (start + (found[name].double() - start) / rate).to(found[name].dtype)
+        return found
 
 
 class _ReadClients(Mapping[ClientId, Mapping[str, Tensor]]):
@@ -134,94 +166,13 @@ def _shares(record: RoundRecord) -> dict[ClientId, float]:
 
 
 def check_average(record: ReadRound) -> None:
-    """Refuse a record that is no average, see ``_compare``; compared once."""
-    assert record.is_average
-
-
-def _compare(record: ReadRound) -> None:
-    """Compare some entries of every tensor of the round's model with the clients' average, or the step to it.
+    """Refuse a record that is no average, see ``comparison.compare``; compared once.
 
     Raises:
-        RecordError: They differ by more than rounding, or the step is not linear.
+        RecordError: The round's model is no average of the clients, nor a step to it; or the step is not linear.
         ModelMismatchError: A client's weights are not finite.
     """
-    rate = record.rate("what takes a client out of the average")
-    made = record.global_weights if record.before_noise is None else record.before_noise
-    draw = torch.Generator().manual_seed(0)
-    places = {name: _places(tensor, draw) for name, tensor in made.items() if tensor.is_floating_point()}
-    eps = max((torch.finfo(made[name].dtype).eps for name in places), default=0.0)
-    eps = max(eps, 0.0 if record.clients_dtype is None else torch.finfo(record.clients_dtype).eps)
-    total = {name: torch.zeros(p.count, dtype=torch.float64) for name, p in places.items()}
-    starts = {name: _entries(record.previous_global, name, p).double() for name, p in places.items()}
-    size = {name: start.abs() for name, start in starts.items()}
-    for client_id, weights in record.clients.items():
-        share = record.client_weights[client_id]
-        for name, some in places.items():
-            entries = _entries(weights, name, some)
-            if not entries.isfinite().all():
-                raise ModelMismatchError(
-                    f"client {client_id!r} holds values that are not finite, in {name!r}: leave it out of the round"
-                )
-            eps = max(eps, torch.finfo(entries.dtype).eps)
-            total[name] += share * entries.double()
-            size[name] += share * entries.double().abs()
-    rounding = eps * (2 + math.sqrt(len(record.clients))) * max(1.0, rate)
-    worst: tuple[float, str, float] | None = None
-    for name, some in places.items():
-        found, start = _entries(made, name, some).double(), starts[name]
-        expected = total[name] if rate == 1 else start + rate * (total[name] - start)
-        apart = (found - expected).abs()
-        beyond = (apart / (rounding * size[name] + torch.finfo(torch.float32).tiny)).nan_to_num(nan=math.inf)
-        if len(beyond) and float(beyond.max()) > 1 and (worst is None or float(beyond.max()) > worst[0]):
-            worst = float(beyond.max()), name, float(apart[beyond.argmax()])
-    if worst is not None:
-        step = "weighted average" if rate == 1 else f"step of {rate:g} to the weighted average"
-        raise RecordError(
-            f"the global model of round {record.server_round} is not the {step} of its clients: {worst[1]!r} differs "
-            f"by up to {worst[2]:.3g}. Is a client missing, or are the weights of another round? Where the server "
-            "steps, say so by server_step= (its learning rate, or 'nonlinear'); noise and earlier rounds' momentum by "
-            "before_noise="
-        )
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Some entries of a tensor: blocks of its rows, and the entries of these blocks laid end to end."""
-
-    blocks: tuple[slice, ...]
-    within: tuple[Tensor, ...]
-    flat: Tensor
-
-    @property
-    def count(self) -> int:
-        return len(self.flat)
-
-
-def _places(tensor: Tensor, draw: torch.Generator) -> _Places:
-    rows = len(tensor) if tensor.ndim else 1
-    if not tensor.numel():
-        return _Places((), (), torch.empty(0, dtype=torch.int64))
-    size = tensor.numel() // rows
-    if tensor.numel() <= _BLOCKS * _ENTRIES:
-        every = torch.arange(tensor.numel())
-        return _Places((slice(0, rows),), (every,), every)
-    length = min(rows, -(-_ENTRIES // size))
-    starts = torch.randint(rows - length + 1, (_BLOCKS,), generator=draw).tolist()
-    within = tuple(torch.randint(length * size, (_ENTRIES,), generator=draw) for _ in starts)
-    flat = torch.cat([start * size + places for start, places in zip(starts, within, strict=True)])
-    return _Places(tuple(slice(start, start + length) for start in starts), within, flat)
-
-
-def _entries(weights: Mapping[str, Tensor], name: str, places: _Places) -> Tensor:
-    """Return a tensor's entries, on the CPU; of a file, only their rows are read."""
-    if isinstance(weights, NamedWeights) and weights.on_disk:
-        parts = [
-            weights.rows(name, rows).reshape(-1)[within]
-            for rows, within in zip(places.blocks, places.within, strict=True)
-        ]
-        return torch.cat(parts) if parts else torch.empty(0)
-    tensor = weights[name].detach()
-    return tensor.reshape(-1)[places.flat.to(tensor.device)].cpu()
+    assert record.is_average
 
 
 @contextmanager

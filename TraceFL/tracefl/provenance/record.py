@@ -29,6 +29,9 @@ class RoundRecord:
     a subset in a Shapley value; the first-order effect of leaving client k out is s * p_k / (1 - p_k) times that of
     W_k - A. Contributions that are not weighted, or by p_k alone, do not depend on s.
 
+    Many servers take the step with some tensors only, such as the parameters, and deploy the average of the others,
+    such as BatchNorm's running statistics: for those s is 1 in all of this. Which they are is told by comparing.
+
     Attributes:
         server_round: The round, from 1.
         clients: Client id to its whole weights after local training: parameters and buffers.
@@ -40,7 +43,8 @@ class RoundRecord:
             noise of privacy, or the momentum of earlier rounds. It stays where a client is left out. None where nothing
             was added.
         server_step: s, the server's learning rate; 1 where the average itself is deployed. ``"nonlinear"`` where W is
-            no such step, as with FedAdam or the median: then nothing is said that takes a client out of the average.
+            no such step, as with FedAdam or the median, whatever the server does with its buffers: then nothing is said
+            that takes a client out of the average.
         clients_dtype: What the clients' weights were rounded to after they had been averaged, for storage; None where
             they are as they were averaged.
     """
@@ -56,21 +60,22 @@ class RoundRecord:
 
     @property
     def average(self) -> Mapping[str, Tensor]:
-        """The clients' average A: ``global_weights`` without noise, and without the server's step.
+        """The clients' average A: ``global_weights`` without noise.
 
         Raises:
-            RecordError: The step is not linear.
+            RecordError: The server takes a step: which tensors take it is known once the record was read.
         """
-        noiseless = self.global_weights if self.before_noise is None else self.before_noise
-        if self.server_step == 1:
-            return noiseless
-        rate = self.rate("the clients' average")
-        found = dict(noiseless)
-        for name, weights in noiseless.items():
-            if weights.is_floating_point():
-                start = self.previous_global[name].to(weights.device, torch.float64)
-                found[name] = (start + (weights.double() - start) / rate).to(weights.dtype)
-        return found
+        if self.server_step != 1:
+            raise RecordError(
+                f"where the server takes a step, {self.server_step!r}, the average is that of the record once it was "
+                "read: reading.read_round(model, record).average"
+            )
+        return self.made
+
+    @property
+    def made(self) -> Mapping[str, Tensor]:
+        """``global_weights`` without noise."""
+        return self.global_weights if self.before_noise is None else self.before_noise
 
     def rate(self, wanted: str) -> float:
         """Return s, for something that takes clients out of the average.

@@ -1,9 +1,9 @@
 """What the prediction would be without a client: its exact removal from the average, without training.
 
 With FedAvg, W = sum_k p_k W_k, so the average of the other clients is W_-k = (W - p_k W_k) / (1 - p_k); where the
-server takes a step to the average, it takes the same step to that of the others (record.py). By this test, a client is
-responsible to the extent that its removal lowers the predicted class's centered logit (its logit less the mean of all
-logits).
+server takes a step to the average, each tensor takes the same step to that of the others (record.py). By this test, a
+client is responsible to the extent that its removal lowers the predicted class's centered logit (its logit less the
+mean of all logits).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ def weights_without(
 ) -> dict[str, Tensor]:
     """Return the average of the round's other clients, buffers included; integer buffers stay as in the average.
 
-    Where the server takes a step to the average, it takes the same step to this one.
+    Where the server takes a step to the average, each tensor takes the same step to this one.
 
     Privacy noise that was added to the average is added to this one too, because it belongs to no client.
 
@@ -53,7 +53,7 @@ def weights_without(
         ModelMismatchError: A client's names or shapes are not the global model's.
     """
     record = read_round(None, record)
-    rate = record.rate("the model without a client")
+    steps = record.steps("the model without a client")
     if check and average is None:
         check_average(record)
     p = record.client_weights[client_id]
@@ -65,6 +65,7 @@ def weights_without(
     for name, total in average.items():
         like = record.global_weights[name]
         rest = torch.empty(like.shape, dtype=like.dtype, device=like.device) if out is None else out[name]
+        rate = steps[name]
         begin = total if rate == 1 else record.previous_global[name]
         for others, everyone, left, start in blocks(rest, total, own[name], begin):
             found = left.to(everyone).mul(-p).add_(everyone).div_(1 - p)

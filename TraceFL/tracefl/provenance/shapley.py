@@ -6,7 +6,7 @@ the mean of all logits) of the predicted class by the model
     W_S = sum over k in S of p_k W_k / sum over k in S of p_k,
 
 buffers included; v of the empty subset is that of the weights that the round started from. Where the server takes a
-step to the average, it takes the same step from these weights to W_S (record.py). Then
+step to the average, each tensor takes the same step from these weights to W_S (record.py). Then
 
     phi_k = sum over S without k of  |S|! (K - |S| - 1)! / K! * (v(S + k) - v(S)),
 
@@ -197,7 +197,7 @@ class _Game:
         check: bool,
     ) -> None:
         self._model, self._record, self._batch_size = model, record, batch_size
-        self._rate = record.rate("Shapley values")
+        self._steps = record.steps("Shapley values")
         if check:
             check_average(record)
         _, self._batch = logits_with_all(model, record, inputs, batch_size, device, check)
@@ -230,12 +230,13 @@ class _Game:
         share = p[self._ids[k]] * (1 if k in self._members else -1)
         total = sum(p[self._ids[j]] for j in sorted(self._members))
         for name, running in self._sums.items():
-            begin = running if self._rate == 1 else self._record.previous_global[name]
+            rate = self._steps[name]
+            begin = running if rate == 1 else self._record.previous_global[name]
             for weights, some, part, start in blocks(self._weights[name], running, own[name], begin):
                 some.add_(part.to(some).mul(share))  # not in place: the double of a double is itself
                 average = some / total
-                if self._rate != 1:
-                    average.sub_(start.to(some)).mul_(self._rate).add_(start.to(some))
+                if rate != 1:
+                    average.sub_(start.to(some)).mul_(rate).add_(start.to(some))
                 weights.copy_(average)
             if name in self._noise:
                 self._weights[name] += self._noise[name]

@@ -62,11 +62,10 @@ def _named(sizes: Mapping[ClientId, float]) -> str:
     return f"numbers for {', '.join(map(repr, sizes))}" if sizes else "none"
 
 
-def weighted(shares: Mapping[ClientId, float], weighting: Weighting, rate: float = 1.0) -> dict[ClientId, float] | None:
+def weighted(shares: Mapping[ClientId, float], weighting: Weighting) -> dict[ClientId, float] | None:
     """Return each client's factor of its contribution, or None where contributions are not weighted.
 
-    Leaving a client out moves the average by p / (1 - p) times its distance from it, and the model by ``rate`` times
-    that, where the server takes such a step to the average.
+    Leaving a client out moves the average by p / (1 - p) times its distance from it.
 
     Raises:
         ValueError: There is no such weighting.
@@ -78,4 +77,4 @@ def weighted(shares: Mapping[ClientId, float], weighting: Weighting, rate: float
     if weighting == "num_examples":
         return dict(shares)
     # A client that is the whole average cannot be left out of it; it is responsible whatever its weight.
-    return {k: rate * p / (1 - p) if p < 1 else rate for k, p in shares.items()}
+    return {k: p / (1 - p) if p < 1 else 1.0 for k, p in shares.items()}

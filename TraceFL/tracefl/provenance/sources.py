@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -202,6 +203,7 @@ class Clients:
         base: Added to what the clients hold, or None: the weights they started from, where they hold differences.
         aliases: Parameter name to its other names, for tied weights, which a file keeps under one name only.
         device: Where the products are computed.
+        steps: By a parameter's name, what all of these differences are multiplied by, where it is not 1.
     """
 
     def __init__(
@@ -212,9 +214,11 @@ class Clients:
         base: Weights | None,
         aliases: Mapping[str, Sequence[str]],
         device: torch.device,
+        steps: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.ids = tuple(weights)
         self.device = device
+        self._steps = steps
         self._sources = [_source(client) for client in weights.values()]
         self._from_files = any(
             isinstance(source, SafetensorsFile) or (isinstance(source, NamedWeights) and source.on_disk)
@@ -296,7 +300,7 @@ class Clients:
             found = found + self._base.rows(name, rows).to(like)
         if self._reference is not None:
             found = found - self._reference.rows(name, rows).to(like)
-        return found.flatten()
+        return found.flatten() * self._steps.get(name, 1.0)
 
     def _chunks(self, size: int) -> Iterator[slice]:
         for start in range(0, len(self) + 1, size):
@@ -316,6 +320,8 @@ class Clients:
         if chunk.stop > len(self):
             reference = None if self._reference is None else _taps(self._reference.rows(name, rows), taps).to(center)
             block[len(raw)] = center if reference is None else center - reference
+        if name in self._steps:
+            block *= self._steps[name]
         return block
 
     def _fill(self, block: Tensor, raw: Sequence[Tensor], offset: Tensor) -> None:

@@ -38,7 +38,7 @@ def _share(ask: Question, found: Found) -> float | None:
         name: model[name].detach().to(torch.promote_types(gradient.dtype, torch.float32))
         for name, gradient in found.untraced.items()
     }
-    clients = Clients(ask.clients, center, ask.reference, ask.base, {}, ask.place)
+    clients = Clients(ask.clients, center, ask.reference, ask.base, {}, ask.place, ask.steps)
     try:
         clients.check({name: tuple(tensor.shape) for name, tensor in center.items()})
     except ModelMismatchError:  # a client may lack what is not traced
