@@ -1,13 +1,14 @@
 """One forward and one backward pass of the global model: every traced layer's input and the gradient of its output."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import checkpoint
 
 from tracefl.errors import LayerNotTraceableError
 from tracefl.provenance.inputs import Inputs, forward
@@ -43,7 +44,8 @@ def frozen_eval(model: nn.Module, device: torch.device | str | None) -> Iterator
     """Put a model in evaluation mode on ``device`` with frozen parameters, and restore it afterwards.
 
     Within, no graph is kept unless asked for, whatever the caller's mode. Hooks that change gradients are off, and so
-    is the fused kernel of attention, which calls no layers.
+    are the fused kernel of attention, which calls no layers, and reentrant checkpointing, which hides layers from
+    differentiation.
 
     Yields:
         The device to compute on: ``device``, or the model's own if that is None.
@@ -54,7 +56,7 @@ def frozen_eval(model: nn.Module, device: torch.device | str | None) -> Iterator
     place = home if device is None else torch.device(device)
     hooks = {module: (module._backward_hooks, module._backward_pre_hooks) for module in model.modules()}
     kept = {module: {k: v for k, v in vars(module).items() if isinstance(v, Tensor)} for module in model.modules()}
-    fused = torch.backends.mha.get_fastpath_enabled()
+    fused, reentrant = torch.backends.mha.get_fastpath_enabled(), checkpoint.CheckpointFunction
     try:
         if device is not None:
             model.to(place)
@@ -64,9 +66,11 @@ def frozen_eval(model: nn.Module, device: torch.device | str | None) -> Iterator
         for module in hooks:
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
         torch.backends.mha.set_fastpath_enabled(False)
+        checkpoint.CheckpointFunction = _NoCheckpoint  # type: ignore[assignment,misc]
         with torch.inference_mode(False), torch.no_grad():
             yield place
     finally:
+        checkpoint.CheckpointFunction = reentrant  # type: ignore[misc]
         torch.backends.mha.set_fastpath_enabled(fused)
         for module, tensors in kept.items():  # such as a weight that a hook makes of others before each forward
             vars(module).update(tensors)
@@ -78,6 +82,14 @@ def frozen_eval(model: nn.Module, device: torch.device | str | None) -> Iterator
             module.training = mode
         if device is not None:
             model.to(home)
+
+
+class _NoCheckpoint:
+    """What stands for ``checkpoint(..., use_reentrant=True)``: the same computation, with its graph."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], _preserve_rng_state: bool, *args: Any) -> Any:
+        return function(*args)
 
 
 @contextmanager

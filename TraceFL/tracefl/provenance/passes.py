@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from tracefl.errors import CheckError, LayerNotTraceableError, ModelMismatchError, TraceFLError
 from tracefl.provenance.backward import gradients, pieces, products, some_targets
@@ -265,7 +266,10 @@ class _Passes:
         single = len(values) == 1 and not self._way.batch.whole
         found = []
         for some, more in some_targets(values, calls, limit):
-            grads = gradients(some, calls, keep=more or number < len(ask.targets) - 1)
+            try:
+                grads = gradients(some, calls, keep=more or number < len(ask.targets) - 1)
+            except CheckpointError as error:  # what is run again is run without the hooks that began its graph
+                raise AnotherWayError(replace(self._way, without_rule=frozenset(traced.layers))) from error
             named = pieces(grads, calls, traced.layers, factors, single)
             names = traced.names if ask.by_layer else None
             found.append(
