@@ -133,3 +133,46 @@ def test_removals_that_cannot_be_had_are_said(monkeypatch, caplog):
     found = explain(model, record, X)
     assert [c.removal for c in found.clients] == [None, None]
     assert "not checked against exact removals: the model without client 'b'" in caplog.text
+
+
+def many(seed, count=6):
+    """A round of clients of equal weight, and an input of which few are left out."""
+    torch.manual_seed(seed)
+    return round_of({str(k): {"weight": torch.randn(5, 3)} for k in range(count)}), torch.randn(1, 3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("method", [Method.artifact(), Method.paper(), Method.fault(), Method(verify=0), Method()])
+def test_no_exact_effect_contradicts_a_place_without_a_word(method, seed):
+    (model, record), x = many(seed)
+    found = explain(model, record, x, method)
+    exact = dict(zip(record.clients, removal_effects(model, record, x)[0].tolist(), strict=True))
+    ids = [client.client_id for client in found.clients]
+    known = [client.client_id for client in found.clients if client.removal is not None]
+    late = {a for a in known for b in known if ids.index(a) < ids.index(b) and exact[a] < exact[b] - 1e-5}
+    if ids[0] in known and exact[ids[0]] <= 1e-5 and found.responsible is not None:
+        late.add(ids[0])
+    assert set(found.contradicted) == late
+    assert (found.caveat is not None) == bool(late)
+    for text in (str(found), found._repr_html_()):
+        assert (" *" in text) == ("* " in text) == bool(late)
+    shown = {client.client: client for client in found._shown().clients}
+    for client in found.clients:  # one unit in a column: contributions, or exact effects throughout
+        expected = exact[client.client_id] if found.is_settled else client.contribution
+        assert shown[client.client_id].contribution == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_seeds_above_hold_contradictions():
+    said = [explain(*round_, x, Method.artifact()).caveat or "" for round_, x in map(many, range(6))]
+    assert any("comes before" in words for words in said)
+    assert "" in said
+
+
+def test_where_exact_effects_order_the_clients_contributions_may_not_and_that_is_said():
+    (model, record), x = many(0, count=3)
+    found = explain(model, record, x, Method.artifact())
+    assert found.is_settled
+    assert found.contradicted == ()
+    assert not found.is_in_order
+    assert found.caveat == "the order is that of the exact effects; contributions order the clients otherwise"
+    assert all(client.score is None for client in found._shown().clients)

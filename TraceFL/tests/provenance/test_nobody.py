@@ -37,8 +37,12 @@ def test_exact_removals_of_all_say_nobody_and_rank_all_the_same(made):
 def test_estimates_and_some_removals_leave_it_open(made):
     assert attribute_round(*made, LABEL, ARTIFACT).responsible == ("3",)
     some = attribute_round(*made, LABEL, Method(verify="all"))
-    some = replace(some, verified=torch.tensor([[True, True, True, False]]))
-    assert some.responsible == (some.ranking(0)[0][0],)
+    first = IDS.index(BY_EFFECT[0])
+    others = torch.ones(1, len(IDS), dtype=torch.bool)
+    others[0, first] = False
+    assert replace(some, verified=others).responsible == (BY_EFFECT[0],)
+    # Where the first one was left out, nobody carries it: the others are estimated to be below it.
+    assert replace(some, verified=~others).responsible == (None,)
 
 
 @pytest.mark.parametrize(("effect", "responsible"), [(2 * ROUNDING, "3"), (ROUNDING / 2, None)])
@@ -50,10 +54,13 @@ def test_rounding_carries_nothing(made, effect, responsible):
 
 
 @pytest.mark.parametrize(("method", "settled"), [(Method(verify="all"), True), (ARTIFACT, False)])
-def test_an_explanation_says_nobody_only_where_all_removals_are_known(made, method, settled):
+def test_an_explanation_says_nobody_only_where_exact_effects_rank_the_first(made, method, settled):
     found = explain(*made, method, checked=3)
     assert found.is_settled == settled
     assert found.responsible == (None if settled else "3")
+    words = None if settled else "* without client 3 the model is as sure, and not all clients were left out"
+    assert words is None or found.caveat.startswith(words)
+    assert ("3" in found.contradicted) == (not settled)
     whole = explain(*made, method, checked=len(IDS))
     assert whole.responsible is None
     assert tuple(part.client_id for part in whole.clients) == BY_EFFECT  # exact effects order where all are known
@@ -81,6 +88,9 @@ def test_a_traced_input_is_carried_by_nobody_and_localized_all_the_same(made):
     (unchecked,) = score_inputs(attribution, LABEL, LABEL, expected, None, None)
     assert (unchecked.responsible, unchecked.by_effect[0]) == ("3", "3")
     assert summarize((unchecked,)).nobody_fraction is None
+    some = replace(unchecked, verified=("3",), contributions=(("3", -0.5), *unchecked.contributions[1:]))
+    assert (some.responsible, some.is_settled) == (None, False)  # the others are estimated to be below client 3
+    assert summarize((some,)).nobody_fraction == 1.0
 
 
 def test_where_the_orders_differ_exact_effects_say_who_carries(made):

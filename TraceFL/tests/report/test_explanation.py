@@ -92,6 +92,28 @@ def test_the_tables():
     assert ["0", "+2.000", "25.0%", "+5.000", "0", "([red]cats[/red])"] in [line.split() for line in text.splitlines()]
 
 
+def against_the_order():
+    """Of six clients, the second's exact effect is largest, and three were left out."""
+    found = explained(6)
+    first, second, *rest = found.clients
+    larger = replace(second, removal=replace(second.removal, effect=9.0))
+    return replace(found, clients=(first, larger, *rest))
+
+
+def test_an_exact_effect_against_the_order_is_marked_and_said(draw):
+    found = ExplainedInput(IMAGE, against_the_order(), Method(), NAMES)
+    words = "by exact effects client 1 (+9.000) comes before client 0 (+2.000)"
+    out = io.StringIO()
+    show(Console(file=out, width=100), found)
+    assert words in out.getvalue()
+    assert [line.split()[:2] for line in out.getvalue().splitlines() if " * " in line[:60]] == [["1", "0"]]
+    assert as_json(found)["contradicted"] == ["0"]
+    clients = draw(IMAGE, found.found)[2]
+    assert words in clients.get_xlabel().replace("\n", " ")
+    marked = [line for line in clients.lines if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in marked] == [[2.0]]
+
+
 def test_nobody_is_said_by_the_tables_and_the_json():
     whole = explained(3)
     against = [replace(part, removal=replace(part.removal, effect=-1.0 - k)) for k, part in enumerate(whole.clients)]

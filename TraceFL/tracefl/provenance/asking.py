@@ -68,6 +68,8 @@ def who(
     asked = plain_model(model)
     shares = shares_of(clients, sizes, "sizes")
     notes = [] if sizes is not None or len(shares) == 1 else ["no sizes were given: the clients count equally"]
+    if not method.estimates_removal:
+        notes.append("contributions are the method's own, and no estimates of what leaving a client out changes")
     given = {k: weights.state_dict() if isinstance(weights, nn.Module) else weights for k, weights in clients.items()}
     record = _averaged(asked, given, shares)
     if (distance := _distance(record, asked.state_dict())) > 0:

@@ -1,5 +1,7 @@
 """What an attribution says: a contribution and a score for every input and client."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,9 +17,23 @@ def nobody_carries(effects: Tensor) -> Tensor:
     """Return ``(B,)`` bool: whether no removal lowers the predicted class's centered logit, beyond ``ROUNDING``.
 
     Args:
-        effects: ``(B, K)`` exact effects of all K clients, in logits.
+        effects: ``(B, K)`` effects of all K clients, in logits: exact, at least the largest.
     """
     return (effects <= ROUNDING).all(dim=1)
+
+
+def out_of_order(effects: Sequence[float | None]) -> tuple[bool, ...]:
+    """Return of each ranked client whether its exact effect contradicts its place: one after it has a larger effect.
+
+    Args:
+        effects: The clients' exact effects by rank, in logits; None where one is not known.
+    """
+    found = []
+    largest = -math.inf  # of those after it
+    for effect in reversed(effects):
+        found.append(effect is not None and largest > effect + ROUNDING)
+        largest = max(largest, -math.inf if effect is None else effect)
+    return tuple(reversed(found))
 
 
 @dataclass(frozen=True)
@@ -71,16 +87,19 @@ class Attribution:
     def responsible(self) -> tuple[ClientId | None, ...]:
         """The client that carries each prediction, the one with the highest contribution; None where nobody does.
 
-        Nobody carries a prediction that is as sure without any one client: all K contributions are exact effects, and
-        none is positive beyond ``ROUNDING``. With all classes as target, of the predicted one.
+        Nobody carries a prediction that is as sure without any one client: the highest contribution is an exact effect,
+        and not positive beyond ``ROUNDING``; clients that were not left out are estimated to be below it. With all
+        classes as target, of the predicted one.
         """
         if self.contributions.ndim == 3:
             return self.of_class(self.predicted).responsible
-        first = [self.client_ids[k] for k in self.contributions.argmax(dim=1).tolist()]
+        first = self.contributions.argmax(dim=1)
+        ids = [self.client_ids[k] for k in first.tolist()]
         if self.verified is None:
-            return tuple(first)
-        nobody = self.verified.all(dim=1) & nobody_carries(self.contributions)
-        return tuple(None if none else k for k, none in zip(first, nobody.tolist(), strict=True))
+            return tuple(ids)
+        exact = self.verified.gather(1, first.unsqueeze(1)).squeeze(1)
+        nobody = exact & nobody_carries(self.contributions)
+        return tuple(None if none else k for k, none in zip(ids, nobody.tolist(), strict=True))
 
     def ranking(self, i: int) -> tuple[tuple[ClientId, float], ...]:
         """Return (client id, score) for input ``i``, highest first; with all classes as target, for the predicted one.

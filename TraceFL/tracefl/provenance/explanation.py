@@ -8,6 +8,7 @@ and says who carries the prediction, or that nobody does.
 """
 
 import logging
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,7 @@ class ClientPart:
         held: Training examples of the predicted class that it holds; None where that is not known.
         against: Contribution to the lead over the other class, in logits; None where none was named.
         removal: The prediction without it; None where it was not computed.
+        is_exact: Whether the contribution is the exact effect of that removal.
     """
 
     client_id: ClientId
@@ -74,6 +76,7 @@ class ClientPart:
     held: int | None
     against: float | None
     removal: Removal | None
+    is_exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,16 +115,38 @@ class Explanation:
         return all(client.removal is not None for client in self.clients)
 
     @property
+    def is_in_order(self) -> bool:
+        """Whether the contributions order the clients as they stand, so that no score contradicts a place."""
+        contributions = [client.contribution for client in self.clients]
+        return contributions == sorted(contributions, reverse=True)
+
+    @property
     def responsible(self) -> ClientId | None:
         """The client that carries the prediction, the first one; None where nobody does.
 
-        Nobody carries a prediction that is as sure without any one client: all exact effects are known, and none is
-        positive beyond ``attribution.ROUNDING``.
+        Nobody carries a prediction that is as sure without any one client: what ranks the first one is its exact
+        effect, and not positive beyond ``attribution.ROUNDING``.
         """
         first = self.clients[0]
-        if self.is_settled and first.removal is not None and first.removal.effect <= ROUNDING:
+        if (self.is_settled or first.is_exact) and first.removal is not None and first.removal.effect <= ROUNDING:
             return None
         return first.client_id
+
+    @property
+    def caveat(self) -> str | None:
+        """A sentence where exact effects and contributions do not order the clients alike; None elsewhere.
+
+        Whose exact effect contradicts a place by contribution is told by ``contradicted``.
+        """
+        if self.is_settled and not self.is_in_order:
+            return "the order is that of the exact effects; contributions order the clients otherwise"
+        return self._shown().caveat
+
+    @property
+    def contradicted(self) -> tuple[ClientId, ...]:
+        """The clients whose exact effect contradicts their place."""
+        marked = zip(self.clients, self._shown().marked, strict=True)
+        return tuple(client.client_id for client, is_marked in marked if is_marked)
 
     @property
     def holders_fraction(self) -> float | None:
@@ -171,7 +196,8 @@ class Explanation:
         shown = self._shown()
         values = torch.tensor([[client.contribution for client in shown.clients]])
         exact = torch.tensor([[client.is_exact for client in shown.clients]])
-        return draw(ax, [client.client for client in shown.clients], values, exact, f"Contributions to {shown.heading}")
+        title = "\n".join([f"Contributions to {shown.heading}", *textwrap.wrap(shown.caveat or "", 70)])
+        return draw(ax, [client.client for client in shown.clients], values, exact, title)
 
     def __str__(self) -> str:
         """Return the ranked clients, as lines of at most 80 columns."""
@@ -189,15 +215,18 @@ class Explanation:
         return number if self.class_names is None else self.class_names[number]
 
     def _shown(self) -> Shown:
+        in_order = self.is_in_order
         clients = [
             ShownClient(
                 client=str(client.client_id),
                 weight=client.weight,
-                contribution=client.contribution if client.removal is None else client.removal.effect,
-                is_exact=client.removal is not None,
-                score=client.score,
+                contribution=effect if effect is not None and self.is_settled else client.contribution,
+                is_exact=self.is_settled or client.is_exact,
+                score=client.score if in_order else None,
+                effect=None if self.is_settled or client.is_exact else effect,
             )
             for client in self.clients
+            for effect in [None if client.removal is None else client.removal.effect]
         ]
         heading = f"class {self._class(self.predicted)} ({self.probability:.1%})"
         return Shown(heading, clients, self.responsible, self.text, self.picture)
@@ -270,6 +299,7 @@ def explain(
             held=None if label_counts is None else int(label_counts[k, predicted]),
             against=None if toward is None else float(toward[k]),
             removal=_removal(logits, without[ids[k]], predicted, against) if ids[k] in without else None,
+            is_exact=ids[k] in without and answer.verified is not None and bool(answer.verified[0, k]),
         )
         for k in (ids.index(client_id) for client_id, _ in answer.ranking(0))
     ]

@@ -5,6 +5,7 @@ the stricter top holder and the agreement with the exact removal always stand be
 client, as in the paper, also of a prediction that nobody carries; how many those are is ``nobody_fraction``.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,13 +75,17 @@ class TracedInput:
     def responsible(self) -> str | None:
         """The client that carries the prediction, None where nobody does.
 
-        Where all exact effects are known it is the client whose removal costs the prediction most, and nobody if no
-        effect is positive beyond ``ROUNDING``; elsewhere the traced client.
+        Where all exact effects are known it is the client whose removal costs the prediction most, elsewhere the traced
+        client. Nobody does if the exact effect of that client is known and not positive beyond ``ROUNDING``: that of
+        the others is smaller, or estimated to be.
         """
-        if not self.is_settled:
-            return self.traced_client
-        client, effect = max(self.exact_effects.items(), key=lambda pair: pair[1])
-        return client if effect > ROUNDING else None
+        first = self.by_effect[0]
+        return first if self.exact_effects.get(first, math.inf) > ROUNDING else None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the exact effect of the client that carries the prediction, if any does, is known."""
+        return self.by_effect[0] in self.exact_effects
 
     @cached_property
     def by_effect(self) -> tuple[str, ...]:
@@ -95,7 +100,8 @@ class TracedInput:
 class LocalizationScores:
     """Means over a round's traced inputs, as fractions; None where there is nothing to average.
 
-    ``nobody_fraction`` is the fraction that nobody carries, of the inputs of which all exact effects are known.
+    ``nobody_fraction`` is the fraction that nobody carries, of the inputs of which the first client's exact effect is
+    known.
     """
 
     localization_accuracy: float | None
@@ -204,7 +210,7 @@ def summarize(traced: tuple[TracedInput, ...]) -> LocalizationScores:
         top_holder_accuracy=mean_measured([t.top_holder for t in traced]),
         counterfactual_agreement=mean_measured([t.counterfactual_client == t.traced_client for t in checked]),
         counterfactual_correlation=mean_measured([t.counterfactual_correlation for t in checked]),
-        nobody_fraction=mean_measured([t.responsible is None for t in traced if t.is_settled]),
+        nobody_fraction=mean_measured([t.responsible is None for t in traced if t.is_proven]),
         inputs_traced=len(traced),
     )
 

@@ -3,6 +3,7 @@
 import base64
 import html
 import struct
+import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tracefl.common.imports import imported
+from tracefl.provenance.attribution import ROUNDING, out_of_order
 
 WIDTH = 80
 """Columns of a terminal."""
@@ -25,19 +27,39 @@ _FOR, _AGAINST = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion, tol
 
 
 class ShownClient(NamedTuple):
-    """A client in a ranking: its share of the average, its contribution in logits, and whether that is exact."""
+    """A client in a ranking.
+
+    Attributes:
+        client: Its name.
+        weight: Its share of the average; None where that is not shown.
+        contribution: What the clients are ranked by, in logits.
+        is_exact: Whether that is the exact effect of leaving it out.
+        score: 0 to 1; None where it is not shown.
+        effect: The exact effect, in logits, where it is known and is not the contribution.
+    """
 
     client: str
     weight: float | None
     contribution: float
     is_exact: bool
     score: float | None
+    effect: float | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "ShownClient":
         """Return a client of ``Answer.ranked``."""
         exact = row["exact_effect"] is not None
         return cls(str(row["client"]), row["weight"], row["contribution"], exact, row["score"])
+
+    @property
+    def known_effect(self) -> float | None:
+        """The exact effect, in logits; None where it is not known."""
+        return self.contribution if self.is_exact else self.effect
+
+    @property
+    def words(self) -> str:
+        """The client in a sentence."""
+        return f"{'client ' * self.client.isdecimal()}{self.client}"
 
 
 class Shown(NamedTuple):
@@ -65,6 +87,37 @@ class Shown(NamedTuple):
         name = str(self.carried_by)
         return f"carried by {'client ' * name.isdecimal()}{name}"
 
+    @property
+    def has_effects(self) -> bool:
+        """Whether exact effects are known beside contributions that are something else."""
+        return any(client.effect is not None for client in self.clients)
+
+    @property
+    def marked(self) -> tuple[bool, ...]:
+        """Of each client, whether its exact effect contradicts its place."""
+        found = out_of_order([client.known_effect for client in self.clients])
+        return (found[0] or self._first_is_doubtful, *found[1:]) if found else ()
+
+    @property
+    def _first_is_doubtful(self) -> bool:
+        effect = self.clients[0].known_effect
+        return self.carried_by is not None and effect is not None and effect <= ROUNDING
+
+    @property
+    def caveat(self) -> str | None:
+        """A sentence where exact effects contradict the order of the clients, or None."""
+        said = []
+        if self._first_is_doubtful:
+            said.append(f"without {self.clients[0].words} the model is as sure, and not all clients were left out")
+        late = out_of_order([client.known_effect for client in self.clients])
+        if any(late):
+            place = late.index(True)
+            after = [c for c in self.clients[place + 1 :] if c.known_effect is not None]
+            larger = max(after, key=lambda client: client.known_effect or 0.0)
+            pair = [f"{c.words} ({_number(c.known_effect or 0.0)})" for c in (larger, self.clients[place])]
+            said.append(f"the order is the contributions'; by exact effects {' comes before '.join(pair)}")
+        return f"* {'; '.join(said)}" if said else None
+
 
 def as_text(heading: str, shown: Sequence[Shown], count: int, notes: Sequence[str]) -> str:
     """Return rankings as lines of at most ``WIDTH`` columns.
@@ -80,20 +133,36 @@ def as_text(heading: str, shown: Sequence[Shown], count: int, notes: Sequence[st
         lines += ["", f"{each.heading}: {each.verdict}"]
         if each.text is not None:
             lines.append(f"  {' '.join(each.text.split())}")
-        lines.append(f"  {'client':<{_NAME}} {'weight':>7} {'contribution':>13}          {'score':>6}")
-        lines += [_line(client) for client in each.clients[:_MOST_CLIENTS]]
+        how = "exact" if each.has_effects else ""
+        lines.append(f"  {'client':<{_NAME}} {'weight':>7} {'contribution':>13} {how:<8} {'score':>6}")
+        lines += [_line(client, each.has_effects, mark) for client, mark in _first(each)]
         if len(each.clients) > _MOST_CLIENTS:
             lines.append(f"  and {len(each.clients) - _MOST_CLIENTS} more clients: ranked() and to_frame() have all")
+        lines += textwrap.wrap(each.caveat or "", WIDTH, initial_indent="  ", subsequent_indent="    ")
     if count > len(shown):
         lines += ["", f"and {count - len(shown)} more inputs: to_frame() has all"]
     lines += ["", *(f"note: {note}" for note in notes)] if notes else []
     return "\n".join(_cut(line, WIDTH) for line in lines)
 
 
-def _line(client: ShownClient) -> str:
+def _first(shown: Shown) -> list[tuple[ShownClient, bool]]:
+    """Return the clients that are shown, and whether each is marked."""
+    return list(zip(shown.clients, shown.marked, strict=True))[:_MOST_CLIENTS]
+
+
+def _how(client: ShownClient, with_effects: bool, marked: bool) -> str:
+    """Return what stands behind a contribution: what it is, or the exact effect beside it; with a mark."""
+    if not with_effects:
+        how = "exact" if client.is_exact else "estimate"
+    else:
+        how = "-" if client.known_effect is None else _number(client.known_effect)
+    return f"{how} *" if marked else how
+
+
+def _line(client: ShownClient, with_effects: bool, marked: bool) -> str:
     weight = "" if client.weight is None else f"{client.weight:.1%}"
     score = "" if client.score is None else f"{client.score:.3f}"
-    how = "exact" if client.is_exact else "estimate"
+    how = _how(client, with_effects, marked)
     number = _number(client.contribution)
     return f"  {_cut(client.client, _NAME):<{_NAME}} {weight:>7} {number:>13} {how:<8} {score:>6}"
 
@@ -118,25 +187,26 @@ def as_html(heading: str, shown: Sequence[Shown], count: int, notes: Sequence[st
 
 def _input_html(shown: Shown) -> str:
     longest = max((abs(client.contribution) for client in shown.clients), default=0.0) or 1.0
-    rows = "".join(_row_html(client, longest) for client in shown.clients[:_MOST_CLIENTS])
+    rows = "".join(_row_html(client, longest, _how(client, shown.has_effects, mark)) for client, mark in _first(shown))
     hidden = len(shown.clients) - _MOST_CLIENTS
     rows += f'<tr><td colspan="6">and {hidden} more clients: to_frame() has all</td></tr>' if hidden > 0 else ""
-    head = "".join(f"<th>{name}</th>" for name in ("client", "weight", "contribution", "", "", "score"))
+    how = "exact effect" if shown.has_effects else ""
+    head = "".join(f"<th>{name}</th>" for name in ("client", "weight", "contribution", how, "", "score"))
     return (
         f"<p>{html.escape(shown.heading)}: <b>{html.escape(shown.verdict)}</b></p>"
         + ("" if shown.text is None else f"<blockquote>{html.escape(shown.text)}</blockquote>")
         + ("" if shown.picture is None else _picture_html(shown.picture))
         + f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        + ("" if shown.caveat is None else f"<p><small>{html.escape(shown.caveat)}</small></p>")
     )
 
 
-def _row_html(client: ShownClient, longest: float) -> str:
+def _row_html(client: ShownClient, longest: float, how: str) -> str:
     length = round(_BAR * abs(client.contribution) / longest)
     colour = _FOR if client.contribution > 0 else _AGAINST
     bar = f'<div style="width:{length}px;height:0.8em;background:{colour}"></div>'
     weight = "" if client.weight is None else f"{client.weight:.1%}"
     score = "" if client.score is None else f"{client.score:.3f}"
-    how = "exact" if client.is_exact else "estimate"
     cells = (html.escape(client.client), weight, _number(client.contribution), how, bar, score)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

@@ -59,6 +59,8 @@ def show(console: Console, answer: ExplainedInput) -> None:
     console.print(_clients(found))
     if len(found.clients) > CLIENTS_SHOWN:
         say(f"and {len(found.clients) - CLIENTS_SHOWN} more clients; --json has them all")
+    if found.caveat is not None:
+        say(found.caveat)
     say()
     say(f"estimated contribution by layer ({len(found.layers)} layers), in logits")
     console.print(_layers(found))
@@ -93,6 +95,7 @@ def as_json(answer: ExplainedInput) -> dict[str, Any]:
         "probabilities": list(found.probabilities),
         "class_names": list(names),
         "responsible": found.responsible,
+        "contradicted": list(found.contradicted),
         "holders_fraction": found.holders_fraction,
         "against": None if found.against is None else named(found.against) | {"lead": found.lead},
         "method": asdict(method),
@@ -124,7 +127,9 @@ def _headlines(question: Question, found: Explanation, names: Sequence[str]) -> 
 def _carried(found: Explanation) -> str:
     """Return who carries the prediction, and whether that is settled."""
     if found.responsible is None:
-        return "carried by nobody: without any one client the model is as sure, by exact removals"
+        checked = sum(client.removal is not None for client in found.clients)
+        how = "exact removals" if found.is_settled else f"{checked} exact removals and the others' estimates"
+        return f"carried by nobody: without any one client the model is as sure, by {how}"
     first = found.clients[0]
     how = "all clients' exact removals" if found.is_settled else "its contribution"
     if not found.is_settled and first.removal is not None:
@@ -132,23 +137,18 @@ def _carried(found: Explanation) -> str:
     return f"carried by client {found.responsible}, by {how}"
 
 
-def _in_order(found: Explanation) -> bool:
-    """Return whether the clients are in the order of their scores, so that these do not contradict their places."""
-    contributions = [client.contribution for client in found.clients]
-    return contributions == sorted(contributions, reverse=True)
-
-
 def _clients(found: Explanation) -> Table:
-    with_scores = _in_order(found)
+    with_scores, contradicted = found.is_in_order, found.contradicted
     table = _table("", "client", "contribution", "exact effect", *(["score"] if with_scores else []), "weight", "holds")
     if found.against is not None:
         table.add_column(f"against {found.against}", justify="right")
     for rank, client in enumerate(found.clients[:CLIENTS_SHOWN], 1):
+        mark = " *" if client.client_id in contradicted else ""
         row = [
             str(rank),
             client.client_id,
             f"{client.contribution:+.3f}",
-            "-" if client.removal is None else f"{client.removal.effect:+.3f}",
+            "-" if client.removal is None else f"{client.removal.effect:+.3f}{mark}",
             *([f"{client.score:.3f}"] if with_scores else []),
             percent(client.weight),
             "-" if client.held is None else str(client.held),

@@ -77,7 +77,7 @@ def _draw_classes(ax: Axes, found: Explanation, names: Sequence[str]) -> None:
 
 def _draw_clients(ax: Axes, found: Explanation, clients: Sequence[ClientPart], names: Sequence[str]) -> None:
     """Draw the contributions, the effects of leaving clients out, and the lead over the other class."""
-    rows = range(len(clients))
+    rows, contradicted = range(len(clients)), found.contradicted
     high = 0.36 if found.against is not None else 0.68
     shift = 0.0 if found.against is None else high / 2
     ax.barh(
@@ -105,9 +105,13 @@ def _draw_clients(ax: Axes, found: Explanation, clients: Sequence[ClientPart], n
     if exact:
         name = f"{EXACT_EFFECT} (first {sum(client.removal is not None for client in clients)})"
         ax.plot(*zip(*exact, strict=True), "D", color="black", label=name)
+    late = [(c.removal.effect, n - shift) for n, c in enumerate(clients) if c.removal and c.client_id in contradicted]
+    if late:
+        ax.plot(*zip(*late, strict=True), "D", color="black", markerfacecolor="white", label="* against the order")
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(rows, [_client_words(client) for client in clients])
-    ax.set(ylim=(len(clients) - 0.5, -0.5), xlabel=CONTRIBUTION)
+    words = "\n".join([CONTRIBUTION, *textwrap.wrap(found.caveat or "", 60)])
+    ax.set(ylim=(len(clients) - 0.5, -0.5), xlabel=words)
     more = "" if len(clients) == len(found.clients) else f", the first {len(clients)}"
     holders = found.holders_fraction
     share = "" if holders is None else f"; {percent(holders)} hold the class"
