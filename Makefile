@@ -31,7 +31,7 @@ lint: .venv/.dev
 	@sed -n 's/^# \(make run: .*\)/\1/p' requirements.lock
 	$(PYTHON) -m venv .venv
 	$(PIP) --constraint requirements.lock --editable "TraceFL[run,text,privacy,wandb]"
-	$(NO_INSTALL_BY_FLOWER)
+	$(FOR_FLOWER)
 	touch $@
 
 # All of the lock.
@@ -40,12 +40,14 @@ lint: .venv/.dev
 	$(PYTHON) -m venv .venv
 	$(PIP) --requirement requirements.lock
 	$(PIP) --no-deps --no-build-isolation --editable TraceFL
-	$(NO_INSTALL_BY_FLOWER)
+	$(FOR_FLOWER)
 	touch .venv/.run $@
 
-# Else each `flwr run` installs torch anew.
-NO_INSTALL_BY_FLOWER = grep -qs FLWR_DISABLE $(BIN)/activate || \
-	echo 'export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1' >> $(BIN)/activate
+# Else each `flwr run` installs torch anew, and its Ray answers whoever reaches this machine.
+FOR_FLOWER = grep -qs FLWR_DISABLE $(BIN)/activate || { (umask 077; \
+	$(BIN)/python -c 'import secrets; print(secrets.token_hex(32))' > .venv/ray_token) && echo "\
+	export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$(CURDIR)/.venv/ray_token" \
+	>> $(BIN)/activate; }
 
 # After a change of pyproject.toml's dependencies.
 lock: .venv/.dev

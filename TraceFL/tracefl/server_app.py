@@ -6,6 +6,7 @@ Each key of ``[tool.flwr.app.config]`` is a key of TraceFL's own configuration; 
 
 import json
 import logging
+import os
 import re
 import shlex
 import sys
@@ -49,6 +50,11 @@ def main(grid: Grid, context: Context) -> None:
 
 def run_simulated(run_config: RunConfig, federation: Federation) -> None:
     """Run on the nodes of Flower's simulation; an error is printed in one line and raised."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":  # Flower has started Ray, and hears nothing of ours
+        sys.stdout.write(
+            "tracefl: whoever reaches this machine can run code in this run; export RAY_AUTH_MODE=token before the "
+            "first flwr run, see docs/flower.md\n"
+        )
     _run(run_config, federation, None)
 
 

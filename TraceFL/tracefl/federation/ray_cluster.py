@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tracefl.common.signals import block_sigusr2
 from tracefl.errors import ConfigError, one_line
+from tracefl.federation.ray_fence import check_token, fenced, token_hint
 from tracefl.federation.resources import Resources
 
 # For Ray's processes. The first two make glibc's allocator keep the memory of a step's gradients for the next step,
@@ -34,6 +35,7 @@ _RAY_ENVIRONMENT = {
 
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
+_LONGEST_REASON = 200  # characters
 _SEE_SECONDS = 30.0  # longest wait for a file to appear on another node, which takes seconds on network file systems
 
 
@@ -41,15 +43,17 @@ _SEE_SECONDS = 30.0  # longest wait for a file to appear on another node, which 
 def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
     """Start Ray or connect to a cluster, in a thread; on exit, stop Ray or disconnect from the cluster.
 
-    Ray is given no runtime environment, because otherwise clients would not run in the workers already started.
+    A Ray that is started is of use to this process alone, see ray_fence.py. It is given no runtime environment, because
+    otherwise clients would not run in the workers already started.
 
     Yields:
         A future that is done, or raises, when Ray can be used.
     """
-    with ThreadPoolExecutor(1) as background:
+    with ExitStack() as stack:
+        background = stack.enter_context(ThreadPoolExecutor(1))
         with block_sigusr2():
             if resources.address is None:
-                starting = background.submit(_start, resources)
+                starting = background.submit(_start, resources, stack.enter_context(fenced()))
             else:
                 starting = background.submit(_connect, resources.address)
         try:
@@ -107,7 +111,7 @@ def _sees(path: str, text: str, seconds: float) -> bool:
     return True
 
 
-def _start(resources: Resources) -> None:
+def _start(resources: Resources, folder: Path) -> None:
     for variable, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     ray.init(
@@ -117,6 +121,7 @@ def _start(resources: Resources) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        _temp_dir=str(folder),
         _system_config={
             "preload_python_modules": ["tracefl.federation.worker_imports"],
             # Flower ends its workers with a task that Ray takes for a failure and tries to report.
@@ -131,6 +136,7 @@ def _connect(address: str) -> None:
     Raises:
         ConfigError: There is no cluster, or it runs other versions of Ray or Python.
     """
+    check_token(address)
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
@@ -141,8 +147,8 @@ def _connect(address: str) -> None:
         subprocess.run(asking, check=True, capture_output=True, timeout=_ANSWER_SECONDS)
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
         said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
-        reason = said[-1] if said else error
-        raise ConfigError(f"ray.address={address} does not answer as Ray does: {reason}") from error
+        reason = said[-1][:_LONGEST_REASON] if said else error
+        raise ConfigError(f"ray.address={address} does not answer as Ray does: {reason}{token_hint(said)}") from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (RuntimeError, ConnectionError) as error:  # mostly another version of Ray or Python
