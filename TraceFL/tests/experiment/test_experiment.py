@@ -9,7 +9,7 @@ from tests.helpers.configuration import TINY, compose_settings
 from tracefl.errors import LayerNotTraceableError
 from tracefl.experiment.experiment import Experiment
 from tracefl.experiment.preparation import prepare_run
-from tracefl.federation.plan import RoundOutcome
+from tracefl.federation.plan import Joined, RoundOutcome
 from tracefl.learning.datasets import load_examples
 from tracefl.provenance import RoundRecord
 from tracefl.records.folder import RunFolder
@@ -86,7 +86,7 @@ def test_a_round_is_evaluated_and_traced(logs, prepared):
 def test_a_client_that_joins_counts_in_sampling_and_tracing(logs, prepared):
     experiment = make_experiment(logs, prepared=prepared)
     classes = prepared.data.num_classes
-    experiment.admit("9", [3] * classes)
+    experiment.admit("9", Joined([3] * classes, "SHA256:9"))
     assert experiment.num_examples["9"] == 3 * classes
     assert experiment.tracer.label_counts[9].tolist() == [3] * classes
     assert "9" not in {str(client) for client in range(len(prepared.data.label_counts))}

@@ -14,6 +14,7 @@ from tracefl.errors import ConfigError, DataError, RoundFailedError
 from tracefl.experiment.preparation import prepare_deployed
 from tracefl.experiment.runner import run_settings
 from tracefl.federation.own_data import check_label_names, client_job, load_split, own_examples, with_client
+from tracefl.federation.plan import Joined
 from tracefl.learning.datasets import load_source
 from tracefl.learning.models import build_text_encoder
 from tracefl.questions.retrace import retrace
@@ -49,13 +50,18 @@ def server(tmp_path):
     return write(tmp_path / "server", "test", [0, 1, 2, 3] * 3)
 
 
+def joined(counts):
+    return {client_id: Joined(held, f"SHA256:{client_id}") for client_id, held in counts.items()}
+
+
 def deployed(server, *overrides, counts=None, asked=None):
     """Prepare the server; clients answer with ``counts``."""
 
-    def gather(num_clients, question):
+    def gather(num_clients, question, owners):
+        assert owners == {}
         if asked is not None:
             asked.append((num_clients, json.loads(question)))
-        return counts or {"0": [5, 5, 0, 0], "1": [0, 0, 5, 5]}
+        return joined(counts or {"0": [5, 5, 0, 0], "1": [0, 0, 5, 5]})
 
     settings = compose_settings(*HUB, f"dataset.path={server}", *overrides)
     return prepare_deployed(settings, gather)
@@ -159,8 +165,9 @@ def test_a_clients_counts_go_to_its_row():
 
 
 def test_a_run_that_goes_on_knows_the_clients_of_earlier_sessions(server, tmp_path):
-    """Client 2 is there in the first session alone: its rounds are still traced to it, and its examples counted."""
+    """Client 2 is there in the first session alone: its rounds are traced to it, its examples counted, its id kept."""
     held = {"0": [5, 5, 0, 0], "2": [0, 0, 5, 5]}
+    owned = []
 
     def session(clients, rounds, *overrides):
         settings = compose_settings(
@@ -172,14 +179,20 @@ def test_a_run_that_goes_on_knows_the_clients_of_earlier_sessions(server, tmp_pa
             "store=all",
             *overrides,
         )
-        counts = {client: held[client] for client in clients}
-        run_settings(settings, ScriptedFederation(clients, rounds), lambda s: prepare_deployed(s, lambda *_: counts))
+
+        def gather(num_clients, question, owners):
+            owned.append(owners)
+            return joined({client: held[client] for client in clients})
+
+        run_settings(settings, ScriptedFederation(clients, rounds), lambda s: prepare_deployed(s, gather))
 
     with pytest.raises(RoundFailedError, match="everybody is gone"):
         session(("0", "2"), 1)
     session(("0",), 1, "resume=true")
     run = StoredRun(tmp_path / "default" / "run")
     assert run.label_counts.tolist() == [[5, 5, 0, 0], [0, 0, 0, 0], [0, 0, 5, 5]]
+    assert owned == [{}, {"0": "SHA256:0", "2": "SHA256:2"}]
+    assert run.keys == owned[1]
     assert [row["round"] for row in read_csv(run.folder / "rounds.csv")] == ["1", "2"]
     for n in (1, 2):
         retrace(run.folder, n)

@@ -45,7 +45,7 @@ def make_hooks(told=None):
         on_sampled=lambda server_round, clients: told.sampled.append((server_round, clients)),
         on_reply=replied,
         on_round=told.outcomes.append,
-        on_joined=lambda client_id, counts: told.joined.append((client_id, list(counts))),
+        on_joined=lambda client_id, client: told.joined.append((client_id, list(client.counts))),
     )
 
 

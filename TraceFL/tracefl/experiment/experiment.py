@@ -12,7 +12,7 @@ from tracefl.experiment.preparation import Prepared, save_clients, save_inputs
 from tracefl.experiment.privacy import make_accountant, privacy_columns, resumed_privacy
 from tracefl.experiment.results import round_row
 from tracefl.federation.participation import Participation
-from tracefl.federation.plan import FederationPlan, RoundOutcome
+from tracefl.federation.plan import FederationPlan, Joined, RoundOutcome
 from tracefl.federation.selection import read_selection
 from tracefl.learning.measures import measure, measure_columns
 from tracefl.learning.models import initial_model
@@ -136,19 +136,14 @@ class Experiment:
             ),
         )
 
-    def admit(self, client_id: str, counts: Sequence[int]) -> None:
-        """Admit a client that joined after the run was prepared, or that now holds other examples.
-
-        Args:
-            client_id: The client.
-            counts: Its number of examples of each class.
-        """
-        self.prepared = self.prepared.with_client(client_id, counts)
-        self.num_examples[client_id] = sum(counts)
+    def admit(self, client_id: str, client: Joined) -> None:
+        """Admit a client that joined after the run was prepared, or that now holds other examples."""
+        self.prepared = self.prepared.with_client(client_id, client)
+        self.num_examples[client_id] = sum(client.counts)
         self.tracer = self._tracer()
         settings = self.settings
         if self.accountant is not None and isinstance(settings.privacy, DpSgdSettings):
-            dp_sgd = client_dp_sgd(settings.privacy, settings.training, sum(counts), settings.num_rounds)
+            dp_sgd = client_dp_sgd(settings.privacy, settings.training, sum(client.counts), settings.num_rounds)
             self.accountant.clients[client_id] = dp_sgd
 
     def exclude_without(self, server_round: int) -> None:
@@ -181,9 +176,10 @@ class Experiment:
 
     def _admit_recorded_clients(self) -> None:
         """Admit deployed clients of earlier sessions that are not connected now, because recorded rounds name them."""
-        for client, counts in enumerate(StoredRun(self.folder.path).label_counts.tolist()):
+        run = StoredRun(self.folder.path)
+        for client, counts in enumerate(run.label_counts.tolist()):
             if sum(counts) and str(client) not in self.num_examples:
-                self.admit(str(client), counts)
+                self.admit(str(client), Joined(counts, run.keys[str(client)]))
 
     def _tracer(self) -> Tracer | None:
         """Return the tracer of the rounds; None with ``provenance=off``."""

@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tracefl.common.text_files import write_atomically
 from tracefl.errors import ConfigError, DataError
 from tracefl.federation.own_data import check_label_names, client_job, load_split, with_client
 from tracefl.federation.participation import check_left
+from tracefl.federation.plan import Joined
 from tracefl.learning.datasets import (
     Encode,
     FederatedData,
@@ -27,6 +28,7 @@ from tracefl.learning.datasets import (
 from tracefl.learning.faults import Fault, InjectedFault, Vocabulary, inject
 from tracefl.learning.models import ModelSpec, TextEncoder, build_text_encoder, check_max_tokens, model_spec
 from tracefl.learning.privacy.settings import DpSgdSettings
+from tracefl.records.run import StoredRun
 from tracefl.records.settings import Settings
 
 _TOKENIZER_TEXTS = 20_000  # maximum number of documents that a tokenizer is trained on
@@ -42,6 +44,7 @@ class Prepared:
         encoder: Encoder of texts; None for images.
         fault: What some clients do wrong, and the examples they train on as a result; None without a fault.
         client_job: How deployed clients read their own data; None in a simulation.
+        keys: Client id to the fingerprint of its SuperNode's key, of deployed clients.
     """
 
     data: FederatedData
@@ -49,17 +52,18 @@ class Prepared:
     encoder: TextEncoder | None
     fault: InjectedFault | None
     client_job: Mapping[str, Any] | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def truth(self) -> Fault | None:
         """What some clients do wrong, None without a fault."""
         return None if self.fault is None else self.fault.truth
 
-    def with_client(self, client_id: str, counts: Sequence[int]) -> "Prepared":
+    def with_client(self, client_id: str, client: Joined) -> "Prepared":
         """Return a copy with a new client, or new numbers of examples by class for an existing one."""
-        return replace(
-            self, data=replace(self.data, label_counts=with_client(self.data.label_counts, client_id, counts))
-        )
+        label_counts = with_client(self.data.label_counts, client_id, client.counts)
+        data = replace(self.data, label_counts=label_counts)
+        return replace(self, data=data, keys={**self.keys, client_id: client.key})
 
 
 def prepare_run(settings: Settings) -> Prepared:
@@ -90,17 +94,20 @@ def prepare_run(settings: Settings) -> Prepared:
     return Prepared(data, spec, encoder, _fault(settings, data, encoder))
 
 
-def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[str, Sequence[int]]]) -> Prepared:
+def prepare_deployed(
+    settings: Settings, gather: Callable[[int, str, Mapping[str, str]], Mapping[str, Joined]]
+) -> Prepared:
     """Load the server's test set, determine the architecture, and wait for the clients; nothing is written.
 
     Args:
         settings: ``num_clients`` is the number of clients to wait for, ``dataset`` the server's data.
-        gather: Waits for a number of clients, given how they must read their data, as JSON. Returns client id to the
-            number of examples of each class.
+        gather: Waits for a number of clients, given how they must read their data, as JSON, and the keys of the
+            clients of the run's earlier sessions, by client id. Returns the clients by id.
 
     Raises:
         ConfigError: A fault is configured, or the model cannot be made as configured.
         DataError: The data cannot be read.
+        RecordError: The run to be resumed is damaged.
     """
     dataset = settings.dataset
     if settings.fault is not None:
@@ -112,9 +119,11 @@ def prepare_deployed(settings: Settings, gather: Callable[[int, str], Mapping[st
     job = client_job(dataset, raw.label_names, settings.batch_size, settings.seed, encoder)
     nobody = torch.zeros(0, raw.num_classes, dtype=torch.int64)
     data = FederatedData({}, server, nobody, raw.label_names, raw.kind, (*raw.notes, *notes))
-    prepared = Prepared(data, spec, encoder, None, job)
-    for client_id, counts in gather(settings.num_clients, json.dumps(job)).items():
-        prepared = prepared.with_client(client_id, counts)
+    begun = settings.resume and (settings.folder / "label_counts.json").exists()
+    keys = StoredRun(settings.folder).keys if begun else {}
+    prepared = Prepared(data, spec, encoder, None, job, keys)
+    for client_id, client in gather(settings.num_clients, json.dumps(job), keys).items():
+        prepared = prepared.with_client(client_id, client)
     return prepared
 
 
@@ -149,12 +158,12 @@ def save_inputs(folder: Path, prepared: Prepared) -> None:
 
 
 def save_label_counts(folder: Path, prepared: Prepared) -> None:
-    """Write the clients' numbers of examples by class, and whether the clients have their own data."""
+    """Write the clients' numbers of examples by class; where they have their own data, also that and their keys."""
     data, deployed = prepared.data, prepared.client_job is not None
     counts = {
         "label_names": list(data.label_names),
         "label_counts": data.label_counts.tolist(),
-        **({"deployed": True} if deployed else {}),
+        **({"deployed": True, "keys": dict(prepared.keys)} if deployed else {}),
     }
     write_atomically(folder / "label_counts.json", json.dumps(counts) + "\n")
 

@@ -12,7 +12,7 @@ from tracefl.experiment.experiment import Experiment
 from tracefl.experiment.mitigation.summary import mitigation_words
 from tracefl.experiment.preparation import save_label_counts
 from tracefl.experiment.results import run_results
-from tracefl.federation.plan import FederationHooks, RoundOutcome
+from tracefl.federation.plan import FederationHooks, Joined, RoundOutcome
 from tracefl.federation.server import Federation
 from tracefl.provenance import RoundRecord
 from tracefl.records.observer import Observer
@@ -148,8 +148,8 @@ class _Session:
         if self._progress.rounds_done < self._progress.num_rounds:
             self._stop_if_asked()
 
-    def _on_joined(self, client_id: str, counts: Sequence[int]) -> None:
-        self._experiment.admit(client_id, counts)
+    def _on_joined(self, client_id: str, client: Joined) -> None:
+        self._experiment.admit(client_id, client)
         save_label_counts(self._experiment.folder.path, self._experiment.prepared)
 
     def _stop_if_asked(self) -> None:

@@ -74,6 +74,19 @@ class RoundOutcome:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """A deployed client that can take part from now on.
+
+    Attributes:
+        counts: Its number of examples of each class.
+        key: Fingerprint of its SuperNode's key.
+    """
+
+    counts: Sequence[int]
+    key: str
+
+
+@dataclass(frozen=True)
 class FederationHooks:
     """Functions called while the federation runs, all in the server's thread.
 
@@ -81,11 +94,10 @@ class FederationHooks:
         on_sampled: A round begins: its number and its clients.
         on_reply: Another client of the round has replied.
         on_round: The round is aggregated. Must not keep the outcome's weights.
-        on_joined: A client can take part from now on, for the first time or again: its id and its number of examples
-            of each class.
+        on_joined: A client can take part from now on, for the first time or again: its id, and what it is.
     """
 
     on_sampled: Callable[[int, tuple[str, ...]], None]
     on_reply: Callable[[], None]
     on_round: Callable[[RoundOutcome], None]
-    on_joined: Callable[[str, Sequence[int]], None]
+    on_joined: Callable[[str, Joined], None]

@@ -7,9 +7,9 @@ from typing import Any
 from flwr.app import ArrayRecord, Message
 from torch import Tensor
 
-_ID = re.compile(r"0|[1-9][0-9]{0,4}")  # 0 to 99999, without leading zeros
+from tracefl.federation.identities import HIGHEST_ID, is_client_id
+
 _NUMBERS = re.compile(r"(b?float|u?int)\d+|bool")
-HIGHEST_ID = 99_999
 
 
 def read_identity(content: Any, num_classes: int) -> tuple[str, list[int]]:
@@ -27,7 +27,7 @@ def read_identity(content: Any, num_classes: int) -> tuple[str, list[int]]:
     """
     who = content.config_records.get("client", {})
     client_id, counts = who.get("client-id"), who.get("label-counts")
-    if not isinstance(client_id, str) or (client_id and not _ID.fullmatch(client_id)):
+    if not isinstance(client_id, str) or (client_id and not is_client_id(client_id)):
         raise ValueError(f"its partition-id must be 0 to {HIGHEST_ID}, got {str(client_id)[:20]!r}")
     if not isinstance(counts, Sequence) or not all(isinstance(n, int) and n >= 0 for n in counts):
         raise ValueError("it did not say how many examples it has of each class")

@@ -1,6 +1,5 @@
 """A deployed federation: SuperNodes, each a client with data of its own."""
 
-import itertools
 import json
 import logging
 import time
@@ -12,7 +11,8 @@ from flwr.serverapp import Grid
 
 from tracefl.errors import RoundFailedError
 from tracefl.federation.grid import POLL_SECONDS
-from tracefl.federation.plan import FederationHooks, FederationPlan
+from tracefl.federation.identities import Identities, fingerprint, is_client_id
+from tracefl.federation.plan import FederationHooks, FederationPlan, Joined
 from tracefl.federation.replies import error_cause, read_identity
 from tracefl.federation.server import CONNECT_SECONDS, Federation
 
@@ -37,41 +37,43 @@ class Deployment(Federation):
         self._nodes: dict[str, int] = {}  # client id to node id, including clients that have gone
         self._settled: set[int] = set()  # nodes that have answered, including those that cannot take part
         self._asked: dict[str, tuple[int, float]] = {}  # a question's message id to the node, and when it was asked
-        self._doubles: dict[int, tuple[str, list[int]]] = {}  # answers of nodes whose id another node holds
+        self._identities = Identities({})
         self._question = ""
         self._num_classes = 0
 
-    def gather(self, num_clients: int, question: str) -> dict[str, Sequence[int]]:
+    def gather(self, num_clients: int, question: str, owners: Mapping[str, str]) -> dict[str, Joined]:
         """Wait for clients and ask each for its examples.
 
         Args:
             num_clients: Clients to wait for.
             question: Instructions to read their data, as JSON; see ``own_data.client_job``.
+            owners: Client id to the fingerprint of the key that owns it, from earlier sessions of the run.
 
         Returns:
-            Client id to its number of examples of each class.
+            The clients, by id.
 
         Raises:
             RoundFailedError: Fewer are connected after ``CONNECT_SECONDS``.
         """
         self._question, self._num_classes = question, json.loads(question)["num_classes"]
+        self._identities = Identities(owners)
         log.info("waiting for %d SuperNodes", num_clients)
         return self._wait_for(num_clients)
 
     def _find_clients(self, plan: FederationPlan, hooks: FederationHooks) -> Mapping[str, int]:
         """Return the connected clients, after admitting new ones."""
-        for client_id, counts in self._wait_for(plan.min_clients, plan.participation.excluded).items():
-            hooks.on_joined(client_id, counts)
+        for client_id, joined in self._wait_for(plan.min_clients, plan.participation.excluded).items():
+            hooks.on_joined(client_id, joined)
         return self._present()
 
-    def _wait_for(self, num_clients: int, excluded: Collection[str] = ()) -> dict[str, Sequence[int]]:
+    def _wait_for(self, num_clients: int, excluded: Collection[str] = ()) -> dict[str, Joined]:
         """Wait until ``num_clients`` clients are connected, not counting the excluded ones.
 
         A new client that has not answered yet is waited for once, for at most ``ANSWER_SECONDS``; if it answers later,
         it takes part from a later round on.
 
         Returns:
-            The new clients: client id to number of examples of each class.
+            The new clients, by id.
         """
 
         def connected() -> int:
@@ -97,35 +99,28 @@ class Deployment(Federation):
         """Return whether a node was asked less than ``ANSWER_SECONDS`` ago and may still answer."""
         return any(time.monotonic() < asked + ANSWER_SECONDS for _, asked in self._asked.values())
 
-    def _meet(self) -> dict[str, Sequence[int]]:
+    def _meet(self) -> dict[str, Joined]:
         """Ask new SuperNodes for their id and examples; return the clients whose answers have arrived since."""
-        arrived = [node for _, node in sorted((each.registered_at, each.node_id) for each in self._grid.get_nodes())]
-        online = set(self._grid.get_node_ids())
-        self._asked = {each: (node, asked) for each, (node, asked) in self._asked.items() if node in online}
-        self._settled &= online  # a node that was away is asked again: its data may have changed
-        answers = self._ask([node for node in arrived if node in online and node not in self._settled])
-        candidates = {node: who for node, who in self._doubles.items() if node in online} | answers
-        self._doubles = {}
-        newcomers: dict[str, Sequence[int]] = {}
+        nodes = {each.node_id: each for each in self._grid.get_nodes()}
+        self._asked = {each: (node, asked) for each, (node, asked) in self._asked.items() if node in nodes}
+        self._settled &= nodes.keys()  # a node that was away is asked again: its data may have changed
+        arrived = sorted(nodes, key=lambda node: (nodes[node].registered_at, node))
+        answers = self._ask([node for node in arrived if node not in self._settled])
+        newcomers: dict[str, Joined] = {}
         # Nodes with their own id come first; the others are numbered in the order in which they connected.
-        for node in sorted(candidates, key=lambda n: (not candidates[n][0], arrived.index(n))):
-            named, counts = candidates[node]
-            client_id = named or self._own_id(node)
-            holder = self._nodes.get(client_id, node)
-            if holder != node and holder in online:  # or was until less than two heartbeats ago
-                if node in answers:
-                    log.warning("a second SuperNode says it is client %s: it waits until the first is gone", client_id)
-                self._doubles[node] = candidates[node]
-            else:
-                self._nodes[client_id] = node
-                newcomers[client_id] = counts
-                log.info("client %s is here with %d examples", client_id, sum(counts))
+        for node in sorted(answers, key=lambda n: (not answers[n][0], arrived.index(n))):
+            said, counts = answers[node]
+            name = nodes[node].name
+            try:
+                key = fingerprint(nodes[node].public_key)
+                client_id = self._identities.claim(key, name if is_client_id(name) else "", said)
+            except ValueError as error:
+                log.warning("a SuperNode cannot take part: %s", error)
+                continue
+            self._nodes[client_id] = node
+            newcomers[client_id] = Joined(counts, key)
+            log.info("client %s is here with %d examples, key %s", client_id, sum(counts), key)
         return newcomers
-
-    def _own_id(self, node: int) -> str:
-        """Return an id for a client that has none of its own: the one it had before, or the first free one."""
-        had = (client_id for client_id, known in self._nodes.items() if known == node)
-        return next(had, None) or next(str(n) for n in itertools.count() if str(n) not in self._nodes)
 
     def _ask(self, nodes: Sequence[int]) -> dict[int, tuple[str, list[int]]]:
         """Ask the nodes not asked yet; return the answers that have arrived, by node: id and label counts."""

@@ -134,6 +134,20 @@ class StoredRun:
         """The run was a deployment: its clients had data of their own."""
         return self._labels[2]
 
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        """Client id to the fingerprint of its SuperNode's key, of a deployment's clients.
+
+        Raises:
+            RecordError: label_counts.json is missing or damaged, or has no key of a client with examples.
+        """
+        with self._reading("label_counts.json") as path:
+            keys = json.loads(path.read_text())["keys"]
+            holders = [str(client) for client, counts in enumerate(self.label_counts.tolist()) if sum(counts)]
+            if not all(isinstance(keys[client], str) for client in holders):
+                raise ValueError("keys that are no text")
+            return dict(keys)
+
     @property
     def fault(self) -> Fault | None:
         """The injected fault; None without one.
