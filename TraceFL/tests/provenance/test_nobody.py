@@ -76,6 +76,17 @@ def test_counterfactuals_say_nobody_and_what_all_removals_have_in_common(made):
     assert found.own_effects[0].tolist() == [pytest.approx(slow[k] - common, abs=1e-6) for k in IDS]
 
 
+def test_a_removal_that_is_not_known_leaves_it_open_and_names_nobody(made):
+    found = counterfactuals(*made)
+    lost = found.predicted_without.clone()
+    lost[0, 1], without = -1, found.centered_logits_without.clone()
+    without[0, 1] = torch.nan  # without client 2 the model gives no finite logits
+    some = replace(found, predicted_without=lost, centered_logits_without=without)
+    assert (some.nobody.tolist(), some.carried_by.tolist(), found.carried_by.tolist()) == ([False], [-1], [-1])
+    without[0, 0] = found.centered_logits[0] - 1
+    assert replace(some, centered_logits_without=without).carried_by.tolist() == [0]
+
+
 def test_a_traced_input_is_carried_by_nobody_and_localized_all_the_same(made):
     model, record, inputs = made
     attribution = attribute_round(model, record, inputs, LABEL, ARTIFACT)

@@ -87,6 +87,16 @@ def test_nobody_is_counted_beside_the_clients(tmp_path):
     ]
 
 
+def test_the_exact_check_is_of_what_somebody_carries(tmp_path):
+    carried = wrong(0, BY_2, counterfactual_client="2")
+    nobodys = wrong(1, BY_2, counterfactual_client="2", effects=(("2", -0.125), ("0", -0.5), ("3", -0.25)))
+    words = said(tmp_path, [result(1, [carried, nobodys])], "provenance.inputs=all")
+    assert words[2] == (
+        "Checked by leaving each client out of the average exactly: of the wrong ones that somebody carries, 1 of 1 "
+        "depend most on the client with the highest contribution (chance: 0.3)."
+    )
+
+
 def test_a_run_that_traces_only_correct_predictions_says_so(tmp_path):
     words = said(tmp_path, [result(1, [right(0)])], "provenance.inputs=correct")
     assert words[1] == "Only right predictions were traced; provenance.inputs=all traces wrong ones too."

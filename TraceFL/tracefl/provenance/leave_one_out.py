@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tracefl.common.imports import imported
-from tracefl.provenance.attribution import nobody_carries
+from tracefl.provenance.attribution import ROUNDING, nobody_carries
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, plain_model
@@ -129,6 +129,15 @@ class Counterfactuals:
             heading = f"input {i}: class {int(self.predicted[i])} ({float(self.probabilities[i]):.1%})"
             found.append(Shown(heading, clients, carried_by))
         return found
+
+    @property
+    def carried_by(self) -> Tensor:
+        """``(B,)`` int64 column of the client that carries the prediction; -1 where no known effect is positive.
+
+        That is ``first``, where its effect is positive beyond ``attribution.ROUNDING``.
+        """
+        largest = self.effects.nan_to_num(nan=-torch.inf).max(dim=1).values
+        return torch.where(largest > ROUNDING, self.first, -1)
 
     @property
     def nobody(self) -> Tensor:

@@ -76,12 +76,12 @@ class GroundTruth:
         ``effect`` is the mean over the ``measured`` inputs whose logits without the client are finite, and
         ``own_effect`` that of the effect less what all removals of an input have in common; both with a 95 % interval
         over the inputs. ``changed`` counts the predictions that differ without the client, ``right`` those that are
-        right without it, and ``carried`` those that it carries: no other removal costs them more.
+        right without it, and ``carried`` those that it carries: its removal costs them, and no other more.
         ``shapley_standard_error`` is the mean of the inputs' standard errors: an upper bound on that of the mean,
         reached where the inputs' errors are fully correlated.
         """
         found, labels = self.found, torch.tensor(self.labels)
-        first = [k for k, nobody in zip(found.first.tolist(), found.nobody.tolist(), strict=True) if not nobody]
+        first = found.carried_by.tolist()
         effects, own, changed, measured = found.effects, found.own_effects, found.changed, found.measured  # (B, K)
         averaged = {"effect": effects, "own_effect": own}
         if self.shapley is not None:

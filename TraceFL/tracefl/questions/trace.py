@@ -124,8 +124,8 @@ class Tracer:
         return inputs == "all" or (inputs == "mispredicted" and self.fault is None)
 
     def without_known_fault(self) -> "Tracer":
-        """Return a tracer of all mispredictions, as if no fault were known; it computes no removals or baselines."""
-        mispredicted = replace(self.provenance, inputs="mispredicted", counterfactual=False)
+        """Return a tracer of all mispredictions, as if no fault were known; it computes no baselines."""
+        mispredicted = replace(self.provenance, inputs="mispredicted")
         return replace(self, provenance=mispredicted, fault=None, baselines=())
 
     def trace(

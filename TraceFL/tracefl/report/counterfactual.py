@@ -42,7 +42,7 @@ def as_json(truth: GroundTruth) -> dict[str, Any]:
         "round": truth.server_round,
         "asked": truth.inputs,
         "nobody": int(truth.found.nobody.sum()),
-        "chance_carried": int((~truth.found.nobody).sum()) / len(truth.found.client_ids),
+        "chance_carried": int((truth.found.carried_by >= 0).sum()) / len(truth.found.client_ids),
         "common": truth.common(),
         "clients": truth.clients(),
         "shapley": None

@@ -233,12 +233,14 @@ def _of_correct(rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
 
 def _of_removals(inputs: Sequence[TracedInput], what: str) -> Iterator[Sentence]:
     """Yield how often the exact removal of every client names the same one."""
-    checked = [t for t in inputs if t.counterfactual_client is not None]
+    known = [t for t in inputs if t.counterfactual_client is not None]
+    checked = [t for t in known if t.responsible is not None]
     if checked:
         agree = sum(t.counterfactual_client == t.traced_client for t in checked)
+        somebodys = " that somebody carries" if len(checked) < len(known) else ""
         yield Sentence(
-            f"Checked by leaving each client out of the average exactly: of {what}, {agree} of {len(checked)} depend "
-            "most on the client with the highest contribution (chance: "
+            f"Checked by leaving each client out of the average exactly: of {what}{somebodys}, {agree} of "
+            f"{len(checked)} depend most on the client with the highest contribution (chance: "
             f"{_number(sum(1 / len(t.ranking) for t in checked))})."
         )
 

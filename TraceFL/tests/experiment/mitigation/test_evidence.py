@@ -119,3 +119,21 @@ def test_a_light_client_is_judged_as_if_it_weighed_its_whole_part(model, server)
     rows, _ = look(rule, blind, model, server, mended)
     assert rows["1"]["decision"] == "restore"
     assert rule.participation.factors == {}
+
+
+def test_what_nobody_carries_names_no_client(model, server):
+    """It counts among the mispredictions, and against no one: of these four, the one that client 1 did not bring."""
+    round_record, found = record(), tracer(None, "provenance.inputs=mispredicted")
+    model.load_state_dict(dict(round_record.global_weights))
+    own = found.trace(model, round_record, server)
+    assert [(t.input_index, t.traced_client) for t in own.traced if t.responsible is None] == [(5, "0")]
+    rows, _ = mitigate_round(mitigation(), found, own, model, round_record, server, ("0", "1", "2"))
+    assert {row["client"]: (row["named"], row["mispredictions"]) for row in rows} == {
+        "0": (0, 4),
+        "1": (3, 4),
+        "2": (0, 4),
+    }
+    surer = replace(own.traced[0], effects=tuple((k, -1.0 - n) for n, (k, _) in enumerate(own.traced[0].ranking)))
+    own = replace(own, traced=(surer, *own.traced[1:]))
+    rows, _ = mitigate_round(mitigation(), found, own, model, round_record, server, ("0", "1", "2"))
+    assert [row["named"] for row in rows] == [0, 2, 0]

@@ -1,6 +1,7 @@
 """Actions against clients that mispredictions are traced to: ``mitigate=exclude`` and ``mitigate=downweight``.
 
-After round t, each traced misprediction names one client: the one with the highest contribution. Let R_k be the last
+After round t, each traced misprediction names one client: the one with the highest contribution; or none, where nobody
+carries it, because without any one client the model is as sure of it. Let R_k be the last
 ``window`` rounds, from ``from_round`` on, in which client k took part, M_t the number of mispredictions traced in round
 t, N_kt the number of those that name k, and A_t the accuracy of the round's average on the server's examples. The rule
 acts on k where over R_k

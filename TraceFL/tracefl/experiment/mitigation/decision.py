@@ -45,7 +45,7 @@ class Mitigation:
         self,
         server_round: int,
         clients: Sequence[str],
-        names: Sequence[str],
+        names: Sequence[str | None],
         gain_without: Callable[[str], float],
         able: Collection[str],
     ) -> tuple[Row, ...]:
@@ -54,7 +54,7 @@ class Mitigation:
         Args:
             server_round: The round.
             clients: Its participants.
-            names: The client named by each traced misprediction.
+            names: The client named by each traced misprediction; None where nobody carries it.
             gain_without: Returns the accuracy on the server's examples gained without a client, a fraction.
             able: Clients that could take part if nothing had been decided.
 

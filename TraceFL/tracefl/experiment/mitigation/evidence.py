@@ -49,8 +49,9 @@ def mitigate_round(
     if light or not tracer.traces_all_mispredictions:
         model.load_state_dict(dict(record.global_weights))
         trace = tracer.without_known_fault().trace(model, record, server)
-        seconds = trace.provenance_seconds
-    names = [traced.traced_client for traced in trace.traced if traced.predicted != traced.label]
+        seconds = trace.provenance_seconds + trace.counterfactual_seconds
+    wrong = [traced for traced in trace.traced if traced.predicted != traced.label]
+    names = [None if traced.responsible is None else traced.traced_client for traced in wrong]
 
     def accuracy(weights: dict[str, Tensor]) -> float:
         model.load_state_dict(weights)
