@@ -27,7 +27,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from fidelity_methods import BY_PATH, METHODS, OF_BATCH_NORM, Question
+from fidelity_methods import BY_PATH, METHODS, OF_BATCH_NORM, Question, first_is
 from fidelity_table import table
 from pyarrow import concat_tables
 from pyarrow.parquet import read_table, write_table
@@ -216,7 +216,7 @@ def ask(run: StoredRun, server_round: int, seed: int, paths: bool) -> Iterator[d
             "method": name,
             "inputs": len(labels),
             "correct": int(right.sum()),
-            "agreement": float((answer.argmax(dim=1) == effects.argmax(dim=1)).double().mean()),
+            "agreement": first_is(answer, effects == effects.max(dim=1, keepdim=True).values),
             "correlation": float(spearman(answer, effects).mean()),
             **paper_scores(answer[right], held[right]),
             "seconds": taken,
@@ -236,10 +236,9 @@ def paper_scores(answer: Tensor, held: Tensor) -> dict[str, float | None]:
     """Return what correct predictions' first clients score by the paper's measure, beside chance; None without any."""
     if not len(answer):
         return {"top_holder": None, "localization": None, "chance": None}
-    first = held.gather(1, answer.argmax(dim=1, keepdim=True)).squeeze(1)
     return {
-        "top_holder": float((first == held.max(dim=1).values).double().mean()),
-        "localization": float((first > 0).double().mean()),
+        "top_holder": first_is(answer, held == held.max(dim=1, keepdim=True).values),
+        "localization": first_is(answer, held > 0),
         "chance": float((held > 0).double().mean()),
     }
 

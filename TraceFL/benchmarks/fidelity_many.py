@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from fidelity import choose, thin
-from fidelity_methods import CPU, METHODS, Answer, Question
+from fidelity_methods import CPU, METHODS, Answer, Question, first_is
 from fidelity_table import both, head, line, median_cost
 from hydra import compose, initialize_config_module
 from safetensors.torch import load_file, save_file
@@ -210,7 +210,7 @@ def ask(
             "clients": len(record.clients),
             "accuracy": found.accuracy,
             "method": name,
-            "agreement": float((answer.argmax(dim=1) == effects.argmax(dim=1)).double().mean()),
+            "agreement": first_is(answer, effects == effects.max(dim=1, keepdim=True).values),
             "correlation": float(spearman(answer, effects).mean()),
             "seconds": time.process_time() - began,
             "exact_seconds": exact_seconds,

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tracefl.common.seeds import derive_seed
 from tracefl.provenance import Method, RoundRecord, attribute, attribute_round
 from tracefl.provenance.inputs import Inputs, read_batch
 from tracefl.provenance.removal import centered_logit, logits_under
@@ -58,10 +57,14 @@ def _rule(name: str) -> Answer:
 
 
 def at_random(question: Question) -> Tensor:
-    """Return ``(B, K)`` numbers drawn for each input anew."""
-    where = (question.record.server_round, *question.predicted.tolist())
-    draw = torch.Generator().manual_seed(derive_seed(question.seed, *where))
-    return torch.rand(len(question.labels), len(question.steps), generator=draw)
+    """Return ``(B, K)`` equal numbers: clients that tie share the first place, so this scores what any draw expects."""
+    return torch.zeros(len(question.labels), len(question.steps))
+
+
+def first_is(answer: Tensor, right: Tensor) -> float:
+    """Return how often the first client of ``(B, K)`` answers is a right one, ``(B, K)`` bool; equal ones share it."""
+    first = (answer == answer.max(dim=1, keepdim=True).values).double()
+    return float(((first * right).sum(dim=1) / first.sum(dim=1)).mean())
 
 
 def last_layer(question: Question) -> Tensor:

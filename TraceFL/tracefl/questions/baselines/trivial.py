@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from tracefl.common.seeds import derive_seed
 from tracefl.provenance import Compute
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.inputs import read_batch
@@ -66,6 +65,8 @@ def most_examples(evidence: Evidence) -> Tensor:
 
 
 def random_client(evidence: Evidence) -> Tensor:
-    """Suspect a random client for each input: ``(M, K)`` draws uniform in [0, 1), by the seed and the round."""
-    generator = torch.Generator().manual_seed(derive_seed(evidence.seed, "suspect", evidence.record.server_round))
-    return torch.rand(len(evidence.predicted), len(evidence.record.clients), generator=generator, dtype=torch.float64)
+    """Suspect all clients alike, ``(K,)``, in place of one draw, whose score is luck.
+
+    Scores break ties in every way, so this one's are what a client drawn at random is expected to have.
+    """
+    return torch.zeros(len(evidence.record.clients), dtype=torch.float64)
