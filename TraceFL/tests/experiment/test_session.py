@@ -1,5 +1,7 @@
 """One session of a run, with clients that do not train."""
 
+from threading import Event
+
 import pytest
 
 from tests.helpers.configuration import TINY, compose_settings
@@ -15,33 +17,33 @@ from tracefl.records.progress import Progress
 
 
 class Events(Observer):
-    """Keeps what it is told, and may ask the run to stop after a round."""
+    """Keeps what it is told, and may ask the run to stop in a round."""
 
-    def __init__(self, stop, stop_after=None):
-        self.events, self._stop, self._stop_after = [], stop, stop_after
+    def __init__(self, stop, stop_in=None):
+        self.events, self._stop, self._stop_in = [], stop, stop_in
 
     def run_started(self, progress):
         self.events.append(("run", progress.rounds_done))
 
     def round_started(self, server_round, clients):
         self.events.append(("started", server_round, clients))
+        if server_round == self._stop_in:
+            self._stop.signal = "SIGTERM"
 
     def round_finished(self, result):
         self.events.append(("finished", result.server_round))
-        if result.server_round == self._stop_after:
-            self._stop.signal = "SIGTERM"
 
 
 @pytest.fixture
 def session(tmp_path):
     """Run a session; returns its rounds, its events and the folder."""
 
-    def run(stop_after=None, resume=False):
+    def run(stop_in=None, resume=False):
         settings = compose_settings(*TINY, f"log_dir={tmp_path}", "run_name=run", "provenance=off")
         folder = RunFolder(settings.folder, settings)
         experiment = Experiment(settings, prepare_run(settings), folder)
         recorded, stop = folder.begin(resume), StopRequest()
-        events = Events(stop, stop_after)
+        events = Events(stop, stop_in)
         try:
             return (
                 run_session(
@@ -64,18 +66,43 @@ def test_the_observers_follow_the_rounds_in_their_order(session):
     rounds, events = session()
     assert [result.server_round for result in rounds] == [1, 2]
     clients = ("0", "2")
-    assert events == [
+    assert [event for event in events if event[0] != "finished"] == [
         ("run", 0),
         ("started", 1, clients),
-        ("finished", 1),
         ("started", 2, clients),
-        ("finished", 2),
     ]
+    assert [event for event in events if event[0] == "finished"] == [("finished", 1), ("finished", 2)]
+
+
+def test_a_round_is_announced_once_it_is_on_the_disk_while_the_next_one_trains(session, monkeypatch, tmp_path):
+    told = []
+    second_began, commit = Event(), RunFolder.commit
+
+    def commit_late(folder, result, record):
+        second_began.wait(timeout=10)
+        commit(folder, result, record)
+        told.append(("recorded", result.server_round))
+
+    def announce(events, result):
+        in_table = (tmp_path / "default" / "run" / "rounds.csv").read_text().splitlines()
+        told.append(("announced", result.server_round, len(in_table) - 1))
+
+    def begin(events, server_round, clients):
+        told.append(("began", server_round))
+        if server_round == 2:
+            second_began.set()
+
+    monkeypatch.setattr(RunFolder, "commit", commit_late)
+    monkeypatch.setattr(Events, "round_finished", announce)
+    monkeypatch.setattr(Events, "round_started", begin)
+    session()
+    assert told[:2] == [("began", 1), ("began", 2)]
+    assert told[2:] == [("recorded", 1), ("announced", 1, 1), ("recorded", 2), ("announced", 2, 2)]
 
 
 def test_a_signal_stops_the_run_once_the_round_is_on_the_disk(session, tmp_path):
     with pytest.raises(RunStopped, match="stopped by SIGTERM after round 1 of 2; the same command with resume=true"):
-        session(stop_after=1)
+        session(stop_in=1)
     assert (tmp_path / "default" / "run" / "rounds" / "0001" / "round.json").exists()
     rounds, events = session(resume=True)
     assert [result.server_round for result in rounds] == [1, 2]

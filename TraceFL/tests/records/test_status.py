@@ -19,7 +19,7 @@ def started(folder, num_rounds=4):
     progress = Progress(num_rounds)
     status = StatusFile(folder)
     status.run_started(progress)
-    progress.round_started()
+    progress.round_started(1)
     progress.round_finished(1)
     status.round_finished(result(1))
     return status
@@ -70,7 +70,7 @@ def test_wall_time_adds_up_over_sessions(folder):
     progress = read_progress(folder, 2, 4)
     assert 100 <= progress.seconds < 101
     assert progress.seconds_left is None  # this session has done no round yet
-    progress.round_started()
+    progress.round_started(3)
     progress.round_finished(3)
     assert 0 <= progress.seconds_left < 1
     assert read_progress(folder, 0, 4).seconds < 1  # a run begun anew forgets the one before

@@ -59,7 +59,15 @@ def run_session(
     for observer in observers:
         observer.run_started(progress)
     if progress.rounds_done < progress.num_rounds:
-        with _writing(folder.commit) as writer:
+
+        def record(result: RoundResult, weights: RoundRecord) -> None:
+            """Commit a round, and only then announce it."""
+            folder.commit(result, weights)
+            progress.round_finished(result.server_round)
+            for observer in observers:
+                observer.round_finished(result)
+
+        with _writing(record) as writer:
             session = _Session(experiment, progress, observers, stop, writer)
             federation.run(experiment.plan(progress.rounds_done), session.hooks)
     prepared = experiment.prepared  # includes the clients that have joined
@@ -75,17 +83,17 @@ def run_session(
 
 
 class _Writer:
-    """Writes each round in a thread while the next round's clients train."""
+    """Records each round in a thread while the next round's clients train."""
 
-    def __init__(self, executor: ThreadPoolExecutor, commit: Callable[[RoundResult, RoundRecord], None]) -> None:
+    def __init__(self, executor: ThreadPoolExecutor, record: Callable[[RoundResult, RoundRecord], None]) -> None:
         self._executor = executor
-        self._commit = commit
+        self._record = record
         self._writing: Future[None] | None = None
 
     def write(self, result: RoundResult, record: RoundRecord) -> None:
         """Start writing a round, once the previous one is on disk."""
         self.wait()
-        self._writing = self._executor.submit(self._commit, result, record)
+        self._writing = self._executor.submit(self._record, result, record)
 
     def wait(self) -> None:
         """Wait until the last round is on disk; raises any error of its writing."""
@@ -95,9 +103,9 @@ class _Writer:
 
 
 @contextmanager
-def _writing(commit: Callable[[RoundResult, RoundRecord], None]) -> Iterator[_Writer]:
+def _writing(record: Callable[[RoundResult, RoundRecord], None]) -> Iterator[_Writer]:
     with ThreadPoolExecutor(1) as executor:
-        writer = _Writer(executor, commit)
+        writer = _Writer(executor, record)
         try:
             yield writer
         finally:
@@ -105,7 +113,7 @@ def _writing(commit: Callable[[RoundResult, RoundRecord], None]) -> Iterator[_Wr
 
 
 class _Session:
-    """The federation's hooks: each round is assessed, handed to the writer and announced to the observers."""
+    """The federation's hooks: each round is announced, assessed, and handed to the writer."""
 
     def __init__(
         self,
@@ -129,7 +137,7 @@ class _Session:
     def _on_sampled(self, server_round: int, clients: tuple[str, ...]) -> None:
         self._stop_if_asked()
         self._round_began = time.perf_counter()
-        self._progress.round_started()
+        self._progress.round_started(server_round)
         log.info("round=%d clients sampled: %s", server_round, " ".join(clients), extra={IN_BARS: True})
         for observer in self._observers:
             observer.round_started(server_round, clients)
@@ -142,10 +150,7 @@ class _Session:
         """Assess and store a round; the server's thread waits only for the assessment."""
         result = self._experiment.assess(outcome, time.perf_counter() - self._round_began)
         self._writer.write(result, outcome.record)
-        self._progress.round_finished(result.server_round)
-        for observer in self._observers:
-            observer.round_finished(result)
-        if self._progress.rounds_done < self._progress.num_rounds:
+        if result.server_round < self._progress.num_rounds:
             self._stop_if_asked()
 
     def _on_joined(self, client_id: str, client: Joined) -> None:

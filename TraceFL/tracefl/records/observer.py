@@ -5,7 +5,7 @@ from tracefl.records.result import RoundResult
 
 
 class Observer:
-    """Receives a run's events, in the server's thread; by default each does nothing."""
+    """Receives a run's events, in the server's thread but for ``round_finished``; by default each does nothing."""
 
     def run_started(self, progress: Progress) -> None:
         """The federation starts or resumes; ``progress`` is kept up to date."""
@@ -17,7 +17,7 @@ class Observer:
         """One more of them has answered."""
 
     def round_finished(self, result: RoundResult) -> None:
-        """A round is traced and stored."""
+        """A round is traced and on disk; told by the thread that wrote it, while the next round's clients train."""
 
     def close(self) -> None:
         """The run is over, also after an error."""

@@ -36,11 +36,11 @@ class Progress:
         a_round = self.seconds_a_round
         return None if a_round is None else a_round * (self.num_rounds - self.rounds_done)
 
-    def round_started(self) -> None:
+    def round_started(self, server_round: int) -> None:
         """Start the clock at the session's first round: what precedes it happens once."""
-        if self.rounds_done == self._rounds_before:
+        if server_round == self._rounds_before + 1:
             self._first_round_began = time.monotonic()
 
     def round_finished(self, server_round: int) -> None:
-        """Count the round."""
+        """Count the round, which is recorded."""
         self.rounds_done = server_round
