@@ -76,6 +76,18 @@ def test_the_picture_of_a_text_and_many_clients(draw):
     assert clients.get_title() == "the round's 40 clients, the first 15; 50.0% hold the class"
 
 
+@pytest.mark.parametrize(
+    ("num_clients", "checked", "words"),
+    [(3, 3, ""), (4, 3, " (3 of 4)"), (2, 0, None), (1, 1, ""), (40, 20, " (20 of 40)")],
+)
+def test_the_picture_says_of_how_many_clients_the_exact_effect_is(draw, num_clients, checked, words):
+    _, _, clients, *_ = draw(IMAGE, explained(num_clients, checked=checked))
+    labels = [line.get_label() for line in clients.lines if line.get_marker() == "D"]
+    assert labels == ([] if words is None else [f"exact effect of leaving the client out{words}"])
+    shown = min(checked, 15)
+    assert sum(len(line.get_xdata()) for line in clients.lines if line.get_marker() == "D") == 2 * shown
+
+
 def test_the_tables():
     out = io.StringIO()
     show(Console(file=out, width=100), ExplainedInput(TEXT, explained(14), Method(), NAMES))

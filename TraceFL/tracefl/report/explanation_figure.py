@@ -103,8 +103,9 @@ def _draw_clients(ax: Axes, found: Explanation, clients: Sequence[ClientPart], n
         if client.removal and client.removal.against_effect is not None
     ]
     if exact:
-        name = f"{EXACT_EFFECT} (first {sum(client.removal is not None for client in clients)})"
-        ax.plot(*zip(*exact, strict=True), "D", color="black", label=name)
+        computed, everyone = sum(client.removal is not None for client in found.clients), len(found.clients)
+        some = "" if computed == everyone else f" ({computed} of {everyone})"
+        ax.plot(*zip(*exact, strict=True), "D", color="black", label=f"{EXACT_EFFECT}{some}")
     late = [(c.removal.effect, n - shift) for n, c in enumerate(clients) if c.removal and c.client_id in contradicted]
     if late:
         ax.plot(*zip(*late, strict=True), "D", color="black", markerfacecolor="white", label="* against the order")
