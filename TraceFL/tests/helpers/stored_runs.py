@@ -63,5 +63,6 @@ def make_stored_run(folder, kind="image", rounds=(1, 2)):
             for name, tensor in first.items()
         }
         record = RoundRecord(server_round, clients, P, model.state_dict(), average)
-        store.commit(RoundResult(whole_row(round=server_round), (), (), P, {}), record)
+        row = whole_row(round=server_round, global_accuracy=server_round / 4)
+        store.commit(RoundResult(row, (), (), P, {}), record)
     return run
