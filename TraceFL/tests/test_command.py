@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
 from tests.helpers.commands import call_main
 from tracefl import __version__
 from tracefl.__main__ import HELP_TEXT, PROGRAMS, main
+from tracefl.conf.tool import read_arguments
+from tracefl.errors import ConfigError
 
 SLOW = ("torch", "hydra", "omegaconf", "rich", "matplotlib", "numpy", "ray", "flwr", "yaml", "jinja2")
 
@@ -67,7 +70,7 @@ def test_a_subcommand_alone_prints_its_help(name):
             "there is no run below logs/ or results/ of TMP; make one with `tracefl run`, or give a run's folder",
         ),
         (["trace", "--round", "3"], "unknown option '--round'; keys are given as key=value: round=3"),
-        (["ledger", "round=3"], "unknown argument 'round=3'; usage: tracefl ledger RUN [csv=FILE] [png=FILE] [--json]"),
+        (["ledger", "round=3"], "unknown argument 'round=3'; see tracefl ledger --help"),
         (["replay", "without=two"], "without must be the clients' numbers such as 3 or 3,7, got 'two'"),
         (["collect"], "there is no folder logs/ or results/ of TMP; give the folder of the runs"),
         (["figures", "table=7"], "table must be among 1, 2, 3, got '7'"),
@@ -76,6 +79,19 @@ def test_a_subcommand_alone_prints_its_help(name):
 )
 def test_bad_input_is_one_line_and_waits_for_no_library(tmp_path, arguments, line):
     assert tracefl(*arguments, cwd=tmp_path) == (2, "", f"tracefl: {line.replace('TMP', str(tmp_path))}\n")
+
+
+@pytest.mark.parametrize("name", sorted(PROGRAMS.keys() - {"run", "jobs"}))  # which pass keys on to runs
+@pytest.mark.parametrize("argument", ["nosuchkey=3", "--nosuchflag", "nosuchword", "=3", "json="])
+def test_a_refusal_names_the_argument_and_leaves_the_usage_to_the_help(name, argument):
+    grammar = import_module(PROGRAMS[name][0]).GRAMMAR
+    with pytest.raises(ConfigError) as refused:
+        read_arguments(["somewhere", argument] if grammar.first else [argument], grammar)
+    message = str(refused.value)
+    assert repr(argument) in message
+    assert len(message) < 100, message
+    assert grammar.usage not in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ def run(monkeypatch, tmp_path, capfd):
         (["batch_size=1500"], ["batch_size"]),
         (["model=densenet121", "dataset.image_size=16"], ["fails on its first inputs", "image_size, now 16"]),
         (["exp_key=a b=c"], ["tracefl:"]),
+        (["num_rounds=3", "num_rounds=5"], ["num_rounds is given twice: '3' and '5'; give it once"]),
+        (["model=gpt", "seed=1", "model=bert"], ["model is given twice: 'gpt' and 'bert'"]),
+        (["experiment=demo", "experiment=first_run"], ["experiment is given twice"]),
+        (["model.config.layers=[1]", "++model.config.layers=[2]"], ["model.config.layers is given twice: '[1]'"]),
+        (["--multirun", "seed=1,2", "seed=3"], ["seed is given twice: '1,2' and '3'"]),
+        (["resume=", "resume=true"], ["resume is given twice: '' and 'true'"]),
         (["num_rounds==3"], ["num_rounds='=3' cannot be read", "type num_rounds=3"]),
         (["model=resnet18\r", "seed=1\r"], ["model='resnet18\\r'", "carriage return", "type model=resnet18"]),
         (["run_name=été"], ["type \"run_name='été'\""]),
@@ -167,9 +173,9 @@ def test_an_experiments_file_that_is_wrong(run, tmp_path, content, words):
 def test_a_folder_of_ones_own_adds_choices(run, tmp_path):
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nnum_rounds: 8\n")
-    status, out, _ = run("seed=7", "--config-dir", "own", "experiment=mine", "--cfg", "job", "seed=3")
+    status, out, _ = run("batch_size=7", "--config-dir", "own", "experiment=mine", "--cfg", "job", "seed=3")
     cfg = OmegaConf.create(out)
-    assert (status, cfg.num_rounds, cfg.seed) == (0, 8, 3)
+    assert (status, cfg.num_rounds, cfg.seed, cfg.batch_size) == (0, 8, 3, 7)
     status, _, err = run("--config-dir", "own", "experiment=mien")
     assert status == 2
     assert "did you mean 'mine'?" in err

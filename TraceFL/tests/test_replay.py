@@ -243,7 +243,7 @@ def damage(run):
         (
             None,
             ["without_from=1"],
-            "without= is missing: the clients to leave out; the run's faulty ones: without=2; usage: tracefl replay",
+            "without= is missing: the clients to leave out; the run's faulty ones: without=2; see tracefl replay",
         ),
         (None, ["without_from=1", "without=2", "how=guess"], "how must be one of reaggregate, train, got 'guess'"),
         (None, ["without_from=1", "without=2", "carry=2"], "carry must be a number in [0, 1], got '2'"),
@@ -316,7 +316,7 @@ def test_no_run(monkeypatch, capsys, tmp_path, arguments, words):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (None, "the clients to leave out, such as without=3,7; usage: tracefl replay"),
+        (None, "the clients to leave out, such as without=3,7; see tracefl replay --help"),
         ('{"clients": ["2", "5"]}', "the clients to leave out; the run's faulty ones: without=2,5; usage"),
         ("{", "fault.json is damaged"),
         ("{}", "fault.json is damaged or of another version of tracefl: it lacks clients"),

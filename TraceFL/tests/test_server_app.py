@@ -44,6 +44,8 @@ def test_a_quote_without_its_end_is_refused():
         read_overrides({"overrides": "client.lr='0.1"})
     with pytest.raises(ConfigError, match="overrides must be text such as"):
         read_overrides({"overrides": 3})
+    with pytest.raises(ConfigError, match="num_rounds is given twice: '2' and '3'; give it once"):
+        read_overrides({"num_rounds": 2, "overrides": "num_rounds=3"})
 
 
 def test_every_common_key_is_a_key_of_ours():

@@ -131,7 +131,7 @@ def test_tables_and_picture(image_run, tmp_path, ask):
         (["against=1"], "none is given; give one of image=FILE, text=WORDS or input=INDEX"),
         (["input=1", "image=a.png"], "image= and input= are given"),
         (["input=1", "input=2"], "input is given twice: '1' and '2'"),
-        (["input="], "'input=' has no value; usage: tracefl trace"),
+        (["input="], "'input=' has no value; see tracefl trace --help"),
         (["input=4"], "input='4': the server has examples 0 to 3"),
         (["input=-1"], "the server has examples 0 to 3"),
         (["input=two"], "the server has examples 0 to 3"),

@@ -21,7 +21,7 @@ from flwr.superlink.grid import InMemoryGrid
 from omegaconf.errors import OmegaConfBaseException
 
 from tracefl.common.paths import expand
-from tracefl.conf.cli import command_line
+from tracefl.conf.cli import command_line, refuse_repeated
 from tracefl.conf.composing import compose_config
 from tracefl.errors import ConfigError, TraceFLError, one_line
 from tracefl.experiment.preparation import Prepared, prepare_deployed
@@ -67,7 +67,7 @@ def read_overrides(run_config: RunConfig) -> list[str]:
     """Return the run configuration as overrides of the command line.
 
     Raises:
-        ConfigError: ``overrides`` is not a text, or has an unclosed quote.
+        ConfigError: ``overrides`` is not a text, has an unclosed quote, or gives a key that is given beside it.
     """
     more = run_config.get("overrides", "")
     if not isinstance(more, str):
@@ -77,6 +77,7 @@ def read_overrides(run_config: RunConfig) -> list[str]:
     except ValueError as error:
         raise ConfigError(f"overrides={more!r} has a quote without its end") from error
     keys = [f"{key}={_value(value)}" for key, value in run_config.items() if key != "overrides" and value != ""]
+    refuse_repeated([*keys, *split])
     return [*keys, *split]
 
 

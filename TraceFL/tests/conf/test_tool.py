@@ -34,7 +34,9 @@ def test_keys_flags_and_overrides_in_any_order(tmp_path):
         **{"carry": 0.25, "without": ("3", "7"), "figure": [3, 2], "how": "train"},
         "png": tmp_path / "a.PNG",
     }
-    assert read("3", "seed=1", "seed=2", "a.b=", groups=None).overrides == ["seed=1", "seed=2", "a.b="]
+    assert read("3", "seed=1,2", "a.b=", groups=None).overrides == ["seed=1,2", "a.b="]
+    with pytest.raises(ConfigError, match="seed is given twice: '1' and '2'; give it once"):
+        read("3", "seed=1", "seed=2", groups=None)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +44,10 @@ def test_keys_flags_and_overrides_in_any_order(tmp_path):
     [
         (["rounds=1"], "unknown argument 'rounds=1'; did you mean 'round'?"),
         (["run", "--jsn"], "unknown argument '--jsn'; did you mean '--json'?"),
-        (["run", "other"], "unknown argument 'other'; usage: USAGE"),
+        (["run", "other"], "unknown argument 'other'; see USAGE --help"),
         (["run", "privacy.noise=1"], "unknown argument 'privacy.noise=1'"),
         (["round=1", "round=2"], "round is given twice: '1' and '2'; give it once"),
-        (["text= "], "'text= ' has no value; usage: USAGE"),
+        (["text= "], "'text= ' has no value; see USAGE --help"),
         (["provenance="], "'provenance=' has no value"),
         (["round=0"], "round must be a whole number from 1, got '0'"),
         (["carry=nan"], r"carry must be a number in \[0, 1\], got 'nan'"),
@@ -66,7 +68,7 @@ def test_what_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").touch()
     assert read(str(tmp_path), "--json", first="RUN").folder == tmp_path
-    with pytest.raises(ConfigError, match="no run is given; give its folder, .* usage: USAGE ..., see --help"):
+    with pytest.raises(ConfigError, match="no run is given; give its folder, .*; see USAGE --help"):
         read("round=1", first="RUN")
     with pytest.raises(RecordError, match="begins with 'nowhere'"):
         read("nowhere", first="RUN")

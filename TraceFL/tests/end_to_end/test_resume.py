@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.helpers.configuration import TINY
+from tests.helpers.configuration import TINY, once
 from tests.helpers.forked import ForkedMain
 from tests.helpers.processes import PATIENCE, wait_until
 from tests.helpers.runs import TINY_MODEL, run
@@ -31,7 +31,7 @@ def begin(folder, *overrides):
     """Start a run in a process group of its own, all output in one file."""
     folder.mkdir(exist_ok=True)
     (folder / "output").unlink(missing_ok=True)  # what the process before said
-    keys = (*TINY, "run_name=run", *KEYS, f"log_dir={folder}", *overrides)
+    keys = once(*TINY, "run_name=run", *KEYS, f"log_dir={folder}", *overrides)
     return ForkedMain(*keys, cwd=folder, output=folder / "output")
 
 
@@ -243,12 +243,7 @@ def test_a_run_whose_reader_goes_away_runs_on(tmp_path):
         sys.executable,
         "-m",
         "tracefl.main",
-        *TINY,
-        "run_name=run",
-        *KEYS,
-        f"log_dir={tmp_path}",
-        "num_rounds=2",
-        "backend=in_process",
+        *once(*TINY, "run_name=run", *KEYS, f"log_dir={tmp_path}", "num_rounds=2", "backend=in_process"),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
@@ -259,7 +254,7 @@ def test_a_run_whose_reader_goes_away_runs_on(tmp_path):
 
 def test_a_run_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["tracefl", *TINY, *KEYS, "store=all", "num_rounds=10000000"])
+    monkeypatch.setattr(sys, "argv", ["tracefl", *once(*TINY, *KEYS, "store=all", "num_rounds=10000000")])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2

@@ -15,7 +15,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.helpers.commands import call_main
-from tests.helpers.configuration import TINY, compose_settings
+from tests.helpers.configuration import TINY, compose_settings, once
 from tests.helpers.forked import ForkedMain
 from tests.helpers.processes import PATIENCE, descendants, wait_until
 from tests.helpers.runs import TINY_MODEL
@@ -24,7 +24,7 @@ from tracefl.experiment.runner import run_settings
 from tracefl.main import main
 from tracefl.records.claim import CLAIM
 
-SHORT = (*TINY, *TINY_MODEL, "num_rounds=1", "provenance=off")
+SHORT = once(*TINY, *TINY_MODEL, "num_rounds=1", "provenance=off")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def call(monkeypatch, tmp_path, capfd):
 
 def test_a_dry_sweep_says_each_run_and_submits_nothing(call, tmp_path):
     varied = ("model=resnet18,densenet121", "dirichlet_alpha=0.1,0.3")
-    status, out, err = call("--multirun", *TINY, "dry_run=true", "launcher=slurm", *varied)
+    status, out, err = call("--multirun", *once(*TINY, "dry_run=true", "launcher=slurm", *varied))
     assert status == 0, err
     assert out.count("would run in logs/default/") == 4
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -53,7 +53,7 @@ def test_a_dry_sweep_says_each_run_and_submits_nothing(call, tmp_path):
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused_before_any_run(overrides, words, call, tmp_path):
-    status, _, err = call("--multirun", *SHORT, *overrides)
+    status, _, err = call("--multirun", *once(*SHORT, *overrides))
     assert status == 2
     assert len(err.splitlines()) == 1, err
     assert words in err
@@ -70,7 +70,7 @@ def test_slurm_where_there_is_none_is_refused(call, monkeypatch):
 @pytest.mark.slow
 def test_a_refused_run_is_named_and_the_others_run(tmp_path):
     files = {"output": tmp_path / "output", "errors": tmp_path / "errors"}
-    done = ForkedMain("--multirun", *SHORT, "clients_per_round=9,2", cwd=tmp_path, **files)
+    done = ForkedMain("--multirun", *once(*SHORT, "clients_per_round=9,2"), cwd=tmp_path, **files)
     assert done.wait() == 2
     assert files["errors"].read_text().splitlines() == [
         "tracefl: run 1 of 2 (clients_per_round=9): clients_per_round=9 is above num_clients=5; lower it",
@@ -94,7 +94,8 @@ def wait_for_file(folder, pattern, process):
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_killed_run_is_said_and_not_waited_for(launcher, tmp_path):
-    command = [sys.executable, "-m", "tracefl.main", *SHORT, "num_rounds=300", f"launcher={launcher}", "seed=1"]
+    keys = once(*SHORT, "num_rounds=300", f"launcher={launcher}", "seed=1")
+    command = [sys.executable, "-m", "tracefl.main", *keys]
     sweeping = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         begun = wait_for_file(tmp_path, "logs/default/*/rounds/0001", sweeping)

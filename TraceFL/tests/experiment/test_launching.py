@@ -17,7 +17,8 @@ from tracefl.experiment.launching import _words
 
 
 def test_it_is_the_commands_run_to_the_bit(tmp_path):
-    words = [*TINY, *(word.removeprefix("++") for word in TINY_MODEL), "num_rounds=1", "provenance.inputs_per_label=1"]
+    given = (word.removeprefix("++") for word in (*TINY, *TINY_MODEL) if not word.startswith("num_rounds="))
+    words = [*given, "num_rounds=1", "provenance.inputs_per_label=1"]
     matplotlib.use("svg")
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     mine = tracefl.run(*words[:-2], num_rounds=1, provenance={"inputs_per_label": 1}, log_dir=tmp_path / "python")
@@ -63,6 +64,7 @@ def test_values_are_written_as_the_configuration_reads_them(keys, config):
         (["--multirun", "num_rounds=1"], {}, "from Python one run is made here"),
         (["launcher=slurm"], {}, "from Python one run is made here"),
         ([], {"dry_run": True}, "dry_run=true plans a run"),
+        (["num_rounds=3"], {"num_rounds": 5}, "num_rounds is given twice: '3' and '5'; give it once"),
     ],
 )
 def test_what_is_refused_is_refused_in_one_line(words, keys, message, tmp_path):

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.clientapp import ClientApp
 from torch.testing import assert_close
 
-from tests.helpers.configuration import TINY
+from tests.helpers.configuration import TINY, once
 from tests.helpers.plans import Told, make_hooks, make_plan
 from tests.helpers.runs import SMALL_MODEL
 from tracefl.errors import RoundFailedError
@@ -141,7 +141,7 @@ def test_a_run_in_this_process_imports_no_ray(tmp_path):
     code = f"""
 import sys
 sys.modules["ray"] = None  # any import of it raises
-sys.argv = ["tracefl", *{[*TINY, *SMALL_MODEL]}, "num_rounds=1", "backend=in_process", "log_dir={tmp_path}"]
+sys.argv = ["tracefl", *{once(*TINY, *SMALL_MODEL, "num_rounds=1")}, "backend=in_process", "log_dir={tmp_path}"]
 from tracefl.main import main
 main()
 """

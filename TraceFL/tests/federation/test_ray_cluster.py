@@ -12,7 +12,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from tests.helpers.configuration import TINY
+from tests.helpers.configuration import TINY, once
 from tests.helpers.forked import ForkedMain
 from tests.helpers.processes import PATIENCE, descendants, processes, wait_until
 from tests.helpers.recording import app as recording_app
@@ -35,7 +35,7 @@ def files_of(folder):
 
 def start(*overrides, cwd, name="output"):
     """Start a run in a process of its own, whose output goes to the file of that name."""
-    keys = (*TINY, *TINY_MODEL, "backend=ray", *overrides)
+    keys = once(*TINY, *TINY_MODEL, "backend=ray", *overrides)
     return ForkedMain(*keys, cwd=cwd, output=cwd / name)
 
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import tracefl.__main__
 import tracefl.jobs.__main__
-from tests.helpers.configuration import compose_config
+from tests.helpers.configuration import compose_config, once
 from tests.helpers.fork_server import serve, write_program
-from tracefl.conf.cli import prepare_overrides
+from tracefl.conf.cli import prepare_overrides, refuse_repeated
 from tracefl.experiment.settings import read_settings
 
 _SIZES = {
@@ -64,7 +64,7 @@ def _tracefl(arguments, check):
         _compose(arguments[1:])  # all that is typed, some of which the miniature replaces
         if check == "compose":
             return
-        sys.argv += _miniature(arguments)
+        sys.argv[2:] = once(*sys.argv[2:], *_miniature(arguments))
     tracefl.__main__.main()
 
 
@@ -101,6 +101,7 @@ def _is_swept(value):
 
 def _check(words):
     """Check all keys; but for what is on another machine, such as a GPU, a cluster or a file."""
+    refuse_repeated(words)
     compose_config(*prepare_overrides(words))
     elsewhere = ("device=cuda", "client_resources.gpus=", "ray.address=", "model.pretrained=/", "hydra.", "launcher=")
     read_settings(compose_config(*prepare_overrides([word for word in words if not word.startswith(elsewhere)])))

@@ -21,6 +21,11 @@ TINY = (
 )
 
 
+def once(*overrides):
+    """Return overrides each key once, with its last value: a command line takes no key twice."""
+    return list({override.partition("=")[0]: override for override in overrides}.values())
+
+
 def compose_config(*overrides):
     """Compose the configuration as the command line does."""
     GlobalHydra.instance().clear()

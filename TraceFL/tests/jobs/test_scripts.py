@@ -54,6 +54,14 @@ def test_what_the_user_adds_comes_last_and_survives_the_shell(jobs):
     assert command[-3:] == ["resume=true", "device=cuda", "dataset.path=/my data/${dataset.name}"]
 
 
+def test_what_the_user_adds_wins_and_each_key_is_given_once(jobs):
+    (own,) = listed(jobs, "training", "0")
+    (command,) = listed(jobs, "training", "0", "resume=false", "dirichlet_alpha=7")
+    keys = [word.partition("=")[0] for word in command[2:]]
+    assert len(keys) == len(set(keys)) == len(own[2:])
+    assert {"resume=false", "dirichlet_alpha=7"} == set(command) - set(own)
+
+
 def test_json_of_what_is_listed(jobs):
     lines = listed(jobs, "training", "2-3", "device=cuda")
     status, out, err = jobs("training", "2-3", "device=cuda", "--list", "--json")

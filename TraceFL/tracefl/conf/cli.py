@@ -29,7 +29,8 @@ def read_words(arguments: Sequence[str]) -> list[str]:
     """Return a command line with Hydra's options first: it reads none between two ``key=value``.
 
     Raises:
-        ConfigError: An argument is neither ``key=value`` nor an option; with what was probably meant.
+        ConfigError: An argument is neither ``key=value`` nor an option, with what was probably meant; or a key is
+            given twice.
     """
     parser = get_args_parser()
     parser.error = _refuse_option  # type: ignore[method-assign]  # argparse would print its usage and exit
@@ -41,7 +42,18 @@ def read_words(arguments: Sequence[str]) -> list[str]:
             continue  # prepare_overrides says that keys cannot be removed
         if word.startswith("-") or "=" not in word.lstrip("=") or is_cut_off(word):
             raise ConfigError(explain_slip(words, position, _known_keys()))
+    refuse_repeated(words)
     return [word for word in arguments if word not in words] + words
+
+
+def refuse_repeated(words: Iterable[str]) -> None:
+    """Raise a ConfigError for a key that is given twice, of whose values Hydra would take the last."""
+    values: dict[str, str] = {}
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key in values:
+            raise ConfigError(f"{key} is given twice: {values[key]!r} and {value!r}; give it once")
+        values[key] = value
 
 
 def _refuse_option(message: str) -> NoReturn:

@@ -34,7 +34,7 @@ class Grammar:
     """What a command takes.
 
     Attributes:
-        usage: One line, for help and for messages that have no better advice.
+        usage: One line, which begins with the command's two words; for its help.
         keys: Its own keys, each with the reader of its value.
         flags: Its flags.
         groups: Groups and dotted keys of the configuration that are passed on; None for all of them.
@@ -50,6 +50,11 @@ class Grammar:
     first: Literal["RUN", "FOLDER", "INDEX"] | None = "RUN"
     names: Collection[str] = ()
     alone: bool = False
+
+    @property
+    def advice(self) -> str:
+        """Where to look, for messages that have no better advice."""
+        return f"see {' '.join(self.usage.split()[:2])} --help"
 
 
 @dataclass
@@ -119,14 +124,15 @@ def read_arguments(arguments: Sequence[str], grammar: Grammar) -> Given:
         elif grammar.first is not None and given.word is None and not (is_own or is_override) and _is_place(argument):
             given.word = argument
         elif not equals or not (is_own or is_override):
-            advice = did_you_mean(key, known) or f"; usage: {grammar.usage}"
+            advice = did_you_mean(key, known) or f"; {grammar.advice}"
             raise ConfigError(f"unknown argument {argument!r}{advice}")
-        elif groups is None and is_override:
-            given.overrides.append(argument)
         elif key in seen:
             raise ConfigError(f"{key} is given twice: {seen[key]!r} and {text!r}; give it once")
+        elif groups is None and is_override:
+            seen[key] = text
+            given.overrides.append(argument)
         elif not text.strip():
-            raise ConfigError(f"{argument!r} has no value; usage: {grammar.usage}")
+            raise ConfigError(f"{argument!r} has no value; {grammar.advice}")
         elif is_own:
             seen[key] = text
             given.values[key] = keys[key](key, text)
@@ -137,7 +143,7 @@ def read_arguments(arguments: Sequence[str], grammar: Grammar) -> Given:
         if given.word is None:
             raise ConfigError(
                 "no run is given; give its folder, the beginning of its name, or `last`, before all else; "
-                f"usage: {' '.join(grammar.usage.split()[:3])} ..., see --help"
+                f"{grammar.advice}"
             )
         given.place = find_run(given.word)
     elif grammar.first == "FOLDER" and given.word is not None:

@@ -29,7 +29,7 @@ def run(*words: str, **keys: Any) -> Run:
     Args:
         words: ``key=value`` and ``group=choice`` as on the command line.
         keys: The same as Python's values: ``num_rounds=3``, ``log_dir=Path("logs")``, ``fault="label_flip"``; keys of
-            a group as a mapping, ``model={"config": {"layers": [1, 1, 1, 1]}}``. They stand after ``words``.
+            a group as a mapping, ``model={"config": {"layers": [1, 1, 1, 1]}}``. Each is given once.
 
     Returns:
         The run, as ``load`` gives it.

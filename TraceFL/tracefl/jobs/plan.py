@@ -31,8 +31,9 @@ class Job:
         return " ".join(value if key in _CHOICES else f"{_short(key)}={value}" for key, _, value in chosen)
 
     def all_overrides(self, extra: Sequence[str]) -> list[str]:
-        """Return what follows ``tracefl run``; what the user adds comes last, and so wins."""
-        return [*self.overrides, "resume=true", *extra]
+        """Return what follows ``tracefl run``, each key once: what the user adds wins, of that the last."""
+        words = (*self.overrides, "resume=true", *extra)
+        return list({word.partition("=")[0]: word for word in words}.values())
 
     def arguments(self, extra: Sequence[str]) -> list[str]:
         """Return the whole command's arguments, for the Python that runs this one."""

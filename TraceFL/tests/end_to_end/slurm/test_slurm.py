@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.helpers.configuration import REPOSITORY, TINY, compose_settings
+from tests.helpers.configuration import REPOSITORY, TINY, compose_settings, once
 from tests.helpers.forked import ForkedMain
 from tests.helpers.processes import PATIENCE, wait_until
 from tests.helpers.runs import TINY_MODEL
@@ -17,7 +17,7 @@ from tracefl.experiment.runner import run_settings
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 
 # What makes a run of a job script small enough for a test, whatever the experiment.
-SMALL = (
+SMALL = once(
     *(key for key in TINY if "alpha" not in key),
     "num_rounds=1",
     "batch_size=4",
@@ -40,7 +40,7 @@ runs=("seed=1" "seed=2")
 
 def sweep(*overrides, cwd, env=None):
     """Run a sweep; returns its exit status and the lines of its errors."""
-    keys = ("--multirun", *TINY, *TINY_MODEL, *overrides)
+    keys = ("--multirun", *once(*TINY, *TINY_MODEL, *overrides))
     done = ForkedMain(*keys, cwd=cwd, output=cwd / "output", errors=cwd / "errors", env=env)
     return done.wait(), (cwd / "errors").read_text().splitlines()
 
@@ -115,14 +115,14 @@ def test_a_job_script_as_an_array(slurm, here, tmp_path):
     (tmp_path / "logs").mkdir()
     script = tmp_path / "job.sh"
     script.write_text(TINY_JOB.format(python=sys.executable))
-    job = slurm.submit("--array=0-1%1", script, *TINY, *TINY_MODEL, "num_rounds=1", cwd=tmp_path)
+    job = slurm.submit("--array=0-1%1", script, *once(*TINY, *TINY_MODEL, "num_rounds=1"), cwd=tmp_path)
     assert slurm.wait(job) == {"0": "COMPLETED", "1": "COMPLETED"}
     assert records(tmp_path / "logs" / "default") == here
 
 
 def test_a_run_on_a_ray_that_slurm_started(slurm, here, tmp_path):
     """job_cluster.sh on the one node there is: Ray's head in a step of its own, ended with the run."""
-    overrides = (*TINY, *TINY_MODEL, "num_rounds=1", "seed=1", f"log_dir={tmp_path / 'logs'}")
+    overrides = once(*TINY, *TINY_MODEL, "num_rounds=1", "seed=1", f"log_dir={tmp_path / 'logs'}")
     output = tmp_path / "job.out"
     arguments = ("--nodes=1", "--cpus-per-task=2", f"--output={output}", "job_cluster.sh", *overrides)
     env = {**slurm.env, "PYTHON": sys.executable}
@@ -166,7 +166,7 @@ def test_the_job_scripts_as_arrays(name, tasks, dry, slurm, tmp_path):
 
 
 def test_slurms_warning_stops_a_job_script_after_its_round_and_it_goes_on(slurm, tmp_path):
-    arguments = ("job_training_all_exps.sh", "3", *SMALL, f"num_rounds={LONG}", f"log_dir={tmp_path}")
+    arguments = ("job_training_all_exps.sh", "3", *once(*SMALL, f"num_rounds={LONG}", f"log_dir={tmp_path}"))
 
     def submit(name):
         output = tmp_path / name
@@ -188,7 +188,7 @@ def test_slurms_warning_stops_a_job_script_after_its_round_and_it_goes_on(slurm,
 
 def test_a_requeued_run_of_a_sweep_goes_on(slurm, tmp_path):
     """SLURM's warning reaches a run of launcher=slurm: it finishes its round, submitit requeues it, and it goes on."""
-    command = [sys.executable, "-m", "tracefl.main", *SMALL, f"num_rounds={LONG}", "launcher=slurm"]
+    command = [sys.executable, "-m", "tracefl.main", *once(*SMALL, f"num_rounds={LONG}"), "launcher=slurm"]
     command += ["hydra.launcher.cpus_per_task=1", "run_name=run"]
     with subprocess.Popen(command, cwd=tmp_path, env=slurm.env, stdout=subprocess.DEVNULL) as sweep:
         log = tmp_path / "logs" / "default" / "run" / "run.log"
