@@ -1,19 +1,22 @@
 """Runs gathered from made folders with known numbers."""
 
 import json
+import shutil
 import time
 
 import pytest
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
+from tests.helpers.round_files import write_rounds
 from tests.helpers.tables import read_csv
 from tracefl.conf.run_names import run_folders
 from tracefl.paper.grid_points import point_of
 from tracefl.paper.published import Published, find_published
+from tracefl.records.checksums import write_checksums
 from tracefl.records.claim import Claim
 from tracefl.records.settings import read_keys
-from tracefl.records.tables import ROUND_COLUMNS, to_csv
+from tracefl.records.tables import ROUND_COLUMNS
 
 SETTING = ("experiment=figure2", "model=resnet18", "dataset=mnist", "num_rounds=2", "dirichlet_alpha=0.1")
 
@@ -39,7 +42,7 @@ def make_run(logs, rounds, *overrides, state="done", seconds=100.0, error=None):
         dict.fromkeys(ROUND_COLUMNS, 0) | {"round": n} | dict(zip(columns, values, strict=True))
         for n, values in enumerate(rounds, 1)
     ]
-    (folder / "rounds.csv").write_text(to_csv(ROUND_COLUMNS, rows))
+    write_rounds(folder, rows)
     status = {
         "state": state,
         "rounds_done": len(rounds),
@@ -129,14 +132,8 @@ def test_unfinished_runs_are_named_and_not_in_the_table(collect, tmp_path):
         ("config.yaml", "a: [", "config.yaml is damaged"),
         ("config.yaml", "a: 1", "config.yaml is damaged or of another version of tracefl: exp_key is missing"),
         ("config.yaml", "- 3", "is no run's configuration"),
-        ("rounds.csv", "round,global_accuracy\n1,0.5\n2,0.6\n", "no 'localization_accuracy'"),
-        ("rounds.csv", ",".join(ROUND_COLUMNS) + "\n" + ",".join(["x"] * len(ROUND_COLUMNS)) + "\n", "1 of 2 rounds"),
-        ("rounds.csv", ",".join(ROUND_COLUMNS) + ("\n" + ",".join(["x"] * len(ROUND_COLUMNS))) * 2, "float: 'x'"),
-        (
-            "rounds.csv",
-            ",".join(ROUND_COLUMNS) + ("\n" + ",".join(["2"] * len(ROUND_COLUMNS))) * 2,
-            "one after the other",
-        ),
+        ("rounds/0002/round.json", "{}", "0002/round.json is damaged: its checksum is not the one in SHA256SUMS"),
+        ("rounds/0001/SHA256SUMS", "", "0001/round.json is damaged: its checksum is not the one in SHA256SUMS"),
         ("results.json", "[]", "results.json holds no results"),
         ("results.json", '{"seed": ', "results.json is no JSON"),
     ],
@@ -152,6 +149,47 @@ def test_a_damaged_run_is_named_and_left_out(collect, tmp_path, file, text, word
     assert words in line
     assert "1 run done, 0 unfinished, 1 damaged" in out
     assert len(read_csv(tmp_path / "collected.csv")) == 1
+
+
+def lose_the_last(run):
+    shutil.rmtree(run / "rounds" / "0002")
+
+
+def lose_the_first(run):
+    write_rounds(run, [{"round": 3}])
+    shutil.rmtree(run / "rounds" / "0001")
+
+
+def forget_a_column(run):
+    path = run / "rounds" / "0001" / "round.json"
+    path.write_text(path.read_text().replace('"localization_accuracy"', '"localisation"'))
+    write_checksums(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lose_the_last, "it has 1 of 2 rounds"),
+        (lose_the_first, "it does not hold the rounds one after the other"),
+        (forget_a_column, "it lacks localization_accuracy"),
+    ],
+)
+def test_a_run_that_lacks_something_is_named_and_left_out(collect, tmp_path, damage, words):
+    make_run(tmp_path, [(0.5, 0.9, 0.2, 0.6, 0.5)] * 2)
+    damaged = make_run(tmp_path, [(0.5, 0.9, 0.2, 0.6, 0.5)] * 2, "seed=7")
+    damage(damaged)
+    _, out, _ = collect(tmp_path)
+    (line,) = [line for line in out.splitlines() if line.startswith("left out: ")]
+    assert damaged.name in line
+    assert words in line
+
+
+def test_what_is_collected_was_checked_and_the_tables_are_not_read(collect, tmp_path):
+    run = make_run(tmp_path, [(0.5, 0.9, 0.2, 0.6, 0.5)] * 2)
+    for table in ("rounds.csv", "provenance.csv", "suspects.csv"):
+        (run / table).write_text("round,localization_accuracy\n1,0.1\n")
+    assert collect(tmp_path)[0] == 0
+    assert read_csv(tmp_path / "collected.csv")[0]["localization_accuracy"] == "0.9"
 
 
 def test_a_run_without_tracing_has_no_localization(collect, tmp_path):

@@ -83,10 +83,11 @@ def test_a_fault_s_run_stands_beside_no_published_run_without_faults(collect, tm
 def test_a_damaged_file_is_named_and_its_run_left_out(collect, tmp_path):
     make_faulty_run(tmp_path, [found(1, "provenance", 1.0)])
     damaged = make_faulty_run(tmp_path, [found(1, "provenance", 1.0)], "seed=7")
-    (damaged / "suspects.csv").write_text("round,rule,inputs\n1,provenance,5\n")
+    path = damaged / "rounds" / "0001" / "round.json"
+    path.write_text(path.read_text().replace('"localization_accuracy": 1.0', '"localization_accuracy": 0.0'))
     status, out, _ = collect(tmp_path)
     assert status == 0
     (line,) = [line for line in out.splitlines() if line.startswith("left out: ")]
     assert damaged.name in line
-    assert "no 'localization_accuracy'" in line
+    assert "0001/round.json is damaged: its checksum is not the one in SHA256SUMS" in line
     assert "1 run done, 0 unfinished, 1 damaged" in out

@@ -3,7 +3,7 @@
 Every run below the folder (logs unless given) becomes a row of one CSV (``FOLDER/collected.csv``), and every setting,
 over its seeds, a line of a table, beside the published number of the same setting. Unfinished runs are named and are
 not in the table; damaged ones are named and left out. Runs in miniature (``smoke/`` of the job scripts) are left out
-too.
+too. What is read of a run are its rounds, each compared with its checksum, and not its CSV tables.
 
 Where runs looked for faulty clients, two more tables compare the rules: how often each finds one, and its seconds per
 input; beside collected.csv then stand suspects_collected.csv (in full), seconds_per_input.png and .pdf, and where
@@ -30,7 +30,7 @@ def _main(given: Given) -> None:
     root = given.runs_folder()
 
     from tracefl.paper.summary import summarize_runs
-    from tracefl.report.terminal import say_json, table_console
+    from tracefl.report.console import say_json, table_console
 
     as_json = JSON in given.flags
     console = table_console(stderr=as_json)

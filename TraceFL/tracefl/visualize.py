@@ -10,7 +10,8 @@
 FOLDER is where the runs are: unless given logs/, or results/ of the Flower app where there is no logs/NAME.
 
 Beside localization accuracy stands its chance level, and beside a setting of the paper its published numbers. Only
-complete runs count: the others are named, and so is every setting of the paper that has no run.
+complete runs count: the others are named, and so is every setting of the paper that has no run. What is read of a run
+are its rounds, each compared with its checksum, and not its CSV tables.
 """
 
 from tracefl.common.paths import expand
@@ -39,7 +40,7 @@ def _main(given: Given) -> None:
 
     from tracefl.paper.exhibits import EXHIBITS
     from tracefl.paper.write import write_exhibits
-    from tracefl.report.terminal import say_json, table_console
+    from tracefl.report.console import say_json, table_console
 
     names = [f"{kind}{number}" for kind in ("figure", "table") for number in given.get(kind, ())]
     names = names or [name for name, exhibit in EXHIBITS.items() if everything or exp in exhibit.keys]

@@ -1,7 +1,7 @@
 """``tracefl.load``: a run's folder from Python."""
 
-import csv
-import io
+import json
+import shutil
 
 import matplotlib as mpl
 import pytest
@@ -10,10 +10,13 @@ from torch.testing import assert_close
 
 import tracefl
 from tests.helpers.stored_runs import COUNTS, NAMES, TEXTS, P, make_stored_run
+from tests.helpers.tables import whole_row
 from tracefl.errors import ConfigError, RecordError
 from tracefl.provenance import Method, attribute_round, counterfactuals, explain
 from tracefl.questions.retrace import retrace
-from tracefl.records.tables import PROVENANCE_COLUMNS, ROUND_COLUMNS, provenance_rows, to_csv
+from tracefl.records.checksums import write_checksums
+from tracefl.records.result import RoundResult, as_json
+from tracefl.records.tables import PROVENANCE_COLUMNS
 from tracefl.report.counterfactual import COUNTERFACTUAL_COLUMNS
 
 mpl.use("agg")
@@ -24,9 +27,13 @@ def stored(tmp_path_factory):
     """Make a stored run of images, with tables of its second round."""
     folder = make_stored_run(tmp_path_factory.mktemp("runs"))
     _, trace = retrace(folder, 2, ["provenance.inputs=all"])
-    (folder / "provenance.csv").write_text(to_csv(PROVENANCE_COLUMNS, provenance_rows(2, trace.traced)))
-    rows = [dict.fromkeys(ROUND_COLUMNS) | {"round": n, "global_accuracy": n / 4} for n in (1, 2)]
-    (folder / "rounds.csv").write_text(to_csv(ROUND_COLUMNS, rows))
+    for n, traced in ((1, ()), (2, trace.traced)):
+        place = folder / "rounds" / f"{n:04d}"
+        row = whole_row(round=n, global_accuracy=n / 4)
+        (place / "round.json").write_text(json.dumps(as_json(RoundResult(row, traced, (), P, {}))))
+        write_checksums(place)
+    (folder / "rounds.csv").write_text("changed by hand")  # what is read was checked
+    (folder / "mine.csv").write_text("client,number\n3,0.5\n")
     return folder
 
 
@@ -46,7 +53,8 @@ def test_a_run_is_found_as_on_the_command_line(stored, tmp_path, monkeypatch):
 
 
 def test_tables_are_frames_with_clients_as_text(run):
-    assert set(run.tables) == {"provenance", "rounds"}
+    assert list(run.tables) == ["mine", "provenance", "rounds"]
+    assert run.tables["mine"]["client"].tolist() == ["3"]
     assert run.rounds["global_accuracy"].tolist() == [0.25, 0.5]
     assert list(run.rounds.index) == [1, 2]
     traced = run.inputs
@@ -139,6 +147,14 @@ def test_removals_can_be_read_drawn_and_shown(run):
     assert found.plot().images[0].get_array().shape == (4, 3)
 
 
+def test_a_round_that_was_changed_is_no_table(stored, tmp_path):
+    run = tracefl.load(shutil.copytree(stored, tmp_path / "copy"))
+    path = run.folder / "rounds" / "0002" / "round.json"
+    path.write_text(path.read_text().replace('"global_accuracy": 0.5', '"global_accuracy": 0.9'))
+    with pytest.raises(RecordError, match="0002/round.json is damaged"):
+        run.rounds  # noqa: B018
+
+
 def test_the_commands_questions_are_frames(run):
     again = run.trace("provenance.inputs=all")
     assert again["input_index"].tolist() == run.inputs["input_index"].tolist()
@@ -149,8 +165,7 @@ def test_the_commands_questions_are_frames(run):
     assert replayed.groupby("round")["clients"].first().tolist() == ["2 3", "2 3"]
     with pytest.raises(ConfigError, match="how must be one of reaggregate, train, got 'again'"):
         run.replay(without=0, how="again")
-    rows = list(csv.DictReader(io.StringIO((run.folder / "provenance.csv").read_text())))
-    assert again["traced_client"].tolist() == [row["traced_client"] for row in rows]
+    assert again["traced_client"].tolist() == run.inputs["traced_client"].tolist()
 
 
 def test_texts_are_shown(tmp_path):

@@ -8,9 +8,9 @@ import time
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
+from tests.helpers.round_files import write_rounds
 from tracefl.paper.collected_run import read_run
 from tracefl.records.settings import read_keys
-from tracefl.records.tables import ROUND_COLUMNS, to_csv
 
 _COLUMNS = ("global_accuracy", "localization_accuracy", "chance_accuracy")
 
@@ -30,11 +30,8 @@ def make_exhibit_run(logs, rounds, *overrides, state="done", **values):
     folder = read_keys(config).folder
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-    rows = [
-        dict.fromkeys(ROUND_COLUMNS, "") | {"round": number} | dict(zip(_COLUMNS, measured, strict=True))
-        for number, measured in enumerate(rounds, 1)
-    ]
-    (folder / "rounds.csv").write_text(to_csv(ROUND_COLUMNS, rows))
+    rows = [{"round": number} | dict(zip(_COLUMNS, measured, strict=True)) for number, measured in enumerate(rounds, 1)]
+    write_rounds(folder, rows)
     status = {"state": state, "rounds_done": len(rounds), "num_rounds": len(rounds), "seconds": 9.0}
     status |= {"seconds_a_round": None, "updated": time.time(), "error": None}
     (folder / "status.json").write_text(json.dumps(status))

@@ -6,13 +6,10 @@ import time
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
+from tests.helpers.round_files import write_rounds
 from tracefl.records.settings import read_keys
-from tracefl.records.tables import ROUND_COLUMNS, SUSPECT_MEASURES, to_csv
+from tracefl.records.tables import ROUND_COLUMNS, SUSPECT_COLUMNS
 
-COLUMNS = (
-    *("round", "rule", *SUSPECT_MEASURES),
-    *("inputs", "faulty_clients", "clients", "seconds", "ranking", "note"),
-)
 SETTING = ("model=resnet18", "dataset=mnist", "num_rounds=2", "dirichlet_alpha=0.3", "clients_per_round=10")
 FLIP = {
     "name": "label_flip",
@@ -32,7 +29,7 @@ NO_FAULT = dict.fromkeys(FLIP) | {"name": "none"}
 
 
 def make_faulty_run(logs, suspects, *overrides, fault=FLIP, rounds=2, state="done"):
-    """Write a run's folder; ``suspects`` are rows of suspects.csv, None for a run without the file."""
+    """Write a run's folder; ``suspects`` are rows of suspects.csv, None for a run without any."""
     config = OmegaConf.to_container(compose_config(*SETTING, f"log_dir={logs}", *overrides), resolve=True)
     if fault is not None:
         config["fault"] = dict(fault)
@@ -41,30 +38,28 @@ def make_faulty_run(logs, suspects, *overrides, fault=FLIP, rounds=2, state="don
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     measured = {"global_accuracy": 0.5, "localization_accuracy": 0.9, "chance_accuracy": 0.1}
     made = [dict.fromkeys(ROUND_COLUMNS, 0) | measured | {"round": n} for n in range(1, rounds + 1)]
-    (folder / "rounds.csv").write_text(to_csv(ROUND_COLUMNS, made))
+    write_rounds(folder, made, suspects or ())
     status = {"state": state, "rounds_done": rounds, "num_rounds": rounds, "seconds": 9.0}
     status |= {"seconds_a_round": None, "updated": time.time(), "error": None}
     (folder / "status.json").write_text(json.dumps(status))
     if state == "done":
         (folder / "results.json").write_text("{}")
-    if suspects is not None:
-        (folder / "suspects.csv").write_text(to_csv(COLUMNS, suspects))
     return folder
 
 
 def found(server_round, rule, accuracy, inputs=10, seconds=1.0, **more):
     """Return a row of suspects.csv: the rule's localization accuracy, one faulty client of 10."""
-    row = dict.fromkeys(COLUMNS) | {"chance_accuracy": 0.1, "faulty_clients": 1, "clients": 10}
+    row = dict.fromkeys(SUSPECT_COLUMNS) | {"chance_accuracy": 0.1, "faulty_clients": 1, "clients": 10}
     row |= {"round": server_round, "rule": rule, "localization_accuracy": accuracy, "inputs": inputs}
     return row | {"seconds": seconds, **more}
 
 
 def does_not_apply(server_round, rule, note, inputs=10):
     """Return the row of a rule that does not apply: no numbers."""
-    return dict.fromkeys(COLUMNS) | {"round": server_round, "rule": rule, "inputs": inputs, "note": note}
+    return dict.fromkeys(SUSPECT_COLUMNS) | {"round": server_round, "rule": rule, "inputs": inputs, "note": note}
 
 
 def without_inputs(server_round):
     """Return the row of a round without mispredicted inputs."""
     row = {"round": server_round, "rule": "provenance", "inputs": 0, "faulty_clients": 1, "clients": 10}
-    return dict.fromkeys(COLUMNS) | row
+    return dict.fromkeys(SUSPECT_COLUMNS) | row

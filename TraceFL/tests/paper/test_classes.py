@@ -7,10 +7,11 @@ import pytest
 from matplotlib import pyplot as plt
 
 from tests.helpers.made_exhibits import made_run
+from tests.helpers.made_page import traced_input
+from tests.helpers.round_files import write_rounds
 from tracefl.errors import RecordError
 from tracefl.paper.classes import CLASS_COLUMNS, class_rows, draw_classes, read_classes
 from tracefl.paper.rule_findings import SeedMean
-from tracefl.records.tables import PROVENANCE_COLUMNS, to_csv
 
 NAMES = ["ant", "bee", "cat"]
 
@@ -19,16 +20,17 @@ def make(logs, traced, **values):
     """Make a run; ``traced`` holds (label, traced client, correct, chance) of each input."""
     run = made_run(logs, [(0.5, 0.9, 0.3)], "experiment=figure5", **values)
     columns = ("label", "traced_client", "localized", "chance")
-    rows = [dict.fromkeys(PROVENANCE_COLUMNS, "") | dict(zip(columns, row, strict=True)) for row in traced]
-    (run.path / "provenance.csv").write_text(to_csv(PROVENANCE_COLUMNS, rows))
+    rows = [dict(zip(columns, row, strict=True)) for row in traced]
+    inputs = [traced_input(number, **row) for number, row in enumerate(rows)]
+    write_rounds(run.path, [{"round": 1}], traced=inputs)
     (run.path / "results.json").write_text(json.dumps({"classes": NAMES}))
     return run
 
 
 @pytest.fixture
 def runs(tmp_path):
-    one = [(0, 3, True, 0.2), (0, 3, True, 0.4), (0, 5, False, 0.6), (0, 4, True, 0.8), (1, 3, True, 0.5)]
-    two = [(0, 7, True, 0.5), (0, 7, False, 0.5)]
+    one = [(0, "3", True, 0.2), (0, "3", True, 0.4), (0, "5", False, 0.6), (0, "4", True, 0.8), (1, "3", True, 0.5)]
+    two = [(0, "7", True, 0.5), (0, "7", False, 0.5)]
     return [make(tmp_path, one, seed=1), make(tmp_path, two, seed=2)]
 
 
@@ -74,12 +76,15 @@ def test_a_class_without_inputs_is_said_and_not_drawn(runs, tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     ("file", "text"),
-    [("provenance.csv", "round,label\n1,0\n"), ("results.json", "{}"), ("results.json", '{"classes": 3}')],
+    [("rounds/0001/round.json", "{}"), ("results.json", "{}"), ("results.json", '{"classes": 3}')],
 )
 def test_a_damaged_file_is_named(runs, file, text):
     (runs[0].path / file).write_text(text)
-    with pytest.raises(RecordError, match=f"{runs[0].path} is damaged"):
+    with pytest.raises(RecordError, match=f"{runs[0].path}.* is damaged"):
         read_classes(runs)
-    (runs[0].path / "provenance.csv").unlink()
-    with pytest.raises(RecordError, match=r"provenance\.csv"):
+
+
+def test_a_run_without_a_traced_input_is_damaged(runs):
+    write_rounds(runs[0].path, [{"round": 1}])
+    with pytest.raises(RecordError, match=f"{runs[0].path} is damaged: its rounds hold no traced input"):
         read_classes(runs)

@@ -1,21 +1,17 @@
-"""What runs wrote into suspects.csv, summarised by hand."""
+"""Rows of suspects.csv, summarised by hand."""
 
 import pytest
 
-from tests.helpers.made_runs import COLUMNS, does_not_apply, found, without_inputs
-from tracefl.paper.rule_findings import over_seeds, read_suspects, rule_names, rule_over_seeds
-from tracefl.records.tables import to_csv
+from tests.helpers.made_runs import does_not_apply, found, without_inputs
+from tracefl.paper.rule_findings import over_seeds, rule_names, rule_over_seeds, run_suspects
 
 
-def read(tmp_path, *rows):
-    path = tmp_path / "suspects.csv"
-    path.write_text(to_csv(COLUMNS, rows))
-    return read_suspects(path)
+def read(*rows):
+    return run_suspects(rows)
 
 
-def test_means_are_over_the_rounds_with_inputs(tmp_path):
+def test_means_are_over_the_rounds_with_inputs():
     run = read(
-        tmp_path,
         without_inputs(1),
         found(2, "provenance", 0.8, inputs=10, seconds=1.0, mean_rank=1.2, auroc=0.9, whole_localization=1),
         found(2, "krum", 0.0, inputs=10, seconds=0.2),
@@ -36,14 +32,14 @@ def test_means_are_over_the_rounds_with_inputs(tmp_path):
     assert run.rules["krum"].rounds == 2
 
 
-def test_chance_counts_a_round_once_whatever_the_number_of_rules(tmp_path):
+def test_chance_counts_a_round_once_whatever_the_number_of_rules():
     more = {"chance_accuracy": 0.4}
     rows = [found(1, "provenance", 1, **more), found(1, "krum", 1, **more), found(2, "provenance", 1)]
-    assert read(tmp_path, *rows).chance == pytest.approx((0.4 + 0.1) / 2)
+    assert read(*rows).chance == pytest.approx((0.4 + 0.1) / 2)
 
 
-def test_a_rule_that_does_not_apply_has_no_numbers_and_says_why(tmp_path):
-    run = read(tmp_path, found(1, "provenance", 1.0), does_not_apply(1, "feddebug", "it needs ReLU activations"))
+def test_a_rule_that_does_not_apply_has_no_numbers_and_says_why():
+    run = read(found(1, "provenance", 1.0), does_not_apply(1, "feddebug", "it needs ReLU activations"))
     feddebug = run.rules["feddebug"]
     assert not feddebug.applies
     assert (feddebug.rounds, feddebug.seconds_per_input, feddebug.note) == (0, None, "it needs ReLU activations")
@@ -51,29 +47,19 @@ def test_a_rule_that_does_not_apply_has_no_numbers_and_says_why(tmp_path):
     assert run.rules["provenance"].applies
 
 
-def test_a_rule_that_applies_to_some_rounds_is_the_mean_of_those(tmp_path):
-    run = read(tmp_path, found(1, "shapley", 0.6), does_not_apply(2, "shapley", "above 10 clients"))
+def test_a_rule_that_applies_to_some_rounds_is_the_mean_of_those():
+    run = read(found(1, "shapley", 0.6), does_not_apply(2, "shapley", "above 10 clients"))
     shapley = run.rules["shapley"]
     assert (shapley.applies, shapley.rounds, shapley.means["localization_accuracy"]) == (True, 1, 0.6)
 
 
-def test_a_run_without_any_inputs_says_nothing_of_the_rules(tmp_path):
-    run = read(tmp_path, without_inputs(1), without_inputs(2))
+def test_a_run_without_any_inputs_says_nothing_of_the_rules():
+    run = read(without_inputs(1), without_inputs(2))
     assert (run.rounds, run.rounds_without_inputs, run.chance, run.rules) == (0, 2, None, {})
 
 
-def test_no_file_no_suspects(tmp_path):
-    assert read_suspects(tmp_path / "suspects.csv") is None
-
-
-def test_damage_is_told(tmp_path):
-    path = tmp_path / "suspects.csv"
-    path.write_text("round,rule,inputs\n1,provenance,many\n")
-    with pytest.raises(ValueError, match="many"):
-        read_suspects(path)
-    path.write_text("round,rule,inputs\n1,provenance,5\n")
-    with pytest.raises(KeyError, match="localization_accuracy"):
-        read_suspects(path)
+def test_no_rows_no_suspects():
+    assert run_suspects([]) is None
 
 
 def test_mean_and_standard_deviation_over_seeds():
@@ -84,9 +70,9 @@ def test_mean_and_standard_deviation_over_seeds():
     assert over_seeds([None]) is None
 
 
-def test_a_rule_over_runs_and_the_order_of_rules(tmp_path):
-    one = read(tmp_path, found(1, "krum", 0.5), found(1, "feddebug", 0.1), found(1, "chance", 0.1))
-    two = read(tmp_path, found(1, "cosine", 0.5), found(1, "provenance", 1.0), found(1, "krum", 0.7))
+def test_a_rule_over_runs_and_the_order_of_rules():
+    one = read(found(1, "krum", 0.5), found(1, "feddebug", 0.1), found(1, "chance", 0.1))
+    two = read(found(1, "cosine", 0.5), found(1, "provenance", 1.0), found(1, "krum", 0.7))
     assert rule_names([one, two]) == ["provenance", "feddebug", "krum", "cosine"]
     assert rule_over_seeds([one, two], "krum").mean == pytest.approx(0.6)
     assert rule_over_seeds([one, two], "provenance").seeds == 1

@@ -6,6 +6,7 @@ Needs neither Flower nor Ray, except to train again.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ from tracefl.provenance.asking import answer_round
 from tracefl.questions.one_input import WAYS, explain_stored, read_question
 from tracefl.questions.overrides import asks_before_noise, read_tracer
 from tracefl.records.reading import read_results, reading
+from tracefl.records.result import TABLES, tables_of
 from tracefl.records.run import StoredRun
 from tracefl.records.store import RoundStore
-from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows
+from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows, to_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,11 +109,20 @@ class Run:
     def tables(self) -> "Mapping[str, pd.DataFrame]":
         """Every table of the folder by its file's name without ``.csv``; ids of clients are text.
 
+        The run's own tables are made of its rounds, which are compared with their checksums.
+
         Raises:
             ConfigError: pandas is not installed.
-            RecordError: A table is damaged.
+            RecordError: A round or a table is damaged.
         """
-        return {path.stem: self._read(path) for path in sorted(self.folder.glob("*.csv"))}
+        results = tuple(RoundStore(self.folder / "rounds").results())
+        own = {name: to_csv(*table) for name, table in tables_of(results).items()} if results else {}
+        others = {path.name: path for path in self.folder.glob("*.csv") if path.name not in TABLES}
+        frames = {name: self._parsed(StringIO(text)) for name, text in own.items()}
+        for name, path in others.items():
+            with reading(path):
+                frames[name] = self._parsed(path)
+        return {name.removesuffix(".csv"): frames[name] for name in sorted(frames)}
 
     @property
     def rounds(self) -> "pd.DataFrame":
@@ -360,10 +371,9 @@ class Run:
             raise RecordError(f"{self.folder} has no {name}.csv: no round of it is finished")
         return self.tables[name].copy()
 
-    def _read(self, path: Path) -> "pd.DataFrame":
-        pandas = imported("pandas", "tables")
-        with reading(path):
-            return pandas.read_csv(path, dtype=dict.fromkeys(_TEXT_COLUMNS, "str"))
+    @staticmethod
+    def _parsed(csv: Path | StringIO) -> "pd.DataFrame":
+        return imported("pandas", "tables").read_csv(csv, dtype=dict.fromkeys(_TEXT_COLUMNS, "str"))
 
     @staticmethod
     def _frame(rows: list[dict[str, Any]], columns: Sequence[str] | None = None) -> "pd.DataFrame":

@@ -1,6 +1,5 @@
 """Figure 5's page by class: how well the predictions of each class are traced, and to how many clients."""
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from matplotlib.axes import Axes
 from tracefl.errors import RecordError
 from tracefl.paper.collected_run import CollectedRun
 from tracefl.paper.rule_findings import SeedMean, over_seeds
+from tracefl.records.store import RoundStore
 from tracefl.report.style import COLUMN, GREY, LOOKS, paper_style, save_figure
 
 _LONGEST_NAME = 24  # characters
@@ -45,21 +45,19 @@ class ClassFindings:
 
 
 def read_classes(runs: Iterable[CollectedRun]) -> list[ClassFindings]:
-    """Return the findings of one setting's runs for each class, from their ``provenance.csv``.
+    """Return the findings of one setting's runs for each class, from the inputs that they traced.
 
     Raises:
-        RecordError: A ``provenance.csv`` is missing or damaged.
+        RecordError: A run is damaged.
     """
     traced, names = [], []
     for run in runs:
+        rows = _rows(run.path)
         try:
-            rows = _rows(run.path / "provenance.csv")
             names = [str(name) for name in json.loads((run.path / "results.json").read_text())["classes"]]
-            traced.append({label: [row for row in rows if row[0] == label] for label in range(len(names))})
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise RecordError(
-                f"{run.path} is damaged: no classes in provenance.csv and results.json ({error})"
-            ) from error
+            raise RecordError(f"{run.path} is damaged: no classes in results.json ({error})") from error
+        traced.append({label: [row for row in rows if row[0] == label] for label in range(len(names))})
     found = []
     for label, name in enumerate(names):
         groups = [own.get(label, []) for own in traced]
@@ -158,14 +156,14 @@ def _draw_panel(ax: Axes, found: Sequence[ClassFindings]) -> None:
     ax.set_axisbelow(True)
 
 
-def _rows(path: Path) -> list[tuple[int, str, bool, float]]:
+def _rows(folder: Path) -> list[tuple[int, str, bool, float]]:
     """Return (label, traced client, whether it holds the label, chance) for each input with a known chance."""
-    with path.open(newline="") as file:
-        rows = [
-            (int(row["label"]), row["traced_client"], row["localized"] == "True", float(row["chance"]))
-            for row in csv.DictReader(file)
-            if row["localized"] and row["chance"]
-        ]
+    rows = [
+        (t.label, t.traced_client, t.localized, t.chance)
+        for result in RoundStore(folder / "rounds").results()
+        for t in result.traced
+        if t.localized is not None and t.chance is not None
+    ]
     if not rows:  # of a run that has a localization accuracy
-        raise ValueError("no traced input")
+        raise RecordError(f"{folder} is damaged: its rounds hold no traced input")
     return rows

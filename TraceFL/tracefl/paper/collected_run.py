@@ -1,6 +1,5 @@
 """A run as one row of collected.csv, and a grid with one line for all runs that differ only in their seed."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from tracefl.learning.faults.words import NO_FAULT, describe_fault, fault_order
 from tracefl.paper.grid import Grid
 from tracefl.paper.grid_points import noise_and_clip, point_of
 from tracefl.paper.published import find_published
-from tracefl.paper.rule_findings import RunSuspects, read_suspects
+from tracefl.paper.rule_findings import RunSuspects, run_suspects
 from tracefl.paper.settings_words import tell_apart
 from tracefl.provenance import Method
 from tracefl.records.naming import fingerprint
 from tracefl.records.settings import Settings, read_config
 from tracefl.records.status import RunState, read_run_state
+from tracefl.records.store import RoundStore
 
 _MEANS = (
     "localization_accuracy",
@@ -45,7 +45,7 @@ class CollectedRun:
         state: How far it is.
         row: Its row of collected.csv: setting and results, accuracies as fractions, None where nothing was measured.
         suspects: How well each rule found the faulty clients; None where the run did not look for any.
-        rounds: rounds.csv: a row of texts for each round, empty where nothing was measured.
+        rounds: A row of rounds.csv for each round, None where nothing was measured.
         path: Its folder.
     """
 
@@ -53,12 +53,12 @@ class CollectedRun:
     state: RunState
     row: Mapping[str, Any]
     suspects: RunSuspects | None = None
-    rounds: Sequence[Mapping[str, str]] = ()
+    rounds: Sequence[Mapping[str, Any]] = ()
     path: Path = Path()
 
     def curve(self, column: str) -> dict[int, float | None]:
         """Return a column of rounds.csv: round to value, None where nothing was measured."""
-        return {int(row["round"]): float(row[column]) if row[column] else None for row in self.rounds}
+        return {row["round"]: row[column] for row in self.rounds}
 
     @property
     def setting(self) -> tuple[str, str]:
@@ -67,7 +67,7 @@ class CollectedRun:
 
 
 def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> CollectedRun:
-    """Read a run's folder.
+    """Read a run's folder; its rounds are compared with their checksums, and its tables are not read.
 
     Args:
         folder: The run's folder.
@@ -78,27 +78,24 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
         RecordError: The folder is damaged.
     """
     config = read_config(folder / "config.yaml")
-    try:
-        state = read_run_state(folder, config.num_rounds)
-        rounds = _rounds(folder / "rounds.csv")
-        if state.state == "done" and len(rounds) != config.num_rounds:
-            raise RecordError(f"rounds.csv has {len(rounds)} of {config.num_rounds} rounds")
-        if state.state == "done":
-            _check_results(folder / "results.json")
-        row = {"folder": shown_as, "state": state.state, **_setting(config, presets), **_findings(rounds)}
-        if [int(line["round"]) for line in rounds] != list(range(1, len(rounds) + 1)):
-            raise RecordError("rounds.csv does not hold the rounds one after the other")
-        published = find_published(point_of(config))
-        suspects = read_suspects(folder / "suspects.csv")
-    except (KeyError, TypeError, ValueError) as error:  # ValueError: also what is no number, and TraceFL's own
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise RecordError(f"{folder} is damaged: {reason}") from error
+    state = read_run_state(folder, config.num_rounds)
+    results = list(RoundStore(folder / "rounds").results(with_traced=False))
+    rounds = [result.row for result in results]
+    if state.state == "done":
+        _check_results(folder / "results.json")
+    if state.state == "done" and len(rounds) != config.num_rounds:
+        raise RecordError(f"{folder} is damaged: it has {len(rounds)} of {config.num_rounds} rounds")
+    if [row["round"] for row in rounds] != list(range(1, len(rounds) + 1)):
+        raise RecordError(f"{folder} is damaged: it does not hold the rounds one after the other")
+    published = find_published(point_of(config))
+    row = {"folder": shown_as, "state": state.state, **_setting(config, presets), **_findings(rounds)}
     row |= {
         "seconds": None if state.seconds is None else round(state.seconds, 1),
         "published_localization_accuracy": published and published.localization,
         "published_worst_round_localization_accuracy": published and published.worst_round,
         "published_best_global_accuracy": published and published.best_global,
     }
+    suspects = run_suspects([row for result in results for row in result.suspects])
     return CollectedRun(config, state, row, suspects, rounds, folder)
 
 
@@ -149,16 +146,9 @@ def _check_results(path: Path) -> None:
     try:
         results = json.loads(path.read_text())
     except ValueError as error:
-        raise RecordError(f"{path.name} is no JSON ({one_line(error)})") from error
+        raise RecordError(f"{path.parent} is damaged: {path.name} is no JSON ({one_line(error)})") from error
     if not isinstance(results, dict):
-        raise RecordError(f"{path.name} holds no results")
-
-
-def _rounds(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        raise RecordError(f"{path.parent} is damaged: {path.name} holds no results")
 
 
 def _setting(config: Settings, presets: Mapping[str, Method]) -> dict[str, Any]:
@@ -185,18 +175,18 @@ def _setting(config: Settings, presets: Mapping[str, Method]) -> dict[str, Any]:
     }
 
 
-def _findings(rounds: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Summarise rounds.csv: means of the measured columns, the worst and the best round."""
+def _findings(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Summarise a run's rounds: means of the measured columns, the worst and the best round."""
 
     def values(column: str) -> list[float]:
-        return [float(row[column]) for row in rounds if row[column] != ""]
+        return [row[column] for row in rounds if row[column] is not None]
 
     found: dict[str, Any] = {"rounds_done": len(rounds)}
     found |= {column: fmean(values(column)) if values(column) else None for column in _MEANS}
-    traced = [row for row in rounds if row["localization_accuracy"] != ""]
+    traced = [row for row in rounds if row["localization_accuracy"] is not None]
     worst = min(traced, key=lambda row: float(row["localization_accuracy"]), default=None)
-    found["worst_round_localization_accuracy"] = None if worst is None else float(worst["localization_accuracy"])
-    found["worst_round_chance_accuracy"] = None if worst is None else float(worst["chance_accuracy"])
+    found["worst_round_localization_accuracy"] = None if worst is None else worst["localization_accuracy"]
+    found["worst_round_chance_accuracy"] = None if worst is None else worst["chance_accuracy"]
     found["best_global_accuracy"] = max(values("global_accuracy"), default=None)
     return found
 

@@ -1,9 +1,7 @@
 """How well each rule finds the faulty clients: means of ``suspects.csv`` over rounds, then over seeds."""
 
-import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -64,17 +62,10 @@ class SeedMean:
     seeds: int
 
 
-def read_suspects(path: Path) -> RunSuspects | None:
-    """Read a run's ``suspects.csv``, None where there is none.
-
-    Raises:
-        KeyError: It lacks a column.
-        ValueError: A value is not a number.
-    """
-    if not path.exists():
+def run_suspects(rows: Sequence[Mapping[str, Any]]) -> RunSuspects | None:
+    """Return what the rules found in a run, given its rows of suspects.csv; None without any."""
+    if not rows:
         return None
-    with path.open(newline="") as file:
-        rows = [_typed(row) for row in csv.DictReader(file)]
     with_inputs = [row for row in rows if row["inputs"]]
     chances = {row["round"]: row["chance_accuracy"] for row in with_inputs if row["chance_accuracy"] is not None}
     return RunSuspects(
@@ -102,13 +93,6 @@ def over_seeds(values: Iterable[float | None]) -> SeedMean | None:
 def rule_over_seeds(runs: Iterable[RunSuspects], rule: str, measured: str = "localization_accuracy") -> SeedMean | None:
     """Return one of a rule's ``SUSPECT_MEASURES`` over the runs of one setting, None where it was never measured."""
     return over_seeds(run.rules[rule].means[measured] for run in runs if rule in run.rules)
-
-
-def _typed(row: Mapping[str, str]) -> dict[str, Any]:
-    """Return a row with its numbers as numbers, and None where nothing was measured."""
-    inputs = int(row["inputs"])
-    numbers = {name: None if row[name] == "" else float(row[name]) for name in (*SUSPECT_MEASURES, "seconds")}
-    return {**row, **numbers, "inputs": inputs}
 
 
 def _findings(means: Mapping[str, Any]) -> RuleFindings:

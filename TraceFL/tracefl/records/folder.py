@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,32 +16,14 @@ from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
 from tracefl.records.claim import CLAIM, Claim, refuse_if_claimed
 from tracefl.records.naming import fingerprint, flatten, is_circumstance
-from tracefl.records.result import RoundResult
+from tracefl.records.result import TABLES, RoundResult, tables_of
 from tracefl.records.run import COMMAND
 from tracefl.records.settings import Keep, Settings, read_config
 from tracefl.records.store import RoundStore
-from tracefl.records.tables import (
-    MITIGATION_COLUMNS,
-    PROVENANCE_COLUMNS,
-    ROUND_COLUMNS,
-    SUSPECT_COLUMNS,
-    csv_parts,
-    provenance_rows,
-    to_csv,
-)
+from tracefl.records.tables import csv_parts, to_csv
 from tracefl.records.weights import cannot_write
 
 log = logging.getLogger(__name__)
-
-_TABLES: dict[str, tuple[Sequence[str], Callable[[RoundResult], Iterable[Mapping[str, Any]]]]] = {
-    "rounds.csv": (ROUND_COLUMNS, lambda result: [result.row]),
-    "provenance.csv": (PROVENANCE_COLUMNS, lambda result: provenance_rows(result.server_round, result.traced)),
-    "suspects.csv": (SUSPECT_COLUMNS, lambda result: result.suspects),
-    "mitigation.csv": (MITIGATION_COLUMNS, lambda result: result.mitigation),
-}
-"""Columns of each table, and its rows of a round."""
-
-_OF_EVERY_RUN = ("rounds.csv", "provenance.csv")  # written without rows too
 
 
 class RunFolder:
@@ -153,10 +135,8 @@ class RunFolder:
         self._claim.check()
         self.rounds.commit(result, record)
         try:
-            for name, (columns, rows_of) in _TABLES.items():
-                rows = list(rows_of(result))
-                if rows or name in _OF_EVERY_RUN:
-                    append_atomically(self.path / name, *csv_parts(columns, rows))
+            for name, (columns, rows) in tables_of([result]).items():
+                append_atomically(self.path / name, *csv_parts(columns, rows))
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -175,10 +155,10 @@ class RunFolder:
 
     def _write_tables(self, rounds: Sequence[RoundResult]) -> None:
         """Write the tables of the recorded rounds anew."""
-        for name, (columns, rows_of) in _TABLES.items():
-            rows = [row for result in rounds for row in rows_of(result)]
-            if rows or name in _OF_EVERY_RUN:
-                write_atomically(self.path / name, to_csv(columns, rows))
+        found = tables_of(rounds)
+        for name in TABLES:
+            if name in found:
+                write_atomically(self.path / name, to_csv(*found[name]))
             else:
                 (self.path / name).unlink(missing_ok=True)
 

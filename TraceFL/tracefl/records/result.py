@@ -1,14 +1,20 @@
-"""A finished round: what its round.json says."""
+"""A finished round: what its round.json says, and its rows of the run's tables."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tracefl.provenance import TracedInput
 from tracefl.records.reading import reading
-from tracefl.records.tables import MITIGATION_COLUMNS, ROUND_COLUMNS, SUSPECT_COLUMNS
+from tracefl.records.tables import (
+    MITIGATION_COLUMNS,
+    PROVENANCE_COLUMNS,
+    ROUND_COLUMNS,
+    SUSPECT_COLUMNS,
+    provenance_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,26 @@ class RoundResult:
         return int(self.row["round"])
 
 
+TABLES: dict[str, tuple[Sequence[str], Callable[[RoundResult], Iterable[Mapping[str, Any]]]]] = {
+    "rounds.csv": (ROUND_COLUMNS, lambda result: [result.row]),
+    "provenance.csv": (PROVENANCE_COLUMNS, lambda result: provenance_rows(result.server_round, result.traced)),
+    "suspects.csv": (SUSPECT_COLUMNS, lambda result: result.suspects),
+    "mitigation.csv": (MITIGATION_COLUMNS, lambda result: result.mitigation),
+}
+"""Columns of each of a run's tables, and its rows of a round."""
+
+_OF_EVERY_RUN = ("rounds.csv", "provenance.csv")  # written without rows too
+
+
+def tables_of(results: Sequence[RoundResult]) -> dict[str, tuple[Sequence[str], list[Mapping[str, Any]]]]:
+    """Return the columns and rows of the tables that a run with these rounds has."""
+    found = {
+        name: (columns, [row for result in results for row in rows_of(result)])
+        for name, (columns, rows_of) in TABLES.items()
+    }
+    return {name: (columns, rows) for name, (columns, rows) in found.items() if rows or name in _OF_EVERY_RUN}
+
+
 def as_json(result: RoundResult) -> dict[str, Any]:
     """Return what round.json says: the result, and of each traced input who carries it, null for nobody."""
     content = asdict(result)
@@ -45,8 +71,12 @@ def as_json(result: RoundResult) -> dict[str, Any]:
     return content
 
 
-def read_result(path: Path) -> RoundResult:
+def read_result(path: Path, with_traced: bool = True) -> RoundResult:
     """Read a round.json.
+
+    Args:
+        path: The file.
+        with_traced: Read the traced inputs too; without them it takes a quarter of the time.
 
     Raises:
         RecordError: It is missing or damaged.
@@ -55,7 +85,7 @@ def read_result(path: Path) -> RoundResult:
         content = json.loads(path.read_text())
         return RoundResult(
             row=_whole(content["row"], ROUND_COLUMNS) | {"round": int(content["row"]["round"])},
-            traced=tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"]),
+            traced=tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"] if with_traced),
             suspects=tuple(_whole(row, SUSPECT_COLUMNS) for row in content["suspects"]),
             client_weights=dict(content["client_weights"]),
             dropped=dict(content["dropped"]),

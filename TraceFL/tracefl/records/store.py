@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tracefl.errors import RecordError
+from tracefl.errors import RecordError, one_line
 from tracefl.provenance import RoundRecord
 from tracefl.records.checksums import check_file, write_checksums
 from tracefl.records.result import RoundResult, as_json, read_result
@@ -133,20 +133,35 @@ class RoundStore:
         """The last recorded round, 0 for none."""
         return max(self._numbers("round.json"), default=0)
 
-    def results(self, first: int = 1) -> Iterator[RoundResult]:
+    def results(self, first: int = 1, with_traced: bool = True) -> Iterator[RoundResult]:
         """Yield every recorded round's result, in order, each compared with its checksum.
 
         Args:
             first: The round to begin with.
+            with_traced: Read the traced inputs too, which takes three quarters of the time.
 
         Raises:
             RecordError: One is damaged.
         """
         for number in self._numbers("round.json"):
-            if number < first:
-                continue
-            self._check(number, "round.json")
-            yield read_result(self._place(number) / "round.json")
+            if number >= first:
+                yield self._result(number, with_traced)
+
+    def readable(self, until: int = 0) -> tuple[tuple[RoundResult, ...], dict[int, str]]:
+        """Return the results that can be read, in order, and why each other recorded round cannot.
+
+        Args:
+            until: The last round that is known to have been recorded; a later one in the folder counts too.
+        """
+        found, lacking = [], {}
+        for number in range(1, max(self.last_round, until) + 1):
+            try:
+                found.append(self._result(number))
+            except RecordError as error:
+                is_there = self._place(number).exists()
+                # without the advice for those who ask about this round alone
+                lacking[number] = one_line(error).rpartition("; ")[0] if is_there else "its folder is missing"
+        return tuple(found), lacking
 
     def stored_rounds(self) -> list[int]:
         """Return the rounds whose clients' weights are kept, ascending."""
@@ -207,6 +222,10 @@ class RoundStore:
         (draft / "round.json").write_text(json.dumps(as_json(result), indent=1) + "\n")
         write_checksums(draft)
         sync(draft)
+
+    def _result(self, server_round: int, with_traced: bool = True) -> RoundResult:
+        self._check(server_round, "round.json")
+        return read_result(self._place(server_round) / "round.json", with_traced)
 
     def _check(self, server_round: int, name: str) -> None:
         check_file(self._place(server_round), name)
