@@ -1,6 +1,7 @@
 """The demo, run once as it is; its sentences are checked against the run's own tables, read by themselves."""
 
 import contextlib
+import html
 import io
 import json
 import re
@@ -73,6 +74,14 @@ def test_its_sentences_are_what_the_tables_say(demo):
     assert checked.group(2) == str(len(last))
 
 
+def test_its_page_says_what_the_terminal_says(demo):
+    _, out, folder = demo
+    page = html.unescape((folder / "report.html").read_text())
+    last = next(line for line in out.splitlines() if "it rises from" in line or "rises from" in line)
+    assert last in page
+    assert page.index(last) < page.index(f"<code>{folder.name}</code>")
+
+
 def test_the_picture_of_the_demo_is_plain(demo):
     """The story that is told: most mistakes are the faulty client's, and without it the model is better."""
     _, out, folder = demo
@@ -116,7 +125,7 @@ def test_run_again_as_json_it_says_the_same(demo, place, monkeypatch, capfd):
 
 def test_it_takes_no_other_argument(monkeypatch, capfd):
     status, _, err = call_main(monkeypatch, capfd, main, "tracefl", "num_rounds=3")
-    assert (status, err) == (2, "tracefl: unknown argument 'num_rounds=3'; usage: tracefl demo [--json]\n")
+    assert (status, err) == (2, "tracefl: unknown argument 'num_rounds=3'; see tracefl demo --help\n")
     assert "demo" in PROGRAMS
 
 

@@ -38,8 +38,9 @@ def _main(given: Given) -> None:
     from tracefl.common.text_files import write_atomically
     from tracefl.questions.counterfactual import leave_each_out
     from tracefl.records.tables import to_csv
+    from tracefl.report.console import TerminalConsole, say_json
     from tracefl.report.counterfactual import COUNTERFACTUAL_COLUMNS, as_json, counterfactual_rows, show
-    from tracefl.report.terminal import TerminalConsole, say_json, terminal_lines
+    from tracefl.report.terminal import terminal_lines
 
     with terminal_lines(Console(stderr=True)):
         truth = leave_each_out(

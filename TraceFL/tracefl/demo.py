@@ -55,8 +55,9 @@ def _main(given: Given) -> None:
             from tracefl.experiment.settings import read_settings
             from tracefl.questions.replay import ReplayRequest, replay
             from tracefl.records.run import StoredRun
+            from tracefl.report.console import say_json
             from tracefl.report.demo import Demo, as_json, show
-            from tracefl.report.terminal import say_json
+            from tracefl.report.page import write_page
 
         shown: list[Demo] = []
 
@@ -65,6 +66,7 @@ def _main(given: Given) -> None:
             assert run.fault is not None
             without = ReplayRequest(folder, 1, run.fault.clients, "reaggregate")
             shown.append(Demo(run, rounds, replay(without, retrain)))
+            write_page(folder, replay=shown[-1].replay)  # again, now with all that is said here
             show(console, shown[-1])
 
         try:

@@ -4,7 +4,8 @@ Adds up the contributions to every traced prediction over all rounds of a run: f
 separately for correct and for wrong predictions, in all and by predicted class, with the rounds it took part in and the
 number of predictions behind each mean. Prints a line per client, the most useful first, or all of it as JSON; writes
 ledger.csv and ledger.png into the run's folder. Only traced predictions count: provenance.inputs=all traces both kinds.
-Reads the run's folder alone, and can read a run that is not over.
+Reads the run's folder alone, and can read a run that is not over; without one of its rounds, damaged or missing, the
+sums would be others, so that round is named and nothing is written.
 
 The numbers are a starting point for rewards, exclusion or a selection of clients, and no proof of good or bad faith: a
 client is measured against the others of its rounds, on the server's examples.
@@ -28,9 +29,9 @@ def _main(given: Given) -> None:
     from tracefl.common.text_files import write_atomically
     from tracefl.questions.ledger import read_ledger
     from tracefl.records.tables import to_csv
+    from tracefl.report.console import TerminalConsole, say_json
     from tracefl.report.ledger import LEDGER_COLUMNS, as_json, ledger_rows, show
     from tracefl.report.ledger_figure import draw_ledger
-    from tracefl.report.terminal import TerminalConsole, say_json
 
     folder = given.folder
     csv, png = given.get("csv", folder / "ledger.csv"), given.get("png", folder / "ledger.png")

@@ -51,16 +51,16 @@ def main() -> None:
 def _main(given: Given) -> None:
     folder, csv = given.folder, given.get("csv")
     if not given.picked("without"):
-        raise ConfigError(f"without= is missing: the clients to leave out{_example(folder)}; usage: {GRAMMAR.usage}")
+        raise ConfigError(f"without= is missing: the clients to leave out{_example(folder)}; {GRAMMAR.advice}")
     if csv is not None and folder.samefile(csv.parent) and not csv.name.startswith("replay"):
         raise ConfigError(f"csv={str(csv)!r}: give a file that is none of the run's own, such as replay.csv")
 
     from tracefl.common.text_files import write_atomically
     from tracefl.questions.replay import ReplayRequest, replay
     from tracefl.records.tables import to_csv
+    from tracefl.report.console import TerminalConsole, say_json
     from tracefl.report.replay import REPLAY_COLUMNS, as_json, replay_rows, show
     from tracefl.report.replay_figure import draw_replay
-    from tracefl.report.terminal import TerminalConsole, say_json
 
     request = ReplayRequest(
         folder, given.get("without_from", 1), given.values["without"], given.get("how"), given.get("carry")

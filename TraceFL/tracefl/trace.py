@@ -45,7 +45,8 @@ def _trace(given: Given) -> None:
     from tracefl.common.text_files import write_atomically
     from tracefl.questions.retrace import retrace
     from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows, to_csv
-    from tracefl.report.terminal import TerminalConsole, say_json, terminal_lines
+    from tracefl.report.console import TerminalConsole, say_json
+    from tracefl.report.terminal import terminal_lines
     from tracefl.report.trace import as_json, show
 
     with terminal_lines(Console(stderr=True)):
@@ -62,8 +63,9 @@ def _explain(given: Given) -> None:
     from rich.console import Console
 
     from tracefl.questions.one_input import explain_stored
+    from tracefl.report.console import TerminalConsole, say_json
     from tracefl.report.explanation import as_json, show
-    from tracefl.report.terminal import TerminalConsole, say_json, terminal_lines
+    from tracefl.report.terminal import terminal_lines
 
     ways = given.picked(*_WAYS)
     if len(ways) != 1:

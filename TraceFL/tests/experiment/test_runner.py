@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.configuration import TINY, compose_settings
 from tests.helpers.plans import ScriptedFederation
 from tests.helpers.tables import read_csv
-from tracefl.errors import RoundFailedError, RunStopped
+from tracefl.errors import RecordError, RoundFailedError, RunStopped
 from tracefl.experiment.runner import run_settings
 
 
@@ -60,6 +60,16 @@ def test_a_complete_run_is_shown_again_and_not_run(tmp_path, capsys):
     shown = [line for line in first.splitlines() if line.startswith("run folder: ")]
     assert shown
     assert shown[0] in again
+
+
+def test_a_complete_run_with_a_damaged_round_is_shown_without_it(tmp_path, capsys):
+    run_settings(settings(tmp_path), ScriptedFederation(("0", "1"), 2))
+    path = tmp_path / "default" / "run" / "rounds" / "0001" / "round.json"
+    path.write_text(path.read_text()[:-9])
+    capsys.readouterr()
+    with pytest.raises(RecordError, match="nothing was run; .* lacks round 1: .*; overwrite=true runs it again"):
+        run_settings(settings(tmp_path), None)
+    assert "After round 2 the model is right" in capsys.readouterr().out
 
 
 def test_a_dry_run_writes_nothing(tmp_path, capsys):

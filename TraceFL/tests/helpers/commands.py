@@ -4,7 +4,7 @@ import sys
 
 
 def call_main(monkeypatch, capture, main, name, *arguments):
-    """Call a command in this process; returns (status, stdout, stderr)."""
+    """Call a command in this process; returns (status, stdout, stderr). No line that it prints ends in a blank."""
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     try:
         main()
@@ -12,6 +12,7 @@ def call_main(monkeypatch, capture, main, name, *arguments):
     except SystemExit as stop:
         status = stop.code
     out, err = capture.readouterr()
+    assert [line for line in out.splitlines() if line.endswith(" ")] == []
     return status, out, err
 
 

@@ -1,5 +1,7 @@
 """Numbers formatted for people."""
 
+from collections.abc import Sequence
+
 
 def duration(seconds: float | None) -> str:
     """Return seconds as text such as ``1h05m`` or ``40s``, ``-`` where unknown."""
@@ -19,3 +21,14 @@ def counted(number: int, thing: str) -> str:
 def percent(fraction: float | None) -> str:
     """Return a fraction as text in percent, ``-`` where nothing was measured."""
     return "-" if fraction is None else f"{100 * fraction:.1f}%"
+
+
+def numbers(found: Sequence[int]) -> str:
+    """Return ascending numbers as text such as ``1 to 4, 6``."""
+    runs: list[list[int]] = []
+    for number in found:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tracefl.common.imports import heavy_imports
 from tracefl.common.signals import StopRequest
-from tracefl.errors import RunStopped
+from tracefl.errors import RecordError, RunStopped
 from tracefl.experiment.backend import Work, backend_for, backend_of, estimate_work, read_resources
 from tracefl.federation.resources import Resources
 from tracefl.records.folder import RunFolder
 from tracefl.records.log import RunLog
 from tracefl.records.observer import Observer
 from tracefl.records.progress import Progress
+from tracefl.records.reading import lacking_words
 from tracefl.records.result import RoundResult
 from tracefl.records.settings import Settings
 from tracefl.records.status import StatusFile, read_progress
+from tracefl.report.console import TerminalConsole
 from tracefl.report.forecast import Forecast, show_forecast
-from tracefl.report.terminal import Terminal, TerminalConsole, show_run, terminal_lines
+from tracefl.report.terminal import Terminal, show_run, terminal_lines
 from tracefl.report.wandb_tracker import WandbTracker
 
 if TYPE_CHECKING:
@@ -71,8 +73,7 @@ def run_settings(
         return forecast
     folder = RunFolder(path, settings, command)
     if folder.is_complete and not settings.overwrite:
-        show(console, tuple(folder.rounds.results()), path)
-        console.print("already complete, nothing was run; overwrite=true runs it again")
+        _show_again(console, folder, show)
         return None
     folder.refuse_if_claimed()
     stop = StopRequest()
@@ -94,6 +95,23 @@ def run_settings(
                 rounds = serve(_prepare(settings, folder, prepare), federation)
     show(console, rounds, path)
     return None
+
+
+def _show_again(console: TerminalConsole, folder: RunFolder, show: Show) -> None:
+    """Show a complete run, of whose rounds those that can be read.
+
+    Raises:
+        RecordError: Some of them cannot be read.
+    """
+    rounds, lacking = folder.rounds.readable(folder.settings.num_rounds)
+    if rounds:
+        show(console, rounds, folder.path)
+    if lacking:
+        raise RecordError(
+            f"already complete, nothing was run; {folder.path} lacks {lacking_words(lacking)}; "
+            "overwrite=true runs it again"
+        )
+    console.print("already complete, nothing was run; overwrite=true runs it again")
 
 
 def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "Serve") -> tuple[RoundResult, ...]:

@@ -106,13 +106,12 @@ def carry_out(request: JobRequest) -> int:
         return 0
     if sys.stderr.isatty():  # the first word does not wait for libraries, and each configuration takes a moment
         sys.stderr.write(f"tracefl: reading the configuration of {len(request.jobs)} runs\n")
-    from rich.console import Console  # these bring torch: --list and --count do not wait for it
-
-    from tracefl.jobs.execute import run_jobs
+    from tracefl.jobs.execute import run_jobs  # these bring torch: --list and --count do not wait for it
     from tracefl.jobs.smoke import smoke
     from tracefl.jobs.status import show_status, states_as_json
+    from tracefl.report.console import WIDE, table_console
 
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = table_console(WIDE)
     plans = plan_jobs(request.jobs, request.extra)
     if request.action == "--status":
         if request.json:

@@ -16,7 +16,7 @@ from tracefl.jobs.plan import Plan
 from tracefl.jobs.status import read_states, summary
 from tracefl.records.claim import refuse_if_claimed
 from tracefl.records.status import read_run_state
-from tracefl.report.terminal import say
+from tracefl.report.console import say
 
 MOST_FAILED = 100  # as an exit status; values above 125 have other meanings
 INTERRUPTED = 130

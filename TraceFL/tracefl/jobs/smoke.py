@@ -22,7 +22,7 @@ from tracefl.common.paths import expand
 from tracefl.jobs.execute import MOST_FAILED
 from tracefl.jobs.miniature import data_root, miniature
 from tracefl.jobs.plan import Plan
-from tracefl.report.terminal import say
+from tracefl.report.console import say
 
 _MOST_AT_ONCE = 4
 _MOST_SECONDS = 600.0  # a miniature that takes longer is hanging

@@ -14,7 +14,7 @@ from tracefl.paper.run_folders import gather_runs
 from tracefl.paper.suspects_settings import Setting, suspects_settings
 from tracefl.paper.suspects_table import SUSPECTS_COLUMNS, accuracy_grid, seconds_grid, seconds_per_input, suspects_rows
 from tracefl.records.tables import to_csv
-from tracefl.report.terminal import say
+from tracefl.report.console import say
 
 
 def summarize_runs(root: Path, csv: Path, console: Console, markdown: Path | None = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tracefl.paper.suspects_settings import suspects_settings
 from tracefl.paper.suspects_table import seconds_per_input
 from tracefl.paper.tables import RULES, make_table
 from tracefl.records.tables import to_csv
-from tracefl.report.terminal import say
+from tracefl.report.console import say
 
 
 def write_exhibits(

@@ -1,7 +1,7 @@
 """Reading the files of a run's folder: whatever is wrong with one is a RecordError of one line that names it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
@@ -10,6 +10,7 @@ from typing import Any
 from yaml import YAMLError
 
 from tracefl.common.imports import broken_library
+from tracefl.common.words import numbers
 from tracefl.errors import LibraryError, RecordError, one_line
 
 _LONGEST = 300  # characters of what another library says of a file
@@ -51,3 +52,11 @@ def read_results(folder: Path) -> dict[str, Any]:
     path = folder / "results.json"
     with reading(path):
         return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def lacking_words(lacking: Mapping[int, str]) -> str:
+    """Return which rounds cannot be read and why, on one line: of several the first one's reason."""
+    first = next(iter(lacking))
+    if len(lacking) == 1:
+        return f"round {first}: {lacking[first]}"
+    return f"rounds {numbers(list(lacking))}; the first: {lacking[first]}"

@@ -11,7 +11,8 @@ from rich.table import Table
 from tracefl.common.bootstrap import FEWEST
 from tracefl.common.words import percent
 from tracefl.questions.counterfactual import GroundTruth, known
-from tracefl.report.terminal import interval_text, say, two_ends
+from tracefl.report.console import say
+from tracefl.report.terminal import interval_text, two_ends
 
 CLIENTS_SHOWN = 20
 _SHAPLEY = ("shapley", "shapley_standard_error")

@@ -11,7 +11,8 @@ from rich.table import Table
 from tracefl.common.bootstrap import FEWEST, ends
 from tracefl.common.words import counted
 from tracefl.questions.ledger import RunLedger, Tally
-from tracefl.report.terminal import interval_text, say, two_ends
+from tracefl.report.console import say
+from tracefl.report.terminal import interval_text, two_ends
 
 ALL = "all"
 CLIENTS_SHOWN = 20

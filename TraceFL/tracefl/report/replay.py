@@ -11,8 +11,8 @@ from tracefl.common.words import percent
 from tracefl.learning.measures import Measures
 from tracefl.questions.replay import Replay, ReplayedRound
 from tracefl.report.class_axis import short_names
+from tracefl.report.console import say
 from tracefl.report.explanation import class_words
-from tracefl.report.terminal import say
 
 ALL = "all"
 CLASSES_SHOWN = 20

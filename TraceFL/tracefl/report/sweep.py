@@ -1,17 +1,16 @@
 """The table at the end of a sweep: one row a run, by what varies."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tracefl.common.words import duration, percent
 from tracefl.errors import Failure, TraceFLError, one_line
 from tracefl.records.reading import read_results, reading
+from tracefl.report.console import WIDE, table_console
 
 
 def show_sweep(varied: Sequence[Sequence[str]], outcomes: Sequence[Failure | Path]) -> None:
@@ -21,7 +20,7 @@ def show_sweep(varied: Sequence[Sequence[str]], outcomes: Sequence[Failure | Pat
         varied: Each run's overrides that not all runs share, as ``key=value``; those of runs that did not begin too.
         outcomes: The folders of the runs, in the same order, or what stopped them.
     """
-    Console(width=None if sys.stdout.isatty() else 150).print(sweep_table(varied, outcomes))
+    table_console(WIDE).print(sweep_table(varied, outcomes))
 
 
 def sweep_table(varied: Sequence[Sequence[str]], outcomes: Sequence[Failure | Path]) -> Table:

@@ -1,10 +1,7 @@
 """A run in the terminal: progress bars for rounds and clients, one line per round, a table at the end."""
 
 import contextlib
-import json
 import logging
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +23,6 @@ from rich.table import Table
 from rich.text import Text
 
 from tracefl.common.environment import peak_memory
-from tracefl.common.streams import discard_output
 from tracefl.common.words import counted, duration, percent
 from tracefl.conf.run_names import LAST, known_runs
 from tracefl.questions.suspects import mean_suspects
@@ -35,6 +31,7 @@ from tracefl.records.progress import Progress as RunProgress
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
 from tracefl.report import REPORT
+from tracefl.report.console import say
 from tracefl.report.sentences import MEANING, answer, next_commands
 
 if TYPE_CHECKING:
@@ -47,23 +44,6 @@ ON_TERMINAL = "on_terminal"
 
 IN_BARS = "in_bars"
 """Key in a log record's ``extra``: the progress bars of a terminal say the same."""
-
-
-class TerminalConsole(Console):
-    """A terminal that may go away, as in ``| head``: the run continues, and run.log has its output.
-
-    In a notebook plain lines, as in a file.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        # A notebook's kernel says FORCE_COLOR, but its page shows a terminal's bars as one line after another.
-        plain = False if "ipykernel" in sys.modules else None
-        super().__init__(force_jupyter=False, force_terminal=plain, **options)
-
-    def on_broken_pipe(self) -> None:
-        """Print nothing more."""
-        self.quiet = True
-        discard_output()
 
 
 class Terminal(Observer):
@@ -284,22 +264,6 @@ def two_ends(ranked: Sequence[str], most: int) -> tuple[list[str], int]:
     if len(ranked) <= most:
         return list(ranked), 0
     return [*ranked[: most // 2], *ranked[-(most // 2) :]], len(ranked) - most
-
-
-def table_console(*, stderr: bool = False) -> Console:
-    """Return a console for tables: as wide as the terminal or as COLUMNS says, else 100 columns."""
-    fixed = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
-    return Console(width=fixed, stderr=stderr)
-
-
-def say_json(found: Mapping[str, Any]) -> None:
-    """Print an answer as one line of JSON."""
-    sys.stdout.write(json.dumps(found) + "\n")
-
-
-def say(console: Console, text: str) -> None:
-    """Print a line unchanged, neither wrapped nor coloured."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from tracefl.provenance import summarize
 from tracefl.questions.suspects import mean_suspects
 from tracefl.questions.trace import RoundTrace
 from tracefl.records.tables import NOBODY
-from tracefl.report.terminal import say, suspects_table
+from tracefl.report.console import say
+from tracefl.report.terminal import suspects_table
 
 _KEY = (
     "carried by: whose exact removal costs the prediction most, else whose contribution is highest; contribution and "

@@ -77,6 +77,23 @@ def test_nothing_leaves_its_card(screen, written, width):
         assert screen.complaints() == []
 
 
+def test_on_a_phone_a_row_can_be_told_while_its_numbers_are_scrolled(screen, written):
+    screen.resize(390)
+    screen.open(written)
+    places = screen.run(
+        "return [...document.querySelectorAll('.scroll > .numbers')].map((table) => {"
+        " table.parentElement.scrollLeft = 9999;"
+        " const left = (each) => each.getBoundingClientRect().left;"
+        " return [left(table.parentElement), left(table), ...[...table.rows].map((row) => left(row.cells[0]))] })"
+    )
+    assert len(places) >= 3
+    assert any(table < box for box, table, *_ in places)  # some are wider than the phone
+    assert all(round(cell - box) == 0 for box, _, *cells in places for cell in cells)
+    height = "return document.querySelector(arguments[0]).offsetHeight"
+    assert screen.run(height, "[data-sort=client]") < 25  # one line: its arrow stands beside its word
+    assert screen.run(height, "#client-table thead") < 75  # three lines
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
 def test_axe_finds_nothing(screen, written, axe, scheme, width):
     screen.resize(width)

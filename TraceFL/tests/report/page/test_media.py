@@ -1,5 +1,7 @@
 """What W&B is given of the whole run: the table's rows by hand, the picture's colours."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from tracefl.learning.datasets import load_examples
 from tracefl.report.page import media
 from tracefl.report.page.figure import draw_heat_map
 from tracefl.report.page.heat import heat_map
-from tracefl.report.page.media import COLUMNS, table_rows
+from tracefl.report.page.media import COLUMNS, report_media, table_rows
 from tracefl.report.page.record import read_record
 
 ROUNDS = (
@@ -49,6 +51,17 @@ def test_texts_and_a_table_that_is_cut(tmp_path, monkeypatch, caplog):
         found = table_rows(record, None)
     assert [row[2] for row in found] == [TEXTS[3], TEXTS[2]]
     assert "holds 2 of 3 traced inputs" in caplog.text
+
+
+def test_a_round_that_cannot_be_read_is_named_and_left_out(tmp_path, caplog):
+    run = make_run(tmp_path, ROUNDS)
+    (run / "rounds" / "0002" / "round.json").write_text("{}")
+    wandb = SimpleNamespace(Table=lambda columns, data: data, Image=lambda picture: picture)
+    with caplog.at_level("WARNING"):
+        found = report_media(run, wandb)
+    assert sorted(row[0] for row in found["report/traced_inputs"]) == [1, 3]
+    (record,) = caplog.records
+    assert "W&B's figures of the whole run lack round 2: " in record.getMessage()
 
 
 @pytest.mark.parametrize("traced", [True, False])

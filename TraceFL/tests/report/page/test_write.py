@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shlex
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -12,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from tests.helpers.commands import call_main
 from tests.helpers.made_page import FAULT, NAMES, make_run, result, suspects_row, traced_input
 from tracefl.conf.run_names import find_run
+from tracefl.records.checksums import write_checksums
 from tracefl.report.__main__ import main
 from tracefl.report.page import write_at_end, write_page
 
@@ -147,18 +149,18 @@ def test_the_command(call, tmp_path):
     run = make_run(tmp_path, ROUNDS)
     assert call(run) == (0, f"report: {run / 'report.html'}\n", "")
     assert call(run, f"html={tmp_path / 'page.html'}")[0] == 0
-    told = {"run": str(run), "html": str(tmp_path / "page.html")}
+    told = {"run": str(run), "html": str(tmp_path / "page.html"), "lacking": {}}
     assert call(run, f"html={tmp_path / 'page.html'}", "--json") == (0, json.dumps(told) + "\n", "")
     assert (tmp_path / "page.html").read_bytes() == (run / "report.html").read_bytes()
 
 
 def test_bad_input(call, tmp_path):
-    run = make_run(tmp_path, [])
+    run = make_run(tmp_path, [], state="stopped")
     (tmp_path / "empty").mkdir()
     for arguments, words in (
         ((tmp_path / "empty",), "is no run's folder"),
         ((run,), "has no recorded round"),
-        ((run, "round=3"), "unknown argument 'round=3'; usage: tracefl report"),
+        ((run, "round=3"), "unknown argument 'round=3'; see tracefl report --help"),
         ((run, "html=/no/such/folder/x.html"), "give a file in a folder that exists"),
         ((run, f"html={tmp_path}"), "give a file in a folder that exists"),
     ):
@@ -168,15 +170,74 @@ def test_bad_input(call, tmp_path):
     assert not (run / "report.html").exists()
 
 
-def test_a_round_that_was_changed_is_refused(call, tmp_path):
-    run = make_run(tmp_path, ROUNDS)
-    path = run / "rounds" / "0001" / "round.json"
+def change(folder):
+    path = folder / "round.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"row": content["row"] | {"global_accuracy": 0.95}}))
+
+
+def forget_a_column(folder):
+    path = folder / "round.json"
+    path.write_text(path.read_text().replace('"global_loss"', '"loss"'))
+    write_checksums(folder)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (change, "round.json is damaged: its checksum is not the one in SHA256SUMS"),
+        (forget_a_column, "round.json is damaged or of another version of tracefl: it lacks global_loss"),
+        (lambda folder: (folder / "round.json").unlink(), "round.json cannot be checked"),
+        (lambda folder: (folder / "SHA256SUMS").unlink(), "round.json cannot be checked"),
+        (shutil.rmtree, "its folder is missing"),
+    ],
+)
+def test_a_page_of_the_rounds_that_can_be_read_says_which_it_lacks(call, tmp_path, number, damage, reason):
+    run = make_run(tmp_path, [result(n, [traced_input(0)]) for n in (1, 2, 3)])
+    damage(run / "rounds" / f"{number:04d}")
     status, out, err = call(run)
-    assert (status, out) == (2, "")
-    assert "0001/round.json is damaged: its checksum is not the one in SHA256SUMS" in err
+    assert (status, out, len(err.splitlines())) == (2, f"report: {run / 'report.html'}\n", 1)
+    assert err.startswith(f"tracefl: {run / 'report.html'} lacks round {number}: ")
+    assert reason in err
+    words = " ".join(Page(run / "report.html").words.split())
+    before, _, after = words.partition("What was found")
+    assert "This page lacks 1 of 3 recorded rounds" in before
+    assert f"Round {number}: " in before
+    assert reason in before
+    assert f"After round {2 if number == 3 else 3} the model is right" in after
+    assert "complete, 2 of 3 rounds" in words
+    status, out, _ = call(run, "--json")
+    assert (status, list(json.loads(out)["lacking"])) == (2, [str(number)])
+
+
+def test_several_rounds_that_a_page_lacks_are_named(call, tmp_path):
+    run = make_run(tmp_path, [result(n) for n in range(1, 7)])
+    for number in (2, 4, 5):
+        change(run / "rounds" / f"{number:04d}")
+    assert f"lacks rounds 2, 4 to 5; the first: {run / 'rounds' / '0002'}" in call(run)[2]
+    elements = Page(run / "report.html").words
+    assert [n for n in range(1, 7) if f"Round {n}" in elements.split("What was found")[0]] == [2, 4, 5]
+
+
+def test_a_run_without_a_round_that_can_be_read_has_no_page(call, tmp_path):
+    run = make_run(tmp_path, ROUNDS)
+    for number in (1, 2):
+        change(run / "rounds" / f"{number:04d}")
+    status, out, err = call(run)
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert "has no round that can be read: rounds 1 to 2; the first: " in err
     assert not (run / "report.html").exists()
+
+
+def test_at_its_end_a_run_says_which_round_its_page_lacks(tmp_path, caplog):
+    run = make_run(tmp_path, ROUNDS, state="failed", error="a round is damaged")
+    change(run / "rounds" / "0001")
+    with caplog.at_level(logging.WARNING):
+        write_at_end(run, "cpu")
+    (record,) = caplog.records
+    assert "report.html lacks round 1: " in record.getMessage()
+    assert "This page lacks 1 of 2 recorded rounds" in Page(run / "report.html").words
 
 
 def test_a_damaged_run_is_named(call, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tracefl.learning.examples import PIXELS
+from tracefl.records.reading import lacking_words
 from tracefl.records.tables import NOBODY
 from tracefl.report.page.figure import draw_heat_map
 from tracefl.report.page.heat import heat_map
@@ -23,7 +24,7 @@ COLUMNS = (
 
 
 def report_media(folder: Path, wandb: Any) -> dict[str, Any]:
-    """Return a run's W&B media by name.
+    """Return a run's W&B media by name, of the rounds that can be read; warn of others.
 
     Args:
         folder: The run's folder, with at least one recorded round.
@@ -33,6 +34,8 @@ def report_media(folder: Path, wandb: Any) -> dict[str, Any]:
         RecordError: The folder is damaged.
     """
     record = read_record(folder)
+    if record.lacking:
+        log.warning("W&B's figures of the whole run lack %s", lacking_words(record.lacking))
     table = wandb.Table(columns=[*COLUMNS], data=table_rows(record, wandb.Image))
     picture = wandb.Image(draw_heat_map(heat_map(record)))
     return {"report/clients_and_classes": picture, "report/traced_inputs": table}

@@ -1,7 +1,7 @@
 """A run as the page shows it, read from the run's folder."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from tracefl.errors import RecordError
 from tracefl.learning.examples import Examples
 from tracefl.provenance import TracedInput
 from tracefl.questions.trace import Tracer
+from tracefl.records.reading import lacking_words
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import Settings
@@ -26,12 +27,14 @@ class RunRecord:
         state: How far it is.
         rounds: The recorded rounds, in order.
         environment: Versions and hardware, as ``describe_environment`` returns them; None where unknown.
+        lacking: Of each recorded round that cannot be read, why not.
     """
 
     run: StoredRun
     state: RunState
     rounds: tuple[RoundResult, ...]
     environment: Mapping[str, Any] | None
+    lacking: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -74,7 +77,7 @@ def read_record(
     environment: Mapping[str, Any] | None = None,
     rounds: Iterable[RoundResult] | None = None,
 ) -> RunRecord:
-    """Read a run's folder.
+    """Read a run's folder, and of its rounds those that can be read.
 
     Args:
         folder: The run's folder.
@@ -83,11 +86,16 @@ def read_record(
         rounds: The results of all rounds; None to read them from the folder.
 
     Raises:
-        RecordError: It is no run's, is damaged, or has no recorded round.
+        RecordError: It is no run's, is damaged, or has no round that can be read.
     """
     run = StoredRun(folder)
-    rounds = tuple(RoundStore(folder / "rounds").results() if rounds is None else rounds)
+    state = state or read_run_state(folder, run.settings.num_rounds)  # before the rounds: a run may still go on
+    lacking: dict[int, str] = {}
+    if rounds is None:
+        rounds, lacking = RoundStore(folder / "rounds").readable(state.rounds_done)
+    rounds = tuple(rounds)
+    if not rounds and lacking:
+        raise RecordError(f"{folder} has no round that can be read: {lacking_words(lacking)}; run it again")
     if not rounds:
         raise RecordError(f"{folder} has no recorded round: there is nothing to report yet")
-    state = state or read_run_state(folder, run.settings.num_rounds)
-    return RunRecord(run, state, rounds, run.environment or environment)
+    return RunRecord(run, state, rounds, run.environment or environment, lacking)

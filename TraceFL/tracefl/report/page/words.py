@@ -1,6 +1,6 @@
 """The page's short texts and small tables: what ran, on what, how long it took."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,17 +100,6 @@ def timings(record: RunRecord) -> list[Timing]:
             Timing("the rest: starting workers, writing, unfinished rounds", rest, rest / rounds, rest / whole)
         )
     return found
-
-
-def numbers(found: Sequence[int]) -> str:
-    """Return ascending numbers as text such as ``1 to 4, 6``."""
-    runs: list[list[int]] = []
-    for number in found:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
 
 
 def seconds_an_input(record: RunRecord) -> float | None:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
@@ -16,11 +16,12 @@ from omegaconf import OmegaConf
 from tracefl.common.bootstrap import FEWEST
 from tracefl.common.environment import describe_environment
 from tracefl.common.text_files import write_atomically
-from tracefl.common.words import duration, percent
+from tracefl.common.words import duration, numbers, percent
 from tracefl.errors import one_line
 from tracefl.learning.faults.words import describe_fault
 from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.suspects import mean_suspects
+from tracefl.records.reading import lacking_words
 from tracefl.records.result import RoundResult
 from tracefl.records.status import read_ended_state
 from tracefl.records.store import RoundStore
@@ -35,6 +36,9 @@ from tracefl.report.page.suspicious import MEANING, MEANING_OF_FAULT, reading_or
 from tracefl.report.sentences import MEANING as MEANING_OF_CARRYING
 from tracefl.report.sentences import answer
 
+if TYPE_CHECKING:
+    from tracefl.questions.replay import Replay
+
 log = logging.getLogger(__name__)
 
 _SCRIPTS = ("page", "clients", "inputs", "start")
@@ -48,23 +52,26 @@ _INPUT_ORDERS = (
 )
 
 
-def write_page(folder: Path, path: Path | None = None, record: RunRecord | None = None) -> Path:
+def write_page(
+    folder: Path, path: Path | None = None, record: RunRecord | None = None, replay: "Replay | None" = None
+) -> Path:
     """Write a run's report.
 
     Args:
         folder: The run's folder.
         path: The file; None for ``report.html`` in the run's folder.
         record: The run, if it has been read already.
+        replay: The same run without some clients, where it was measured.
 
     Returns:
         The file.
 
     Raises:
-        RecordError: The folder is no run's, is damaged, or has no recorded round.
+        RecordError: The folder is no run's, is damaged, or has no round that can be read.
         OSError: The file cannot be written; one that was there still is.
     """
     path = folder / REPORT if path is None else path
-    write_atomically(path, render(record or read_record(folder)))
+    write_atomically(path, render(record or read_record(folder), replay))
     return path
 
 
@@ -79,13 +86,15 @@ def write_at_end(folder: Path, device: str, rounds: Sequence[RoundResult] | None
     try:
         record = read_record(folder, read_ended_state(folder), describe_environment(device), rounds)
         write_page(folder, record=record)
+        if record.lacking:
+            log.warning("%s lacks %s", REPORT, lacking_words(record.lacking))
     except Exception as error:  # noqa: BLE001 - whatever it is, the run's results are there and must not be lost
         reason = f"{type(error).__name__}: {one_line(error)}"
         log.warning("%s was not written (%s); to try again: tracefl report %s", REPORT, reason, folder)
 
 
-def render(record: RunRecord) -> str:
-    """Return the page of a run as HTML."""
+def render(record: RunRecord, replay: "Replay | None" = None) -> str:
+    """Return the page of a run as HTML, with what it would be without some clients where that was measured."""
     suspicious = suspicious_rounds(record.rounds)
     marked = {each.server_round for each in suspicious}
     inputs = page_inputs(record, reading_order(record.rounds))
@@ -118,7 +127,7 @@ def render(record: RunRecord) -> str:
             yaml=OmegaConf.to_yaml(OmegaConf.create(dict(settings.resolved))),
             name=name,
             run_word=run_word,
-            answers=answer(record.run, record.rounds),
+            answers=answer(record.run, record.rounds, replay),
             meaning_of_carrying=MEANING_OF_CARRYING,
             state=words.state_words(record),
             setting=words.setting(settings, record.run.is_deployed),
@@ -135,7 +144,7 @@ def render(record: RunRecord) -> str:
             kinds=kinds,
             client_orders=_client_orders(kinds),
             input_orders=_INPUT_ORDERS,
-            stored=words.numbers(stored),
+            stored=numbers(stored),
             fault=None if settings.fault is None else describe_fault(settings.fault, settings.num_clients),
             rules=mean_suspects(row for result in record.rounds for row in result.suspects),
             suspicious={each.server_round: each for each in suspicious},
