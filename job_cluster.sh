@@ -88,11 +88,11 @@ if [ "$there" -lt "$nodes" ]; then
 fi
 echo "Ray at $address: $there nodes, $cpus CPUs each"
 
-# SLURM warns this shell alone (B: above); the run must hear of it too, and be waited for.
-case " $* " in
+case " $* " in # a requeued job goes on where it was, unless it is told otherwise
   *" resume="*) ;;
   *) set -- resume=true "$@" ;;
 esac
+# SLURM warns this shell alone (B: above); the run must hear of it too, and be waited for.
 "$python" -m tracefl run ray.address="$address" "$@" &
 run=$!
 trap 'kill -USR2 "$run" 2> /dev/null' USR2
