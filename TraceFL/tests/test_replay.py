@@ -317,7 +317,10 @@ def test_no_run(monkeypatch, capsys, tmp_path, arguments, words):
     ("fault", "words"),
     [
         (None, "the clients to leave out, such as without=3,7; see tracefl replay --help"),
-        ('{"clients": ["2", "5"]}', "the clients to leave out; the run's faulty ones: without=2,5; usage"),
+        (
+            '{"clients": ["2", "5"]}',
+            "the clients to leave out; the run's faulty ones: without=2,5; see tracefl replay --help",
+        ),
         ("{", "fault.json is damaged"),
         ("{}", "fault.json is damaged or of another version of tracefl: it lacks clients"),
     ],

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_module
@@ -22,6 +22,7 @@ from tracefl.conf.slips import explain_slip, is_cut_off
 from tracefl.errors import ConfigError, one_line
 
 _NO_NAME = re.compile(r"[-+]?[0-9._]+(e[-+]?[0-9]+)?|true|false", re.IGNORECASE)  # Hydra reads these as values
+_OPTIONS = ("cfg", "resolve", "package", "multirun", "config_dir")  # of Hydra's, those that do something here
 _FILE = "file:"  # before the path of an experiment that is not in the package
 
 
@@ -36,14 +37,30 @@ def read_words(arguments: Sequence[str]) -> list[str]:
     parser.error = _refuse_option  # type: ignore[method-assign]  # argparse would print its usage and exit
     parser.allow_abbrev = False
     given, unknown = parser.parse_known_intermixed_args(list(arguments))
+    _refuse_options(vars(given))
     words = [word for word in arguments if word in unknown or word in given.overrides]
     for position, word in enumerate(words):
         if word.startswith("~"):
             continue  # prepare_overrides says that keys cannot be removed
         if word.startswith("-") or "=" not in word.lstrip("=") or is_cut_off(word):
             raise ConfigError(explain_slip(words, position, _known_keys()))
+        key = word.partition("=")[0]
+        if "@" in key:  # Hydra's package of a group, which no group here has
+            raise ConfigError(f"unknown key {key!r}, see --help{did_you_mean(key.partition('@')[0], _known_keys())}")
     refuse_repeated(words)
     return [word for word in arguments if word not in words] + words
+
+
+def _refuse_options(given: Mapping[str, Any]) -> None:
+    """Raise a ConfigError for an option of Hydra's that does nothing here, or goes with no other that is given."""
+    chosen = [name for name, value in given.items() if name != "overrides" and value not in (None, False)]
+    for name in chosen:
+        if name not in _OPTIONS:
+            raise ConfigError(f"unknown option '--{name.replace('_', '-')}', see --help")
+    if given["cfg"] is None and (alone := [name for name in chosen if name in ("resolve", "package")]):
+        raise ConfigError(f"--{alone[0]} says how --cfg prints, and goes with it alone; add --cfg job, or leave it out")
+    if given["cfg"] is not None and given["multirun"]:
+        raise ConfigError("--cfg prints the configuration of one run; leave out --multirun")
 
 
 def refuse_repeated(words: Iterable[str]) -> None:
@@ -77,8 +94,9 @@ def prepare_overrides(arguments: Sequence[str]) -> list[str]:
             key = argument.lstrip("+~").partition("=")[0]
             raise ConfigError(f"keys cannot be added or removed, got {argument!r}{did_you_mean(key, _known_keys())}")
         group, _, choice = argument.partition("=")
-        nothing = choice in ("null", "") and group != "experiment"
-        if (nothing or _NO_NAME.fullmatch(choice)) and group.isidentifier() and (CONF / group).is_dir():
+        is_none = choice in ("null", "") and group != "experiment"
+        is_no_name = choice.startswith(("[", "{")) or _NO_NAME.fullmatch(choice)
+        if (is_none or is_no_name) and group.isidentifier() and (CONF / group).is_dir():
             raise ConfigError(f"{argument!r} chooses nothing; choose one of {', '.join(choices(group))}")
     return [f"++{a}" if a.startswith(("model.config.", "model.config=")) else a for a in arguments]
 
@@ -145,7 +163,7 @@ def explain_config_error(error: Exception) -> str:
     if no_group:
         return f"unknown key {no_group.group(1)!r}, see --help{did_you_mean(no_group.group(1), _known_keys())}"
     unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(r"full_key: (\S+)", str(cause))
-    if unknown and re.search("not in struct|No match in the defaults list", f"{error} {cause}"):
+    if unknown and re.search("not in struct|No match in the defaults list|To append to your", f"{error} {cause}"):
         key = unknown.group(1)
         return f"unknown key {key!r}, see --help{did_you_mean(key, _known_keys())}"
     why = f": {one_line(cause)}" if cause is not error and str(error).startswith("Error merging override") else ""

@@ -46,7 +46,8 @@ def explain_list(override: str, defaults: Mapping[str, Any]) -> str:
     default, numbers = defaults.get(key), re.fullmatch(r"[-+]?\d+(,\d+)*", value)
     decimal = [value.replace(",", ".")] if numbers and value.count(",") == 1 else []  # a decimal comma
     if isinstance(default, int | float):
-        meant = decimal or [value.partition(",")[0]]
+        first = _NUMBER.search(value)
+        meant = decimal or [first.group() if first else str(default)]
     elif isinstance(default, list):
         meant = [f"[{value}]"]
     elif numbers and default is None:
