@@ -41,9 +41,10 @@ def written(request, tmp_path_factory):
         return write_page(make_hundred_clients(folder))
     exact = {"effects": (("0", 0.5), ("2", -0.25), ("3", 0.0)), "probability": 0.75}
     traced = (traced_input(0, 1, predicted=0, expected=("2",), **exact), traced_input(1, 1, **exact))
-    rounds = [result(1, traced, [suspects_row(1)], dropped={"1": "it failed"}), result(2, traced[:1])]
+    rounds = [result(1, traced, [suspects_row(1)], dropped={"1": "it failed"}), result(2, traced[:1]), result(3)]
     run = make_run(folder, rounds, "fault=label_flip", "fault.clients=[2]", "baselines=fast", fault=FAULT)
     (run / "rounds" / "0002" / "weights").mkdir()  # kept, so that its inputs have a command
+    (run / "rounds" / "0003" / "SHA256SUMS").unlink()  # so that the page says what it lacks
     return write_page(run)
 
 

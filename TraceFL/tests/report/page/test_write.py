@@ -206,7 +206,7 @@ def test_a_page_of_the_rounds_that_can_be_read_says_which_it_lacks(call, tmp_pat
     assert f"Round {number}: " in before
     assert reason in before
     assert f"After round {2 if number == 3 else 3} the model is right" in after
-    assert "complete, 2 of 3 rounds" in words
+    assert "complete, 3 of 3 rounds" in words
     status, out, _ = call(run, "--json")
     assert (status, list(json.loads(out)["lacking"])) == (2, [str(number)])
 

@@ -112,7 +112,7 @@ def seconds_an_input(record: RunRecord) -> float | None:
 def state_words(record: RunRecord) -> str:
     """Return how far the run is."""
     state = record.state
-    done = f"{len(record.rounds)} of {state.num_rounds} rounds"
+    done = f"{len(record.rounds) + len(record.lacking)} of {state.num_rounds} rounds"
     words = {
         "done": f"complete, {done}",
         "running": f"still running, {done}",
