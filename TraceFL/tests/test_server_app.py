@@ -89,6 +89,14 @@ def test_without_a_checkout_results_go_to_the_home_folder(monkeypatch):
     assert results_folder("results") == Path.home().resolve() / "results"
 
 
+@pytest.mark.parametrize(("mode", "is_said"), [("token", False), ("", True)])
+def test_an_open_ray_is_said(capsys, tmp_path, monkeypatch, mode, is_said):
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    run_simulated({"log_dir": str(tmp_path), "overrides": " ".join(("dry_run=true", *TINY))}, None)
+    said = capsys.readouterr().out.splitlines()[1]
+    assert said.startswith("tracefl: whoever reaches this machine can run code in this run") == is_said
+
+
 def test_the_experiment_is_said_before_it_runs(capsys, tmp_path):
     settings = {"log_dir": str(tmp_path), "overrides": " ".join(("dry_run=true", *TINY))}
     run_simulated({"experiment": "smoke", **settings}, None)

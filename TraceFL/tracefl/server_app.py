@@ -50,11 +50,6 @@ def main(grid: Grid, context: Context) -> None:
 
 def run_simulated(run_config: RunConfig, federation: Federation) -> None:
     """Run on the nodes of Flower's simulation; an error is printed in one line and raised."""
-    if os.environ.get("RAY_AUTH_MODE") != "token":  # Flower has started Ray, and hears nothing of ours
-        sys.stdout.write(
-            "tracefl: whoever reaches this machine can run code in this run; export RAY_AUTH_MODE=token before the "
-            "first flwr run, see docs/flower.md\n"
-        )
     _run(run_config, federation, None)
 
 
@@ -101,6 +96,12 @@ def _run(run_config: RunConfig, federation: Federation, prepare: Callable[[Setti
         _refuse_resources(settings)
         experiment = run_config.get("experiment") or "none, the main job (choose one: --run-config exp_1.toml)"
         sys.stdout.write(f"tracefl: experiment {experiment}; results in {settings.folder}\n")
+        # In a simulation Flower has started Ray, and hears nothing of ours.
+        if prepare is None and os.environ.get("RAY_AUTH_MODE") != "token":
+            sys.stdout.write(
+                "tracefl: whoever reaches this machine can run code in this run; export RAY_AUTH_MODE=token before the "
+                "first flwr run, see docs/flower.md\n"
+            )
         command = command_line([*overrides, f"log_dir={_value(settings.log_dir)}"])
         run_settings(settings, federation, prepare, command)
     except (TraceFLError, OmegaConfBaseException) as error:
