@@ -1,5 +1,6 @@
 """A prepared run, without a federation."""
 
+import dataclasses
 import json
 
 import pytest
@@ -34,7 +35,8 @@ def unchanged_round(experiment, server_round, clients):
     """A round whose clients sent back the initial model."""
     weights = {name: tensor.clone() for name, tensor in experiment.model.state_dict().items()}
     shares = dict.fromkeys(clients, 1 / len(clients))
-    return RoundOutcome(RoundRecord(server_round, dict.fromkeys(clients, weights), shares, weights, weights), 0.7, {})
+    record = RoundRecord(server_round, dict.fromkeys(clients, weights), shares, weights, weights)
+    return RoundOutcome(record, 0.7, experiment.evaluate(weights))
 
 
 def test_the_plan_says_what_the_configuration_says(logs, prepared):
@@ -95,3 +97,27 @@ def test_a_client_that_joins_counts_in_sampling_and_tracing(logs, prepared):
 def test_a_layer_that_cannot_be_traced_is_refused_before_the_run(logs, prepared):
     with pytest.raises(LayerNotTraceableError, match="nowhere"):
         make_experiment(logs, "provenance.layers=[nowhere]", prepared=prepared)
+
+
+def test_replies_refused_in_earlier_sessions_count(logs, prepared):
+    experiment = make_experiment(logs, prepared=prepared)
+    result = experiment.assess(unchanged_round(experiment, 1, ("0", "2")), 1.0)
+    refused = dataclasses.replace(result, refused=("1",), dropped={"1": "a training loss of nan"})
+    again = make_experiment(logs, prepared=prepared)
+    again.resume([refused, refused])
+    assert again.participation.excluded == set()
+    again.resume([refused])
+    assert again.participation.excluded == {"1"}
+    assert make_experiment(logs, "strategy.max_refusals=null", prepared=prepared).participation.max_refusals is None
+
+
+@pytest.mark.parametrize(
+    ("deployed", "given", "share", "multiple"),
+    [(False, "null", None, None), (True, "null", None, 3.0), (True, "0.5", 0.5, None), (False, "0.5", 0.5, None)],
+)
+def test_only_a_deployments_weights_are_bounded_by_themselves(logs, prepared, deployed, given, share, multiple):
+    prepared = dataclasses.replace(prepared, client_job={} if deployed else None)
+    plan = make_experiment(logs, f"strategy.max_weight={given}", prepared=prepared).plan(0)
+    assert (plan.max_weight, plan.max_weight_multiple) == (share, multiple)
+    assert (plan.max_update_norm, plan.timeout_seconds, plan.frozen) == (5, None, ())
+    assert plan.training.batch_size == 32

@@ -15,8 +15,8 @@ from tests.helpers.configuration import TINY, once
 from tests.helpers.plans import Told, make_hooks, make_plan
 from tests.helpers.runs import SMALL_MODEL
 from tracefl.errors import RoundFailedError
-from tracefl.federation.client import client_id_of
 from tracefl.federation.in_process import federation_here
+from tracefl.federation.messages import client_id_of
 
 EVERYONE = {"clients_per_round": 4, "num_rounds": 1}
 
@@ -101,7 +101,7 @@ def test_what_interrupts_the_run_is_no_clients_failure():
 def test_clients_that_the_time_does_not_suffice_for_are_dropped(monkeypatch):
     now = iter(range(100))
     monkeypatch.setattr("tracefl.federation.grid.time.monotonic", lambda: next(now))
-    told = run(lambda client_id, message: answer(message, {"w": torch.ones(2)}), timeout_seconds=2.5)
+    told = run(lambda client_id, message: answer(message, {"w": torch.ones(2)}), timeout_seconds=5.5)
     (outcome,) = told.outcomes
     assert set(outcome.record.clients) == {"0", "1"}
     reason = "no reply before the time limit (strategy.timeout_seconds)"
@@ -130,7 +130,7 @@ def test_the_server_does_not_notice_what_clients_change(fails):
             seed(int(client_id))
         if fails and client_id == "1":
             raise ValueError
-        return answer(message, {"w": torch.ones(2)})
+        return answer(message, {"w": torch.ones(2, dtype=torch.float32)})
 
     before = state()
     run(train)

@@ -272,3 +272,21 @@ def test_who_was_not_to_be_reached_is_asked_again():
     deployment.gather(1, QUESTION, {})
     nodes.answers[2] = who("1")
     assert deployment._find_clients(PLAN, hooks(joined)) == {"0": 1, "1": 2}
+
+
+def test_answers_that_cannot_be_read_keep_out_their_supernodes_alone(caplog):
+    class Breaking(Nodes):
+        def pull_messages(self, ids):
+            if "m2" in ids:
+                raise TypeError("\x1b[2Jno such \u202eobject" * 1000)
+            return super().pull_messages(ids)
+
+    odd = {3: {"client-id": "9", "label-counts": [2**62, 2**62]}, 4: Error(1, "no\x00data\n" * 10**6)}
+    deployment = Deployment(Breaking({1: who("0"), 2: who("1"), **odd}))
+    with caplog.at_level(logging.WARNING):
+        assert deployment.gather(1, QUESTION) == {"0": [1, 2]}
+        with pytest.raises(RoundFailedError, match="1 of 2 SuperNodes are there"):
+            deployment._wait_for(2)
+    said = [message for message in caplog.messages if "cannot take part" in message]
+    assert len(said) == 3
+    assert all(len(message) < 400 and message.isprintable() for message in said)

@@ -1,73 +1,19 @@
 """The strategies, fed by hand-made replies."""
 
 import logging
+from collections import Counter
 
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import Error, Message
 from torch.testing import assert_close
 
-from tests.helpers.plans import Told, make_hooks, make_plan
+from tests.helpers.rounds_by_hand import NODES, Server, failed, replied, trained, unreadable
 from tracefl.errors import RoundFailedError
 from tracefl.federation.participation import Participation
-from tracefl.federation.strategy import STRATEGIES
-from tracefl.learning.privacy.settings import CentralPrivacySettings
+from tracefl.learning.privacy.settings import AdaptivePrivacySettings, CentralPrivacySettings
 
-NODES = {"0": 7, "1": 8, "2": 7, "10": 8}
-
-
-@pytest.fixture(autouse=True)
-def task(monkeypatch):
-    """Messages name the task that makes them; here none runs."""
-    for part in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, part, 1)
-
-
-class Server:
-    """A strategy, and what it told its hooks; ``round`` runs one round with the replies that are given."""
-
-    def __init__(self, strategy="fedavg", **plan):
-        self.told = Told()
-        self.plan = make_plan(strategy=strategy, **plan)
-        self.strategy = STRATEGIES[strategy](self.plan, make_hooks(self.told), lambda: NODES)
-
-    def configure(self, server_round=1, weights=None):
-        arrays = ArrayRecord(self.plan.initial_weights if weights is None else weights)
-        sent = list(self.strategy.configure_train(server_round, arrays, ConfigRecord({"job": "{}"}), None))
-        for number, message in enumerate(sent):
-            message.metadata.__dict__["_message_id"] = f"m{number}"
-        return {message.content.config_records["config"]["client-id"]: message for message in sent}
-
-    def round(self, replies, server_round=1):
-        """``replies``: client id to a function of its message; clients without one stay silent."""
-        sent = self.configure(server_round)
-        answers = [replies[client_id](message) for client_id, message in sent.items() if client_id in replies]
-        arrays, _ = self.strategy.aggregate_train(server_round, answers)
-        return arrays.to_torch_state_dict()
-
-
-def trained(*weights, examples=10, loss=0.5):
-    def reply(message):
-        content = {
-            "arrays": ArrayRecord({"w": torch.tensor(weights)}),
-            "metrics": MetricRecord({"num-examples": examples, "train-loss": loss}),
-            "client": ConfigRecord({"client-id": message.content.config_records["config"]["client-id"]}),
-        }
-        return Message(RecordDict(content), reply_to=message)
-
-    return reply
-
-
-def failed(message):
-    return Message(Error(1, "Traceback\nValueError: no data"), reply_to=message)
-
-
-def unreadable(message):
-    reply = trained(1.0, 1.0)(message)
-    array = Array("float32", (2,), "numpy.ndarray", b"no array")
-    reply.content["arrays"] = ArrayRecord({"w": array})
-    return reply
+pytestmark = pytest.mark.usefixtures("task")
 
 
 def test_the_average_and_the_outcome_are_those_by_hand():
@@ -122,7 +68,7 @@ def test_only_fedprox_sends_its_mu():
     ("reply", "reason"),
     [
         (failed, "ValueError: no data"),
-        (unreadable, "weights that cannot be read: "),
+        (unreadable, "weights that cannot be read, first w: "),
         (trained(1.0, float("nan")), "weights that are not finite, first in w"),
         (trained(1.0, 1.0, 1.0), "weights of another shape or type, first w"),
         (trained(1.0, 1.0, examples=11), "it reports 11 examples, expected 10"),
@@ -164,3 +110,97 @@ def test_central_privacy_clips_the_clients_and_keeps_the_average_before_the_nois
     assert_close(outcome.record.global_weights["w"], average["w"])
     assert not torch.allclose(average["w"], torch.tensor([0.6, 0.8]))
     assert outcome.clipping_norm == outcome.next_clipping_norm == 1.0
+
+
+NAN = {"0": trained(1.0, float("nan"))}
+
+
+def test_a_client_refused_three_times_is_asked_no_more(caplog):
+    server = Server(clients_per_round=4, participation=Participation(max_refusals=3))
+    others = {"1": trained(1.0, 1.0), "2": failed}
+    for server_round in (1, 2, 3):
+        server.round(NAN | others, server_round)
+    assert {outcome.refused for outcome in server.told.outcomes} == {("0",)}  # an error is no refused reply
+    assert "round=3 client 0 was refused 3 times (strategy.max_refusals) and is asked no more" in caplog.messages
+    server.round(NAN | others, 4)
+    assert server.told.sampled[3] == (4, ("1", "2", "10"))
+    assert server.told.outcomes[3].refused == ()
+
+
+def test_without_max_refusals_it_is_asked_for_ever():
+    server = Server(clients_per_round=4)
+    for server_round in range(1, 6):
+        server.round(NAN | {"1": trained(1.0, 1.0)}, server_round)
+    assert server.told.sampled[-1] == (5, ("0", "1", "2", "10"))
+
+
+def test_where_too_few_are_left_the_run_ends_and_names_the_refused():
+    server = Server(clients_per_round=4, min_clients=4, participation=Participation({"0"}, {}, 1, Counter("0")))
+    message = r"round 1: 3 clients can take part, strategy.min_clients is 4; refused strategy.max_refusals=1 .*client 0"
+    with pytest.raises(RoundFailedError, match=message):
+        server.configure()
+
+
+@pytest.mark.parametrize(
+    ("poisoned", "named"),
+    [({"1"}, ("1",)), ({"0", "10"}, ("0", "10")), ({"0", "1", "2"}, ("0", "1", "2"))],
+)
+def test_who_makes_the_round_unusable_is_found_and_the_others_averaged(poisoned, named, caplog):
+    def is_sound(
+        weights,
+    ):  # of a client whose first weight is 8, some of it stays in the average, however many are in it
+        return bool(weights["w"][0] < 1)
+
+    server = Server(clients_per_round=4, is_sound=is_sound)
+    replies = {k: trained(8.0, 0.0) if k in poisoned else trained(0.0, float(k)) for k in ("0", "1", "2", "10")}
+    average = server.round(replies)
+    honest = [float(k) for k in replies if k not in poisoned]
+    assert_close(average["w"], torch.tensor([0.0, sum(honest) / len(honest)]))
+    (outcome,) = server.told.outcomes
+    assert set(outcome.refused) == set(outcome.dropped) == set(named)
+    assert outcome.evaluation.largest_logit == 1.0
+    assert set(outcome.dropped.values()) == {"with it the round's model gives logits that are not finite or above 2^24"}
+    assert server.plan.participation.refusals == dict.fromkeys(named, 1)
+
+
+def test_a_round_that_nobody_in_particular_spoils_fails():
+    server = Server(clients_per_round=4, is_sound=lambda weights: False)
+    with pytest.raises(RoundFailedError, match=r"round 1: the average of 2 clients gives logits that are not finite"):
+        server.round({"0": trained(1.0, 1.0), "1": trained(1.0, 1.0)})
+    assert server.told.outcomes == []
+
+
+def test_private_rounds_are_averaged_again_with_the_norm_that_they_began_with():
+    privacy = AdaptivePrivacySettings(
+        noise_multiplier=0.1,
+        initial_clipping_norm=1.0,
+        target_clipped_quantile=0.5,
+        clip_norm_lr=0.2,
+        clipped_count_stddev=0.1,
+        trace="deployed",
+    )
+    plan = {"privacy": privacy, "trainable": ("w",), "initial_weights": {"w": torch.zeros(2), "b": torch.zeros(1)}}
+    names = {"0": 1.0, "1": 2.0, "2": 3.0}
+    replies = {k: replied({"w": torch.full((2,), n), "b": torch.zeros(1)}) for k, n in names.items()}
+    attacker = {"10": replied({"w": torch.zeros(2), "b": torch.ones(1)})}
+    attacked = Server(clients_per_round=4, is_sound=lambda weights: bool(weights["b"] == 0), **plan)
+    alone = Server(clients_per_round=3, nodes=dict.fromkeys(names, 7), **plan)
+    assert torch.equal(attacked.round(replies | attacker)["w"], alone.round(replies)["w"])
+    assert attacked.told.outcomes[0].refused == ("10",)
+    for outcomes in (attacked.told.outcomes, alone.told.outcomes):
+        assert outcomes[0].clipping_norm == 1.0
+    assert attacked.told.outcomes[0].next_clipping_norm == alone.told.outcomes[0].next_clipping_norm
+
+
+def test_a_clients_words_are_short_and_on_one_line(caplog):
+    def shouting(message):
+        return Message(Error(1, "\x1b[31m" + "A\u202e\x00\n" * 10**6 + "B" * 10**7), reply_to=message)
+
+    names = {"a\n" * 10**6: torch.ones(1)}
+    server = Server(clients_per_round=4)
+    server.round({"0": shouting, "1": replied(names), "2": trained(1.0, 1.0)})
+    dropped = server.told.outcomes[0].dropped
+    assert dropped["0"] == "B" * 300 + "..."
+    assert dropped["1"].startswith("weights of another model, first a a a")
+    assert all(len(reason) <= 303 and reason.isprintable() for reason in dropped.values())
+    assert all(len(message) < 400 and message.isprintable() for message in caplog.messages)

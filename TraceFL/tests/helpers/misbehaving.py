@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord
 from flwr.clientapp import ClientApp
 
 from tracefl.federation import client
+from tracefl.federation.messages import client_id_of
 
 
 def misbehaving_app(bad_round, dies=True):
@@ -17,7 +18,7 @@ def misbehaving_app(bad_round, dies=True):
 
     @app.train()
     def train(message, context):
-        client_id = client.client_id_of(message)
+        client_id = client_id_of(message)
         bad = message.content.config_records["config"]["server-round"] == bad_round
         if bad and client_id == "1":
             raise ValueError("the disk of client 1 is full")

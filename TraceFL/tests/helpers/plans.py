@@ -6,6 +6,8 @@ import torch
 
 from tracefl.errors import RoundFailedError
 from tracefl.federation.plan import FederationHooks, FederationPlan, RoundOutcome
+from tracefl.learning.settings import TrainingSettings
+from tracefl.learning.training import Evaluation
 from tracefl.provenance import RoundRecord
 
 
@@ -15,11 +17,12 @@ def make_plan(**changes):
         "num_rounds": 2,
         "clients_per_round": 2,
         "min_clients": 1,
-        "timeout_seconds": 60.0,
+        "timeout_seconds": None,
         "strategy": "fedavg",
         "proximal_mu": 0.0,
         "seed": 42,
         "initial_weights": {"w": torch.zeros(2)},
+        "training": TrainingSettings(epochs=1, optimizer="adam", lr=0.1, batch_size=1),
         "client_job": "{}",
     }
     return FederationPlan(**(defaults | changes))
@@ -35,7 +38,13 @@ class Told:
     joined: list[tuple[str, list[int]]] = field(default_factory=list)
 
 
-def make_hooks(told=None):
+def make_evaluation(is_sound=True):
+    """The server's evaluation of a model, where there is no model."""
+    return Evaluation(0.5, 1.0, torch.zeros(1, dtype=torch.int64), torch.ones(1), 1.0 if is_sound else torch.inf)
+
+
+def make_hooks(told=None, is_sound=lambda weights: True):
+    """``is_sound``: whether a state dict gives sound logits."""
     told = Told() if told is None else told
 
     def replied():
@@ -44,6 +53,7 @@ def make_hooks(told=None):
     return FederationHooks(
         on_sampled=lambda server_round, clients: told.sampled.append((server_round, clients)),
         on_reply=replied,
+        evaluate=lambda weights: make_evaluation(is_sound(weights)),
         on_round=told.outcomes.append,
         on_joined=lambda client_id, client: told.joined.append((client_id, list(client.counts))),
     )
@@ -61,6 +71,6 @@ class ScriptedFederation:
             hooks.on_sampled(n, self.clients)
             clients = dict.fromkeys(self.clients, weights)
             record = RoundRecord(n, clients, dict.fromkeys(self.clients, share), weights, weights)
-            hooks.on_round(RoundOutcome(record, 1.0, {}))
+            hooks.on_round(RoundOutcome(record, 1.0, hooks.evaluate(weights)))
         if plan.rounds_done + self.rounds < plan.num_rounds:
             raise RoundFailedError("everybody is gone")

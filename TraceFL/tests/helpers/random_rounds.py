@@ -31,5 +31,7 @@ def result(server_round=1):
         (TRACED,),
         (dict.fromkeys(SUSPECT_COLUMNS) | SUSPECT,),
         {"3": 0.25, "7": 0.75},
-        {"9": "died"},
+        {"9": "a training loss of nan"},
+        refused=("9",),
+        capped={"7": "its 1000 examples count as 30"},
     )

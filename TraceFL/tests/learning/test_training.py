@@ -96,3 +96,15 @@ def test_evaluation_by_hand():
     assert found.accuracy == pytest.approx(0.6)
     assert found.predicted.tolist() == [1] * 5
     assert found.probabilities.tolist() == pytest.approx([0.75] * 5)
+
+
+@pytest.mark.parametrize("number", [3.0, -3e30, float("inf"), float("nan")])
+def test_an_evaluation_says_how_large_the_largest_logit_is(number):
+    class Fixed(nn.Module):
+        def forward(self, x):
+            logits = torch.tensor([[1.0, -2.0]]).repeat(len(x), 1)
+            logits[0, 0] = number
+            return logits
+
+    found = evaluate(Fixed(), examples(5), batch_size=2)
+    assert found.largest_logit == pytest.approx(abs(number), nan_ok=True)

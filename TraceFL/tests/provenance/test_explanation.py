@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracefl.errors import ModelMismatchError
-from tracefl.provenance import Method, RoundRecord, attribute_round, explain, explanation, passes, removal_effects
+from tracefl.provenance import Method, RoundRecord, attribute_round, explain, passes, removal_effects
 
 A = {"weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]])}
 B = {"weight": torch.tensor([[3.0, 0.0], [1.0, 0.0]])}
@@ -120,19 +119,18 @@ def test_bad_questions(inputs, options, words):
         explain(model, record, inputs, **options)
 
 
-def test_removals_that_cannot_be_had_are_said(monkeypatch, caplog):
-    logits_without = explanation.logits_without
-
-    def fails(model, record, inputs, client_ids, **options):
-        if client_ids:
-            raise ModelMismatchError("the model without client 'b' gives logits that are not finite")
-        return logits_without(model, record, inputs, client_ids, **options)
-
-    monkeypatch.setattr(explanation, "logits_without", fails)
-    model, record = round_of({"a": A, "b": B})
-    found = explain(model, record, X)
-    assert [c.removal for c in found.clients] == [None, None]
-    assert "not checked against exact removals: the model without client 'b'" in caplog.text
+def test_a_removal_that_cannot_be_had_is_said_with_who_prevents_it(caplog):
+    """The average variance is 1; without client b, which holds that of client c in check, it is negative."""
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2)).eval()
+    clients = {}
+    for k, variance in {"a": 1.0, "b": 5.0, "c": -3.0}.items():
+        clients[k] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        clients[k]["0.running_var"].fill_(variance)
+    record = RoundRecord(1, clients, {"a": 0.5, "b": 0.25, "c": 0.25}, model.state_dict(), model.state_dict())
+    found = explain(model, record, X, Method(verify=0))
+    assert {c.client_id: c.removal is None for c in found.clients} == {"a": False, "b": True, "c": False}
+    words = "not checked: without client b the model gives logits that are not finite, because of client c"
+    assert words in caplog.messages
 
 
 def many(seed, count=6):

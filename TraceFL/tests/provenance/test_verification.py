@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from tests.helpers.models import clients_near, model_and_inputs
 from tracefl.errors import ModelMismatchError
 from tracefl.provenance import Attribution, Compute, Method, RoundRecord, attribute_round, method, removal_effects
+from tracefl.provenance.asking import answer_round
 from tracefl.provenance.budget import Proofs, num_proven, removing_all_is_no_dearer
 from tracefl.provenance.verification import ExactRemovals, verified
 
@@ -251,6 +252,7 @@ def test_a_client_without_whom_the_model_is_broken_keeps_its_estimate(cnn):
     for k, variance in {"0": -10.0, "1": 100.0, "2": -10.0, "3": -10.0}.items():
         record.clients[k]["1.running_var"].fill_(variance)  # their average is 23, and that of all but client 1 negative
     record.global_weights["1.running_var"].fill_(23)
+    # Without client 1 they are negative still where one more of the others is left out: nobody alone is to blame.
     contributions = torch.tensor([[0.0, 9.0, 1.0, 2.0]]).double().expand(6, 4)
     estimate = Attribution(tuple(P), contributions, contributions.softmax(dim=1), model(x).argmax(dim=1))
     with pytest.warns(UserWarning, match="not verified: without client 1 the model gives logits that are not finite"):
@@ -261,6 +263,25 @@ def test_a_client_without_whom_the_model_is_broken_keeps_its_estimate(cnn):
     with pytest.warns(UserWarning, match="not verified: without client 1 the model gives logits that are not finite"):
         found = attribute_round(model, record, x, torch.zeros(6, dtype=torch.int64), Method(verify="all"))
     assert found.verified.tolist() == [[True, False, True, True]] * 6
+    assert found.prevented == {"1": None}
+
+
+def test_the_client_that_prevents_a_removal_is_named_and_not_the_one_left_out(cnn):
+    model, x = cnn
+    record = round_of(model, dict.fromkeys(P, 0.25))
+    for k, variance in {"0": 2.0, "1": 12.0, "2": -10.0, "3": 2.0}.items():
+        record.clients[k]["1.running_var"].fill_(variance)  # their average is 1.5, and that of all but client 1 -2
+    record.global_weights["1.running_var"].fill_(1.5)
+    labels = torch.zeros(6, dtype=torch.int64)
+    words = "not verified: without client 1 the model gives logits that are not finite, because of client 2"
+    with pytest.warns(UserWarning, match=words):
+        found = attribute_round(model, record, x, labels, Method(verify="all"))
+    assert found.prevented == {"1": "2"}
+    assert found.verified.tolist() == [[True, False, True, True]] * 6
+    with pytest.warns(UserWarning, match=words):
+        answer = answer_round(model, record, x, labels, Method(verify="all"))
+    assert answer.notes == ("client 1 is not verified: client 2's weights prevent it",)
+    assert answer.notes[0] in str(answer)
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,16 @@ def test_the_account_by_hand():
         ),
         (),
         {"a": 0.5, "b": 0.5},
-        {"c": "died"},
+        {"c": "a training loss of nan"},
+        refused=("c",),
+        capped={"b": "its 1000 examples count as 30"},
     )
     second = RoundResult({"round": 2}, (traced(1, 1, (("b", 2.0), ("c", 0.25))),), (), {"b": 0.9, "c": 0.1}, {})
     third = RoundResult({"round": 3}, (), (), {"a": 1.0}, {})  # not traced
     ledger = ContributionLedger([first, second, third])
     assert ledger.rounds_of == {"a": [1, 3], "b": [1, 2], "c": [2]}
-    assert ledger.dropped == {"c": [1]}
+    assert ledger.dropped == ledger.refused == {"c": [1]}
+    assert ledger.capped == {"b": [1]}
     assert (ledger.rounds, ledger.traced_rounds) == (3, [1, 2])
     assert (ledger.correct_predictions, ledger.wrong_predictions) == (3, 1)
     assert ledger.tally("a", True) == Tally(2, 4.0)

@@ -124,7 +124,34 @@ def test_removals_that_cannot_be_had_are_said_and_do_not_end_the_run(model, serv
     monkeypatch.setattr(verification, "weights_without", broken)
     found = trace(tracer(FLIP), model, server)
     assert all(t.localized and t.counterfactual_client is None for t in found.traced)
-    assert "round=2 is not checked against exact removals: without client 0, 1, 2 no model gives finite" in caplog.text
+    for client in ("0", "1", "2"):
+        words = f"round=2 not checked against its exact removal: without client {client} the model gives logits that"
+        assert words in caplog.text
+
+
+def test_who_prevents_a_removal_is_named_and_the_others_are_checked(model, server, caplog):
+    """Clients 0 and 1 hold each other in check; with one of them alone the logits overflow."""
+    found = record()
+    huge = {"1.weight": torch.tensor([[3e38] * 3, [0.0] * 3, [0.0] * 3]), "1.bias": torch.tensor([3e38, 0.0, 0.0])}
+    clients = {
+        "0": {name: weights - huge[name] for name, weights in found.clients["0"].items()},
+        "1": {name: weights + huge[name] for name, weights in found.clients["1"].items()},
+        "2": found.clients["2"],
+    }
+    p = {"0": 0.495, "1": 0.495, "2": 0.01}
+    average = {name: sum(p[k] * clients[k][name].double() for k in p).float() for name in found.clients["0"]}
+    model.load_state_dict(average)
+    spoiled = RoundRecord(2, clients, p, found.previous_global, average)
+    traced = tracer(None, "provenance.inputs=all").trace(model, spoiled, server).traced
+    assert traced
+    for each in traced:
+        assert list(each.exact_effects) == ["2"]
+        assert (each.counterfactual_client, each.is_settled) == ("2", False)
+    for client, by in (("0", "1"), ("1", "0")):
+        assert (
+            f"round=2 not checked against its exact removal: without client {client} the model gives logits that are "
+            f"not finite, because of client {by}"
+        ) in caplog.text
 
 
 @pytest.mark.parametrize("verify", [0, 2, "all"])

@@ -28,6 +28,7 @@ def test_a_round_reads_back_as_it_was(tmp_path):
     assert_close(found.previous_global, record().previous_global, rtol=0, atol=0)
     assert found.client_weights == {"3": 0.25, "7": 0.75}
     assert list(store.results()) == [result()]
+    assert result().refused == ("9",)
     modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
     assert len(modes) == 1  # weights are shared as the other files are
 
@@ -137,7 +138,7 @@ def test_records_are_json(tmp_path):
     RoundStore(tmp_path).commit(result(), record())
     content = json.loads((tmp_path / "0001" / "round.json").read_text())
     assert content["traced"][0]["ranking"] == [["7", 0.75], ["3", 0.25]]
-    assert content["dropped"] == {"9": "died"}
+    assert content["dropped"] == {"9": "a training loss of nan"}
 
 
 def flip(path):
@@ -174,6 +175,27 @@ def test_what_is_gone_on_from(tmp_path, caplog, keep, damaged, goes_on_from):
     assert [str(tmp_path / name) in caplog.text for name in named] == [True] * len(named)
     store.commit(result(goes_on_from + 1), record(goes_on_from + 1))
     assert store.drop_unusable_rounds() == goes_on_from + 1
+
+
+@pytest.mark.parametrize("spoiled", ["weights", float("nan")])
+def test_a_round_whose_model_is_not_finite_is_not_gone_on_from(tmp_path, caplog, spoiled):
+    """Such as an older version recorded: every honest client would send weights that are not finite from then on."""
+    store = RoundStore(tmp_path, "last")
+    store.commit(result(1), record(1))
+    bad, model = result(2), record(2)
+    if spoiled == "weights":
+        model.global_weights["w"][1, 1] = torch.nan
+    else:
+        bad = dataclasses.replace(bad, row={**bad.row, "global_loss": spoiled})
+    store.commit(bad, model)
+    assert store.drop_unusable_rounds() == 1
+    words = (
+        "the global model is not finite, first in w"
+        if spoiled == "weights"
+        else f"the global model's loss is {spoiled}"
+    )
+    assert f"{tmp_path / '0002'}: {words}; going on from before it" in caplog.messages
+    assert store.last_round == 1
 
 
 def test_sha256sum_agrees(tmp_path):

@@ -1,4 +1,5 @@
 import shlex
+from dataclasses import replace
 
 import pytest
 
@@ -40,6 +41,15 @@ def test_wrong_predictions_without_a_known_fault(tmp_path):
         "* Of the 6 wrong predictions traced in round 1, client 2 carries the most: 4 (chance: 2).",
         "The most frequent is <script>window.hacked = true</script> taken for ant: of these 3, client 2 carries all "
         "(chance: 1).",
+    ]
+
+
+def test_who_was_refused_and_who_capped(tmp_path):
+    spoiled = {"dropped": {"10": "a training loss of nan", "9": "gone"}}
+    rounds = [replace(result(n, **spoiled), refused=("10",), capped={"2": "words"} if n == 1 else {}) for n in (1, 2)]
+    assert said(tmp_path, rounds)[1:3] == [
+        "What clients sent was refused: client 10 in 2 rounds.",
+        "What clients sent was brought down to a bound: client 2 in 1 round.",
     ]
 
 

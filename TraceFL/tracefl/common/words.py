@@ -1,4 +1,20 @@
-"""Numbers formatted for people."""
+"""Numbers formatted for people, and others' words made fit to be repeated."""
+
+MOST_CHARACTERS = 300
+"""Of what somebody else says, such as a client, so many characters are repeated."""
+
+
+def repeated(words: object, most: int = MOST_CHARACTERS) -> str:
+    """Return somebody else's words on one line, without control characters, and cut where they are long.
+
+    Args:
+        words: What was said, of any length.
+        most: Characters that are kept.
+    """
+    text = str(words)
+    kept = text[: 4 * most]  # enough where most of it is space
+    line = " ".join("".join(each if each.isprintable() else " " for each in kept).split())
+    return line if len(line) <= most and len(kept) == len(text) else f"{line[:most]}..."
 
 from collections.abc import Sequence
 

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 from tracefl.common.seeds import derive_seed
 from tracefl.experiment.mitigation.decision import Mitigation
@@ -27,6 +29,9 @@ from tracefl.records.folder import RunFolder
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import ProximalSettings, Settings
+
+MAX_WEIGHT_MULTIPLE = 3.0
+"""Of the round's median number of examples, by which no client of a deployment is weighted, where nothing is said."""
 
 
 class Experiment:
@@ -56,7 +61,7 @@ class Experiment:
         self.privacy = resumed_privacy(settings.privacy, ())
         self.accountant = make_accountant(settings, self.model, prepared.data.server, self.num_examples)
         self.selection = read_selection(settings.strategy)
-        self.participation = Participation()
+        self.participation = Participation(max_refusals=settings.strategy.max_refusals)
         self.exclude_without(1)
         self.mitigation: Mitigation | None = None
         if settings.mitigate is not None:
@@ -84,6 +89,8 @@ class Experiment:
         self.exclude_without(len(rounds) + 1)
         self.privacy = resumed_privacy(self.settings.privacy, rounds)
         for result in rounds:
+            for client_id in result.refused:
+                self.participation.refuse(client_id)
             if self.accountant is not None:
                 self.accountant.add_round((*result.client_weights, *result.dropped))
             if self.selection is not None:
@@ -100,7 +107,9 @@ class Experiment:
         """Return the plan of the rounds after ``rounds_done``."""
         settings, prepared = self.settings, self.prepared
         strategy, privacy = settings.strategy, settings.privacy
-        named_parameters = self.model.named_parameters(remove_duplicate=False)
+        start = self.folder.rounds.read_global(rounds_done) if rounds_done else self.model.state_dict()
+        parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        deployed = prepared.client_job is not None  # there, how many examples a client has is its own word
         return FederationPlan(
             client_ids=tuple(self.num_examples),
             num_rounds=settings.num_rounds,
@@ -110,15 +119,18 @@ class Experiment:
             strategy=strategy.name,
             proximal_mu=strategy.proximal_mu if isinstance(strategy, ProximalSettings) else 0.0,
             seed=settings.seed,
-            initial_weights=self.folder.rounds.read_global(rounds_done)
-            if rounds_done
-            else dict(self.model.state_dict()),
+            initial_weights={name: start[name] for name in self.model.state_dict()},  # in the model's order
             rounds_done=rounds_done,
             num_examples=self.num_examples,
             privacy=self.privacy,
             selection=self.selection,
             participation=self.participation,
-            trainable=tuple(name for name, parameter in named_parameters if parameter.requires_grad),
+            trainable=tuple(name for name, parameter in parameters.items() if parameter.requires_grad),
+            frozen=tuple(name for name, parameter in parameters.items() if not parameter.requires_grad),
+            max_update_norm=strategy.max_update_norm,
+            max_weight=strategy.max_weight,
+            max_weight_multiple=MAX_WEIGHT_MULTIPLE if deployed and strategy.max_weight is None else None,
+            training=settings.training,
             client_job=json.dumps(
                 {
                     "model": prepared.spec.to_json(),
@@ -151,24 +163,37 @@ class Experiment:
         if server_round >= self.settings.without_from:
             self.participation.excluded.update(map(str, self.settings.without))
 
-    def assess(self, outcome: RoundOutcome, train_seconds: float) -> RoundResult:
-        """Evaluate and trace a round, and decide about its clients; the next round then samples accordingly.
+    def evaluate(self, weights: Mapping[str, Tensor]) -> Evaluation:
+        """Evaluate a state dict of the model on the server's examples."""
+        self.model.load_state_dict(dict(weights))
+        return evaluate(self.model, self.prepared.data.server, device=self.settings.device)
+
+    def assess(self, outcome: RoundOutcome, train_seconds: float, evaluate_seconds: float = 0.0) -> RoundResult:
+        """Measure and trace a round, and decide about its clients; the next round then samples accordingly.
 
         Args:
             outcome: The round.
             train_seconds: Wall time of the clients' training.
+            evaluate_seconds: Wall time of the evaluation that it comes with.
         """
-        model, data, record = self.model, self.prepared.data, outcome.record
+        model, data, record, evaluation = self.model, self.prepared.data, outcome.record, outcome.evaluation
         model.load_state_dict(dict(record.global_weights))
-        evaluate_began = time.perf_counter()
-        evaluation = evaluate(model, data.server, device=self.settings.device)
+        began = time.perf_counter()
         measures = measure(model, data.server, data.num_classes, self.prepared.truth, self.settings.device, evaluation)
-        evaluate_seconds = time.perf_counter() - evaluate_began
+        evaluate_seconds += time.perf_counter() - began
         trace, mitigated = self._trace(record, evaluation)
-        row = round_row(outcome, evaluation, trace, train_seconds, evaluate_seconds)
+        row = round_row(outcome, trace, train_seconds, evaluate_seconds)
         row |= privacy_columns(outcome, self.accountant) | measure_columns(measures)
-        dropped = dict(outcome.dropped)
-        result = RoundResult(row, trace.traced, trace.suspects, record.client_weights, dropped, mitigated)
+        result = RoundResult(
+            row=row,
+            traced=trace.traced,
+            suspects=trace.suspects,
+            client_weights=record.client_weights,
+            dropped=dict(outcome.dropped),
+            refused=tuple(outcome.refused),
+            capped=dict(outcome.capped),
+            mitigation=mitigated,
+        )
         if self.selection is not None:
             self.selection.ledger.add_round(result)
         self.exclude_without(record.server_round + 1)

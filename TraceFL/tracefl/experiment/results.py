@@ -8,25 +8,24 @@ from tracefl.common.environment import describe_environment, peak_memory
 from tracefl.experiment.mitigation.summary import summarize_mitigation
 from tracefl.experiment.preparation import Prepared
 from tracefl.federation.plan import RoundOutcome
-from tracefl.learning.training import Evaluation
 from tracefl.provenance import summarize
 from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.suspects import mean_suspects
 from tracefl.questions.trace import RoundTrace
-from tracefl.records.result import RoundResult
+from tracefl.records.result import RoundResult, times_capped, times_refused
 from tracefl.records.settings import Settings
 
 _NO_MEAN = ("round", "epsilon_by_client", "class_accuracy")
 
 
 def round_row(
-    outcome: RoundOutcome, evaluation: Evaluation, trace: RoundTrace, train_seconds: float, evaluate_seconds: float
+    outcome: RoundOutcome, trace: RoundTrace, train_seconds: float, evaluate_seconds: float
 ) -> dict[str, Any]:
     """Return a round's row of rounds.csv, without the columns of privacy and of the measures."""
     return {
         "round": outcome.record.server_round,
-        "global_loss": evaluation.loss,
-        "global_accuracy": evaluation.accuracy,
+        "global_loss": outcome.evaluation.loss,
+        "global_accuracy": outcome.evaluation.accuracy,
         **dataclasses.asdict(summarize(trace.traced)),
         "clients": len(outcome.record.clients),
         "clients_dropped": len(outcome.dropped),
@@ -51,6 +50,7 @@ def run_results(
         seconds: Wall time of all sessions.
     """
     rows = [result.row for result in rounds]
+    bounds = {"clients_refused": times_refused(rounds), "clients_capped": times_capped(rounds)}
     mitigation = None
     if settings.mitigate is not None:
         mitigation = summarize_mitigation(
@@ -59,6 +59,7 @@ def run_results(
             prepared.truth,
             everyone_is_known=prepared.client_job is None,
         )
+        mitigation |= bounds
     return {
         "run": name,
         "seed": settings.seed,
@@ -68,6 +69,7 @@ def run_results(
         "suspects": mean_suspects(row for result in rounds for row in result.suspects),
         "mitigation": mitigation,
         "clients_dropped": sum(row["clients_dropped"] for row in rows),
+        **bounds,
         "classes": list(prepared.data.label_names),
         "fault": None if prepared.fault is None else prepared.fault.describe(),
         "seconds": round(seconds, 3),

@@ -2,9 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+
+from torch import Tensor
 
 from tracefl.common.signals import StopRequest
 from tracefl.errors import RunStopped
@@ -14,10 +16,11 @@ from tracefl.experiment.preparation import save_label_counts
 from tracefl.experiment.results import run_results
 from tracefl.federation.plan import FederationHooks, Joined, RoundOutcome
 from tracefl.federation.server import Federation
+from tracefl.learning.training import Evaluation
 from tracefl.provenance import RoundRecord
 from tracefl.records.observer import Observer
 from tracefl.records.progress import Progress
-from tracefl.records.result import RoundResult
+from tracefl.records.result import RoundResult, bounds_words
 from tracefl.report.fault_figure import draw_label_counts
 from tracefl.report.run_figure import draw_run
 from tracefl.report.terminal import IN_BARS
@@ -75,6 +78,8 @@ def run_session(
     results = run_results(folder.path.name, experiment.settings, prepared, rounds, progress.seconds)
     if results["mitigation"] is not None:
         log.info("%s", mitigation_words(results["mitigation"]))
+    elif bounds := bounds_words(results["clients_refused"], results["clients_capped"]):
+        log.info("%s", "; ".join(bounds))
     draw_run([result.row for result in rounds], prepared.data, folder.path / "rounds.png")
     if prepared.fault is not None:
         draw_label_counts(prepared.fault, prepared.data, folder.path / "label_counts.png")
@@ -129,14 +134,15 @@ class _Session:
         self._stop = stop
         self._writer = writer
         self._round_began = time.perf_counter()
+        self._evaluate_seconds = 0.0  # of this round
 
     @property
     def hooks(self) -> FederationHooks:
-        return FederationHooks(self._on_sampled, self._on_reply, self._on_round, self._on_joined)
+        return FederationHooks(self._on_sampled, self._on_reply, self._evaluate, self._on_round, self._on_joined)
 
     def _on_sampled(self, server_round: int, clients: tuple[str, ...]) -> None:
         self._stop_if_asked()
-        self._round_began = time.perf_counter()
+        self._round_began, self._evaluate_seconds = time.perf_counter(), 0.0
         self._progress.round_started(server_round)
         log.info("round=%d clients sampled: %s", server_round, " ".join(clients), extra={IN_BARS: True})
         for observer in self._observers:
@@ -146,9 +152,16 @@ class _Session:
         for observer in self._observers:
             observer.client_replied()
 
+    def _evaluate(self, weights: Mapping[str, Tensor]) -> Evaluation:
+        began = time.perf_counter()
+        evaluation = self._experiment.evaluate(weights)
+        self._evaluate_seconds += time.perf_counter() - began
+        return evaluation
+
     def _on_round(self, outcome: RoundOutcome) -> None:
         """Assess and store a round; the server's thread waits only for the assessment."""
-        result = self._experiment.assess(outcome, time.perf_counter() - self._round_began)
+        seconds = time.perf_counter() - self._round_began - self._evaluate_seconds
+        result = self._experiment.assess(outcome, seconds, self._evaluate_seconds)
         self._writer.write(result, outcome.record)
         if result.server_round < self._progress.num_rounds:
             self._stop_if_asked()

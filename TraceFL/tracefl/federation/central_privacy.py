@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import (
 )
 
 from tracefl.common.seeds import derive_seed
-from tracefl.federation.replies import arrays_of, num_examples_of
+from tracefl.federation.messages import arrays_of, num_examples_of
 from tracefl.learning.privacy.central import effective_noise_multiplier, next_clipping_norm, seeded_numpy
 from tracefl.learning.privacy.settings import CentralPrivacySettings, ServerPrivacy
 
@@ -60,8 +60,12 @@ class CentralPrivacy:
 
     @property
     def clipping_norm(self) -> float:
-        """L2 norm that the next round's updates are clipped to."""
+        """L2 norm that the next round's updates are clipped to; set back where a round is averaged again."""
         return self._flower.clipping_norm
+
+    @clipping_norm.setter
+    def clipping_norm(self, norm: float) -> None:
+        self._flower.clipping_norm = norm
 
     def aggregate_train(
         self, server_round: int, previous: ArrayRecord, replies: Sequence[Message]

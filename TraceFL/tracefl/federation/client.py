@@ -21,6 +21,7 @@ from torch import nn
 
 from tracefl.common.seeds import derive_seed
 from tracefl.errors import ConfigError
+from tracefl.federation.messages import ARRAYS, CLIENT, CLIENT_ID, CONFIG, LOSS, METRICS, NUM_EXAMPLES, client_id_of
 from tracefl.federation.own_data import own_examples
 from tracefl.learning.datasets import load_examples
 from tracefl.learning.examples import Examples
@@ -37,11 +38,6 @@ log = logging.getLogger(__name__)
 app = ClientApp()
 
 
-def client_id_of(message: Message) -> str:
-    """Return the id of the client that a message is addressed to."""
-    return str(message.content.config_records["config"]["client-id"])
-
-
 @app.query()
 def identify(message: Message, context: Context) -> Message:
     """Reply with a deployed client's number of examples of each class, and its id if the SuperNode's config has one.
@@ -50,11 +46,11 @@ def identify(message: Message, context: Context) -> Message:
         ConfigError: The SuperNode has no data of its own.
         DataError: The data cannot be read.
     """
-    job = json.loads(str(message.content.config_records["config"]["job"]))
+    job = json.loads(str(message.content.config_records[CONFIG]["job"]))
     client_id = str(context.node_config.get("partition-id", ""))
     counts = _own_examples(context, job).label_counts(job["num_classes"]).tolist()
-    who = ConfigRecord({"client-id": client_id, "label-counts": counts})
-    return Message(RecordDict({"client": who}), reply_to=message)
+    who = ConfigRecord({CLIENT_ID: client_id, "label-counts": counts})
+    return Message(RecordDict({CLIENT: who}), reply_to=message)
 
 
 @contextmanager
@@ -71,13 +67,13 @@ def _forgets_model_of_failure() -> Iterator[None]:
 @_forgets_model_of_failure()
 def train_client(message: Message, context: Context) -> Message:
     """Train the global model on the client's examples and reply with its weights."""
-    config = message.content.config_records["config"]
+    config = message.content.config_records[CONFIG]
     job = json.loads(str(config["job"]))
     client_id = client_id_of(message)
     server_round = int(str(config["server-round"]))
     torch.set_num_threads(job["threads"])
     model = _model(job["model"])
-    global_weights = message.content.array_records["arrays"].to_torch_state_dict()
+    global_weights = message.content.array_records[ARRAYS].to_torch_state_dict()
     model.load_state_dict(global_weights)
     fault = _active_fault(job["fault"], client_id, server_round)
     deployed = "num-partitions" not in context.node_config  # set on a simulation's nodes
@@ -112,9 +108,9 @@ def train_client(message: Message, context: Context) -> Message:
         add_update_noise(model, global_weights, fault.scale, fault_seed)
     log.debug("round=%d client=%s examples=%d loss=%.4f", server_round, client_id, len(examples), loss)
     arrays = ArrayRecord({name: tensor.cpu() for name, tensor in model.state_dict().items()})
-    who = ConfigRecord({"client-id": client_id})  # Flower would average it in a MetricRecord
-    metrics = MetricRecord({"num-examples": len(examples), "train-loss": loss})
-    return Message(RecordDict({"arrays": arrays, "metrics": metrics, "client": who}), reply_to=message)
+    who = ConfigRecord({CLIENT_ID: client_id})  # Flower would average it in a MetricRecord
+    metrics = MetricRecord({NUM_EXAMPLES: len(examples), LOSS: loss})
+    return Message(RecordDict({ARRAYS: arrays, METRICS: metrics, CLIENT: who}), reply_to=message)
 
 
 def _own_examples(context: Context, job: dict[str, Any]) -> Examples:

@@ -1,5 +1,6 @@
-"""Which clients may be sampled and how much each weighs: ``without``, and the decisions of ``mitigate``."""
+"""Which clients may be sampled and how much each weighs: ``without``, refusals, and the decisions of ``mitigate``."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -18,10 +19,22 @@ class Participation:
     Attributes:
         excluded: Ids of clients that are never sampled.
         factors: Client id to the factor in (0, 1) by which its weight in the average is multiplied; no entry means 1.
+        max_refusals: After so many refused replies a client is excluded; None: however many.
+        refusals: Client id to how many of its replies were refused so far.
     """
 
     excluded: set[str] = field(default_factory=set)
     factors: dict[str, float] = field(default_factory=dict)
+    max_refusals: int | None = None
+    refusals: Counter[str] = field(default_factory=Counter)
+
+    def refuse(self, client_id: str) -> bool:
+        """Count a refused reply; return whether the client is now no longer asked."""
+        self.refusals[client_id] += 1
+        if self.max_refusals is None or self.refusals[client_id] < self.max_refusals:
+            return False
+        self.excluded.add(client_id)
+        return True
 
     def sample(self, draw: Draw, client_ids: Sequence[str], count: int, seed: int) -> list[str]:
         """Draw a round's clients.

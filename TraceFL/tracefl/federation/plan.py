@@ -8,6 +8,8 @@ from torch import Tensor
 from tracefl.federation.participation import Participation
 from tracefl.federation.selection import Selection
 from tracefl.learning.privacy.settings import ServerPrivacy
+from tracefl.learning.settings import TrainingSettings
+from tracefl.learning.training import Evaluation
 from tracefl.provenance import RoundRecord
 
 
@@ -20,11 +22,13 @@ class FederationPlan:
         num_rounds: Rounds of the whole run.
         clients_per_round: Clients sampled in each round; fewer if fewer are connected.
         min_clients: Replies that a round needs.
-        timeout_seconds: Longest wait for a round's replies.
+        timeout_seconds: Longest wait for a round's replies; None to wait for each client as ``Patience`` says.
         strategy: A key of ``strategy.STRATEGIES``.
         proximal_mu: FedProx's mu.
         seed: Root seed.
-        initial_weights: State dict from which the first round of this session starts.
+        initial_weights: State dict from which the first round of this session starts. Its names, shapes and types are
+            those of every reply.
+        training: How a client trains, which bounds what it can have counted.
         client_job: Instructions for every client, as JSON: model, training, dp_sgd, num_rounds, location of the data,
             device, threads, seed.
         num_examples: Client id to number of training examples, if known to the server. The longest jobs are sent first,
@@ -32,24 +36,35 @@ class FederationPlan:
         rounds_done: Rounds completed in earlier sessions of the run.
         privacy: How the server clips updates and adds noise; None if it does neither.
         trainable: Names of the model's trainable parameters.
+        frozen: Names of its other parameters, which clients send back as they are.
+        max_update_norm: Largest norm of a client's update, as a multiple of the round's median; None for no bound.
+        max_weight: Largest share of the average that one client has, in (0, 1]; None for no such bound.
+        max_weight_multiple: Largest number of examples by which a client is weighted, as a multiple of the round's
+            median; None for no such bound.
         selection: Draws the clients for ``provenance_selection``; ``on_round`` adds each round to its ledger.
-        participation: Which clients are never sampled and which weigh less; ``on_round`` may change it.
+        participation: Which clients are never sampled and which weigh less; ``on_round`` may change it, and so do
+            refused replies.
     """
 
     client_ids: Sequence[str]
     num_rounds: int
     clients_per_round: int
     min_clients: int
-    timeout_seconds: float
+    timeout_seconds: float | None
     strategy: str
     proximal_mu: float
     seed: int
     initial_weights: dict[str, Tensor]
+    training: TrainingSettings
     client_job: str
     num_examples: Mapping[str, int] = field(default_factory=dict)
     rounds_done: int = 0
     privacy: ServerPrivacy | None = None
     trainable: Sequence[str] = ()
+    frozen: Sequence[str] = ()
+    max_update_norm: float | None = None
+    max_weight: float | None = None
+    max_weight_multiple: float | None = None
     selection: Selection | None = None
     participation: Participation = field(default_factory=Participation)
 
@@ -58,17 +73,25 @@ class FederationPlan:
 class RoundOutcome:
     """A round as the server saw it, after aggregation and before tracing: a RoundRecord and more.
 
+    The words in it may be a client's; they are short and on one line each.
+
     Attributes:
         record: Weights of the clients that were averaged, and of the global model before and after.
         train_loss: Mean of the clients' training losses, with the weights of the average, in nats.
-        dropped: Client id to the reason why the client was not averaged: an error, no reply, or a rejected reply.
+        evaluation: The new global model's, on the server's examples.
+        dropped: Client id to the reason why the client was not averaged: an error, no reply, or a refused reply.
+        refused: Those of ``dropped`` whose reply was refused.
+        capped: Client id to what of its reply was brought down to a bound, in words; ``record`` has the result.
         clipping_norm: L2 norm to which the clients' updates were clipped; None without central privacy.
         next_clipping_norm: L2 norm for the next round; differs only with adaptive clipping.
     """
 
     record: RoundRecord
     train_loss: float
-    dropped: Mapping[str, str]
+    evaluation: Evaluation
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    refused: Sequence[str] = ()
+    capped: Mapping[str, str] = field(default_factory=dict)
     clipping_norm: float | None = None
     next_clipping_norm: float | None = None
 
@@ -93,11 +116,14 @@ class FederationHooks:
     Attributes:
         on_sampled: A round begins: its number and its clients.
         on_reply: Another client of the round has replied.
-        on_round: The round is aggregated. Must not keep the outcome's weights.
+        evaluate: Evaluates a state dict of the global model on the server's examples: whether a round counts depends
+            on it. Asked once a round, and again for each choice of its clients where the result is not sound.
+        on_round: The round is aggregated, and its evaluation sound. Must not keep the outcome's weights.
         on_joined: A client can take part from now on, for the first time or again: its id, and what it is.
     """
 
     on_sampled: Callable[[int, tuple[str, ...]], None]
     on_reply: Callable[[], None]
+    evaluate: Callable[[Mapping[str, Tensor]], Evaluation]
     on_round: Callable[[RoundOutcome], None]
     on_joined: Callable[[str, Joined], None]

@@ -1,15 +1,72 @@
-"""Checks of what clients send, before anything is computed from it: a deployed client is untrusted."""
+"""What clients send, checked as a whole before anything is made of it: a deployed client is untrusted.
+
+A reply is read by itself, against what its client was sent and what was agreed; whatever else it holds, whatever it
+lacks, and whatever goes wrong while it is read leaves out that client alone. ``bounds.py`` then compares the replies of
+a round with one another.
+"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, isfinite
 from typing import Any
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from torch import Tensor
 
+from tracefl.common.words import repeated
+from tracefl.federation.arrays import read_arrays
 from tracefl.federation.identities import HIGHEST_ID, is_client_id
+from tracefl.federation.messages import ARRAYS, CLIENT, CLIENT_ID, LOSS, METRICS, NUM_EXAMPLES
+from tracefl.learning.settings import TrainingSettings
 
-_NUMBERS = re.compile(r"(b?float|u?int)\d+|bool")
+MOST_EXAMPLES = 10**12
+"""More than any client has: what a client says it has beyond this is refused."""
+
+_RECORDS: dict[str, type] = {ARRAYS: ArrayRecord, METRICS: MetricRecord, CLIENT: ConfigRecord}
+_METRICS: dict[str, type] = {NUM_EXAMPLES: int, LOSS: float}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a client was sent in a round, and so what its reply may be.
+
+    Attributes:
+        client_id: The client.
+        declared: The model's own state dict: the names, shapes and types of all weights.
+        previous: The global weights that it started from, by the same names.
+        frozen: Names of the parameters that are not trained.
+        num_examples: Number of examples it trains on; None where unknown.
+        training: How it trains: what it counts grows by no more than its steps.
+    """
+
+    client_id: str
+    declared: Mapping[str, Tensor]
+    previous: Mapping[str, Tensor]
+    frozen: Collection[str]
+    num_examples: int | None
+    training: TrainingSettings
+
+    def most_steps(self, num_examples: int) -> int:
+        """Return the most steps that training on so many examples takes."""
+        return self.training.epochs * ceil(num_examples / self.training.batch_size)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A sound reply to a training message.
+
+    Attributes:
+        state: The client's state dict, in the order, shapes and types of the model's.
+        num_examples: Number of examples that it trained on, as it says; where it is averaged, its weight.
+        loss: Its training loss, in nats.
+        arrays: The weights as they were sent, in Flower's form.
+    """
+
+    state: Mapping[str, Tensor]
+    num_examples: float
+    loss: float
+    arrays: ArrayRecord = field(repr=False)
 
 
 def read_identity(content: Any, num_classes: int) -> tuple[str, list[int]]:
@@ -25,88 +82,94 @@ def read_identity(content: Any, num_classes: int) -> tuple[str, list[int]]:
     Raises:
         ValueError: The answer is malformed; the message is the reason.
     """
-    who = content.config_records.get("client", {})
-    client_id, counts = who.get("client-id"), who.get("label-counts")
+    who = content.config_records.get(CLIENT, {})
+    client_id, counts = who.get(CLIENT_ID), who.get("label-counts")
     if not isinstance(client_id, str) or (client_id and not is_client_id(client_id)):
-        raise ValueError(f"its partition-id must be 0 to {HIGHEST_ID}, got {str(client_id)[:20]!r}")
-    if not isinstance(counts, Sequence) or not all(isinstance(n, int) and n >= 0 for n in counts):
+        raise ValueError(f"its partition-id must be 0 to {HIGHEST_ID}, got {repeated(client_id, 20)!r}")
+    if not isinstance(counts, Sequence) or not all(type(n) is int and 0 <= n <= MOST_EXAMPLES for n in counts):
         raise ValueError("it did not say how many examples it has of each class")
     if len(counts) != num_classes or not sum(counts):
         raise ValueError(f"it has {sum(counts)} examples of {len(counts)} classes, and the server has {num_classes}")
     return client_id, list(counts)
 
 
-def read_weights(
-    reply: Message, client_id: str, previous: Mapping[str, Any], num_examples: int | None
-) -> dict[str, Tensor]:
-    """Return the state dict that a client sent after its training.
+def read_reply(reply: Message, sent: Sent) -> Trained:
+    """Return what a client sent after its training.
 
     Args:
-        reply: The client's reply.
-        client_id: The client that was asked.
-        previous: The global weights that it was sent, Flower's arrays by name.
-        num_examples: Number of examples it trains on; None where unknown.
+        reply: The client's reply, without an error.
+        sent: What it replies to.
 
     Raises:
-        ValueError: The reply cannot be averaged; the message is the reason.
+        ValueError: It is not what was agreed; the message is the reason, in words that may be the client's.
     """
-    if reply.has_error():
-        raise ValueError(error_cause(reply.error.reason))
-    reason = rejection_reason(reply.content, client_id, previous, num_examples)
-    if reason is not None:
-        raise ValueError(reason)
-    try:
-        state = arrays_of(reply).to_torch_state_dict()
-    except (ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"weights that cannot be read: {error}") from error
+    content = reply.content
+    kinds = {name: type(record) for name, record in content.items()}
+    if kinds != _RECORDS:
+        odd = sorted(kinds.items() ^ _RECORDS.items(), key=str)[0][0]
+        raise ValueError(f"other records than arrays, metrics and client, first {odd}")
+    who = content[CLIENT]
+    if dict(who) != {CLIENT_ID: sent.client_id}:
+        raise ValueError(f"client {repeated(who.get('client-id'), 20)} answered in its place, or said more")
+    num_examples, loss = _read_metrics(content.metric_records[METRICS], sent)
+    arrays = content.array_records[ARRAYS]
+    state = read_arrays(arrays, sent.declared)
     for name, tensor in state.items():
-        # The sum is not finite where a number is not, and takes far less time than looking at each.
-        if not tensor.sum().isfinite() and not tensor.isfinite().all():
-            raise ValueError(f"weights that are not finite, first in {name}")
-    return dict(state)
+        _check_numbers(name, tensor, sent, num_examples)
+    return Trained(state, num_examples, loss, arrays)
 
 
-def rejection_reason(content: Any, client_id: str, previous: Mapping[str, Any], num_examples: int | None) -> str | None:
-    """Return why a reply to a training message cannot be averaged, None if it can; see ``read_weights``.
+def _read_metrics(metrics: MetricRecord, sent: Sent) -> tuple[int, float]:
+    """Return the number of examples and the training loss of a reply.
 
-    Args:
-        content: The reply's content, Flower's ``RecordDict``.
-        client_id: The client that was asked.
-        previous: The global weights that it was sent.
-        num_examples: Number of examples it trains on; None where unknown.
+    Raises:
+        ValueError: One is missing, of another type or out of range, or there are more.
     """
-    arrays = content.array_records.get("arrays")
-    metrics = content.metric_records.get("metrics", {})
-    answered_by = content.config_records.get("client", {}).get("client-id")
-    if answered_by != client_id:
-        return f"client {str(answered_by)[:20]} answered in its place"
-    if arrays is None or not isinstance(metrics.get("train-loss"), int | float):
-        return "a reply without weights or training loss"
-    odd = sorted(set(arrays) ^ set(previous))
-    if odd:
-        return f"weights of another model, first {odd[0]}"
-    for name, array in arrays.items():
-        if tuple(array.shape) != tuple(previous[name].shape) or not _NUMBERS.fullmatch(array.dtype):
-            return f"weights of another shape or type, first {name}"
-    count = metrics.get("num-examples")
-    if not isinstance(count, int) or count < 1 or num_examples not in (None, count):
-        return f"it reports {count} examples, expected {'at least 1' if num_examples is None else num_examples}"
-    return None
+    kinds = {name: type(value) for name, value in metrics.items()}
+    if kinds != _METRICS:
+        odd = sorted(kinds.items() ^ _METRICS.items(), key=str)[0][0]
+        raise ValueError(f"other metrics than a whole num-examples and a train-loss, first {odd}")
+    num_examples, loss = metrics[NUM_EXAMPLES], metrics[LOSS]
+    assert isinstance(num_examples, int)
+    assert isinstance(loss, float)
+    if not isfinite(loss):
+        raise ValueError(f"a training loss of {loss}")
+    if not 1 <= num_examples <= MOST_EXAMPLES or sent.num_examples not in (None, num_examples):
+        expected = f"1 to {MOST_EXAMPLES}" if sent.num_examples is None else sent.num_examples
+        raise ValueError(f"it reports {num_examples} examples, expected {expected}")
+    return num_examples, loss
 
 
-def arrays_of(reply: Message) -> ArrayRecord:
-    """Return the weights that a client sent."""
-    return reply.content.array_records["arrays"]
+def _check_numbers(name: str, tensor: Tensor, sent: Sent, num_examples: int) -> None:
+    """Refuse numbers that no training leaves.
+
+    Raises:
+        ValueError: A number is not finite, a variance negative, a counter out of range, or a frozen parameter changed.
+    """
+    if not tensor.is_floating_point():
+        _check_counter(name, tensor, sent, num_examples)
+        return
+    # The sum is not finite where a number is not, and takes far less time than looking at each.
+    if not tensor.sum().isfinite() and not tensor.isfinite().all():
+        raise ValueError(f"weights that are not finite, first in {name}")
+    if name.endswith("running_var") and (tensor < 0).any():
+        raise ValueError(f"a negative variance, {float(tensor.min()):g} in {name}")
+    if name in sent.frozen and not tensor.equal(sent.previous[name].to(tensor.dtype)):
+        raise ValueError(f"other weights of {name}, which is not trained")
 
 
-def num_examples_of(reply: Message) -> float:
-    """Return a client's weight in the average before normalizing: its number of examples, unless scaled."""
-    return float(str(reply.content.metric_records["metrics"]["num-examples"]))
+def _check_counter(name: str, tensor: Tensor, sent: Sent, num_examples: int) -> None:
+    """Refuse whole numbers that are no count of training's steps on top of what was sent.
 
-
-def scale_weight(reply: Message, factor: float) -> None:
-    """Multiply a client's weight in the average by a factor."""
-    reply.content.metric_records["metrics"]["num-examples"] = factor * num_examples_of(reply)
+    Raises:
+        ValueError: One is below what was sent, or above that and the steps of a training.
+    """
+    before = sent.previous[name].to(tensor.dtype).long()  # as the client's model takes an average of counters
+    grown = tensor.long() - before
+    steps = sent.most_steps(num_examples)
+    if ((grown < 0) | (grown > steps)).any():
+        wrong = grown[(grown < 0) | (grown > steps)][0]
+        raise ValueError(f"a counter that grew by {int(wrong)} in at most {steps} steps, {name}")
 
 
 def error_cause(reason: str | None) -> str:

@@ -9,6 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from tracefl.errors import RoundFailedError
 from tracefl.federation.grid import POLL_SECONDS, Ending, ReportingGrid
+from tracefl.federation.patience import MOST_SECONDS
 from tracefl.federation.plan import FederationHooks, FederationPlan
 from tracefl.federation.strategy import STRATEGIES
 
@@ -46,10 +47,10 @@ class Federation:
         """
         strategy = STRATEGIES[plan.strategy](plan, hooks, lambda: self._find_clients(plan, hooks))
         strategy.start(
-            grid=ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._ending),
+            grid=ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._ending, strategy.patience),
             initial_arrays=ArrayRecord(plan.initial_weights),
             num_rounds=plan.num_rounds - plan.rounds_done,
-            timeout=plan.timeout_seconds,
+            timeout=MOST_SECONDS,  # what ReportingGrid waits for is up to its patience
             train_config=ConfigRecord({"job": plan.client_job}),
         )
 

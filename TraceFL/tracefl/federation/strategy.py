@@ -2,23 +2,33 @@
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, FedProx
 from torch import Tensor
 
 from tracefl.common.seeds import derive_seed
+from tracefl.common.words import repeated
 from tracefl.errors import RoundFailedError
+from tracefl.federation.averaging import Averaged, Averaging, like
 from tracefl.federation.central_privacy import CentralPrivacy
+from tracefl.federation.culprits import culprits
+from tracefl.federation.grid import UNREADABLE
+from tracefl.federation.messages import CLIENT_ID, LOSS
+from tracefl.federation.patience import Patience
 from tracefl.federation.plan import FederationHooks, FederationPlan, RoundOutcome
-from tracefl.federation.replies import arrays_of, num_examples_of, read_weights, scale_weight
-from tracefl.provenance import RoundRecord
+from tracefl.federation.replies import Sent, Trained, error_cause, read_reply
+from tracefl.learning.training import Evaluation
 
 log = logging.getLogger(__name__)
+
+MOST_LOGIT = 2.0**24
+"""From here on float32 has no fractions: what a logit loses without a client is its rounding."""
+
+_UNSOUND = "logits that are not finite or above 2^24"
 
 
 class TracedFedAvg(FedAvg):
@@ -43,6 +53,7 @@ class TracedFedAvg(FedAvg):
     ) -> None:
         super().__init__(fraction_evaluate=0.0, **options)
         self.plan = plan
+        self.patience = Patience(plan.num_examples, plan.timeout_seconds)
         self._hooks = hooks
         self._find_clients = find_clients
         self._central = (
@@ -52,6 +63,8 @@ class TracedFedAvg(FedAvg):
         )
         self._sent: dict[str, Message] = {}  # by client, in the order of their ids
         self._previous = ArrayRecord()
+        self._dropped: dict[str, str] = {}  # of this round
+        self._refused: list[str] = []
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -64,12 +77,14 @@ class TracedFedAvg(FedAvg):
         seed = derive_seed(plan.seed, "sample", server_round)
         drawn = plan.participation.sample(self.draw_clients, sorted(nodes, key=int), plan.clients_per_round, seed)
         sampled = tuple(sorted(drawn, key=int))
+        if len(sampled) < plan.min_clients:
+            raise RoundFailedError(self._too_few(server_round, len(sampled)))
         self._hooks.on_sampled(server_round, sampled)
         self._previous = arrays
         config["server-round"] = server_round
         self._sent = {}
         for client_id in sampled:
-            own = ConfigRecord({**config, "client-id": client_id})
+            own = ConfigRecord({**config, CLIENT_ID: client_id})
             content = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: own})
             self._sent[client_id] = Message(content, nodes[client_id], MessageType.TRAIN)
         longest_first = sorted(sampled, key=lambda client_id: -plan.num_examples.get(client_id, 0))
@@ -82,72 +97,139 @@ class TracedFedAvg(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Average the accepted replies in the order of the clients' ids, and pass the round on.
+        """Average the sound replies in the order of the clients' ids, and pass the round on.
+
+        The round counts once its model's logits on the server's examples are sound: those who make them otherwise are
+        refused, and the others averaged.
 
         Raises:
-            RoundFailedError: Fewer than ``plan.min_clients`` replies are accepted.
+            RoundFailedError: Fewer than ``plan.min_clients`` replies are left.
         """
         server_round += self.plan.rounds_done
-        accepted, weights, dropped = self._judge(replies)
-        for client_id, reason in dropped.items():
-            log.warning("round=%d client %s is dropped: %s", server_round, client_id, reason)
-        if len(accepted) < self.plan.min_clients:
-            raise RoundFailedError(
-                f"round {server_round}: {len(accepted)} of {len(self._sent)} clients answered, "
-                f"strategy.min_clients is {self.plan.min_clients}; dropped: "
-                + "; ".join(f"client {client_id}: {reason}" for client_id, reason in dropped.items())
-            )
-        factors = self.plan.participation.factors
-        for client_id in accepted.keys() & factors.keys():
-            scale_weight(accepted[client_id], factors[client_id])
-        num_examples = {client_id: num_examples_of(reply) for client_id, reply in accepted.items()}
-        total = sum(num_examples.values())
-        like = next(iter(weights.values()))
-        central, before_noise = self._central, None
-        clipping_norm = None if central is None else central.clipping_norm
-        if central is None:
-            arrays, metrics = super().aggregate_train(server_round, list(accepted.values()))
-        else:
-            arrays, metrics, before_noise = central.aggregate_train(
-                server_round, self._previous, list(accepted.values())
-            )
-            weights = {k: arrays_of(reply).to_torch_state_dict() for k, reply in accepted.items()}  # now clipped
-        if arrays is None or metrics is None:
-            raise RoundFailedError(f"round {server_round}: the strategy returned no average")
-        record = RoundRecord(
-            server_round=server_round,
-            clients=weights,
-            client_weights={client_id: n / total for client_id, n in num_examples.items()},
-            previous_global=_as(self._previous, like),
-            global_weights=_as(arrays, like),
-            before_noise=None if before_noise is None else _as(before_noise, like),
+        self._dropped, self._refused = {}, []
+        sound = self._read(server_round, replies)
+        mean = super().aggregate_train
+        average = Averaging(
+            self.plan, server_round, self._previous, sound, lambda messages: mean(server_round, messages), self._central
         )
-        next_clipping_norm = None if central is None else central.clipping_norm
-        loss = float(str(metrics["train-loss"]))
-        self._hooks.on_round(RoundOutcome(record, loss, dropped, clipping_norm, next_clipping_norm))
-        return arrays, metrics
+        while True:
+            self._check_enough(server_round, sound)
+            made, evaluation = self._evaluated(server_round, average, sound)
+            if self._is_sound(evaluation):
+                break
+            for client_id in self._culprits(server_round, average, sound):
+                self._refuse(server_round, client_id, f"with it the round's model gives {_UNSOUND}")
+                del sound[client_id]
+        for client_id, words in made.capped.items():
+            log.warning("round=%d client %s is capped: %s", server_round, client_id, words)
+        self._hooks.on_round(
+            RoundOutcome(
+                record=made.record,
+                train_loss=float(str(made.metrics[LOSS])),
+                evaluation=evaluation,
+                dropped=self._dropped,
+                refused=tuple(self._refused),
+                capped=made.capped,
+                clipping_norm=average.clipping_norm,
+                next_clipping_norm=None if self._central is None else self._central.clipping_norm,
+            )
+        )
+        return made.arrays, made.metrics
 
-    def _judge(
-        self, replies: Iterable[Message]
-    ) -> tuple[dict[str, Message], dict[str, dict[str, Tensor]], dict[str, str]]:
-        """Return the accepted replies, their weights, and why the other clients are dropped, each by client id."""
+    def _too_few(self, server_round: int, there: int) -> str:
+        plan = self.plan
+        refused = [k for k in sorted(plan.participation.refusals, key=int) if k in plan.participation.excluded]
+        words = f"; refused strategy.max_refusals={plan.participation.max_refusals} times: client {', '.join(refused)}"
+        return (
+            f"round {server_round}: {there} clients can take part, strategy.min_clients is {plan.min_clients}"
+            + words * bool(refused)
+        )
+
+    def _read(self, server_round: int, replies: Iterable[Message]) -> dict[str, Trained]:
+        """Return the sound replies by client, in the order of their ids; the other clients are dropped."""
         by_message = {reply.metadata.reply_to_message_id: reply for reply in replies}
-        accepted: dict[str, Message] = {}
-        weights: dict[str, dict[str, Tensor]] = {}
-        dropped: dict[str, str] = {}
+        previous = like(self._previous, self.plan.initial_weights)
+        sound: dict[str, Trained] = {}
         for client_id, message in self._sent.items():
             reply = by_message.get(message.metadata.message_id)
             if reply is None:
-                dropped[client_id] = "no reply before the time limit (strategy.timeout_seconds)"
+                self._drop(server_round, client_id, self.patience.why_silent(client_id))
                 continue
             try:
-                weights[client_id] = read_weights(
-                    reply, client_id, self._previous, self.plan.num_examples.get(client_id)
-                )
-                accepted[client_id] = reply
+                if reply.has_error():
+                    leave_out = self._refuse if reply.error.code == UNREADABLE else self._drop
+                    leave_out(server_round, client_id, error_cause(reply.error.reason))
+                else:
+                    sound[client_id] = read_reply(reply, self._what_was_sent(client_id, previous))
             except ValueError as error:
-                dropped[client_id] = str(error)
-        return accepted, weights, dropped
+                self._refuse(server_round, client_id, str(error))
+            except Exception as error:  # noqa: BLE001 - whatever a reply brings about leaves out its client alone
+                self._refuse(server_round, client_id, f"a reply that cannot be read: {type(error).__name__}: {error}")
+        return sound
+
+    def _what_was_sent(self, client_id: str, previous: Mapping[str, Tensor]) -> Sent:
+        plan = self.plan
+        return Sent(
+            client_id, plan.initial_weights, previous, plan.frozen, plan.num_examples.get(client_id), plan.training
+        )
+
+    def _drop(self, server_round: int, client_id: str, reason: str) -> None:
+        """Leave a client out of the round, for a reason that may be in its own words."""
+        self._dropped[client_id] = repeated(reason)
+        log.warning("round=%d client %s is dropped: %s", server_round, client_id, self._dropped[client_id])
+
+    def _refuse(self, server_round: int, client_id: str, reason: str) -> None:
+        """Leave a client out for what it sent; after ``strategy.max_refusals`` times it is asked no more."""
+        self._drop(server_round, client_id, reason)
+        self._refused.append(client_id)
+        participation = self.plan.participation
+        if participation.refuse(client_id):
+            log.warning(
+                "round=%d client %s was refused %d times (strategy.max_refusals) and is asked no more",
+                server_round,
+                client_id,
+                participation.refusals[client_id],
+            )
+
+    def _check_enough(self, server_round: int, sound: Collection[str]) -> None:
+        """Raise a RoundFailedError where fewer replies than ``plan.min_clients`` can be averaged."""
+        if len(sound) < self.plan.min_clients:
+            raise RoundFailedError(
+                f"round {server_round}: {len(sound)} of {len(self._sent)} clients answered, "
+                f"strategy.min_clients is {self.plan.min_clients}; dropped: "
+                + "; ".join(f"client {client_id}: {reason}" for client_id, reason in self._dropped.items())
+            )
+
+    def _evaluated(
+        self, server_round: int, average: Averaging, replies: Mapping[str, Trained]
+    ) -> tuple[Averaged, Evaluation]:
+        made = average(replies)
+        if made is None:
+            raise RoundFailedError(f"round {server_round}: the strategy returned no average")
+        return made, self._hooks.evaluate(made.record.global_weights)
+
+    def _is_sound(self, evaluation: Evaluation) -> bool:
+        """Return whether a round's model is of any use; of one with privacy's noise, whether it is finite."""
+        return evaluation.largest_logit < (MOST_LOGIT if self._central is None else float("inf"))
+
+    def _culprits(self, server_round: int, average: Averaging, replies: Mapping[str, Trained]) -> Sequence[str]:
+        """Return those without whom the round's model gives sound logits.
+
+        Raises:
+            RoundFailedError: There are none: nobody in particular is to blame.
+        """
+
+        def is_sound(some: Collection[str]) -> bool:
+            left = {client_id: reply for client_id, reply in replies.items() if client_id in some}
+            return self._is_sound(self._evaluated(server_round, average, left)[1])
+
+        found = culprits(average.by_norm(replies), is_sound)
+        if not found:
+            raise RoundFailedError(
+                f"round {server_round}: the average of {len(replies)} clients gives {_UNSOUND}, "
+                "whoever is left out of it; lower client.lr, or client.epochs"
+            )
+        return found
 
 
 class TracedFedProx(TracedFedAvg, FedProx):
@@ -180,9 +262,3 @@ STRATEGIES: dict[str, type[TracedFedAvg]] = {
     "fedprox": TracedFedProx,
     "provenance_selection": ProvenanceSelection,
 }
-
-
-def _as(arrays: ArrayRecord, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return arrays as tensors of the clients' types: Flower averages integer buffers to float64."""
-    state = arrays.to_torch_state_dict()
-    return {name: state[name].to(torch.as_tensor(tensor).dtype) for name, tensor in like.items()}

@@ -9,8 +9,9 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from tracefl.common.words import repeated
 from tracefl.errors import RoundFailedError
-from tracefl.federation.grid import POLL_SECONDS
+from tracefl.federation.grid import POLL_SECONDS, arrived
 from tracefl.federation.identities import Identities, fingerprint, is_client_id
 from tracefl.federation.plan import FederationHooks, FederationPlan, Joined
 from tracefl.federation.replies import error_cause, read_identity
@@ -36,7 +37,7 @@ class Deployment(Federation):
         super().__init__(grid)
         self._nodes: dict[str, int] = {}  # client id to node id, including clients that have gone
         self._settled: set[int] = set()  # nodes that have answered, including those that cannot take part
-        self._asked: dict[str, tuple[int, float]] = {}  # a question's message id to the node, and when it was asked
+        self._asked: dict[str, tuple[Message, float]] = {}  # a question by its id, and when it was asked
         self._identities = Identities({})
         self._question = ""
         self._num_classes = 0
@@ -102,20 +103,24 @@ class Deployment(Federation):
     def _meet(self) -> dict[str, Joined]:
         """Ask new SuperNodes for their id and examples; return the clients whose answers have arrived since."""
         nodes = {each.node_id: each for each in self._grid.get_nodes()}
-        self._asked = {each: (node, asked) for each, (node, asked) in self._asked.items() if node in nodes}
+        self._asked = {
+            each: (question, asked)
+            for each, (question, asked) in self._asked.items()
+            if question.metadata.dst_node_id in nodes
+        }
         self._settled &= nodes.keys()  # a node that was away is asked again: its data may have changed
-        arrived = sorted(nodes, key=lambda node: (nodes[node].registered_at, node))
-        answers = self._ask([node for node in arrived if node not in self._settled])
+        in_order = sorted(nodes, key=lambda node: (nodes[node].registered_at, node))
+        answers = self._ask([node for node in in_order if node not in self._settled])
         newcomers: dict[str, Joined] = {}
         # Nodes with their own id come first; the others are numbered in the order in which they connected.
-        for node in sorted(answers, key=lambda n: (not answers[n][0], arrived.index(n))):
+        for node in sorted(answers, key=lambda n: (not answers[n][0], in_order.index(n))):
             said, counts = answers[node]
             name = nodes[node].name
             try:
                 key = fingerprint(nodes[node].public_key)
                 client_id = self._identities.claim(key, name if is_client_id(name) else "", said)
             except ValueError as error:
-                log.warning("a SuperNode cannot take part: %s", error)
+                log.warning("a SuperNode cannot take part: %s", repeated(error))
                 continue
             self._nodes[client_id] = node
             newcomers[client_id] = Joined(counts, key)
@@ -124,14 +129,14 @@ class Deployment(Federation):
 
     def _ask(self, nodes: Sequence[int]) -> dict[int, tuple[str, list[int]]]:
         """Ask the nodes not asked yet; return the answers that have arrived, by node: id and label counts."""
-        waiting = {node for node, _ in self._asked.values()}
+        waiting = {question.metadata.dst_node_id for question, _ in self._asked.values()}
         content = RecordDict({"config": ConfigRecord({"job": self._question})})
-        new = [node for node in nodes if node not in waiting]
-        sent = self._grid.push_messages([Message(content, node, MessageType.QUERY) for node in new])
-        self._asked |= {each: (node, time.monotonic()) for each, node in zip(sent, new, strict=True) if each}
+        new = [Message(content, node, MessageType.QUERY) for node in nodes if node not in waiting]
+        sent = self._grid.push_messages(new)
+        self._asked |= {each: (question, time.monotonic()) for each, question in zip(sent, new, strict=True) if each}
         answers: dict[int, tuple[str, list[int]]] = {}
-        for answer in self._grid.pull_messages(list(self._asked)) if self._asked else ():
-            node, _ = self._asked.pop(answer.metadata.reply_to_message_id)
+        for each, answer in list(arrived(self._grid, {each: question for each, (question, _) in self._asked.items()})):
+            node = self._asked.pop(each)[0].metadata.dst_node_id
             if answer.has_error() and answer.error.code in _AWAY:
                 continue  # asked again when it is back
             self._settled.add(node)
@@ -139,6 +144,7 @@ class Deployment(Federation):
                 if answer.has_error():
                     raise ValueError(error_cause(answer.error.reason))
                 answers[node] = read_identity(answer.content, self._num_classes)
-            except ValueError as error:
-                log.warning("a SuperNode cannot take part: %s", error)
+            except Exception as error:  # noqa: BLE001 - whatever an answer brings about keeps out its SuperNode alone
+                words = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                log.warning("a SuperNode cannot take part: %s", repeated(words))
         return answers

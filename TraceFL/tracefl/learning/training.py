@@ -26,12 +26,14 @@ class Evaluation:
         accuracy: Fraction of examples predicted correctly, 0 to 1.
         predicted: ``(N,)`` int64 classes, on the CPU.
         probabilities: ``(N,)`` float32 probabilities of these classes, 0 to 1, on the CPU.
+        largest_logit: Largest absolute logit, NaN or infinite where one is.
     """
 
     loss: float
     accuracy: float
     predicted: Tensor
     probabilities: Tensor
+    largest_logit: float = 0.0
 
 
 def train(
@@ -98,15 +100,17 @@ def evaluate(
     """
     model.to(device).eval()
     loss, predicted, probabilities = torch.zeros((), dtype=torch.float64, device=device), [], []
+    largest = torch.zeros((), device=device)
     for index in torch.split(torch.arange(len(examples)), batch_size):
         inputs, labels = examples.batch(index, device)
         logits = forward(model, inputs).float()
         loss += F.cross_entropy(logits, labels, reduction="sum")
+        largest = torch.maximum(largest, logits.abs().max())  # NaN stays
         predicted.append(logits.argmax(dim=1).cpu())
         probabilities.append(logits.softmax(dim=1).amax(dim=1).cpu())
     classes = torch.cat(predicted)
     accuracy = float((classes == examples.labels).double().mean())
-    return Evaluation(float(loss) / len(examples), accuracy, classes, torch.cat(probabilities))
+    return Evaluation(float(loss) / len(examples), accuracy, classes, torch.cat(probabilities), float(largest))
 
 
 def _shuffled_batches(num_examples: int, batch_size: int) -> Iterator[Tensor]:

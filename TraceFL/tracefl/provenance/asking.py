@@ -16,6 +16,7 @@ from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, forward, plain_model, read_batch
 from tracefl.provenance.method import attribute_round
 from tracefl.provenance.options import Method
+from tracefl.provenance.prevention import prevented_note
 from tracefl.provenance.reading import ReadRound, holding, read_round
 from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import class_probability, float64_average, logits_without
@@ -90,7 +91,7 @@ def who(
         class_names=None if class_names is None else tuple(class_names),
         texts=None if texts is None else tuple(texts),
         pictures=inputs.detach().cpu() if isinstance(inputs, Tensor) and _are_pictures(inputs) else None,
-        notes=tuple(notes),
+        notes=(*notes, *answer.notes),
     )
 
 
@@ -116,6 +117,7 @@ def answer_round(
         weights=tuple(record.client_weights[client_id] for client_id in record.clients),
         probabilities=class_probability(logits, found.predicted),
         labels=labels,
+        notes=tuple(prevented_note(client_id, by) for client_id, by in found.prevented.items()),
     )
 
 

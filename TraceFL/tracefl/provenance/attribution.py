@@ -1,8 +1,8 @@
 """What an attribution says: a contribution and a score for every input and client."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +53,8 @@ class Attribution:
             prediction does not pass through. None unless requested.
         verified: ``(B, K)`` bool: whether the contribution is the effect of the client's exact removal
             (verification.py), not an estimate. None where nobody was checked.
+        prevented: Clients that could not be checked because the model without them gives logits that are not finite,
+            each with the client that makes them so; None where it is none alone.
     """
 
     client_ids: tuple[ClientId, ...]
@@ -62,6 +64,7 @@ class Attribution:
     layers: tuple[str, ...] = ()
     by_layer: Tensor | None = None
     verified: Tensor | None = None
+    prevented: Mapping[ClientId, ClientId | None] = field(default_factory=dict)
 
     def of_class(self, classes: int | Tensor) -> "Attribution":
         """Return the ``(B, K)`` attribution of one class, or of one per input; all classes must have been the target.

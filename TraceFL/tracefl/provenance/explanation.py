@@ -23,6 +23,7 @@ from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, plain_model
 from tracefl.provenance.method import estimates
 from tracefl.provenance.options import Method
+from tracefl.provenance.prevention import prevented_words
 from tracefl.provenance.reading import read_round
 from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import effects_of, logits_without
@@ -328,16 +329,19 @@ def _logits_without_first(
 ) -> dict[ClientId, Tensor]:
     """Return, by client id, the ``(1, C)`` logits without each of the first ``checked`` and the verified clients.
 
-    Empty, with a warning in the log, where one of these models gives logits that are not finite.
+    Where one of these models gives logits that are not finite, that client is missing, with a warning in the log.
     """
     first = (client_id for client_id, _ in answer.ranking(0)[:checked])
     possible = dict(zip(record.clients, removals.possible.tolist(), strict=True))
     left_out = [k for k in dict.fromkeys((*answer.verified_clients(0), *first)) if possible[k]]
     try:
         _, without = logits_without(global_model, record, inputs, left_out, check=check, compute=compute)  # (R, 1, C)
-    except ModelMismatchError as error:  # such as a variance that a faulty client made negative
-        log.warning("not checked against exact removals: %s", error)
-        return {}
+    except ModelMismatchError:  # such as a variance that a faulty client made negative
+        removals.find(torch.tensor([[k in left_out for k in record.clients]]))
+        for client_id, by in removals.prevented.items():
+            log.warning("not checked: %s", prevented_words(client_id, by))
+        left_out = [k for k in left_out if k not in removals.prevented]
+        _, without = logits_without(global_model, record, inputs, left_out, check=check, compute=compute)
     return dict(zip(left_out, without, strict=True))
 
 

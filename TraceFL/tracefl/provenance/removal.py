@@ -53,22 +53,43 @@ def weights_without(
         ModelMismatchError: A client's names or shapes are not the global model's.
     """
     record = read_round(None, record)
-    steps = record.steps("the model without a client")
+    record.rate("the model without a client")
     if check and average is None:
         check_average(record)
     p = record.client_weights[client_id]
     if not p < 1:
         raise ValueError(f"client {client_id!r} is the whole average (weight {p}): there is no model without it")
-    average = float64_average(record) if average is None else average
-    own = record.clients[client_id]  # once: each access reads a stored client's file
+    return left_out(record, (client_id,), float64_average(record) if average is None else average, out)
+
+
+def left_out(
+    record: ReadRound,
+    client_ids: Sequence[ClientId],
+    average: Mapping[str, Tensor],
+    out: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return what ``weights_without`` does, without several clients at once, unchecked.
+
+    Args:
+        record: The round; others remain in it.
+        client_ids: The clients that are left out.
+        average: ``float64_average(record)``.
+        out: An earlier result, to be overwritten.
+    """
+    steps = record.steps("the model without a client")
+    shares = [record.client_weights[client_id] for client_id in client_ids]
+    owns = [record.clients[client_id] for client_id in client_ids]  # once: each access reads a stored client's file
     without = dict(record.global_weights)
     for name, total in average.items():
         like = record.global_weights[name]
         rest = torch.empty(like.shape, dtype=like.dtype, device=like.device) if out is None else out[name]
         rate = steps[name]
         begin = total if rate == 1 else record.previous_global[name]
-        for others, everyone, left, start in blocks(rest, total, own[name], begin):
-            found = left.to(everyone).mul(-p).add_(everyone).div_(1 - p)
+        for others, everyone, start, *left in blocks(rest, total, begin, *(own[name] for own in owns)):
+            found = everyone
+            for p, part in zip(shares, left, strict=True):
+                found = part.to(found).mul(-p).add_(found)
+            found.div_(1 - sum(shares))
             if rate != 1:
                 found.sub_(start.to(found)).mul_(rate).add_(start.to(found))
             others.copy_(found)

@@ -39,8 +39,8 @@ class TracedInput:
         verified: Clients whose contribution comes from their exact removal instead of an estimate, in the order of the
             ranking.
         probability: The predicted class's, 0 to 1; None where it was not recorded.
-        effects: (client id, exact effect of its removal in logits), in the order of the ranking; empty where the
-            removals were not computed.
+        effects: (client id, exact effect of its removal in logits), in the order of the ranking, of all clients whose
+            removal is possible; empty where the removals were not computed.
     """
 
     input_index: int
@@ -165,14 +165,16 @@ def score_inputs(
         expected: ``(M, K)`` bool, columns in the order of ``attribution.client_ids``; None where it is not known who
             is.
         held: ``(M, K)`` training examples of the input's label, or None for mispredictions.
-        effects: ``(M, K)`` exact removal effects, or None where they were not computed.
+        effects: ``(M, K)`` exact removal effects, NaN for clients that cannot be left out; None where they were not
+            computed. Agreement and correlation are among the others.
         probabilities: ``(M,)`` of the predicted classes, 0 to 1; None where they are not known.
     """
     ids = attribution.client_ids
     traced = attribution.contributions.argmax(dim=1)
-    correlations = None if effects is None else spearman(attribution.contributions, effects)
-    exact = None if effects is None else effects.tolist()
-    column = {client_id: j for j, client_id in enumerate(ids)}
+    known = [] if effects is None else torch.nonzero(~effects.isnan().any(dim=0)).flatten().tolist()
+    correlations = None if effects is None else spearman(attribution.contributions[:, known], effects[:, known])
+    exact = [] if effects is None else effects.tolist()
+    column = {ids[j]: j for j in known}
     rows = []
     for i, label in enumerate(labels.tolist()):
         k, ranking = int(traced[i]), attribution.ranking(i)
@@ -190,12 +192,12 @@ def score_inputs(
                 ranking=ranking,
                 chance=None if expected is None else float(expected[i].double().mean()),
                 top_holder=None if held is None else bool(held[i, k] == held[i].max()),
-                counterfactual_client=None if effects is None else ids[int(effects[i].argmax())],
+                counterfactual_client=None if effects is None else ids[known[int(effects[i, known].argmax())]],
                 counterfactual_correlation=None if correlations is None else float(correlations[i]),
                 contributions=attribution.ranked_contributions(i),
                 verified=attribution.verified_clients(i),
                 probability=None if probabilities is None else float(probabilities[i]),
-                effects=() if exact is None else tuple((k, exact[i][column[k]]) for k, _ in ranking),
+                effects=tuple((k, exact[i][column[k]]) for k, _ in ranking if k in column),
             )
         )
     return tuple(rows)

@@ -7,6 +7,7 @@ their first clients among the same few: those are left out once, for all inputs.
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -17,12 +18,14 @@ from tracefl.provenance.budget import Proofs
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Batch, Inputs, plain_model, read_batch
+from tracefl.provenance.prevention import prevented_words, who_prevents
 from tracefl.provenance.reading import check_average, read_round
 from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import (
     centered_logit,
     float64_average,
     logits_of_rows,
+    logits_under,
     logits_with_all,
     weights_without,
 )
@@ -45,7 +48,8 @@ class ExactRemovals:
         possible: ``(K,)`` bool: other clients remain in the average, the server's step to it is linear, and their
             logits were finite wherever computed.
         record: The round, as it was read.
-        infinite: Ids of the clients without whom the logits are not finite.
+        prevented: The clients without whom the logits are not finite, each with the client that makes them so, None
+            where it is none alone, see ``prevention.py``.
     """
 
     def __init__(
@@ -81,7 +85,7 @@ class ExactRemovals:
             count = read_batch(self._model, inputs, place).count
         self.effects = torch.zeros(count, len(record.clients), dtype=torch.float64)
         self.known = torch.zeros_like(self.effects, dtype=torch.bool)
-        self.infinite: list[ClientId] = []
+        self.prevented: dict[ClientId, ClientId | None] = {}
         p = self.record.client_weights
         linear = self.record.server_step != "nonlinear"
         self.possible = torch.tensor([linear and p[client_id] < 1 for client_id in record.clients])
@@ -127,7 +131,15 @@ class ExactRemovals:
                     self.effects[rows, k], self.known[rows, k] = effects, True
                 else:
                     self.possible[k] = False
-                    self.infinite.append(ids[k])
+                    self.prevented[ids[k]] = who_prevents(
+                        self.record, ids[k], self._average, lambda weights: self._gives_finite(weights, place)
+                    )
+
+    def _gives_finite(self, weights: Mapping[str, Tensor], place: torch.device) -> bool:
+        """Return whether the model with other weights gives finite logits for all inputs."""
+        assert self._batch is not None
+        size = self._compute.forward_batch_size
+        return bool(logits_under(self._model, weights, self._batch, size, place).isfinite().all())
 
     def _average_for(self, wanted: Tensor) -> dict[str, Tensor]:
         """Return the clients' average in float64: as it was deployed, where all clients need not be read anyway.
@@ -173,9 +185,9 @@ def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) 
         least ``proofs`` for each input, its first one (where clients are left out for all inputs, also those whose
         estimate is behind it by less than half of the error that the removals show), and any client with the same
         estimate as one of them, so that equal clients stay equal. A client cannot be checked if no model is left
-        without it, or none that gives finite logits (a warning names it): it keeps its estimate, wherever that puts it.
-        Takes one forward pass of an input for each of its checked clients and one more, and reads a checked client's
-        weights each time they are needed: once, or a few times.
+        without it, or none that gives finite logits (``prevented`` and a warning name it, and who makes it so): it
+        keeps its estimate, wherever that puts it. Takes one forward pass of an input for each of its checked clients
+        and one more, and reads a checked client's weights each time they are needed: once, or a few times.
     """
     estimates = attribution.contributions.double()
     found = torch.where(removals.known, removals.effects, estimates)  # (B, K)
@@ -193,15 +205,15 @@ def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) 
         wanted = _next(found, removals, count, margin)
         if shared:  # each input's own first ones, by what the clients left out for all of them have shown
             wanted, shared = wanted | _first(found, removals, count), False
-    if removals.infinite:
-        names = ", ".join(map(str, removals.infinite))
-        warnings.warn(f"not verified: without client {names} the model gives logits that are not finite", stacklevel=2)
+    for client_id, by in removals.prevented.items():
+        warnings.warn(f"not verified: {prevented_words(client_id, by)}", stacklevel=2)
     dtype = attribution.contributions.dtype
     return replace(
         attribution,
         contributions=found.to(dtype),
         scores=found.softmax(dim=1).to(dtype),
         verified=removals.known.clone(),
+        prevented=dict(removals.prevented),
     )
 
 

@@ -59,6 +59,8 @@ class ContributionLedger:
     Attributes:
         rounds_of: Client id to the rounds in which it took part, ascending.
         dropped: Client id to the rounds for which it was sampled and in which it did not count, ascending.
+        refused: Those of them in which its reply was refused.
+        capped: Client id to the rounds in which it was brought down to a bound, ascending.
         rounds: Number of rounds.
         traced_rounds: The rounds with a traced prediction, ascending.
         correct_predictions: Number of traced correct predictions.
@@ -69,6 +71,8 @@ class ContributionLedger:
     def __init__(self, results: Iterable[RoundResult] = ()) -> None:
         self.rounds_of: dict[str, list[int]] = {}
         self.dropped: dict[str, list[int]] = {}
+        self.refused: dict[str, list[int]] = {}
+        self.capped: dict[str, list[int]] = {}
         self.rounds = 0
         self.traced_rounds: list[int] = []
         self.correct_predictions = 0
@@ -83,10 +87,14 @@ class ContributionLedger:
         """Add a finished round."""
         number = result.server_round
         self.rounds += 1
-        for client_id in result.client_weights:
-            self.rounds_of.setdefault(client_id, []).append(number)
-        for client_id in result.dropped:
-            self.dropped.setdefault(client_id, []).append(number)
+        for kept, client_ids in (
+            (self.rounds_of, result.client_weights),
+            (self.dropped, result.dropped),
+            (self.refused, result.refused),
+            (self.capped, result.capped),
+        ):
+            for client_id in client_ids:
+                kept.setdefault(client_id, []).append(number)
         if result.traced:
             self.traced_rounds.append(number)
         for traced in result.traced:

@@ -26,6 +26,7 @@ from tracefl.provenance import (
     select_mispredicted,
 )
 from tracefl.provenance.inputs import Inputs
+from tracefl.provenance.prevention import prevented_words
 from tracefl.provenance.verification import ExactRemovals
 from tracefl.questions.baselines import Evidence
 from tracefl.questions.suspects import Row, compare_rules, row_without_inputs
@@ -62,7 +63,7 @@ class _Answer:
         predicted: ``(M,)`` predicted classes.
         probabilities: ``(M,)`` of these classes, 0 to 1.
         attribution: Contributions ``(M, K)``.
-        effects: ``(M, K)`` exact removal effects in logits, or None.
+        effects: ``(M, K)`` exact removal effects in logits, NaN of clients that cannot be left out; or None.
         provenance_seconds: As in ``RoundTrace``.
         counterfactual_seconds: As in ``RoundTrace``.
     """
@@ -214,19 +215,19 @@ class Tracer:
         return self.label_counts[torch.tensor([int(client_id) for client_id in record.clients])]
 
     def _effects(self, record: RoundRecord, removals: ExactRemovals) -> Tensor | None:
-        """Return each client's exact removal effects, ``(M, K)``; None where switched off or not finite."""
+        """Return each client's exact removal effects, ``(M, K)``; NaN for clients that cannot be left out.
+
+        None where switched off, or where nobody can be left out.
+        """
         if not self.provenance.counterfactual or len(record.clients) < 2:
             return None
         removals.find(torch.ones_like(removals.known))  # computes those that the verification did not
-        lost = [k for k, known in zip(record.clients, removals.known.all(dim=0).tolist(), strict=True) if not known]
-        if lost:  # for example because a faulty client made a variance negative
-            log.warning(
-                "round=%d is not checked against exact removals: without client %s no model gives finite logits",
-                record.server_round,
-                ", ".join(lost),
-            )
+        for client_id, by in removals.prevented.items():
+            words = prevented_words(client_id, by)
+            log.warning("round=%d not checked against its exact removal: %s", record.server_round, words)
+        if not removals.possible.any():
             return None
-        return removals.effects
+        return removals.effects.masked_fill(~removals.possible, torch.nan)
 
     def choose(self, examples: Examples, predicted: Tensor, participants: Tensor) -> Tensor:
         """Return the positions of the inputs to trace, ``(M,)``.

@@ -30,15 +30,28 @@ FIRST_RUN = "experiment=first_run"
 _WHERE = ("device", "launcher", "hydra")
 
 # Keys that came later, each with the value that means what was done before, which then leaves runs their names.
-LATER = {("dataset", "train_split"): "train", ("dataset", "test_split"): "test"}
+# The strategy's bounds change nothing of a run in which no client is refused or exceeds one.
+LATER = {
+    ("dataset", "train_split"): "train",
+    ("dataset", "test_split"): "test",
+    ("strategy", "max_update_norm"): 5,
+    ("strategy", "max_weight"): None,
+    ("strategy", "max_refusals"): 3,
+}
+
+# Keys whose default became null, each with the number that was the default before, which stands for it in runs' names.
+_NULL_WAS = {("strategy", "timeout_seconds"): 3600}
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Return eight hexadecimal digits that differ whenever two configurations can give different numbers."""
     kept = without_circumstances(config)
     for (group, key), before in LATER.items():
-        if group in kept and kept[group].get(key) == before:
+        if group in kept and key in kept[group] and kept[group][key] == before:
             del kept[group][key]
+    for (group, key), before in _NULL_WAS.items():
+        if group in kept and key in kept[group] and kept[group][key] is None:
+            kept[group][key] = before
     kept["client_resources"] = config["client_resources"]["cpus"]  # a client's threads: they change the rounding
     return hashlib.sha256(json.dumps(_text_keys(kept), sort_keys=True).encode()).hexdigest()[:8]
 

@@ -1,11 +1,13 @@
 """A finished round: what its round.json says, and its rows of the run's tables."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tracefl.common.words import counted
 from tracefl.provenance import TracedInput
 from tracefl.records.reading import reading
 from tracefl.records.tables import (
@@ -28,6 +30,9 @@ class RoundResult:
         client_weights: Client id to p_k of the clients that count.
         dropped: Client id to the reason.
         mitigation: Rows of mitigation.csv, with ``mitigate=none`` none.
+        refused: Those of ``dropped`` whose reply was refused.
+        capped: Client id to what of its reply was brought down to a bound, in words; ``client_weights`` and the stored
+            weights are what was averaged.
     """
 
     row: Mapping[str, Any]
@@ -36,11 +41,42 @@ class RoundResult:
     client_weights: Mapping[str, float]
     dropped: Mapping[str, str]
     mitigation: tuple[Mapping[str, Any], ...] = ()
+    refused: tuple[str, ...] = ()
+    capped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def server_round(self) -> int:
         """The round, from 1."""
         return int(self.row["round"])
+
+
+def times_refused(results: Iterable[RoundResult]) -> dict[str, int]:
+    """Return the clients whose replies were refused, each with in how many rounds, in the order of their ids."""
+    return _by_id(Counter(client for result in results for client in result.refused))
+
+
+def times_capped(results: Iterable[RoundResult]) -> dict[str, int]:
+    """Return the clients that were brought down to a bound, each with in how many rounds, in the order of their ids."""
+    return _by_id(Counter(client for result in results for client in result.capped))
+
+
+def bounds_words(refused: Mapping[str, int], capped: Mapping[str, int]) -> list[str]:
+    """Return who was refused, and who was brought down to a bound, a phrase each; none where nobody was.
+
+    Args:
+        refused: As ``times_refused`` returns it.
+        capped: As ``times_capped`` returns it.
+    """
+    done = {"refused": refused, "brought down to a bound": capped}
+    return [
+        f"{what}: " + ", ".join(f"client {client} in {counted(number, 'round')}" for client, number in named.items())
+        for what, named in done.items()
+        if named
+    ]
+
+
+def _by_id(counts: Mapping[str, int]) -> dict[str, int]:
+    return {client: counts[client] for client in sorted(counts, key=int)}
 
 
 TABLES: dict[str, tuple[Sequence[str], Callable[[RoundResult], Iterable[Mapping[str, Any]]]]] = {
@@ -90,6 +126,8 @@ def read_result(path: Path, with_traced: bool = True) -> RoundResult:
             client_weights=dict(content["client_weights"]),
             dropped=dict(content["dropped"]),
             mitigation=tuple(_whole(row, MITIGATION_COLUMNS) for row in content["mitigation"]),
+            refused=tuple(content["refused"]),
+            capped=dict(content["capped"]),
         )
 
 

@@ -84,7 +84,12 @@ class AveragingSettings:
 
     Attributes:
         min_clients: Clients that must answer for a round to count.
-        timeout_seconds: Longest wait for a round's clients.
+        timeout_seconds: Longest wait for a round's clients; None: each client is waited for as long as the others let
+            expect, see ``federation/patience.py``.
+        max_update_norm: Largest norm of a client's update, in medians of the round's; None for no bound.
+        max_weight: Largest share of the average that one client has; None: three times the median number of examples in
+            a deployment, no bound in a simulation, where the server knows the numbers.
+        max_refusals: Refused replies after which a client is asked no more; None: however many.
         isolate: Whether ``backend=auto`` keeps the clients in processes of their own.
         inputs: What ``provenance.inputs`` is where it is not given.
     """
@@ -92,7 +97,10 @@ class AveragingSettings:
     name: ClassVar[str] = "fedavg"
 
     min_clients: Count
-    timeout_seconds: Annotated[float, above(0)]
+    timeout_seconds: Annotated[float, above(0)] | None
+    max_update_norm: Annotated[float, at_least(1)] | None
+    max_weight: Annotated[float, between("(0, 1]")] | None
+    max_refusals: Count | None
     isolate: bool
     inputs: Inputs | None
 

@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -109,9 +110,9 @@ class RoundStore:
             self._drop_global_models(before=rounds[-1] + (self.keep == "none") if rounds else 0)
 
     def drop_unusable_rounds(self) -> int:
-        """Delete damaged rounds and all after them; return the last round to resume from, 0 for none.
+        """Delete rounds that cannot be resumed from and all after them; return the last one that can, 0 for none.
 
-        Damaged files are named in the log.
+        They are damaged, or their global model is of no use; which, is said in the log.
         """
         last = 0
         for number in self._numbers("round.json"):
@@ -122,7 +123,9 @@ class RoundStore:
                 break
             last = number
         kept = (number for number in reversed(self._numbers("global.safetensors")) if number <= last)
-        usable = next((number for number in kept if self._is_whole(number, "global.safetensors")), 0)
+        usable = next(
+            (number for number in kept if self._is_whole(number, "global.safetensors") and self._is_finite(number)), 0
+        )
         for leftover in (*self.folder.glob(".*"), *self.folder.glob("[0-9]*/.*"), *self.folder.glob("[0-9]*")):
             if leftover.name.startswith(".") or (leftover.name.isdigit() and int(leftover.name) > usable):
                 self._delete(leftover)
@@ -238,6 +241,19 @@ class RoundStore:
             log.warning("%s", error)
             return False
         return True
+
+    def _is_finite(self, server_round: int) -> bool:
+        """Return whether a round's model is finite, and its loss on the server's examples; log one that is not."""
+        place = self._place(server_round)
+        weights = load_weights(place / "global.safetensors")
+        odd = [name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+        if odd:
+            log.warning("%s: the global model is not finite, first in %s; going on from before it", place, odd[0])
+        elif (loss := read_result(place / "round.json").row["global_loss"]) is not None and not isfinite(loss):
+            log.warning("%s: the global model's loss is %s; going on from before it", place, loss)
+        else:
+            return True
+        return False
 
     def _numbers(self, name: str) -> list[int]:
         """Return the rounds that hold a file or folder of that name, ascending."""

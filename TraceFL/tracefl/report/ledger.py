@@ -21,6 +21,8 @@ LEDGER_COLUMNS = (
     "faulty",
     "rounds",
     "rounds_dropped",
+    "rounds_refused",
+    "rounds_capped",
     "rounds_traced",
     "class",
     "class_name",
@@ -35,10 +37,11 @@ LEDGER_COLUMNS = (
     "usefulness_high",
 )
 """Per client, a row over all classes (``class`` is all), then one per predicted class that was traced. ``rounds``:
-those it took part in, ``rounds_dropped``: those in which it was sampled but did not count, ``rounds_traced``: how many
-of its rounds have a traced prediction. Totals and means are in logits; a mean over no prediction is empty. ``inputs``:
-the different inputs that a number is based on; ``low`` and ``high``: its 95 % interval by a bootstrap over the inputs,
-empty for fewer than two."""
+those it took part in, ``rounds_dropped``: those in which it was sampled but did not count, ``rounds_refused``: those of
+them in which its reply was refused, ``rounds_capped``: those in which its update or weight was brought down to a bound,
+``rounds_traced``: how many of its rounds have a traced prediction. Totals and means are in logits; a mean over no
+prediction is empty. ``inputs``: the different inputs that a number is based on; ``low`` and ``high``: its 95 %
+interval by a bootstrap over the inputs, empty for fewer than two."""
 
 
 def ledger_rows(run_ledger: RunLedger) -> Iterator[dict[str, Any]]:
@@ -50,6 +53,8 @@ def ledger_rows(run_ledger: RunLedger) -> Iterator[dict[str, Any]]:
             "faulty": None if run_ledger.faulty is None else client_id in run_ledger.faulty,
             "rounds": " ".join(map(str, ledger.rounds_of.get(client_id, ()))),
             "rounds_dropped": " ".join(map(str, ledger.dropped.get(client_id, ()))),
+            "rounds_refused": " ".join(map(str, ledger.refused.get(client_id, ()))),
+            "rounds_capped": " ".join(map(str, ledger.capped.get(client_id, ()))),
             "rounds_traced": len(run_ledger.traced_rounds(client_id)),
         }
         right, wrong = ledger.by_class(client_id, True), ledger.by_class(client_id, False)
@@ -88,6 +93,8 @@ def as_json(run_ledger: RunLedger) -> dict[str, Any]:
                 "faulty": None if run_ledger.faulty is None else client_id in run_ledger.faulty,
                 "rounds": ledger.rounds_of.get(client_id, []),
                 "rounds_dropped": ledger.dropped.get(client_id, []),
+                "rounds_refused": ledger.refused.get(client_id, []),
+                "rounds_capped": ledger.capped.get(client_id, []),
                 "rounds_traced": run_ledger.traced_rounds(client_id),
                 **_usefulness(run_ledger, client_id),
                 "correct": _json(run_ledger, client_id, True),

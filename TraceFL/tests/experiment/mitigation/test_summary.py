@@ -18,10 +18,12 @@ def test_who_was_hit_and_who_of_them_was_honest():
         ("0", "too few left", 5, False),
     ]
     assert (found["clients_hit"], found["honest_clients_hit"]) == (2, 1)
+    found |= {"clients_refused": {"2": 3}, "clients_capped": {"0": 1, "10": 2}}
     assert mitigation_words(found) == (
         "mitigate=exclude: clients hit: 2, honest ones among them: 1; client 1 (faulty) excluded from round 3 on; "
         "client 2 (honest) excluded from round 4 on; "
-        "client 0 (honest) not excluded in round 5, for too few would have been left"
+        "client 0 (honest) not excluded in round 5, for too few would have been left; "
+        "refused: client 2 in 3 rounds; brought down to a bound: client 0 in 1 round, client 10 in 2 rounds"
     )
     assert summarize_mitigation("exclude", [row(1, "1", "exclude")], FLIP, True)["honest_clients_hit"] == 1
 
@@ -35,5 +37,7 @@ def test_a_client_that_is_hit_twice_counts_once():
 def test_of_a_deployments_clients_nobody_knows():
     found = summarize_mitigation("exclude", [row(2, "1", "exclude")], None, False)
     assert (found["honest_clients_hit"], found["decisions"][0]["faulty"]) == (None, None)
-    assert mitigation_words(found) == "mitigate=exclude: clients hit: 1; client 1 excluded from round 3 on"
-    assert mitigation_words(summarize_mitigation("exclude", [], None, False)) == "mitigate=exclude: clients hit: 0"
+    nobody = {"clients_refused": {}, "clients_capped": {}}
+    assert mitigation_words(found | nobody) == "mitigate=exclude: clients hit: 1; client 1 excluded from round 3 on"
+    found = summarize_mitigation("exclude", [], None, False)
+    assert mitigation_words(found | nobody) == "mitigate=exclude: clients hit: 0"

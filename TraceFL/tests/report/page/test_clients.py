@@ -77,6 +77,16 @@ def test_a_clients_section_by_hand(tmp_path):
     assert section["useful"] == pytest.approx((-0.5 + 0.25 + 0.5) / 3 - 0.5 * 2.0, rel=1e-3)
 
 
+def test_who_was_refused_or_capped_and_how_often(tmp_path):
+    words = "its 1000 examples count as 30"
+    first = replace(ROUNDS[0], refused=("3",), capped={"2": words})
+    found = read(tmp_path, (first, replace(ROUNDS[1], capped={"2": words})))
+    notes = {row.client: row.note for row in found.rows}
+    assert (notes["2"], notes["3"]) == ("capped in 2 rounds", "refused in 1 round")
+    assert found.sections["2"]["capped"] == [[1, words], [2, words]]
+    assert found.sections["0"]["capped"] == []
+
+
 def test_verified_contributions_alone_are_no_mean_effect(tmp_path):
     verified = replace(part(0, 0, 0, k0=0.75, k2=-0.5), verified=("0",))  # provenance.counterfactual=false
     found = read(tmp_path, [result(1, (verified,))])

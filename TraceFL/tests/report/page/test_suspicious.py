@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.helpers.made_page import result, suspects_row
@@ -33,6 +35,11 @@ def test_clients_dropped():
     dropped = {str(k): "it failed" for k in range(5)}
     found = reasons(result(1, dropped=dropped))
     assert found[1] == ("dropped: client 0 (it failed), 1 (it failed), 2 (it failed) and 2 more",)
+
+
+def test_clients_capped():
+    found = reasons(replace(result(1), capped={"4": "its 1000 examples count as 30"}))
+    assert found[1] == ("capped: client 4 (its 1000 examples count as 30)",)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 
 from tracefl.experiment.mitigation.decision import DOWNWEIGHT, EXCLUDE, RESTORE, TOO_FEW
 from tracefl.learning.faults import Fault
+from tracefl.records.result import bounds_words
 
 _KEPT = ("client", "decision", "from_round", "window_rounds", "window_named", "window_mispredictions", "window_gain")
 _DONE = {
@@ -55,7 +56,7 @@ def mitigation_words(found: Mapping[str, Any]) -> str:
     """Return a summary in one line.
 
     Args:
-        found: The result of ``summarize_mitigation``.
+        found: The result of ``summarize_mitigation``, with ``clients_refused`` and ``clients_capped`` of results.json.
     """
     counted = f"mitigate={found['name']}: clients hit: {found['clients_hit']}"
     if found["honest_clients_hit"] is not None:
@@ -64,4 +65,4 @@ def mitigation_words(found: Mapping[str, Any]) -> str:
         f"client {each['client']}{_KNOWN[each['faulty']]} {_DONE[each['decision']].format(**each)}"
         for each in found["decisions"]
     )
-    return "; ".join((counted, *decisions))
+    return "; ".join((counted, *decisions, *bounds_words(found["clients_refused"], found["clients_capped"])))

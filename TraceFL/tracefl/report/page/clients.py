@@ -7,8 +7,10 @@ from math import isfinite
 from typing import Any
 
 from tracefl.common.bootstrap import FEWEST, Bootstrap, Interval
+from tracefl.common.words import counted
 from tracefl.provenance import TracedInput
 from tracefl.questions.ledger import ContributionLedger
+from tracefl.records.result import times_capped, times_refused
 from tracefl.report.page.heat import changed_labels, mean_contributions, shown_clients
 from tracefl.report.page.inputs import short
 from tracefl.report.page.record import RunRecord
@@ -115,7 +117,7 @@ class ClientRow:
 
     Attributes:
         client: The client.
-        note: What is special about it: faulty, or what ``mitigate`` decided.
+        note: What is special about it: faulty, what ``mitigate`` decided, how often it was refused or capped.
         rounds: How many rounds it took part in.
         examples: How many training examples it holds.
         correct: Its part in the correct predictions.
@@ -162,7 +164,7 @@ def page_clients(record: RunRecord) -> PageClients:
             tally = tallies[client]
             for parts in (tally.whole, tally.by_round[server_round], tally.by_class[t.predicted]):
                 parts[kind].add(client, t, contribution, effects.get(client), common)
-    ledger, decided = ContributionLedger(record.rounds), mitigation_words(record)
+    ledger, decided, bounded = ContributionLedger(record.rounds), mitigation_words(record), _bounded(record)
     counts, trained = record.run.label_counts.tolist(), changed_labels(record.run.changes)
     clients = shown_clients(record, mean_contributions([t for _, t in record.traced]), MOST_CLIENTS)
     in_common = _set_intervals(record, [tallies[client] for client in clients], commons)
@@ -171,7 +173,7 @@ def page_clients(record: RunRecord) -> PageClients:
     for client in clients:
         tally, rounds = tallies[client], ledger.rounds_of.get(client, [])
         faulty = "faulty" if client in record.faulty_clients else ""
-        note = "; ".join(filter(None, (faulty, decided.get(client, ""))))
+        note = "; ".join(filter(None, (faulty, decided.get(client, ""), bounded.get(client, ""))))
         held = counts[int(client)]
         rows.append(ClientRow(client, note, len(rounds), sum(held), *tally.whole))
         sections[client] = {
@@ -184,6 +186,7 @@ def page_clients(record: RunRecord) -> PageClients:
             "each": list(_rounds(record, client, tally)) if with_rounds else None,
             "classes": [[c, *(part.as_json() for part in parts)] for c, parts in sorted(tally.by_class.items())],
             "left": [[r.server_round, r.dropped[client]] for r in record.rounds if client in r.dropped],
+            "capped": [[r.server_round, r.capped[client]] for r in record.rounds if client in r.capped],
         }
     not_shown = []
     if len(clients) < len(counts):
@@ -219,6 +222,16 @@ def mitigation_words(record: RunRecord) -> dict[str, str]:
     settings = record.settings
     excluded = f"excluded by without, from round {settings.without_from} on"
     return {row["client"]: _decided(row) for row in rows} | dict.fromkeys(map(str, settings.without), excluded)
+
+
+def _bounded(record: RunRecord) -> dict[str, str]:
+    """Return, for each client that was refused or brought down to a bound, how often."""
+    times = {"refused": times_refused(record.rounds), "capped": times_capped(record.rounds)}
+    words: defaultdict[str, list[str]] = defaultdict(list)
+    for what, clients in times.items():
+        for client, number in clients.items():
+            words[client].append(f"{what} in {counted(number, 'round')}")
+    return {client: ", ".join(said) for client, said in words.items()}
 
 
 def _decided(row: Mapping[str, Any]) -> str:

@@ -14,7 +14,8 @@ DROP = 0.05
 MEANING = (
     "localization accuracy is at or below its chance level (and chance is below 100%)",
     f"global accuracy is {100 * DROP:g} or more percentage points below that of the round before",
-    "a client was dropped from the round: it failed, or sent weights that cannot be used",
+    "a client was dropped from the round: it failed, or sent what cannot be used",
+    "a client was capped: its update or its weight was out of bounds, and was brought down to them",
 )
 MEANING_OF_FAULT = "inputs are mispredicted in the way that the fault brings about, while a faulty client takes part"
 
@@ -63,10 +64,11 @@ def _reasons(result: RoundResult, before: Mapping[str, Any] | None) -> list[str]
         reasons.append(
             f"global accuracy fell from {percent(before['global_accuracy'])} to {percent(row['global_accuracy'])}"
         )
-    if result.dropped:
-        named = [f"{client} ({reason})" for client, reason in sorted(result.dropped.items())]
-        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-        reasons.append(f"dropped: client {', '.join(named[:3])}{more}")
+    for what, clients in (("dropped", result.dropped), ("capped", result.capped)):
+        if clients:
+            named = [f"{client} ({reason})" for client, reason in sorted(clients.items())]
+            more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+            reasons.append(f"{what}: client {', '.join(named[:3])}{more}")
     return reasons
 
 
