@@ -1,5 +1,7 @@
 """Numbers formatted for people, and others' words made fit to be repeated."""
 
+from collections.abc import Sequence
+
 MOST_CHARACTERS = 300
 """Of what somebody else says, such as a client, so many characters are repeated."""
 
@@ -15,8 +17,6 @@ def repeated(words: object, most: int = MOST_CHARACTERS) -> str:
     kept = text[: 4 * most]  # enough where most of it is space
     line = " ".join("".join(each if each.isprintable() else " " for each in kept).split())
     return line if len(line) <= most and len(kept) == len(text) else f"{line[:most]}..."
-
-from collections.abc import Sequence
 
 
 def duration(seconds: float | None) -> str:
