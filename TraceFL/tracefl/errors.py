@@ -66,6 +66,10 @@ class RoundFailedError(TraceFLError, RuntimeError):
     exit_status = 1
 
 
+class ClusterLostError(RoundFailedError):
+    """The processes that the clients train in are gone, and with them the round."""
+
+
 class RunStopped(TraceFLError, RuntimeError):  # noqa: N818 - nothing went wrong
     """A signal asked the run to stop, and it did so between two rounds; ``resume=true`` goes on."""
 

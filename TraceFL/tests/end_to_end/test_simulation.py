@@ -15,7 +15,8 @@ from tests.helpers.tables import read_csv
 from tests.helpers.wandb_reader import read_datastore
 from tracefl.errors import RoundFailedError
 from tracefl.experiment.runner import run_settings
-from tracefl.federation import simulation
+from tracefl.federation import ray_grid
+from tracefl.federation.ray_grid import federation_on_ray
 from tracefl.questions.retrace import retrace
 from tracefl.records.folder import RunFolder
 from tracefl.records.tables import provenance_rows
@@ -182,8 +183,8 @@ def test_a_complete_run_is_shown_and_not_run_again(digits, capsys):
 
 @on_ray
 def test_clients_that_fail_are_dropped_and_the_run_goes_on(monkeypatch, tmp_path):
-    simulate = functools.partial(simulation.simulate, app=misbehaving_app(bad_round=1))
-    monkeypatch.setattr(simulation, "simulate", simulate)
+    on_ray = functools.partial(federation_on_ray, app=misbehaving_app(bad_round=1))
+    monkeypatch.setattr(ray_grid, "federation_on_ray", on_ray)
     folder = run_on_ray(tmp_path, *SMALL_MODEL, "clients_per_round=5", "store=all", "total_cpus=1")
     first, second = (json.loads((folder / f"rounds/000{n}/round.json").read_text()) for n in (1, 2))
     assert set(first["client_weights"]) == {"0", "4"}

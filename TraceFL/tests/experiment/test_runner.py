@@ -95,13 +95,13 @@ def test_a_signal_stops_a_run_on_ray_which_has_a_handler_of_its_own(tmp_path, mo
         is_up.set_result(None)
         yield is_up
 
-    def simulate(serve, num_clients, resources):
+    def federation_on_ray(resources):
         signal.raise_signal(signal.SIGTERM)
         assert heard == []
-        return serve(ScriptedFederation(("0", "1"), 2))
+        return ScriptedFederation(("0", "1"), 2)
 
     monkeypatch.setattr("tracefl.federation.ray_cluster.ray_cluster", ray_cluster)
-    monkeypatch.setattr("tracefl.federation.simulation.simulate", simulate)
+    monkeypatch.setattr("tracefl.federation.ray_grid.federation_on_ray", federation_on_ray)
     with pytest.raises(RunStopped, match="stopped by SIGTERM after round 0 of 2"):
         run_settings(settings(tmp_path, "backend=ray"))
     assert heard == [signal.SIGTERM]

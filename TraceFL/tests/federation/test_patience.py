@@ -5,7 +5,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 
 from tracefl.federation import grid
-from tracefl.federation.grid import Ending, ReportingGrid
+from tracefl.federation.grid import ReportingGrid
 from tracefl.federation.patience import Patience
 
 EXAMPLES = {"a": 100, "b": 100, "big": 1000, "huge": 10**9}
@@ -104,7 +104,7 @@ def ask(clients, *ids, patience, most=None):
         for k in ids
     ]
     counted = []
-    reporting = ReportingGrid(clients, lambda: counted.append(1), most, Ending(), patience)
+    reporting = ReportingGrid(clients, lambda: counted.append(1), most, patience)
     replies = reporting.send_and_receive(messages)
     assert len(counted) == len(replies)
     of = {message.metadata.message_id: k for message, k in zip(messages, ids, strict=True)}

@@ -19,8 +19,9 @@ from tests.helpers.recording import app as recording_app
 from tests.helpers.runs import TINY_MODEL, run, run_on_ray
 from tracefl.errors import ConfigError
 from tracefl.federation import ray_cluster as ray_cluster_module
-from tracefl.federation import simulation
+from tracefl.federation import ray_grid
 from tracefl.federation.ray_cluster import Resources, check_shared, clients_at_once, ray_cluster
+from tracefl.federation.ray_grid import federation_on_ray
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 
@@ -53,7 +54,7 @@ def two_nodes():
 
 def test_two_nodes_share_the_work_and_change_no_result(two_nodes, tmp_path, monkeypatch):
     run(tmp_path / "one", *RUN)
-    monkeypatch.setattr(simulation, "simulate", functools.partial(simulation.simulate, app=recording_app))
+    monkeypatch.setattr(ray_grid, "federation_on_ray", functools.partial(federation_on_ray, app=recording_app))
     run_on_ray(tmp_path / "two", *RUN, f"ray.address={two_nodes}")
     worked = {path.name.removeprefix("node-") for path in (tmp_path / "two" / "default").glob("node-*")}
     one, two = (files_of(tmp_path / name / "default" / "run") for name in ("one", "two"))

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -49,28 +49,6 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-
-
-@contextlib.contextmanager
-def on_interrupt(do: Callable[[], None]) -> Iterator[None]:
-    """Within the block, call a function when SIGINT arrives, before KeyboardInterrupt is raised.
-
-    Args:
-        do: Takes no lock: the signal may have interrupted whoever holds it.
-    """
-    if threading.current_thread() is not threading.main_thread():  # Python handles signals in no other
-        yield
-        return
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        do()
-        signal.default_int_handler(number, frame)
-
-    before = signal.signal(signal.SIGINT, receive)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

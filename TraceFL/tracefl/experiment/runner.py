@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tracefl.common.imports import heavy_imports
 from tracefl.common.signals import StopRequest
-from tracefl.errors import RecordError, RunStopped
+from tracefl.errors import ClusterLostError, RecordError, RunStopped
 from tracefl.experiment.backend import Work, backend_for, backend_of, estimate_work, read_resources
 from tracefl.federation.resources import Resources
 from tracefl.records.folder import RunFolder
@@ -121,21 +121,21 @@ def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "
     with closing(folder):
         if backend is not None and not backend.in_process:
             log.info("%s", backend)
-            return _simulate_on_ray(resources, settings.num_clients, partial(_prepare, settings, folder), stop, serve)
+            return _simulate_on_ray(resources, partial(_prepare, settings, folder), stop, serve)
         experiment = _prepare(settings, folder)
         if backend is None:
             at_once = min(resources.clients_here, settings.clients_per_round)
             backend = backend_for(_work_of(experiment), at_once)
         log.info("%s", backend)
         if not backend.in_process:
-            return _simulate_on_ray(resources, settings.num_clients, lambda: experiment, stop, serve)
+            return _simulate_on_ray(resources, lambda: experiment, stop, serve)
         from tracefl.federation.in_process import federation_here
 
         return serve(experiment, federation_here())
 
 
 def _simulate_on_ray(
-    resources: Resources, num_clients: int, prepare: "Callable[[], Experiment]", stop: StopRequest, serve: "Serve"
+    resources: Resources, prepare: "Callable[[], Experiment]", stop: StopRequest, serve: "Serve"
 ) -> tuple[RoundResult, ...]:
     """Prepare while Ray and its workers start, then run."""
     with heavy_imports():
@@ -143,13 +143,13 @@ def _simulate_on_ray(
 
     with ray_cluster(resources) as ray_is_up, ThreadPoolExecutor(1) as background:
         with heavy_imports():  # before the thread: Flower's modules import each other, and fail if two threads do so
-            from tracefl.federation.simulation import simulate
+            from tracefl.federation.ray_grid import federation_on_ray
         preparing = background.submit(prepare)
         wait([ray_is_up])
         stop.listen()
         experiment = preparing.result()
         ray_is_up.result()
-        return simulate(partial(serve, experiment), num_clients, resources)
+        return serve(experiment, federation_on_ray(resources))
 
 
 def _work_of(experiment: "Experiment") -> Work:
@@ -204,7 +204,7 @@ def _serve(
             is_ours = folder.is_ours
             if is_ours:
                 progress.round_finished(folder.rounds.last_round)  # not one whose writing failed
-            stopped = _interrupted(progress) if isinstance(error, KeyboardInterrupt) else error
+            stopped = _as_stopped(error, progress, stop)
             log.error("stopped: %s", str(stopped) or type(stopped).__name__, extra={"said_by_main": True})
             if is_ours:
                 status.ended(stopped)
@@ -216,6 +216,18 @@ def _serve(
         status.ended(None)
         write_at_end(folder.path, settings.device, rounds)
     return rounds
+
+
+def _as_stopped(error: BaseException, progress: Progress, stop: StopRequest) -> BaseException:
+    """Return what stopped a run as it is recorded: a signal, to this process or to all of its job, or the error."""
+    if isinstance(error, KeyboardInterrupt):
+        return _interrupted(progress)
+    if isinstance(error, ClusterLostError) and stop.signal:
+        return RunStopped(
+            f"stopped by {stop.signal}, which ended Ray as well, after round {progress.rounds_done} of "
+            f"{progress.num_rounds}; the same command with resume=true goes on"
+        )
+    return error
 
 
 def _interrupted(progress: Progress) -> RunStopped:

@@ -1,7 +1,9 @@
 """Flower's connection to the nodes, with a callback for each reply and a time limit for each client."""
 
+import logging
+import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -10,26 +12,19 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from tracefl.errors import TraceFLError
 from tracefl.federation.messages import client_id_of
+from tracefl.federation.nodes import SimulatedGrid
 from tracefl.federation.patience import Patience
 
+log = logging.getLogger(__name__)
+
 POLL_SECONDS = 0.05
+_LONG, _LONG_LEAST_SECONDS = 3.0, 10.0
+"""A round that takes so many times as long as the others' median, and at least so long, is said to."""
 
 UNREADABLE = ErrorCode.UNKNOWN
 """Code of the error that stands for a reply which cannot be read."""
-
-
-class Ending:
-    """Why no client will reply any more; without locks, so that a signal's handler can say so."""
-
-    def __init__(self) -> None:
-        self.error: BaseException | None = None
-        """What the server is to raise in place of waiting; None while the clients are there."""
-
-    def check(self) -> None:
-        """Raise the error, where there is one."""
-        if self.error is not None:
-            raise self.error
 
 
 def arrived(grid: Grid, sent: Mapping[str, Message]) -> Iterator[tuple[str, Message]]:
@@ -44,11 +39,12 @@ def arrived(grid: Grid, sent: Mapping[str, Message]) -> Iterator[tuple[str, Mess
 
     Raises:
         httpx.HTTPError: The server of Flower cannot be reached.
+        ClusterLostError: What simulated clients train in is gone.
     """
     for message_id, message in sent.items():
         try:
             replies = list(grid.pull_messages([message_id]))
-        except httpx.HTTPError:
+        except (httpx.HTTPError, TraceFLError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a client's bytes make of Flower's reading
             why = f"a reply that cannot be read: {type(error).__name__}: {error}"
@@ -68,14 +64,13 @@ class ReportingGrid(Grid):
         inner: Grid,
         on_reply: Callable[[], None],
         max_in_flight: int | None,
-        ending: Ending,
         patience: Patience,
     ) -> None:
-        self._ending = ending
         self._inner = inner
         self._on_reply = on_reply
         self._max_in_flight = max_in_flight
         self._patience = patience
+        self._seconds: list[float] = []  # of the rounds so far
 
     def set_run(self, run: Run) -> None:
         """Delegate to the inner grid."""
@@ -110,16 +105,16 @@ class ReportingGrid(Grid):
             timeout: Not used.
 
         Raises:
-            BaseException: The error of ``Ending``: the clients are gone, and none of them is to blame.
+            ClusterLostError: What the clients train in is gone, and none of them is to blame.
         """
         unsent, timeout = list(messages), self._patience.timeout_seconds
         self._patience.round_started(len(unsent))
         waiting: dict[str, Message] = {}
         since: dict[str, float] = {}
         replies: list[Message] = []
-        deadline = None if timeout is None else time.monotonic() + timeout
+        began, is_said = time.monotonic(), False
+        deadline = None if timeout is None else began + timeout
         while (unsent or waiting) and (deadline is None or time.monotonic() < deadline):
-            self._ending.check()
             room = len(unsent) if self._max_in_flight is None else self._max_in_flight - len(waiting)
             pushed = set(self._inner.push_messages(unsent[:room]))  # without a message whose node is gone
             by_id = {message.metadata.message_id: message for message in unsent[:room]}
@@ -130,10 +125,28 @@ class ReportingGrid(Grid):
             replies += answered
             if deadline is None:
                 self._give_up(waiting, since)
+            is_said = is_said or self._say_if_long(time.monotonic() - began, waiting.values())
             if waiting and not answered:
                 time.sleep(POLL_SECONDS)
-        self._ending.check()  # what has arrived last may be the errors of clients that were ended
+        self._free(waiting)
+        self._seconds.append(time.monotonic() - began)
         return replies
+
+    def _say_if_long(self, seconds: float, waiting: Collection[Message]) -> bool:
+        """Say who is waited for where a round takes much longer than the others; returns whether it did."""
+        if not self._seconds or seconds < max(_LONG * statistics.median(self._seconds), _LONG_LEAST_SECONDS):
+            return False
+        clients = " ".join(sorted((client_id_of(message) for message in waiting), key=int))
+        usual = statistics.median(self._seconds)
+        log.warning(
+            "this round takes %.0f s so far, and others took %.0f s: waiting for clients %s", seconds, usual, clients
+        )
+        return True
+
+    def _free(self, message_ids: Iterable[str]) -> None:
+        """Let a simulated client that is waited for no longer be ended: its place would be lost to all others."""
+        if isinstance(self._inner, SimulatedGrid):
+            self._inner.give_up(set(message_ids))
 
     def _take_replies(self, waiting: dict[str, Message], since: Mapping[str, float]) -> list[Message]:
         """Return the replies that have arrived, and no longer wait for them."""
@@ -152,4 +165,5 @@ class ReportingGrid(Grid):
             client_id = client_id_of(message)
             if time.monotonic() - since[message_id] > self._patience.seconds(client_id):
                 del waiting[message_id]
+                self._free([message_id])
                 self._patience.gave_up(client_id)

@@ -6,25 +6,17 @@ in every federation; one that ends its process or fills the memory takes the ser
 
 import logging
 import random
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Message
 from flwr.clientapp import ClientApp
-from flwr.clientapp.client_app import ClientAppException
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from tracefl.federation import client
+from tracefl.federation.nodes import SimulatedGrid, answer, numbered, sends_as_server
 from tracefl.federation.server import Federation, keep_flower_quiet
-
-_NODE_ID = 2  # any number but the server's
 
 
 def federation_here(app: ClientApp = client.app) -> Federation:
@@ -34,13 +26,12 @@ def federation_here(app: ClientApp = client.app) -> Federation:
         app: The clients' app.
     """
     keep_flower_quiet()
-    TaskIdentity.task_id = TaskIdentity.run_id = 1  # every message names its sender
-    TaskIdentity.node_id = SUPERLINK_NODE_ID
+    sends_as_server()
     return Federation(InProcessGrid(app), max_in_flight=1)  # then each reply is announced once it is there
 
 
-class InProcessGrid(Grid):
-    """One node, which plays whichever client it is told to when its reply is asked for.
+class InProcessGrid(SimulatedGrid):
+    """A node that plays a client when its reply is asked for.
 
     Args:
         app: The clients' app.
@@ -49,11 +40,6 @@ class InProcessGrid(Grid):
     def __init__(self, app: ClientApp) -> None:
         self._app = app
         self._unanswered: dict[str, Message] = {}
-        self._pushed = 0
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the only node."""
-        return [_NODE_ID]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Keep the messages until their replies are asked for; returns their ids."""
@@ -64,41 +50,17 @@ class InProcessGrid(Grid):
         asked = [message_id for message_id in message_ids if message_id in self._unanswered]
         return [self._reply(self._unanswered.pop(message_id)) for message_id in asked]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Call the client of each message, and return the replies."""
-        del timeout
-        return self.pull_messages(self.push_messages(messages))
-
-    def set_run(self, run: Run) -> NoReturn:
-        """Refuse: there is no run of Flower's."""
-        raise NotImplementedError
-
-    @property
-    def run(self) -> NoReturn:
-        """Refuse: there is no run of Flower's."""
-        raise NotImplementedError
-
-    def create_message(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: ``Message`` makes messages."""
-        raise NotImplementedError
-
     def _push(self, message: Message) -> str:
-        self._pushed += 1
-        message_id = str(self._pushed)
-        message.metadata.__dict__["_message_id"] = message_id  # as Flower's own grid does
+        message_id = numbered(message)
         self._unanswered[message_id] = message
         return message_id
 
     def _reply(self, message: Message) -> Message:
-        """Call a client; like Flower's simulation, turn what it raises into a reply that carries the error."""
-        context = Context(1, _NODE_ID, {"partition-id": 0, "num-partitions": 1}, RecordDict(), {})
-        try:
-            with _servers_state():
-                return self._app(message, context)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the client's code raises
-            logging.getLogger("flwr").error(traceback.format_exc())
-            reason = str(ClientAppException(str(error)))
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+        with _servers_state():
+            reply, trace = answer(self._app, message)
+        if trace is not None:
+            logging.getLogger("flwr").error(trace)
+        return reply
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from tracefl.errors import RoundFailedError
-from tracefl.federation.grid import POLL_SECONDS, Ending, ReportingGrid
+from tracefl.federation.grid import POLL_SECONDS, ReportingGrid
 from tracefl.federation.patience import MOST_SECONDS
 from tracefl.federation.plan import FederationHooks, FederationPlan
 from tracefl.federation.strategy import STRATEGIES
@@ -24,7 +24,6 @@ class Federation:
         least_nodes: Number of nodes to wait for.
         max_in_flight: Most messages awaiting a reply, usually the number of workers; None for no limit. More would only
             fill the memory, since each message carries the whole model.
-        ending: Says when no client will reply any more.
     """
 
     def __init__(
@@ -32,9 +31,7 @@ class Federation:
         grid: Grid,
         least_nodes: int = 1,
         max_in_flight: int | None = None,
-        ending: Ending | None = None,
     ) -> None:
-        self._ending = Ending() if ending is None else ending
         self._grid = grid
         self._least_nodes = least_nodes
         self._max_in_flight = max_in_flight
@@ -47,7 +44,7 @@ class Federation:
         """
         strategy = STRATEGIES[plan.strategy](plan, hooks, lambda: self._find_clients(plan, hooks))
         strategy.start(
-            grid=ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, self._ending, strategy.patience),
+            grid=ReportingGrid(self._grid, hooks.on_reply, self._max_in_flight, strategy.patience),
             initial_arrays=ArrayRecord(plan.initial_weights),
             num_rounds=plan.num_rounds - plan.rounds_done,
             timeout=MOST_SECONDS,  # what ReportingGrid waits for is up to its patience
@@ -59,7 +56,6 @@ class Federation:
         del hooks
         deadline = time.monotonic() + CONNECT_SECONDS
         while len(nodes := sorted(self._grid.get_node_ids())) < self._least_nodes:
-            self._ending.check()
             if time.monotonic() > deadline:
                 raise RoundFailedError(f"{len(nodes)} of {self._least_nodes} nodes of the simulation are there")
             time.sleep(POLL_SECONDS)

@@ -19,7 +19,7 @@ with heavy_imports():
     import tracefl.experiment.experiment
     import tracefl.experiment.preparation
     import tracefl.experiment.runner
-    import tracefl.federation.simulation  # noqa: F401
+    import tracefl.federation.ray_grid  # noqa: F401
 
     # Last, since it is in an extra: where it is not installed, what stands above has been imported.
     import transformers.models.bert.modeling_bert  # isort: skip

@@ -1,0 +1,194 @@
+"""A federation whose clients train on Ray, several at once, with Flower's strategy and messages.
+
+Flower's own simulation waits for each worker for ever: one that stands still keeps a finished run from ending. Here a
+worker whose client stays silent is ended; one that is lost is replaced, and its client asked once more; and a Ray that
+is gone ends the wait.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Collection, Iterable
+from typing import Any, NoReturn
+
+import psutil  # type: ignore[import-untyped]
+import ray
+from flwr.app import Error, Message
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from ray.exceptions import RayActorError, RayError
+
+from tracefl.errors import ClusterLostError, one_line
+from tracefl.federation import client
+from tracefl.federation.messages import client_id_of
+from tracefl.federation.nodes import SimulatedGrid, answer, numbered, sends_as_server
+from tracefl.federation.ray_cluster import clients_at_once
+from tracefl.federation.resources import Resources
+from tracefl.federation.server import Federation, keep_flower_quiet
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0  # between two looks at Ray's processes
+_STOPPED_SECONDS = 20.0  # how long one of them may stand still
+
+
+def federation_on_ray(resources: Resources, app: ClientApp = client.app) -> Federation:
+    """Return a federation whose clients train on the Ray that is running, as many at once as the resources allow.
+
+    Args:
+        resources: CPUs and GPUs; they never change a result.
+        app: The clients' app.
+
+    Raises:
+        ConfigError: No node has enough CPUs and GPUs for one client.
+    """
+    keep_flower_quiet()
+    sends_as_server()
+    at_once = clients_at_once(resources)
+    return Federation(RayGrid(app, resources, at_once), max_in_flight=at_once)
+
+
+@ray.remote
+class _Worker:
+    """Plays one client after another."""
+
+    def answer(self, app: ClientApp, message: Message) -> tuple[Message, str | None]:
+        """Return a client's reply, and the traceback where it is an error."""
+        return answer(app, message)
+
+
+class RayGrid(SimulatedGrid):
+    """A node that plays several clients at once, on Ray's workers.
+
+    Args:
+        app: The clients' app.
+        resources: What a client takes.
+        at_once: How many workers there may be.
+    """
+
+    def __init__(self, app: ClientApp, resources: Resources, at_once: int) -> None:
+        self._app = ray.put(app)
+        # Ray restarts no worker by itself: whose client it was is known here alone.
+        self._workers = _Worker.options(  # type: ignore[attr-defined]
+            num_cpus=resources.client_cpus, num_gpus=resources.client_gpus, max_restarts=0
+        )
+        self._at_once = at_once
+        self._idle: list[Any] = []
+        self._unsent: deque[Message] = deque()
+        self._running: dict[Any, tuple[Message, Any]] = {}  # by Ray's reference: the message, and the worker
+        self._asked_again: set[str] = set()
+        self._watch = RayWatch()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Hand the messages to workers as these are free; returns their ids."""
+        ids = []
+        for message in messages:
+            ids.append(numbered(message))
+            self._unsent.append(message)
+        self._send()
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies that have arrived.
+
+        Raises:
+            ClusterLostError: Ray itself is gone.
+        """
+        wanted = set(message_ids)
+        self._watch.check()
+        running = [ref for ref, (message, _) in self._running.items() if message.metadata.message_id in wanted]
+        if not running:
+            return []
+        ready, _ = ray.wait(running, num_returns=len(running), timeout=0)
+        replies = [reply for ref in ready if (reply := self._take(ref)) is not None]
+        self._send()
+        return replies
+
+    def give_up(self, message_ids: Collection[str]) -> None:
+        """End the workers of clients that are waited for no longer: they would keep their place for ever."""
+        for ref, (message, worker) in list(self._running.items()):
+            if message.metadata.message_id in message_ids:
+                del self._running[ref]
+                ray.kill(worker)
+        self._unsent = deque(m for m in self._unsent if m.metadata.message_id not in message_ids)
+
+    def _send(self) -> None:
+        while self._unsent and len(self._running) < self._at_once:
+            worker = self._idle.pop() if self._idle else self._workers.remote()
+            message = self._unsent.popleft()
+            self._running[worker.answer.remote(self._app, message)] = message, worker
+
+    def _take(self, ref: Any) -> Message | None:
+        """Return the reply of a worker that is done; None where its client is asked again."""
+        message, worker = self._running.pop(ref)
+        client_id = client_id_of(message)
+        try:
+            reply, trace = ray.get(ref)
+        except RayError as error:
+            reason = _why_lost(error)
+            if not isinstance(error, RayActorError):  # such as a reply that cannot be serialized
+                self._idle.append(worker)
+            elif message.metadata.message_id not in self._asked_again:
+                log.warning("client %s is asked again: its worker was lost: %s", client_id, reason)
+                self._asked_again.add(message.metadata.message_id)
+                self._unsent.appendleft(message)
+                return None
+            return Message(Error(ErrorCode.UNKNOWN, reason), reply_to=message)
+        self._idle.append(worker)
+        if trace is not None:
+            logging.getLogger("flwr").error(trace)
+        return reply
+
+
+class RayWatch:
+    """Looks whether Ray's own processes are alive, where this process has started them.
+
+    Ray's calls wait for them: minutes for one that died, and for ever for one that stands still.
+    """
+
+    def __init__(self) -> None:
+        node = ray._private.worker._global_node
+        started = {} if node is None else node.all_processes
+        self._processes = {name: psutil.Process(info.process.pid) for name, infos in started.items() for info in infos}
+        self._looked = 0.0
+        self._stopped_since: dict[str, float] = {}
+
+    def check(self) -> None:
+        """Look, at most once a second.
+
+        Raises:
+            ClusterLostError: One of them has ended, or stands still. The others are ended: they would not answer.
+        """
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        for name, process in self._processes.items():
+            state = _state(process)
+            if state is None:
+                self._lost(f"Ray's {name} has ended")
+            if state == psutil.STATUS_STOPPED:
+                if now - self._stopped_since.setdefault(name, now) > _STOPPED_SECONDS:
+                    self._lost(f"Ray's {name} stands still (stopped by a signal)")
+            else:
+                self._stopped_since.pop(name, None)
+
+    def _lost(self, what: str) -> NoReturn:
+        for process in self._processes.values():
+            if _state(process) is not None:
+                process.kill()
+        raise ClusterLostError(f"{what}: the round is lost; resume=true goes on after the last one")
+
+
+def _state(process: psutil.Process) -> str | None:
+    """Return a process's state, None where it has ended."""
+    try:
+        state = str(process.status())
+    except psutil.NoSuchProcess:
+        return None
+    return None if state == psutil.STATUS_ZOMBIE else state
+
+
+def _why_lost(error: RayError) -> str:
+    """Return what Ray says of a worker that it has lost, in a line."""
+    return one_line(error)[:500]
