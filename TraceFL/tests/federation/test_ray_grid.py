@@ -14,11 +14,12 @@ from flwr.clientapp import ClientApp
 
 from tests.helpers.processes import PATIENCE, wait_until
 from tracefl.errors import ClusterLostError
-from tracefl.federation import ray_grid
+from tracefl.federation import ray_processes
 from tracefl.federation.messages import client_id_of
 from tracefl.federation.nodes import sends_as_server
 from tracefl.federation.ray_cluster import ray_cluster
-from tracefl.federation.ray_grid import RayGrid, RayWatch
+from tracefl.federation.ray_grid import RayGrid
+from tracefl.federation.ray_processes import RayProcesses
 from tracefl.federation.resources import Resources
 
 RESOURCES = Resources(1, 0, 1, 0.0)
@@ -126,7 +127,7 @@ def processes(monkeypatch):
     """Two processes in the place of Ray's own."""
     started = {"gcs_server": [Started()], "raylet": [Started()]}
     monkeypatch.setattr(ray._private.worker, "_global_node", type("Node", (), {"all_processes": started}))
-    monkeypatch.setattr(ray_grid, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(ray_processes, "_LOOK_SECONDS", 0.0)
     yield {name: infos[0].process for name, infos in started.items()}
     for (info,) in started.values():
         info.process.kill()
@@ -134,7 +135,7 @@ def processes(monkeypatch):
 
 
 def test_a_ray_process_that_ended_ends_the_wait_and_the_others(processes):
-    watch = RayWatch()
+    watch = RayProcesses()
     watch.check()
     processes["raylet"].kill()
     processes["raylet"].wait()
@@ -144,7 +145,7 @@ def test_a_ray_process_that_ended_ends_the_wait_and_the_others(processes):
 
 
 def test_a_ray_process_that_stands_still_ends_the_wait_after_a_while(processes, monkeypatch):
-    watch = RayWatch()
+    watch = RayProcesses()
     stopped = processes["gcs_server"]
     stopped.send_signal(signal.SIGSTOP)
     wait_until(lambda: psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED)
@@ -154,7 +155,7 @@ def test_a_ray_process_that_stands_still_ends_the_wait_after_a_while(processes, 
     watch.check()
     stopped.send_signal(signal.SIGSTOP)
     wait_until(lambda: psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED)
-    monkeypatch.setattr(ray_grid, "_STOPPED_SECONDS", 0.0)
+    monkeypatch.setattr(ray_processes, "_STOPPED_SECONDS", 0.0)
     watch.check()
     with pytest.raises(ClusterLostError, match="Ray's gcs_server stands still"):
         watch.check()
@@ -162,4 +163,4 @@ def test_a_ray_process_that_stands_still_ends_the_wait_after_a_while(processes, 
 
 def test_without_processes_of_ones_own_there_is_nothing_to_watch(monkeypatch):
     monkeypatch.setattr(ray._private.worker, "_global_node", None)
-    RayWatch().check()
+    RayProcesses().check()

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -22,7 +23,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tracefl.common.signals import block_sigusr2
 from tracefl.errors import ConfigError, one_line
 from tracefl.federation.ray_fence import check_token, fenced, token_hint
+from tracefl.federation.ray_processes import RayProcesses
 from tracefl.federation.resources import Resources
+
+log = logging.getLogger(__name__)
 
 # For Ray's processes. The first two make glibc's allocator keep the memory of a step's gradients for the next step,
 # instead of returning it and faulting it in again page by page: a training step of ResNet-18 takes 7 % less time. The
@@ -34,6 +38,7 @@ _RAY_ENVIRONMENT = {
 }
 
 _CONNECT_SECONDS = 10.0
+_END_SECONDS = 30.0
 _ANSWER_SECONDS = 60.0
 _LONGEST_REASON = 200  # characters
 _SEE_SECONDS = 30.0  # longest wait for a file to appear on another node, which takes seconds on network file systems
@@ -60,7 +65,19 @@ def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
             yield starting
         finally:
             wait([starting])  # Ray cannot be stopped while it starts
-            ray.shutdown()  # only disconnects from a cluster that is not ours
+            _end()
+
+
+def _end() -> None:
+    """Stop Ray, or disconnect from a cluster that is not ours; nothing of it can keep this process waiting."""
+    processes = RayProcesses()
+    ending = threading.Thread(target=ray.shutdown, daemon=True)
+    ending.start()
+    ending.join(_END_SECONDS)
+    if ending.is_alive():
+        log.warning("Ray has not ended after %.0f s: its processes are killed", _END_SECONDS)
+        processes.kill()
+        ending.join(_END_SECONDS)
 
 
 def clients_at_once(resources: Resources) -> int:

@@ -6,30 +6,26 @@ is gone ends the wait.
 """
 
 import logging
-import time
 from collections import deque
 from collections.abc import Collection, Iterable
-from typing import Any, NoReturn
+from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import ray
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from ray.exceptions import RayActorError, RayError
 
-from tracefl.errors import ClusterLostError, one_line
+from tracefl.errors import one_line
 from tracefl.federation import client
 from tracefl.federation.messages import client_id_of
 from tracefl.federation.nodes import SimulatedGrid, answer, numbered, sends_as_server
 from tracefl.federation.ray_cluster import clients_at_once
+from tracefl.federation.ray_processes import RayProcesses
 from tracefl.federation.resources import Resources
 from tracefl.federation.server import Federation, keep_flower_quiet
 
 log = logging.getLogger(__name__)
-
-_LOOK_SECONDS = 1.0  # between two looks at Ray's processes
-_STOPPED_SECONDS = 20.0  # how long one of them may stand still
 
 
 def federation_on_ray(resources: Resources, app: ClientApp = client.app) -> Federation:
@@ -77,7 +73,7 @@ class RayGrid(SimulatedGrid):
         self._unsent: deque[Message] = deque()
         self._running: dict[Any, tuple[Message, Any]] = {}  # by Ray's reference: the message, and the worker
         self._asked_again: set[str] = set()
-        self._watch = RayWatch()
+        self._processes = RayProcesses()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Hand the messages to workers as these are free; returns their ids."""
@@ -95,7 +91,7 @@ class RayGrid(SimulatedGrid):
             ClusterLostError: Ray itself is gone.
         """
         wanted = set(message_ids)
-        self._watch.check()
+        self._processes.check()
         running = [ref for ref, (message, _) in self._running.items() if message.metadata.message_id in wanted]
         if not running:
             return []
@@ -137,56 +133,8 @@ class RayGrid(SimulatedGrid):
         self._idle.append(worker)
         if trace is not None:
             logging.getLogger("flwr").error(trace)
+        assert isinstance(reply, Message)
         return reply
-
-
-class RayWatch:
-    """Looks whether Ray's own processes are alive, where this process has started them.
-
-    Ray's calls wait for them: minutes for one that died, and for ever for one that stands still.
-    """
-
-    def __init__(self) -> None:
-        node = ray._private.worker._global_node
-        started = {} if node is None else node.all_processes
-        self._processes = {name: psutil.Process(info.process.pid) for name, infos in started.items() for info in infos}
-        self._looked = 0.0
-        self._stopped_since: dict[str, float] = {}
-
-    def check(self) -> None:
-        """Look, at most once a second.
-
-        Raises:
-            ClusterLostError: One of them has ended, or stands still. The others are ended: they would not answer.
-        """
-        now = time.monotonic()
-        if now - self._looked < _LOOK_SECONDS:
-            return
-        self._looked = now
-        for name, process in self._processes.items():
-            state = _state(process)
-            if state is None:
-                self._lost(f"Ray's {name} has ended")
-            if state == psutil.STATUS_STOPPED:
-                if now - self._stopped_since.setdefault(name, now) > _STOPPED_SECONDS:
-                    self._lost(f"Ray's {name} stands still (stopped by a signal)")
-            else:
-                self._stopped_since.pop(name, None)
-
-    def _lost(self, what: str) -> NoReturn:
-        for process in self._processes.values():
-            if _state(process) is not None:
-                process.kill()
-        raise ClusterLostError(f"{what}: the round is lost; resume=true goes on after the last one")
-
-
-def _state(process: psutil.Process) -> str | None:
-    """Return a process's state, None where it has ended."""
-    try:
-        state = str(process.status())
-    except psutil.NoSuchProcess:
-        return None
-    return None if state == psutil.STATUS_ZOMBIE else state
 
 
 def _why_lost(error: RayError) -> str:
