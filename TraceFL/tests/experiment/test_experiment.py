@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.helpers.configuration import TINY, compose_settings
-from tracefl.errors import LayerNotTraceableError
+from tracefl.errors import ConfigError, LayerNotTraceableError
 from tracefl.experiment.experiment import Experiment
 from tracefl.experiment.preparation import prepare_run
 from tracefl.federation.plan import Joined, RoundOutcome
@@ -47,6 +47,12 @@ def test_the_plan_says_what_the_configuration_says(logs, prepared):
     assert set(plan.trainable) == {name for name, _ in experiment.model.named_parameters()}
     assert (job["data"], job["fault"]) == (None, None)
     assert job["data_path"] == str(experiment.folder.work.resolve())
+
+
+def test_a_model_that_no_client_can_train_is_refused_before_anything_is_written(logs, prepared):
+    with pytest.raises(ConfigError, match=r"no client can train this model on batches of 1: .*; change batch_size"):
+        make_experiment(logs, "batch_size=1", "exp_key=untrainable", "dataset.image_size=16", prepared=prepared)
+    assert not (logs / "untrainable").exists()
 
 
 def test_the_clients_examples_leave_the_memory_when_they_are_written(tmp_path):

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from tracefl.learning.examples import Examples
 from tracefl.learning.settings import TrainingSettings
-from tracefl.learning.training import evaluate, train
+from tracefl.learning.training import evaluate, train, why_untrainable
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, optimizer="adam", lr=0.01)
 
@@ -75,6 +75,17 @@ def test_the_proximal_term_keeps_weights_near_the_global_ones():
 def test_a_lone_last_example_does_not_break_batch_norm():
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
     train(network, examples(n=17), SETTINGS, seed=0)
+
+
+def test_what_no_client_can_train_is_told_and_nothing_is_changed():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2)).eval()
+    before, drawn = {name: tensor.clone() for name, tensor in network.state_dict().items()}, torch.get_rng_state()
+    assert "more than 1 value per channel" in why_untrainable(network, examples(), 1)
+    assert why_untrainable(network, examples(), 2) is None
+    assert not network.training
+    assert_close(network.state_dict(), before, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 def test_evaluation_by_hand():

@@ -10,6 +10,7 @@ from tracefl.learning.faults.trigger import Trigger
 from tracefl.learning.measures import Measures
 from tracefl.questions.replay import Replay, ReplayedRound
 from tracefl.questions.suspects import NOBODY_FAULTY
+from tracefl.records.result import left_out_words
 from tracefl.records.run import StoredRun
 from tracefl.records.store import RoundStore
 from tracefl.report.sentences import answer, next_commands, program_name, what_was_done
@@ -288,3 +289,14 @@ def test_the_next_commands_can_be_typed(tmp_path):
     stored = RoundStore(folder / "rounds").stored_rounds()
     assert earlier.endswith("input=2 against=1 round=3" if 3 in stored else "input=0")
     assert f"counterfactual {shlex.quote(str(folder))} inputs=all" in next_commands(run, [result(4)])[1]
+
+
+def test_rounds_that_went_on_without_a_client_say_so(tmp_path):
+    lost = {str(k): "its worker was lost" for k in range(4, 10)}
+    words = said(tmp_path, [result(1), result(2, dropped=lost)])
+    assert words[1] == "Round 2 went on without client 4: its worker was lost."
+    assert words[5:7] == [
+        "Round 2 went on without client 8: its worker was lost.",
+        "1 more went missing: see run.log.",
+    ]
+    assert left_out_words([result(1), result(2)]) == []

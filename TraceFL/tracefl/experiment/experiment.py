@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from tracefl.common.seeds import derive_seed
+from tracefl.errors import ConfigError
 from tracefl.experiment.mitigation.decision import Mitigation
 from tracefl.experiment.mitigation.evidence import mitigate_round
 from tracefl.experiment.preparation import Prepared, save_clients, save_inputs
@@ -20,7 +21,7 @@ from tracefl.learning.measures import measure, measure_columns
 from tracefl.learning.models import initial_model
 from tracefl.learning.privacy.accounting import client_dp_sgd
 from tracefl.learning.privacy.settings import DpSgdSettings, ServerPrivacy
-from tracefl.learning.training import Evaluation, evaluate
+from tracefl.learning.training import Evaluation, evaluate, why_untrainable
 from tracefl.provenance import RoundRecord
 from tracefl.provenance.traced import trace
 from tracefl.questions.suspects import Row
@@ -43,7 +44,7 @@ class Experiment:
         folder: Where the run is recorded.
 
     Raises:
-        ConfigError: The initial model cannot be made as configured, or cannot be trained with privacy.
+        ConfigError: The initial model cannot be made as configured, or cannot be trained, or not with privacy.
         LayerNotTraceableError: A layer named in ``provenance.layers`` cannot be traced.
     """
 
@@ -55,6 +56,11 @@ class Experiment:
         self.model = initial_model(settings.model, prepared.spec, seed, prepared.data.server)
         if settings.provenance is not None and settings.provenance.method.layers is not None:
             trace(self.model, settings.provenance.method.layers, settings.provenance.method.also)
+        if reason := why_untrainable(self.model, prepared.data.server, settings.batch_size):
+            raise ConfigError(
+                f"no client can train this model on batches of {settings.batch_size}: {reason}; change "
+                "batch_size, or the model"
+            )
         held = prepared.data.label_counts.sum(dim=1).tolist()
         self.num_examples = {str(client): examples for client, examples in enumerate(held) if examples}
         self.tracer = self._tracer()

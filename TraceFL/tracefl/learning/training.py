@@ -1,5 +1,6 @@
 """Local training and evaluation of a classifier. Needs torch alone."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracefl.errors import one_line
 from tracefl.learning.examples import Examples
 from tracefl.learning.settings import OptimizerName, TrainingSettings
 from tracefl.provenance.inputs import forward
@@ -79,6 +81,24 @@ def train(
             total += loss.detach()
             steps += 1
     return float(total) / steps
+
+
+def why_untrainable(model: nn.Module, examples: Examples, batch_size: int) -> str | None:
+    """Return why no client can train a model on such examples, None if one batch of them can be trained on.
+
+    Args:
+        model: It and its mode are left as they are.
+        examples: Some, of the kind that the clients hold.
+        batch_size: Examples per step.
+    """
+    trial = copy.deepcopy(model).cpu().train()
+    inputs, labels = examples.batch(torch.arange(min(batch_size, len(examples))), "cpu")
+    with torch.random.fork_rng(devices=()):
+        try:
+            F.cross_entropy(forward(trial, inputs).float(), labels).backward()  # type: ignore[no-untyped-call]
+        except (ValueError, RuntimeError) as error:
+            return one_line(error)
+    return None
 
 
 def make_optimizer(settings: TrainingSettings, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:

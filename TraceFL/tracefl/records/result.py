@@ -18,6 +18,8 @@ from tracefl.records.tables import (
     provenance_rows,
 )
 
+_MOST_LEFT_OUT = 5  # that are named
+
 
 @dataclass(frozen=True)
 class RoundResult:
@@ -73,6 +75,13 @@ def bounds_words(refused: Mapping[str, int], capped: Mapping[str, int]) -> list[
         for what, named in done.items()
         if named
     ]
+
+
+def left_out_words(results: Iterable[RoundResult]) -> list[str]:
+    """Return which rounds went on without a client, and why, a sentence each, at most six."""
+    lost = [(result.server_round, *each) for result in results for each in result.dropped.items()]
+    said = [f"Round {n} went on without client {client}: {reason}." for n, client, reason in lost[:_MOST_LEFT_OUT]]
+    return said + ([f"{len(lost) - len(said)} more went missing: see run.log."] if len(lost) > len(said) else [])
 
 
 def _by_id(counts: Mapping[str, int]) -> dict[str, int]:

@@ -22,7 +22,7 @@ from tracefl.learning.faults import Fault
 from tracefl.provenance import TracedInput
 from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.suspects import NOBODY_FAULTY, PROVENANCE
-from tracefl.records.result import RoundResult, bounds_words, times_capped, times_refused
+from tracefl.records.result import RoundResult, bounds_words, left_out_words, times_capped, times_refused
 from tracefl.records.run import StoredRun
 from tracefl.records.store import RoundStore
 
@@ -136,6 +136,8 @@ def _answer(run: StoredRun, rounds: Sequence[RoundResult], replay: "Replay | Non
         f"After round {last.server_round} the model is right on {percent(last.row['global_accuracy'])} of "
         f"{_many(examples, f'test {kind}')}."
     )
+    for words in left_out_words(rounds):
+        yield Sentence(words)
     for words in bounds_words(times_refused(rounds), times_capped(rounds)):
         yield Sentence(f"What clients sent was {words}.")
     if run.settings.provenance is None:

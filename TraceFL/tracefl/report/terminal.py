@@ -126,7 +126,7 @@ class Terminal(Observer):
 
 
 def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """Return the rounds as a table, percentages beside their chance level."""
+    """Return the rounds as a table, percentages beside chance; * marks a round that went without a client."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in (
         "round",
@@ -143,7 +143,7 @@ def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     for row in rows:
         correlation = row["counterfactual_correlation"]
         table.add_row(
-            str(row["round"]),
+            f"{row['round']}{'*' if row['clients_dropped'] else ' '}",
             percent(row["global_accuracy"]),
             f"{percent(row['localization_accuracy'])} ({percent(row['chance_accuracy'])})",
             percent(row["top_holder_accuracy"]),
