@@ -1,8 +1,8 @@
 """An attribution checks itself: one input of each batch, alone, against automatic differentiation.
 
 The engine takes a batch's rows for its inputs, and each layer for what its kind is. Where that does not hold, the row
-of an input drawn at random is not what that input, run alone, has as the derivative of its target in the direction of a
-client drawn at random. What is wrong is then looked for, layer by layer, and done another way.
+of an input is not what that input, run alone, has as the derivative of its target in the direction of a client drawn at
+random. What is wrong is then looked for, layer by layer, and done another way.
 """
 
 import math

@@ -106,6 +106,15 @@ class Batch:
             for name, value in self.inputs.items()
         }
 
+    def means(self, start: int, stop: int) -> Tensor:
+        """Return the mean entry of each of the inputs ``start`` to ``stop``, ``(b,)`` float64 on the CPU.
+
+        In a mapping, of its first tensor that has a row for each input.
+        """
+        values = {"": self.inputs} if isinstance(self.inputs, Tensor) else self.inputs
+        first = next(value for name, value in values.items() if isinstance(value, Tensor) and name not in self.shared)
+        return first[start:stop].detach().reshape(stop - start, -1).mean(dim=1, dtype=torch.float64).cpu()
+
     def is_finite(self, i: int) -> bool:
         """Return whether an input's numbers are finite, as far as they are its own."""
         values = {"": self.inputs} if isinstance(self.inputs, Tensor) else self.inputs

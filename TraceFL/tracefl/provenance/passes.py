@@ -34,7 +34,6 @@ from tracefl.provenance.traced import Traced, trace
 from tracefl.provenance.wrong_rules import wrong_rules
 
 _FACTORS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16}
-_REORDERED = 4  # inputs that are run again in another order
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,9 @@ class _Passes:
         size = batch.count if batch.whole else size
         while start < batch.count:
             stop = min(start + size, batch.count)
+            order = self._by_mean(start, stop)
             try:
-                logits, calls = self._forward(start, stop, half if stop - start > 1 else None)
+                logits, calls = self._forward(start, stop, half if stop - start > 1 else None, order)
             except ActivationsTooLargeError:
                 size = (stop - start + 1) // 2
                 continue
@@ -152,14 +152,14 @@ class _Passes:
                 rows = {name: product[start:stop] for name, product in others[number].items()}
                 parts[number].append(self._contributions(logits, calls, number, start, rows, half))
             if ask.check:
-                self._check(logits, start, calls, [of_target[-1] for of_target in parts], others)
+                self._check(logits, start, int(order[0]), calls, [of_target[-1] for of_target in parts], others)
             predicted.append(logits.detach().argmax(dim=1).cpu())
             start = stop
         found = [torch.cat(of_target).cpu() for of_target in parts]  # (B, C, K, L)
         by_client = [of_target.transpose(1, 2) for of_target in found]
         return Found(by_client, torch.cat(predicted), logits.dtype, traced, self._untraced, self._change)
 
-    def _forward(self, start: int, stop: int, limit: int | None) -> tuple[Tensor, dict[str, LayerCalls]]:
+    def _forward(self, start: int, stop: int, limit: int | None, order: Tensor) -> tuple[Tensor, dict[str, LayerCalls]]:
         """Run some inputs, and see that the rows of every layer with a rule are the inputs."""
         ask, way, count = self._ask, self._way, stop - start
         inputs = way.batch.part(start, stop, ask.place)
@@ -172,24 +172,25 @@ class _Passes:
                 f"the model gives {len(logits)} rows of logits for {count} inputs: the first dimension of what it is "
                 "given must be the batch; of a single input, unsqueeze(0) makes a batch of one"
             )
-        if not way.batch.whole and count > 1 and not self._rows_are_inputs(calls, logits.detach(), start):
+        if not way.batch.whole and count > 1 and not self._rows_are_inputs(calls, logits.detach(), start, order):
             raise self._one_at_a_time(start, logits.detach())
         if not self._checked_order:
             self._checked_order = True
             self._differentiate_uncalled(calls)
         return logits, calls
 
-    def _rows_are_inputs(self, calls: Mapping[str, LayerCalls], logits: Tensor, start: int) -> bool:
+    def _rows_are_inputs(self, calls: Mapping[str, LayerCalls], logits: Tensor, start: int, order: Tensor) -> bool:
         """Tell whether every layer's first dimension is the batch's, and in its order.
 
-        Some of the inputs, in another order, must give their rows in that order: a model that sorts its batch does not.
+        The last two of ``order``, which is that of ``_by_mean``, must give their rows when they are run the later one
+        first: a model that sorts its batch does not give them.
         """
         count = len(logits)
         if any(t.ndim < 2 or len(t) != count for call in calls.values() for t in (*call.inputs, *call.outputs)):
             return False
         if not self._ask.check:
             return self._checked_order or self._alone_has_one_row(calls, count)
-        rows = torch.randperm(count, generator=self._draw)[:_REORDERED].sort(descending=True).values
+        rows = order[-2:].sort(descending=True).values
         some = self._way.batch.take(start + rows).part(0, len(rows), self._ask.place)
         with self._taken_apart():
             found, again = run_forward(self._ask.model, some, len(rows), self._traced.layers, graph=False)
@@ -200,6 +201,15 @@ class _Passes:
             for name, call in again.items()
             for seen, first in zip(call.inputs, calls[name].inputs, strict=False)
         ) and all(len(call.inputs) == len(calls[name].inputs) for name, call in again.items())
+
+    def _by_mean(self, start: int, stop: int) -> Tensor:
+        """Order some inputs, ``(b,)``, by the mean of their entries, the least or the largest first as it is drawn.
+
+        The first is run alone and the last two together. So a model that decides by what its inputs are together, such
+        as by their mean, has inputs of both ends to decide otherwise for.
+        """
+        order = self._way.batch.means(start, stop).argsort(stable=True)
+        return order.flip(0) if self._drawn(2) else order
 
     def _alone_has_one_row(self, calls: Mapping[str, LayerCalls], count: int) -> bool:
         """Tell by a single input whether another dimension of the same size is the batch's."""
@@ -294,13 +304,14 @@ class _Passes:
         self,
         logits: Tensor,
         start: int,
+        row: int,
         calls: Mapping[str, LayerCalls],
         parts: Sequence[Tensor],
         others: Sequence[Mapping[str, Tensor]],
     ) -> None:
-        """Compare a contribution of these inputs, drawn at random, with the derivative of that input alone."""
+        """Compare a contribution of one of these inputs, to a client drawn at random, with its derivative alone."""
         way, traced = self._way, self._traced
-        number, row = self._drawn(len(parts)), self._drawn(len(logits))
+        number = self._drawn(len(parts))
         column, k = self._drawn(parts[number].shape[1]), self._drawn(len(self._clients))
         with self._taken_apart():
             alone = self._alone(start + row, number, column)
