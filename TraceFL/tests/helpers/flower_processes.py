@@ -1,4 +1,4 @@
-"""Flower's own processes for tests: a SuperLink, SuperNodes and the command ``flwr``, all ended with the test."""
+"""Flower's own processes for tests: a SuperLink and the command ``flwr``, all ended with the test."""
 
 import ctypes
 import io
@@ -15,7 +15,6 @@ from flwr.cli.app import app as flower_cli
 from typer.testing import CliRunner
 
 from tests.helpers.configuration import REPOSITORY
-from tests.helpers.fork_server import write_program
 from tests.helpers.processes import PATIENCE, descendants, wait_until
 
 APP = REPOSITORY / "TraceFL"
@@ -35,35 +34,38 @@ def _end_with_parent():
 
 
 class Flower:
-    """A SuperLink with its own folder and port, and what the test starts beside it.
+    """A SuperLink that simulates, with its own folder and port, and what the test starts beside it.
 
     Args:
         folder: For Flower's files and every process's output.
-        certificates: Folder of ``ca.crt``, ``server.pem`` and ``server.key``; without it Flower simulates.
     """
 
-    def __init__(self, folder, certificates=None):
+    tls = "insecure = true"
+    """How ``flwr`` speaks to the SuperLink, a line of its config.toml."""
+
+    def __init__(self, folder):
         self.folder = folder
         self.port = free_port()
-        self.certificates = certificates
         self.processes = {}
-        self.home = folder / "home"
-        self.home.mkdir(parents=True)
         self.programs = folder / "programs"
-        self.programs.mkdir()
-        tls = "insecure = true" if certificates is None else f'root-certificates = "{certificates / "ca.crt"}"'
-        config = f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "127.0.0.1:{self.port}"\n{tls}\n'
-        (self.home / "config.toml").write_text(config)
+        self.programs.mkdir(parents=True)
+        self.home = self.make_home("home", f"127.0.0.1:{self.port}")
+
+    def make_home(self, name, address):
+        """Return a folder of Flower's in which ``flwr`` speaks to an address unless told otherwise."""
+        home = self.folder / name
+        home.mkdir()
+        superlink = f'[superlink.ours]\naddress = "{address}"\n{self.tls}\n'
+        (home / "config.toml").write_text(f'[superlink]\ndefault = "ours"\n{superlink}')
+        return home
+
+    @property
+    def superlink(self):
+        """The command that starts the SuperLink."""
+        return ["flower-superlink", "--insecure", "--simulation", "--host=127.0.0.1", f"--port={self.port}"]
 
     def __enter__(self):
-        if self.certificates is None:
-            options = ["--insecure", "--simulation"]
-        else:
-            files = {"ca-certfile": "ca.crt", "certfile": "server.pem", "keyfile": "server.key"}
-            options = [f"--ssl-{option}={self.certificates / name}" for option, name in files.items()]
-        if self.certificates is not None:
-            self._start_client_app_server()
-        self.start("superlink", "flower-superlink", *options, "--host=127.0.0.1", f"--port={self.port}")
+        self.start("superlink", *self.superlink)
         wait_until(lambda: "lifespan: startup" in self.said("superlink"), lambda: self.said("superlink"))
         return self
 
@@ -83,27 +85,6 @@ class Flower:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=_end_with_parent,
-        )
-
-    def _start_client_app_server(self):
-        """Let every ``flwr-clientapp`` be forked from one process: ten times as fast."""
-        address = self.programs / "socket"
-        write_program(self.programs, "flwr-clientapp", address)
-        command = (sys.executable, "-m", "tests.helpers.client_app_server", str(address))
-        self.start("client-apps", *command, PYTHONPATH=str(APP))
-        wait_until(address.exists, lambda: self.said("client-apps"))
-
-    def start_supernode(self, name, data_path, partition_id=None):
-        who = "" if partition_id is None else f" partition-id={partition_id}"
-        self.start(
-            name,
-            "flower-supernode",
-            f"--root-certificates={self.certificates / 'ca.crt'}",
-            f"--superlink=127.0.0.1:{self.port}",
-            "--host=127.0.0.1",
-            f"--port={free_port()}",
-            "--node-config",
-            f'data-path="{data_path}"{who}',
         )
 
     def kill(self, name):
@@ -139,11 +120,11 @@ class Flower:
         assert answer.get("run-id"), said
         return answer["run-id"]
 
-    def ask(self, *arguments):
+    def ask(self, *arguments, home=None):
         """Call a ``flwr`` that only asks in this process, where it costs a fiftieth; returns what it printed."""
         printed = io.StringIO()  # what --format=json prints bypasses any redirection
         with patch.object(sys, "__stdout__", printed):
-            done = CliRunner().invoke(flower_cli, arguments, env=self._environment(self.home))
+            done = CliRunner().invoke(flower_cli, arguments, env=self._environment(home or self.home))
         return done.output + printed.getvalue()
 
     def status(self, run_id):
