@@ -230,6 +230,16 @@ def test_the_operators_word_of_who_has_a_key_goes_before_its_supernodes(caplog):
     assert refused(caplog) == [f"its key {fingerprint(key(1))} is registered as client 0 and says it is client 2"]
 
 
+def test_an_id_that_a_key_was_registered_with_is_nobody_elses_who_comes_with_it(caplog):
+    nodes = Nodes({1: who(""), 2: who("0"), 3: who("")}, {3: "0"})
+    deployment = Deployment(nodes)
+    deployment.gather(2, QUESTION, {})
+    assert deployment._present() == {"0": 3, "1": 1}
+    assert refused(caplog) == [
+        f"it is not client 0: that is key {fingerprint(key(3))}, its own is {fingerprint(key(2))}"
+    ]
+
+
 def test_who_has_no_key_cannot_take_part(caplog, monkeypatch):
     monkeypatch.setattr("tests.federation.test_server.key", lambda number: b"")
     with pytest.raises(RoundFailedError, match="0 of 1 SuperNodes"):

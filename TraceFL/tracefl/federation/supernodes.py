@@ -112,13 +112,14 @@ class Deployment(Federation):
         in_order = sorted(nodes, key=lambda node: (nodes[node].registered_at, node))
         answers = self._ask([node for node in in_order if node not in self._settled])
         newcomers: dict[str, Joined] = {}
-        # Nodes with their own id come first; the others are numbered in the order in which they connected.
-        for node in sorted(answers, key=lambda n: (not answers[n][0], in_order.index(n))):
+        registered = {node: nodes[node].name if is_client_id(nodes[node].name) else "" for node in answers}
+        # Those that were registered with an id come first, then those that say one; the others are numbered in the
+        # order in which they connected.
+        for node in sorted(answers, key=lambda n: (not registered[n], not answers[n][0], in_order.index(n))):
             said, counts = answers[node]
-            name = nodes[node].name
             try:
                 key = fingerprint(nodes[node].public_key)
-                client_id = self._identities.claim(key, name if is_client_id(name) else "", said)
+                client_id = self._identities.claim(key, registered[node], said)
             except ValueError as error:
                 log.warning("a SuperNode cannot take part: %s", repeated(error))
                 continue
