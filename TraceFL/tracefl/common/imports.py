@@ -23,6 +23,8 @@ EXTRAS = {
             "yaml",
             "submitit",
             "joblib",
+            "cryptography",
+            "psutil",
             "pandas",
             "matplotlib",
             "PIL",
