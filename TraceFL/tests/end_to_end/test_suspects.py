@@ -84,7 +84,7 @@ def test_a_stored_round_gives_the_same_suspects(flipped):
 
 
 def test_a_stored_round_under_other_rules(flipped):
-    last = read_csv(flipped / "suspects.csv")[-1]["round"]
+    last = [row for row in read_csv(flipped / "suspects.csv") if int(row["inputs"])][-1]["round"]
     _, trace = retrace(flipped, int(last), ["provenance=artifact", "provenance.max_inputs=8", "baselines.rules=[krum]"])
     assert [row["rule"] for row in trace.suspects] == ["provenance", "krum"]
     same = next(row for row in read_csv(flipped / "suspects.csv") if (row["round"], row["rule"]) == (last, "artifact"))

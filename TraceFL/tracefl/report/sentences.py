@@ -136,10 +136,10 @@ def _answer(run: StoredRun, rounds: Sequence[RoundResult], replay: "Replay | Non
         f"After round {last.server_round} the model is right on {percent(last.row['global_accuracy'])} of "
         f"{_many(examples, f'test {kind}')}."
     )
-    for words in left_out_words(rounds):
-        yield Sentence(words)
     for words in bounds_words(times_refused(rounds), times_capped(rounds)):
         yield Sentence(f"What clients sent was {words}.")
+    for words in left_out_words(rounds):
+        yield Sentence(words)
     if run.settings.provenance is None:
         yield Sentence("No prediction was traced: provenance=off.")
         return
