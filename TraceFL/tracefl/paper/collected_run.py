@@ -79,7 +79,7 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
     """
     config = read_config(folder / "config.yaml")
     state = read_run_state(folder, config.num_rounds)
-    results = list(RoundStore(folder / "rounds").results(with_traced=False))
+    results = list(RoundStore(folder / "rounds").results())
     rounds = [result.row for result in results]
     if state.state == "done":
         _check_results(folder / "results.json")

@@ -116,12 +116,8 @@ def as_json(result: RoundResult) -> dict[str, Any]:
     return content
 
 
-def read_result(path: Path, with_traced: bool = True) -> RoundResult:
+def read_result(path: Path) -> RoundResult:
     """Read a round.json.
-
-    Args:
-        path: The file.
-        with_traced: Read the traced inputs too; without them it takes a quarter of the time.
 
     Raises:
         RecordError: It is missing or damaged.
@@ -130,7 +126,7 @@ def read_result(path: Path, with_traced: bool = True) -> RoundResult:
         content = json.loads(path.read_text())
         return RoundResult(
             row=_whole(content["row"], ROUND_COLUMNS) | {"round": int(content["row"]["round"])},
-            traced=tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"] if with_traced),
+            traced=tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"]),
             suspects=tuple(_whole(row, SUSPECT_COLUMNS) for row in content["suspects"]),
             client_weights=dict(content["client_weights"]),
             dropped=dict(content["dropped"]),

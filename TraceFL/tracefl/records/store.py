@@ -136,19 +136,18 @@ class RoundStore:
         """The last recorded round, 0 for none."""
         return max(self._numbers("round.json"), default=0)
 
-    def results(self, first: int = 1, with_traced: bool = True) -> Iterator[RoundResult]:
+    def results(self, first: int = 1) -> Iterator[RoundResult]:
         """Yield every recorded round's result, in order, each compared with its checksum.
 
         Args:
             first: The round to begin with.
-            with_traced: Read the traced inputs too, which takes three quarters of the time.
 
         Raises:
             RecordError: One is damaged.
         """
         for number in self._numbers("round.json"):
             if number >= first:
-                yield self._result(number, with_traced)
+                yield self._result(number)
 
     def readable(self, until: int = 0) -> tuple[tuple[RoundResult, ...], dict[int, str]]:
         """Return the results that can be read, in order, and why each other recorded round cannot.
@@ -226,9 +225,9 @@ class RoundStore:
         write_checksums(draft)
         sync(draft)
 
-    def _result(self, server_round: int, with_traced: bool = True) -> RoundResult:
+    def _result(self, server_round: int) -> RoundResult:
         self._check(server_round, "round.json")
-        return read_result(self._place(server_round) / "round.json", with_traced)
+        return read_result(self._place(server_round) / "round.json")
 
     def _check(self, server_round: int, name: str) -> None:
         check_file(self._place(server_round), name)
