@@ -15,6 +15,7 @@ from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, forward, plain_model, read_batch
 from tracefl.provenance.method import attribute_round
+from tracefl.provenance.modes import in_any_mode
 from tracefl.provenance.options import Method
 from tracefl.provenance.prevention import prevented_note
 from tracefl.provenance.reading import ReadRound, holding, read_round
@@ -26,6 +27,7 @@ ClientState: TypeAlias = Mapping[str, Tensor] | Sequence[Any] | str | Path | nn.
 """A client's state dict, its tensors in that order (Flower's NDArrays), its safetensors file, or its model."""
 
 
+@in_any_mode
 def who(
     model: nn.Module,
     clients: Mapping[ClientId, ClientState],
@@ -77,7 +79,7 @@ def who(
         notes.append("asked is the clients' average, not the model's own weights, which are others")
         if sizes is None and distance < _distance(record, record.clients[next(iter(clients))]):
             # Nearer than a client: likely an average of them too, with weights that were not given.
-            warnings.warn("; ".join([*notes, "if these are the round's, give sizes"]), stacklevel=2)
+            warnings.warn("; ".join([*notes, "if these are the round's, give sizes"]), stacklevel=3)
     with holding(asked, record.global_weights):
         count, num_classes = _check_inputs(asked, inputs, compute)
         given_labels = _checked_labels(labels, count, num_classes)
@@ -95,6 +97,7 @@ def who(
     )
 
 
+@in_any_mode
 def answer_round(
     model: nn.Module,
     record: RoundRecord,

@@ -33,6 +33,7 @@ from tracefl.provenance.compute import Compute
 from tracefl.provenance.given import named, tensors_of
 from tracefl.provenance.inputs import Batch, Inputs, plain_model, read_batch
 from tracefl.provenance.layers import OPTIONS
+from tracefl.provenance.modes import in_any_mode
 from tracefl.provenance.options import Weighting
 from tracefl.provenance.passes import Found, Question, answer
 from tracefl.provenance.record import ClientId
@@ -42,6 +43,7 @@ from tracefl.provenance.targets import Target, check_target
 from tracefl.provenance.untraced import warn_untraced
 
 
+@in_any_mode
 def attribute(
     global_model: nn.Module,
     clients: Mapping[ClientId, Any],
@@ -108,7 +110,7 @@ def attribute(
     if isinstance(reference, str) and reference not in ("global", "none"):
         raise ValueError(f"reference must be global, none or weights by name, got {reference!r}")
     if p is None and weighting != "none" and len(clients) > 1:
-        warnings.warn(f"no p is given: the {len(clients)} clients are taken to count equally", stacklevel=2)
+        warnings.warn(f"no p is given: the {len(clients)} clients are taken to count equally", stacklevel=3)
     given: Weights | None = None if isinstance(reference, str) else reference
     if reference == "global":
         given = plain_model(global_model).state_dict()

@@ -22,6 +22,7 @@ from tracefl.provenance.budget import proofs_of
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, plain_model
 from tracefl.provenance.method import estimates
+from tracefl.provenance.modes import in_any_mode
 from tracefl.provenance.options import Method
 from tracefl.provenance.prevention import prevented_words
 from tracefl.provenance.reading import read_round
@@ -233,6 +234,7 @@ class Explanation:
         return Shown(heading, clients, self.responsible, self.text, self.picture)
 
 
+@in_any_mode
 def explain(
     global_model: nn.Module,
     record: RoundRecord,

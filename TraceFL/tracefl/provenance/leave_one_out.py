@@ -12,6 +12,7 @@ from tracefl.provenance.attribution import ROUNDING, nobody_carries
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, plain_model
+from tracefl.provenance.modes import in_any_mode
 from tracefl.provenance.reading import read_round
 from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import centered_logit, class_probability, logits_with_all, without_each
@@ -159,7 +160,7 @@ class Counterfactuals:
         return self.effects - self.common_effects.unsqueeze(1)
 
 
-@torch.no_grad()
+@in_any_mode
 def counterfactuals(
     global_model: nn.Module,
     record: RoundRecord,

@@ -10,6 +10,7 @@ from tracefl.provenance.budget import Proofs, proofs_of
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.engine import attribute_targets
 from tracefl.provenance.inputs import Inputs, plain_model
+from tracefl.provenance.modes import in_any_mode
 from tracefl.provenance.options import Method
 from tracefl.provenance.reading import check_average, holding, read_round
 from tracefl.provenance.record import RoundRecord
@@ -20,6 +21,7 @@ from tracefl.provenance.verification import ExactRemovals, verified
 log = logging.getLogger(__name__)
 
 
+@in_any_mode
 def attribute_round(
     global_model: nn.Module,
     record: RoundRecord,

@@ -160,7 +160,7 @@ def _shares(record: RoundRecord) -> dict[ClientId, float]:
     total = math.fsum(float(record.client_weights[k]) for k in shares)
     if total > 1 + SHARES_ROUNDING:
         warnings.warn(
-            f"client_weights are taken as numbers of examples and divided by their sum, {int(total)}", stacklevel=4
+            f"client_weights are taken as numbers of examples and divided by their sum, {int(total)}", stacklevel=5
         )
     return shares if abs(total - 1) > _SUM else {k: float(record.client_weights[k]) for k in shares}
 

@@ -19,12 +19,14 @@ from tracefl.provenance.checks import without_neighbours
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.given import tensors_of
 from tracefl.provenance.inputs import Batch, Inputs, forward, plain_model, read_batch
+from tracefl.provenance.modes import in_any_mode
 from tracefl.provenance.reading import ReadRound, check_average, read_round, why_not_finite
 from tracefl.provenance.record import ClientId, RoundRecord
 
 _BLOCK = 2**17  # weights converted to float64 at once: their 1 MiB stays in the processor's cache
 
 
+@in_any_mode
 def weights_without(
     record: RoundRecord,
     client_id: ClientId,
@@ -136,7 +138,7 @@ def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(part[begin : begin + _BLOCK] for part in flat)
 
 
-@torch.no_grad()
+@in_any_mode
 def logits_without(
     global_model: nn.Module,
     record: RoundRecord,
@@ -213,6 +215,7 @@ def without_each(
         yield client_id, logits_under(model, weights, batch, batch_size, device)
 
 
+@in_any_mode
 def removal_effects(
     global_model: nn.Module,
     record: RoundRecord,

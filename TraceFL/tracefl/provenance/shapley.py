@@ -30,6 +30,7 @@ from tracefl.errors import ModelMismatchError, TraceFLError
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, plain_model
+from tracefl.provenance.modes import in_any_mode
 from tracefl.provenance.reading import ReadRound, check_average, read_round
 from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import blocks, centered_logit, logits_under, logits_with_all
@@ -61,7 +62,7 @@ class ShapleyValues:
     permutations: int | None = None
 
 
-@torch.no_grad()
+@in_any_mode
 def exact_shapley(
     global_model: nn.Module,
     record: RoundRecord,
@@ -107,7 +108,7 @@ def exact_shapley(
     return ShapleyValues(tuple(record.clients), found, torch.zeros_like(found), values[-1] - values[0])
 
 
-@torch.no_grad()
+@in_any_mode
 def sampled_shapley(
     global_model: nn.Module,
     record: RoundRecord,

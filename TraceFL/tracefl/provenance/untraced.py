@@ -26,7 +26,7 @@ def warn_untraced(ask: Question, found: Found) -> None:
     options = sorted({option for module in found.traced.left_out.values() if (option := kind_option(module))})
     share = _share(ask, found)
     measured = "" if share is None else f"; {share:.0%} of the change runs through their parameters"
-    warnings.warn(f"not traced: {'; '.join(parts)}{measured}; also={options} would trace them", stacklevel=4)
+    warnings.warn(f"not traced: {'; '.join(parts)}{measured}; also={options} would trace them", stacklevel=5)
 
 
 def _share(ask: Question, found: Found) -> float | None:

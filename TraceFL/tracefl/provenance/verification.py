@@ -18,6 +18,7 @@ from tracefl.provenance.budget import Proofs
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Batch, Inputs, plain_model, read_batch
+from tracefl.provenance.modes import in_any_mode
 from tracefl.provenance.prevention import prevented_words, who_prevents
 from tracefl.provenance.reading import check_average, read_round
 from tracefl.provenance.record import ClientId, RoundRecord
@@ -52,6 +53,7 @@ class ExactRemovals:
             where it is none alone, see ``prevention.py``.
     """
 
+    @in_any_mode
     def __init__(
         self,
         global_model: nn.Module,
@@ -90,7 +92,7 @@ class ExactRemovals:
         linear = self.record.server_step != "nonlinear"
         self.possible = torch.tensor([linear and p[client_id] < 1 for client_id in record.clients])
 
-    @torch.no_grad()
+    @in_any_mode
     def find(self, wanted: Tensor) -> None:
         """Compute removals: one forward pass for each client on its inputs, and the first time one of all inputs.
 
