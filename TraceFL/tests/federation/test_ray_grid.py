@@ -5,18 +5,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 
 import psutil
 import pytest
 import ray
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
+from ray.exceptions import NodeDiedError, OutOfMemoryError
 
 from tests.helpers.processes import PATIENCE, wait_until
 from tracefl.errors import ClusterLostError
-from tracefl.federation import ray_processes
+from tracefl.federation import ray_grid, ray_processes
 from tracefl.federation.messages import client_id_of
-from tracefl.federation.nodes import sends_as_server
+from tracefl.federation.nodes import numbered, sends_as_server
 from tracefl.federation.ray_cluster import ray_cluster
 from tracefl.federation.ray_grid import RayGrid
 from tracefl.federation.ray_processes import RayProcesses
@@ -113,6 +115,25 @@ def test_a_client_that_never_answers_is_ended_and_its_place_given_to_the_next(gr
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in before))
     assert not grid._running
     del worker
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("the node ran low on memory"), NodeDiedError("the node is gone")])
+def test_a_worker_that_is_lost_in_whatever_way_is_not_used_again_and_its_client_asked_once_more(error, monkeypatch):
+    def lost(ref):
+        raise error
+
+    monkeypatch.setattr(ray_grid.ray, "get", lost)
+    sends_as_server()
+    message = Message(RecordDict({"config": ConfigRecord({"client-id": "3"})}), 2, MessageType.TRAIN)
+    numbered(message)
+    grid = object.__new__(RayGrid)
+    grid._idle, grid._unsent, grid._asked_again = [], deque(), set()
+    grid._running = {"first": (message, "a worker")}
+    assert grid._take("first") is None
+    assert list(grid._unsent) == [message]
+    grid._running = {"second": (message, "another")}
+    assert str(error) in grid._take("second").error.reason
+    assert grid._idle == []
 
 
 class Started:

@@ -1,6 +1,7 @@
 """Flower's connection to the nodes, with a callback for each reply and a time limit for each client."""
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -134,10 +135,10 @@ class ReportingGrid(Grid):
 
     def _say_if_long(self, seconds: float, waiting: Collection[Message]) -> bool:
         """Say who is waited for where a round takes much longer than the others; returns whether it did."""
-        if not self._seconds or seconds < max(_LONG * statistics.median(self._seconds), _LONG_LEAST_SECONDS):
+        usual = statistics.median(self._seconds) if self._seconds else math.inf
+        if not waiting or seconds < max(_LONG * usual, _LONG_LEAST_SECONDS):
             return False
         clients = " ".join(sorted((client_id_of(message) for message in waiting), key=int))
-        usual = statistics.median(self._seconds)
         log.warning(
             "this round takes %.0f s so far, and others took %.0f s: waiting for clients %s", seconds, usual, clients
         )

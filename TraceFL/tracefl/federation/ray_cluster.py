@@ -21,6 +21,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tracefl.common.signals import block_sigusr2
+from tracefl.common.words import repeated
 from tracefl.errors import ConfigError, one_line
 from tracefl.federation.ray_fence import check_token, fenced, token_hint
 from tracefl.federation.ray_processes import RayProcesses
@@ -164,7 +165,7 @@ def _connect(address: str) -> None:
         subprocess.run(asking, check=True, capture_output=True, timeout=_ANSWER_SECONDS)
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
         said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
-        reason = said[-1][:_LONGEST_REASON] if said else error
+        reason = repeated(said[-1], _LONGEST_REASON) if said else error
         raise ConfigError(f"ray.address={address} does not answer as Ray does: {reason}{token_hint(said)}") from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

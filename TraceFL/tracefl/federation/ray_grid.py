@@ -14,9 +14,9 @@ import ray
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError, RayTaskError
 
-from tracefl.errors import one_line
+from tracefl.common.words import repeated
 from tracefl.federation import client
 from tracefl.federation.messages import client_id_of
 from tracefl.federation.nodes import SimulatedGrid, answer, numbered, sends_as_server
@@ -26,6 +26,8 @@ from tracefl.federation.resources import Resources
 from tracefl.federation.server import Federation, keep_flower_quiet
 
 log = logging.getLogger(__name__)
+
+_MOST_CHARACTERS = 500  # of what Ray says of a worker that it has lost
 
 
 def federation_on_ray(resources: Resources, app: ClientApp = client.app) -> Federation:
@@ -121,8 +123,8 @@ class RayGrid(SimulatedGrid):
         try:
             reply, trace = ray.get(ref)
         except RayError as error:
-            reason = _why_lost(error)
-            if not isinstance(error, RayActorError):  # such as a reply that cannot be serialized
+            reason = repeated(error, _MOST_CHARACTERS)
+            if isinstance(error, RayTaskError):  # the worker lives, and its reply cannot be serialized, for example
                 self._idle.append(worker)
             elif message.metadata.message_id not in self._asked_again:
                 log.warning("client %s is asked again: its worker was lost: %s", client_id, reason)
@@ -135,8 +137,3 @@ class RayGrid(SimulatedGrid):
             logging.getLogger("flwr").error(trace)
         assert isinstance(reply, Message)
         return reply
-
-
-def _why_lost(error: RayError) -> str:
-    """Return what Ray says of a worker that it has lost, in a line."""
-    return one_line(error)[:500]
