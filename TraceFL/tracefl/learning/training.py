@@ -86,13 +86,15 @@ def train(
 def why_untrainable(model: nn.Module, examples: Examples, batch_size: int) -> str | None:
     """Return why no client can train a model on such examples, None if one batch of them can be trained on.
 
+    A batch of two tells what a larger one would: of one example alone, BatchNorm has no variance.
+
     Args:
         model: It and its mode are left as they are.
         examples: Some, of the kind that the clients hold.
         batch_size: Examples per step.
     """
     trial = copy.deepcopy(model).cpu().train()
-    inputs, labels = examples.batch(torch.arange(min(batch_size, len(examples))), "cpu")
+    inputs, labels = examples.batch(torch.arange(min(batch_size, len(examples), 2)), "cpu")
     with torch.random.fork_rng(devices=()):
         try:
             F.cross_entropy(forward(trial, inputs).float(), labels).backward()  # type: ignore[no-untyped-call]
