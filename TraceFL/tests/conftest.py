@@ -1,5 +1,6 @@
 """Fixtures for the whole suite: tiny configurations, the real data where it is there."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from tests.helpers.browser import open_browser
 from tests.helpers.commands import call_main
 from tests.helpers.configuration import REPOSITORY
 from tests.helpers.stored_runs import make_stored_run
+
+# What the terminal of whoever runs the suite says of itself would fold tables and colour lines that the tests read.
+for _name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
+    os.environ.pop(_name, None)
 
 # Of more than half a minute each, the longest first (November 2026).
 LONGEST = (
