@@ -8,15 +8,15 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
+from tests.helpers.finished import finish
 from tests.helpers.round_files import write_rounds
-from tests.helpers.tables import read_csv
+from tests.helpers.tables import read_csv, zero_row
 from tracefl.conf.run_names import run_folders
 from tracefl.paper.grid_points import point_of
 from tracefl.paper.published import Published, find_published
-from tracefl.records.checksums import write_checksums
+from tracefl.records.checksums import seal, write_checksums
 from tracefl.records.claim import Claim
 from tracefl.records.settings import read_keys
-from tracefl.records.tables import ROUND_COLUMNS
 
 SETTING = ("experiment=figure2", "model=resnet18", "dataset=mnist", "num_rounds=2", "dirichlet_alpha=0.1")
 
@@ -38,10 +38,7 @@ def make_run(logs, rounds, *overrides, state="done", seconds=100.0, error=None):
         "top_holder_accuracy",
         "counterfactual_agreement",
     )
-    rows = [
-        dict.fromkeys(ROUND_COLUMNS, 0) | {"round": n} | dict(zip(columns, values, strict=True))
-        for n, values in enumerate(rounds, 1)
-    ]
+    rows = [zero_row(round=n, **dict(zip(columns, values, strict=True))) for n, values in enumerate(rounds, 1)]
     write_rounds(folder, rows)
     status = {
         "state": state,
@@ -53,8 +50,9 @@ def make_run(logs, rounds, *overrides, state="done", seconds=100.0, error=None):
         "error": error,
     }
     (folder / "status.json").write_text(json.dumps(status))
+    seal(folder)
     if state == "done":
-        (folder / "results.json").write_text("{}")
+        finish(folder, len(rounds), seconds=seconds)
     return folder
 
 
@@ -133,15 +131,18 @@ def test_unfinished_runs_are_named_and_not_in_the_table(collect, tmp_path):
         ("config.yaml", "a: 1", "config.yaml is damaged or of another version of tracefl: exp_key is missing"),
         ("config.yaml", "- 3", "is no run's configuration"),
         ("rounds/0002/round.json", "{}", "0002/round.json is damaged: its checksum is not the one in SHA256SUMS"),
-        ("rounds/0001/SHA256SUMS", "", "0001/round.json is damaged: its checksum is not the one in SHA256SUMS"),
-        ("results.json", "[]", "results.json holds no results"),
-        ("results.json", '{"seed": ', "results.json is no JSON"),
+        ("rounds/0001/SHA256SUMS", "", "0001/SHA256SUMS is damaged: its checksum is not the one in SHA256SUMS"),
+        ("results.json", "[]", "results.json is damaged or of another version of tracefl: it should be an object"),
+        ("results.json", "{}", "results.json is damaged or of another version of tracefl: it lacks run"),
+        ("results.json", '{"seed": ', "it is no JSON"),
     ],
 )
 def test_a_damaged_run_is_named_and_left_out(collect, tmp_path, file, text, words):
     make_run(tmp_path, [(0.5, 0.9, 0.2, 0.6, 0.5)] * 2)
     damaged = make_run(tmp_path, [(0.5, 0.9, 0.2, 0.6, 0.5)] * 2, "seed=7")
     (damaged / file).write_text(text)
+    if "/" not in file:
+        seal(damaged)
     status, out, _ = collect(tmp_path)
     assert status == 0
     (line,) = [line for line in out.splitlines() if line.startswith("left out: ")]
@@ -164,14 +165,15 @@ def forget_a_column(run):
     path = run / "rounds" / "0001" / "round.json"
     path.write_text(path.read_text().replace('"localization_accuracy"', '"localisation"'))
     write_checksums(path.parent)
+    seal(run)
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lose_the_last, "it has 1 of 2 rounds"),
-        (lose_the_first, "it does not hold the rounds one after the other"),
-        (forget_a_column, "it lacks localization_accuracy"),
+        (lose_the_last, "round 2 is missing"),
+        (lose_the_first, "round 1 is missing"),
+        (forget_a_column, "it lacks row.localization_accuracy"),
     ],
 )
 def test_a_run_that_lacks_something_is_named_and_left_out(collect, tmp_path, damage, words):

@@ -4,6 +4,7 @@ import json
 
 from tests.helpers.made_runs import FLIP, found, make_faulty_run, without_inputs
 from tests.helpers.tables import read_csv
+from tracefl.records.checksums import seal
 
 
 def test_the_rules_side_by_side(collect, tmp_path):
@@ -38,13 +39,15 @@ def test_the_rules_side_by_side(collect, tmp_path):
 def test_json_is_all_that_is_printed(collect, tmp_path):
     rows = [found(1, "provenance", 1.0), found(1, "krum", 0.25)]
     make_faulty_run(tmp_path, rows, "seed=1")
-    (make_faulty_run(tmp_path, rows, "seed=2") / "results.json").write_text("{")
+    damaged = make_faulty_run(tmp_path, rows, "seed=2")
+    (damaged / "results.json").write_text("{")
+    seal(damaged)
     status, out, err = collect(tmp_path, "--json")
     answer = json.loads(out)
     assert (status, answer["folder"]) == (0, str(tmp_path))
     assert [(run["seed"], run["state"]) for run in answer["runs"]] == [(1, "done")]
     assert [row["rule"] for row in answer["suspects"]] == ["provenance", "krum"]
-    assert ["results.json is no JSON" in line for line in answer["damaged"]] == [True]
+    assert ["results.json is damaged" in line for line in answer["damaged"]] == [True]
     assert {str(path) for path in tmp_path.iterdir() if path.is_file()} == set(answer["files"])
     assert "1 run done, 0 unfinished, 1 damaged" in err
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from tests.helpers.commands import ask_main, call_main
-from tests.helpers.made_runs import FLIP
+from tests.helpers.made_runs import give_fault
 from tests.helpers.stored_runs import P, make_stored_run
 from tests.helpers.tables import read_csv, whole_row
 from tracefl.common.seeds import derive_seed
@@ -23,6 +22,7 @@ from tracefl.learning.faults import Fault, Trigger
 from tracefl.learning.models import ModelSpec, build_model
 from tracefl.provenance import RoundRecord, exact_shapley, sampled_shapley
 from tracefl.questions.retrace import retrace
+from tracefl.records.checksums import seal
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
 from tracefl.records.store import RoundStore
@@ -44,6 +44,7 @@ def ask(monkeypatch, capfd):
 def commit(run, record):
     result = RoundResult(whole_row(round=record.server_round), (), (), dict(record.client_weights), {})
     RoundStore(run / "rounds", keep="all").commit(result, record)
+    seal(run)
 
 
 def centered_and_probability(run, weights, inputs, classes):
@@ -189,10 +190,7 @@ def test_the_inputs_that_the_run_traces(image_run, ask):
 
 
 def test_faulty_clients_are_marked(run, ask):
-    config = OmegaConf.load(run / "config.yaml")
-    config.fault = FLIP
-    OmegaConf.save(config, run / "config.yaml")
-    (run / "fault.json").write_text(Fault("label_flip", ("2",), from_round=2, flips={1: 0}, share=1.0).to_json())
+    give_fault(run, Fault("label_flip", ("2",), from_round=2, flips={1: 0}, share=1.0))
     shown = ask(run, "inputs=all")
     assert "* faulty: 2" in shown
     assert [line.split()[0] for line in shown.splitlines() if "%" in line and "*" in line.split()[0]] == ["*2"]
@@ -208,11 +206,7 @@ def test_a_trigger_is_put_on_the_traced_inputs_alone(run, ask):
         return {entry["input_index"]: entry["centered_logit"] for entry in asked}
 
     clean = logits("all")
-    config = OmegaConf.load(run / "config.yaml")
-    config.fault = FLIP | {"name": "backdoor", "target": 0}
-    OmegaConf.save(config, run / "config.yaml")
-    fault = Fault("backdoor", ("2",), from_round=1, target=3, trigger=Trigger(token=7), share=0.5)
-    (run / "fault.json").write_text(fault.to_json())
+    give_fault(run, Fault("backdoor", ("2",), from_round=1, target=3, trigger=Trigger(token=7), share=0.5))
     assert logits("all") == clean
     found = logits("traced")
     assert found
@@ -276,9 +270,9 @@ def test_of_many_clients_the_two_ends_are_shown(run, ask):
 
     clients = {str(k): scaled(1 + k / 100) for k in range(25)}
     p = dict.fromkeys(clients, 1 / 25)
-    commit(run, RoundRecord(3, clients, p, record.previous_global, scaled(1.12)))
     counts = json.loads((run / "label_counts.json").read_text())
     (run / "label_counts.json").write_text(json.dumps({**counts, "label_counts": [[1, 1, 1, 1]] * 25}))
+    commit(run, RoundRecord(3, clients, p, record.previous_global, scaled(1.12)))
     shown = ask(run, "inputs=all")
     assert "5 more clients between the two parts of the table" in shown
     ranked = [client["client"] for client in json.loads(ask(run, "inputs=all", "--json"))["clients"]]

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -14,10 +15,13 @@ from tests.helpers.ledger_runs import made_results
 from tests.helpers.made_runs import FLIP
 from tests.helpers.stored_runs import make_stored_run
 from tests.helpers.tables import read_csv
+from tracefl.learning.datasets import load_examples, save_examples
+from tracefl.learning.examples import PIXELS
 from tracefl.learning.faults import Fault
 from tracefl.ledger import main
 from tracefl.provenance import RoundRecord
 from tracefl.questions.ledger import ContributionLedger, read_ledger
+from tracefl.records.checksums import seal
 from tracefl.records.store import RoundStore
 from tracefl.report.ledger import LEDGER_COLUMNS
 
@@ -30,6 +34,7 @@ def commit(run, results):
         clients = dict.fromkeys(result.client_weights, weights)
         record = RoundRecord(result.server_round, clients, result.client_weights, weights, weights)
         RoundStore(run / "rounds").commit(result, record)
+    seal(run)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +43,17 @@ def made(tmp_path_factory):
     run = make_stored_run(tmp_path_factory.mktemp("made"), rounds=())
     labels = json.loads((run / "label_counts.json").read_text())
     (run / "label_counts.json").write_text(json.dumps({**labels, "label_counts": [[1, 1, 1, 1]] * 6}))
+    server = load_examples(run / "server.safetensors")
+    nine = torch.arange(9) % 4
+    save_examples(
+        run / "server.safetensors",
+        replace(server, features={PIXELS: server.features[PIXELS][nine]}, labels=nine, rows=torch.arange(9)),
+    )
     config = OmegaConf.load(run / "config.yaml")
     config.fault = FLIP
     OmegaConf.save(config, run / "config.yaml")
-    (run / "fault.json").write_text(Fault("label_flip", ("1", "5"), from_round=1, flips={1: 0}, share=1.0).to_json())
+    fault = Fault("label_flip", ("1", "5"), from_round=1, flips={1: 0}, share=1.0)
+    (run / "fault.json").write_text(json.dumps(asdict(fault) | {"changes": []}))
     commit(run, RESULTS)
     return run
 
@@ -123,9 +135,9 @@ def test_json_holds_the_same(monkeypatch, capsys, run, tmp_path):
 
 def test_of_many_clients_the_two_ends_are_shown(monkeypatch, capsys, run):
     shutil.rmtree(run / "rounds")
-    commit(run, made_results(rounds=40, num_clients=32, num_classes=4, untraced=()))
     labels = json.loads((run / "label_counts.json").read_text())
     (run / "label_counts.json").write_text(json.dumps({**labels, "label_counts": [[1, 1, 1, 1]] * 32}))
+    commit(run, made_results(rounds=40, num_clients=32, num_classes=4, untraced=()))
     status, out, _ = call(monkeypatch, capsys, run)
     assert status == 0
     run_ledger = read_ledger(run)
@@ -138,6 +150,7 @@ def test_a_class_may_be_called_anything(monkeypatch, capsys, run):
     counts = json.loads((run / "label_counts.json").read_text())
     counts["label_names"][0] = r"$\frac$"  # which matplotlib would take for a formula
     (run / "label_counts.json").write_text(json.dumps(counts))
+    seal(run)
     status, _, err = call(monkeypatch, capsys, run)
     assert (status, err) == (0, "")
 
@@ -164,19 +177,22 @@ def damage(run, number=2):
         (lambda run: (run / "config.yaml").write_text("a: ["), "config.yaml is damaged"),
         (lambda run: (run / "config.yaml").write_bytes(b"\xff\xfe"), "config.yaml is damaged"),
         (
-            lambda run: (run / "config.yaml").write_text("client_resources: {}\n"),
+            lambda run: ((run / "config.yaml").write_text("client_resources: {}\n"), seal(run)),
             "config.yaml is damaged or of another version of tracefl: exp_key is missing",
         ),
+        (lambda run: (run / "SHA256SUMS").unlink(), "has no SHA256SUMS: it is no run's folder"),
         *(
             (lambda run, text=text: (run / "label_counts.json").write_bytes(text), "label_counts.json is damaged")
             for text in (b"", b"\xff", b"[1,2]", b"{}", b'{"label_names": ["a"], "label_counts": [[1, 2]]}')
         ),
         (damage, "round.json is damaged: its checksum is not the one in SHA256SUMS"),
         (lambda run: (run / "rounds" / "0002" / "round.json").write_text("{"), "round.json is damaged"),
-        (lambda run: shutil.rmtree(run / "rounds" / "0002"), "has 3 of its first 4 rounds; the others are missing"),
-        (lambda run: shutil.rmtree(run / "rounds"), "has no traced prediction in its 0 rounds"),
-        (lambda run: (run / "label_counts.json").unlink(), "it has no label_counts.json"),
-        (lambda run: (run / "fault.json").unlink(), "it has no fault.json"),
+        (lambda run: shutil.rmtree(run / "rounds" / "0002"), "round 2 is missing"),
+        (lambda run: shutil.rmtree(run / "rounds"), "round 1 is missing"),
+        (lambda run: (shutil.rmtree(run / "rounds"), seal(run)), "has no traced prediction in its 0 rounds"),
+        (lambda run: (run / "label_counts.json").unlink(), "label_counts.json is missing"),
+        (lambda run: (run / "fault.json").unlink(), "fault.json is missing"),
+        (lambda run: ((run / "fault.json").unlink(), seal(run)), "it has no fault.json"),
     ],
 )
 def test_a_folder_without_an_account(monkeypatch, capsys, run, spoil, words):

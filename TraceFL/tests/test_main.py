@@ -10,7 +10,10 @@ from omegaconf import OmegaConf
 
 from tests.helpers.commands import call_main
 from tests.helpers.configuration import compose_config
+from tests.helpers.finished import finish
+from tests.helpers.tables import whole_row
 from tracefl.main import main
+from tracefl.records.checksums import seal
 from tracefl.records.claim import Claim
 
 
@@ -199,11 +202,12 @@ def test_json_is_all_that_is_printed(run, tmp_path, monkeypatch):
     def run_settings(settings, command):
         sys.stdout.write(f"made by {command}\n")
         settings.folder.mkdir(parents=True)
-        (settings.folder / "results.json").write_text('{"run": "mine", "final": {"global_accuracy": 0.5}}')
+        finish(settings.folder, 3, final=whole_row(round=3, global_accuracy=0.5))
 
     monkeypatch.setattr("tracefl.experiment.runner.run_settings", run_settings)
     status, out, err = run("seed=1", "run_name=mine", "--json")
-    assert (status, json.loads(out)) == (0, {"run": "logs/default/mine", "final": {"global_accuracy": 0.5}})
+    said = json.loads(out)
+    assert (status, said["run"], said["final"]["global_accuracy"]) == (0, "logs/default/mine", 0.5)
     assert "made by tracefl run seed=1 run_name=mine\n" in err
 
 
@@ -226,6 +230,7 @@ def test_a_run_of_another_configuration_is_refused(run, tmp_path):
     place = tmp_path / "logs" / "default" / "mine"
     place.mkdir(parents=True)
     OmegaConf.save(compose_config("run_name=mine", "seed=7", "store=all"), place / "config.yaml", resolve=True)
+    seal(place)
     status, _, err = run("seed=42", "run_name=mine")
     assert status == 2
     assert "holds a run of another configuration (differs in seed)" in err

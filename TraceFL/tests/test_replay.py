@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from tracefl.learning.examples import PIXELS
 from tracefl.learning.faults import Fault, Trigger
 from tracefl.learning.models import ModelSpec, build_model
 from tracefl.provenance import RoundRecord
+from tracefl.records.checksums import seal
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
 from tracefl.records.store import RoundStore
@@ -187,6 +189,7 @@ def test_what_is_no_average_and_noise_are_said(monkeypatch, capsys, tmp_path):
     RoundStore(run / "rounds", keep="all").commit(
         RoundResult(whole_row(round=2, global_accuracy=0.5), (), (), r.client_weights, {}), record
     )
+    seal(run)
     status, out, _ = call(monkeypatch, capsys, run, "without_from=2", "without=3")
     assert status == 0
     assert "round 2: what the server made is not the average of the clients' stored weights, off by" in out
@@ -196,6 +199,7 @@ def test_what_is_no_average_and_noise_are_said(monkeypatch, capsys, tmp_path):
 def test_many_clients_have_a_short_name(monkeypatch, capsys, run):
     labels = json.loads((run / "label_counts.json").read_text())
     (run / "label_counts.json").write_text(json.dumps({**labels, "label_counts": [[1, 1, 1, 1]] * 300}))
+    seal(run)
     named = ",".join(map(str, range(2, 300)))
     status, out, _ = call(monkeypatch, capsys, run, "without_from=1", f"without={named}", "--json")
     assert status == 0
@@ -268,9 +272,9 @@ def damage(run):
             "carry=0 is for averaging again, and how=train trains",
         ),
         (
-            lambda run: (run / "model.json").write_bytes(b"\xff\xfe"),
+            lambda run: ((run / "model.json").write_bytes(b"\xff\xfe"), seal(run)),
             ["without_from=1", "without=2"],
-            "RUN/model.json is damaged or of another version of tracefl: 'utf-8' codec can't decode byte 0xff",
+            "RUN/model.json is damaged or of another version of tracefl: it is no JSON",
         ),
         (damage, ["without_from=1", "without=2"], "client-3.safetensors is damaged"),
         (
@@ -278,7 +282,12 @@ def damage(run):
             ["without_from=1", "without=2"],
             "is no run's folder: it has no config",
         ),
-        (lambda run: shutil.rmtree(run / "rounds"), ["without_from=1", "without=2"], "has no round yet"),
+        (lambda run: shutil.rmtree(run / "rounds"), ["without_from=1", "without=2"], "round 1 is missing in RUN"),
+        (
+            lambda run: (shutil.rmtree(run / "rounds"), seal(run)),
+            ["without_from=1", "without=2"],
+            "has no round yet",
+        ),
         (
             lambda run: shutil.rmtree(run / "rounds" / "0002"),
             ["without_from=1", "without=2"],
@@ -322,7 +331,7 @@ def test_no_run(monkeypatch, capsys, tmp_path, arguments, words):
             "the clients to leave out; the run's faulty ones: without=2,5; see tracefl replay --help",
         ),
         ("{", "fault.json is damaged"),
-        ("{}", "fault.json is damaged or of another version of tracefl: it lacks clients"),
+        ("{}", "fault.json is damaged or of another version of tracefl: it lacks name"),
     ],
 )
 def test_whom_to_leave_out_is_suggested_without_loading_the_run(monkeypatch, capsys, tmp_path, fault, words):
@@ -331,7 +340,9 @@ def test_whom_to_leave_out_is_suggested_without_loading_the_run(monkeypatch, cap
     run.mkdir(parents=True)
     (run / "config.yaml").touch()
     if fault is not None:
-        (run / "fault.json").write_text(fault)
+        given = fault if isinstance(fault, str) else json.dumps(asdict(fault) | {"changes": []})
+        (run / "fault.json").write_text(given)
+    seal(run)
     status, out, err = call(monkeypatch, capsys, "last")
     assert (status, out) == (2, "")
     assert err.startswith("tracefl: reading logs/default/run\ntracefl: ")

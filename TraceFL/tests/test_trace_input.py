@@ -11,13 +11,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.helpers.commands import ask_main
 from tests.helpers.configuration import TINY
 from tests.helpers.forked import ForkedMain
-from tests.helpers.made_runs import FLIP
+from tests.helpers.made_runs import give_fault
 from tests.helpers.stored_runs import NAMES, TEXTS, P
 from tracefl.errors import ConfigError
 from tracefl.learning.datasets import load_examples
@@ -181,11 +180,7 @@ def test_an_image_on_a_text_model(text_run, ask):
 
 def test_a_backdoor_is_asked_with_its_trigger(image_run, tmp_path, ask):
     run = shutil.copytree(image_run, tmp_path / "backdoor")
-    config = OmegaConf.load(run / "config.yaml")
-    config.fault = FLIP | {"name": "backdoor", "target": 0}
-    OmegaConf.save(config, run / "config.yaml")
-    fault = Fault("backdoor", ("0",), from_round=1, target=0, trigger=Trigger(size=5), share=0.5)
-    (run / "fault.json").write_text(fault.to_json())
+    give_fault(run, Fault("backdoor", ("0",), from_round=1, target=0, trigger=Trigger(size=5), share=0.5))
     shown = ask(run, "input=1")
     assert "server's example 1, with the trigger in it, labelled 1 (bee)" in shown
     plain = ask(run, "input=1", "provenance.inputs=correct")

@@ -11,6 +11,7 @@ from tests.helpers.made_exhibits import make_exhibit_run
 from tests.helpers.made_runs import FLIP, found, make_faulty_run, without_inputs
 from tests.helpers.tables import read_csv
 from tracefl.paper.exhibits import EXHIBITS
+from tracefl.records.checksums import seal
 from tracefl.visualize import main
 
 ROUNDS = [(0.5, 0.9, 0.3)] * 2
@@ -100,13 +101,14 @@ def test_what_is_not_complete_is_named_and_not_drawn(visualize, tmp_path):
     for seed, text in ((3, "{"), (4, "[]"), (5, "")):
         damaged[text] = make_exhibit_run(logs, [(0.5, 0.1, 0.3)] * 2, *FIGURE2, seed=seed)
         (damaged[text] / "results.json").write_text(text)
+        seal(damaged[text])
     faulty = make_exhibit_run(logs, ROUNDS, *FIGURE2, seed=6, fault=FLIP)
     status, out, _ = visualize("figure=2", logs)
     assert status == 0
     left_out = [line for line in out.splitlines() if line.startswith("left out")]
     assert len(left_out) == 5
     assert any(f"stopped: figure2/{stopped.name}, 1 of 1 rounds" in line for line in left_out)
-    for text, words in (("{", "results.json is no JSON"), ("[]", "holds no results"), ("", "results.json is no JSON")):
+    for text, words in (("{", "it is no JSON"), ("[]", "it should be an object"), ("", "it is no JSON")):
         assert any(damaged[text].name in line and words in line for line in left_out)
     assert any(faulty.name in line and "has faulty clients" in line for line in left_out)
     drawn = [row for row in read_csv(logs / "figures" / "figure2.csv") if row["round"]]

@@ -18,6 +18,7 @@ PROGRAMS = {
     "replay": ("tracefl.replay", "a run's rounds again without some of its clients"),
     "ledger": ("tracefl.ledger", "what each client contributed over a run"),
     "report": ("tracefl.report.__main__", "write a run's report.html again"),
+    "verify": ("tracefl.verify", "whether a run's folder is whole, and whose"),
     "collect": ("tracefl.collect", "a table of many runs"),
     "figures": ("tracefl.visualize", "the paper's figures and tables, from your own runs"),
     "jobs": ("tracefl.jobs.__main__", "the paper's experiments: list, make and follow their runs"),

@@ -33,8 +33,6 @@ def main() -> None:
 
 
 def _main(given: Given) -> None:
-    from rich.console import Console
-
     from tracefl.common.text_files import write_atomically
     from tracefl.questions.counterfactual import leave_each_out
     from tracefl.records.tables import to_csv
@@ -42,7 +40,7 @@ def _main(given: Given) -> None:
     from tracefl.report.counterfactual import COUNTERFACTUAL_COLUMNS, as_json, counterfactual_rows, show
     from tracefl.report.terminal import terminal_lines
 
-    with terminal_lines(Console(stderr=True)):
+    with terminal_lines(TerminalConsole(stderr=True)):
         truth = leave_each_out(
             given.folder,
             given.get("round"),

@@ -4,7 +4,11 @@ Every message says what, the value received and what to do, with the configurati
 one line and ends with status 2.
 """
 
+import re
 from dataclasses import dataclass
+
+# C0 and C1 controls, escape sequences among them; marks that turn the direction of writing; lone surrogates.
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -87,5 +91,20 @@ class RecordError(TraceFLError, ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message on one line."""
-    return " ".join(str(error).split())
+    """Return an error's message on one line, as ``plain`` text."""
+    return plain(" ".join(str(error).split()))
+
+
+def plain(text: str, keep: str = "") -> str:
+    """Return a text that a terminal shows and does not obey: control characters are written out.
+
+    Args:
+        text: From anywhere: the name of a class, of a file, the words of a client.
+        keep: Characters that stay, such as line ends.
+    """
+    return _OBEYED.sub(lambda found: found[0] if found[0] in keep else _written_out(found[0]), text)
+
+
+def _written_out(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

@@ -7,12 +7,14 @@ difference is taken to outlive a round of their training. how=train makes the ru
 RUN-without-3-7-from-N. Without how=, the former where the run kept the weights of rounds N to the last
 (store=all), else the latter.
 
+What a stored run says decides how it is trained again, and no more: where that happens, what is sent to W&B and which
+files are read is said here, by keys such as dataset.path=, device= and wandb.mode=, or is the default.
+
 Prints global accuracy, attack success (where the run has a fault that aims at a class) and the accuracy of each class,
 with and without the clients, or all of it round by round as JSON; writes a CSV, and a figure as PNG and PDF, by default
 into the run's folder.
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING
 from tracefl.conf.readers import OneOf, clients, file, fraction, whole_number
 from tracefl.conf.tool import JSON, Given, Grammar, run_tool
 from tracefl.errors import ConfigError
+from tracefl.records.naming import HERE, NAMES_OR_PLACES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,11 +33,12 @@ if TYPE_CHECKING:
 
 GRAMMAR = Grammar(
     usage="tracefl replay RUN without=3,7 [without_from=N] [how=reaggregate|train] [carry=0.25] [csv=FILE] "
-    "[png=FILE] [--json]",
+    "[png=FILE] [--json] [dataset.path=FOLDER] [device=cuda] [wandb.KEY=VALUE ...]",
     keys={
         **{"without_from": whole_number, "without": clients, "how": OneOf("reaggregate", "train"), "carry": fraction},
         **{"csv": file(".csv"), "png": file(".png")},
     },
+    groups=(*HERE, *NAMES_OR_PLACES),
 )
 
 
@@ -63,7 +67,12 @@ def _main(given: Given) -> None:
     from tracefl.report.replay_figure import draw_replay
 
     request = ReplayRequest(
-        folder, given.get("without_from", 1), given.values["without"], given.get("how"), given.get("carry")
+        folder,
+        given.get("without_from", 1),
+        given.values["without"],
+        given.get("how"),
+        given.get("carry"),
+        tuple(given.overrides),
     )
     with redirect_stdout(sys.stderr) if JSON in given.flags else nullcontext():  # training prints its rounds
         found = replay(request, _retrain)
@@ -79,19 +88,22 @@ def _main(given: Given) -> None:
 
 def _example(folder: "Path") -> str:
     """Return which clients to name: the run's faulty ones, where it has any."""
-    from tracefl.records.reading import reading
+    from tracefl.records.checksums import CheckedFiles
+    from tracefl.records.reading import read_json
+    from tracefl.records.schema import FaultFile
 
-    path = folder / "fault.json"
-    if not path.exists():
+    files = CheckedFiles(folder)
+    if not files.has("fault.json"):
         return ", such as without=3,7"
-    with reading(path):
-        return f"; the run's faulty ones: without={','.join(json.loads(path.read_text())['clients'])}"
+    return f"; the run's faulty ones: without={','.join(read_json(files, 'fault.json', FaultFile)['clients'])}"
 
 
-def _retrain(run: "StoredRun", name: str, without_from: int, without: Sequence[str]) -> "tuple[Path, str | None]":
+def _retrain(
+    run: "StoredRun", name: str, without_from: int, without: Sequence[str], words: Sequence[str]
+) -> "tuple[Path, str | None]":
     from tracefl.experiment.retraining import retrain  # brings Flower and Ray
 
-    return retrain(run, name, without_from, without)
+    return retrain(run, name, without_from, without, words)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,6 @@ def _main(given: Given) -> None:
 
 
 def _trace(given: Given) -> None:
-    from rich.console import Console
-
     from tracefl.common.text_files import write_atomically
     from tracefl.questions.retrace import retrace
     from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows, to_csv
@@ -49,7 +47,7 @@ def _trace(given: Given) -> None:
     from tracefl.report.terminal import terminal_lines
     from tracefl.report.trace import as_json, show
 
-    with terminal_lines(Console(stderr=True)):
+    with terminal_lines(TerminalConsole(stderr=True)):
         server_round, trace = retrace(given.folder, given.get("round"), given.overrides)
     if "csv" in given.values:
         write_atomically(given.values["csv"], to_csv(PROVENANCE_COLUMNS, provenance_rows(server_round, trace.traced)))
@@ -60,8 +58,6 @@ def _trace(given: Given) -> None:
 
 
 def _explain(given: Given) -> None:
-    from rich.console import Console
-
     from tracefl.questions.one_input import explain_stored
     from tracefl.report.console import TerminalConsole, say_json
     from tracefl.report.explanation import as_json, show
@@ -74,7 +70,7 @@ def _explain(given: Given) -> None:
     of_rounds = [*given.picked("csv"), *(o for o in given.overrides if o.startswith("baselines"))]
     if of_rounds:
         raise ConfigError(f"{of_rounds[0]} does not go with {ways[0]}=; leave one of them out")
-    with terminal_lines(Console(stderr=True)):
+    with terminal_lines(TerminalConsole(stderr=True)):
         answer = explain_stored(
             given.folder, ways[0], given.values[ways[0]], given.get("round"), given.get("against"), given.overrides
         )

@@ -8,8 +8,10 @@ import time
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
+from tests.helpers.finished import finish
 from tests.helpers.round_files import write_rounds
 from tracefl.paper.collected_run import read_run
+from tracefl.records.checksums import seal
 from tracefl.records.settings import read_keys
 
 _COLUMNS = ("global_accuracy", "localization_accuracy", "chance_accuracy")
@@ -35,8 +37,9 @@ def make_exhibit_run(logs, rounds, *overrides, state="done", **values):
     status = {"state": state, "rounds_done": len(rounds), "num_rounds": len(rounds), "seconds": 9.0}
     status |= {"seconds_a_round": None, "updated": time.time(), "error": None}
     (folder / "status.json").write_text(json.dumps(status))
+    seal(folder)
     if state == "done":
-        (folder / "results.json").write_text("{}")
+        finish(folder, len(rounds))
     return folder
 
 

@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
+from tests.helpers.finished import finish
 from tests.helpers.stored_runs import TEXTS
 from tracefl.conf.cli import command_line
 from tracefl.experiment.settings import read_settings
@@ -16,6 +17,7 @@ from tracefl.learning.datasets import save_examples
 from tracefl.learning.examples import Examples
 from tracefl.learning.models import build_text_encoder
 from tracefl.provenance import RoundRecord, TracedInput, summarize
+from tracefl.records.checksums import seal
 from tracefl.records.result import RoundResult
 from tracefl.records.store import RoundStore
 from tracefl.records.tables import ROUND_COLUMNS, SUSPECT_COLUMNS
@@ -128,7 +130,7 @@ def make_run(
         overrides: Of its configuration.
         kind: ``image`` or ``text``.
         size: Side of the images.
-        examples: How many the server has.
+        examples: How many the server has at least; more where inputs are traced that come later.
         state: As in status.json.
         fault: As in fault.json.
         error: As in status.json.
@@ -139,6 +141,7 @@ def make_run(
     cfg = compose_config(
         *of_kind, f"log_dir={folder}", f"num_clients={len(counts)}", f"num_rounds={max(1, len(results))}", *overrides
     )
+    examples = max(examples, *(1 + t.input_index for each in results for t in each.traced), 1)
     run = folder / 'a<b>&"run"'
     run.mkdir()
     (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))))
@@ -165,8 +168,9 @@ def make_run(
     status = {"state": state, "rounds_done": len(results), "num_rounds": max(1, len(results)), "seconds": 40.0}
     status |= {"seconds_a_round": None, "updated": time.time(), "error": error}
     (run / "status.json").write_text(json.dumps(status))
-    if state == "done":
-        (run / "results.json").write_text(json.dumps(HARDWARE))
+    seal(run)
+    if state == "done" and results:
+        finish(run, max(1, len(results)), **HARDWARE, seconds=40.0)
     return run
 
 

@@ -2,13 +2,17 @@
 
 import json
 import time
+from dataclasses import asdict
 
 from omegaconf import OmegaConf
 
 from tests.helpers.configuration import compose_config
+from tests.helpers.finished import finish
 from tests.helpers.round_files import write_rounds
+from tests.helpers.tables import zero_row
+from tracefl.records.checksums import seal
 from tracefl.records.settings import read_keys
-from tracefl.records.tables import ROUND_COLUMNS, SUSPECT_COLUMNS
+from tracefl.records.tables import SUSPECT_COLUMNS
 
 SETTING = ("model=resnet18", "dataset=mnist", "num_rounds=2", "dirichlet_alpha=0.3", "clients_per_round=10")
 FLIP = {
@@ -37,19 +41,29 @@ def make_faulty_run(logs, suspects, *overrides, fault=FLIP, rounds=2, state="don
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     measured = {"global_accuracy": 0.5, "localization_accuracy": 0.9, "chance_accuracy": 0.1}
-    made = [dict.fromkeys(ROUND_COLUMNS, 0) | measured | {"round": n} for n in range(1, rounds + 1)]
+    made = [zero_row(**measured, round=n) for n in range(1, rounds + 1)]
     write_rounds(folder, made, suspects or ())
     status = {"state": state, "rounds_done": rounds, "num_rounds": rounds, "seconds": 9.0}
     status |= {"seconds_a_round": None, "updated": time.time(), "error": None}
     (folder / "status.json").write_text(json.dumps(status))
+    seal(folder)
     if state == "done":
-        (folder / "results.json").write_text("{}")
+        finish(folder, rounds)
     return folder
+
+
+def give_fault(run, fault):
+    """Give a run's folder a fault: in its configuration and in fault.json."""
+    config = OmegaConf.load(run / "config.yaml")
+    config.fault = FLIP | {"name": fault.name, "target": fault.target, "scale": fault.scale, "share": fault.share}
+    OmegaConf.save(config, run / "config.yaml")
+    (run / "fault.json").write_text(json.dumps(asdict(fault) | {"changes": []}))
+    seal(run)
 
 
 def found(server_round, rule, accuracy, inputs=10, seconds=1.0, **more):
     """Return a row of suspects.csv: the rule's localization accuracy, one faulty client of 10."""
-    row = dict.fromkeys(SUSPECT_COLUMNS) | {"chance_accuracy": 0.1, "faulty_clients": 1, "clients": 10}
+    row = dict.fromkeys(SUSPECT_COLUMNS) | {"chance_accuracy": 0.1, "faulty_clients": "1", "clients": 10}
     row |= {"round": server_round, "rule": rule, "localization_accuracy": accuracy, "inputs": inputs}
     return row | {"seconds": seconds, **more}
 
@@ -61,5 +75,5 @@ def does_not_apply(server_round, rule, note, inputs=10):
 
 def without_inputs(server_round):
     """Return the row of a round without mispredicted inputs."""
-    row = {"round": server_round, "rule": "provenance", "inputs": 0, "faulty_clients": 1, "clients": 10}
+    row = {"round": server_round, "rule": "provenance", "inputs": 0, "faulty_clients": "1", "clients": 10}
     return dict.fromkeys(SUSPECT_COLUMNS) | row

@@ -29,7 +29,7 @@ def result(server_round=1):
     return RoundResult(
         whole_row(round=server_round, global_accuracy=0.5),
         (TRACED,),
-        (dict.fromkeys(SUSPECT_COLUMNS) | SUSPECT,),
+        (dict.fromkeys(SUSPECT_COLUMNS) | SUSPECT | {"round": server_round},),
         {"3": 0.25, "7": 0.75},
         {"9": "a training loss of nan"},
         refused=("9",),

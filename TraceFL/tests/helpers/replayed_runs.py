@@ -1,5 +1,8 @@
 """A folder of a run whose rounds follow one another, made by hand: random updates, no training, no Flower."""
 
+import json
+from dataclasses import asdict
+
 import torch
 from omegaconf import OmegaConf
 
@@ -12,6 +15,7 @@ from tracefl.learning.examples import PIXELS, Examples
 from tracefl.learning.faults import Fault
 from tracefl.learning.models import ModelSpec, build_model
 from tracefl.provenance import RoundRecord
+from tracefl.records.checksums import seal
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
 from tracefl.records.store import RoundStore
@@ -29,7 +33,8 @@ def make_replayed_run(folder, rounds=ROUNDS, fault=FLIP, keep="all"):
         config = OmegaConf.load(run / "config.yaml")
         config.fault = FAULT_KEYS | {"from_round": fault.from_round}
         OmegaConf.save(config, run / "config.yaml")
-        (run / "fault.json").write_text(fault.to_json())
+        (run / "fault.json").write_text(json.dumps(asdict(fault) | {"changes": []}))
+        seal(run)
     server = _server(StoredRun(run).server)
     save_examples(run / "server.safetensors", server)
     with torch.random.fork_rng():
@@ -56,6 +61,7 @@ def make_replayed_run(folder, rounds=ROUNDS, fault=FLIP, keep="all"):
         records.append(RoundRecord(number, clients, p, before, after))
         row = whole_row(round=number, global_accuracy=0.25)
         store.commit(RoundResult(row, (), (), p, {}), records[-1])
+    seal(run)
     return run, records
 
 

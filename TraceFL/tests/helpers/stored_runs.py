@@ -13,6 +13,7 @@ from tracefl.learning.datasets import save_examples
 from tracefl.learning.examples import Examples
 from tracefl.learning.models import build_model, build_text_encoder, model_spec
 from tracefl.provenance import RoundRecord
+from tracefl.records.checksums import seal
 from tracefl.records.result import RoundResult
 from tracefl.records.store import RoundStore
 
@@ -65,4 +66,5 @@ def make_stored_run(folder, kind="image", rounds=(1, 2)):
         record = RoundRecord(server_round, clients, P, model.state_dict(), average)
         row = whole_row(round=server_round, global_accuracy=server_round / 4)
         store.commit(RoundResult(row, (), (), P, {}), record)
+    seal(run)
     return run

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from tests.helpers.configuration import REPOSITORY
+from tests.helpers.finished import finish
 from tests.helpers.job_scripts import COUNTS, listed
 from tests.helpers.tables import read_csv
 from tracefl.conf.composing import resolved_config
@@ -140,7 +141,7 @@ def status_of(plan, state, rounds_done, seconds, a_round=None, error=None):
     }
     (plan.folder / "status.json").write_text(json.dumps(content))
     if state == "done":
-        (plan.folder / "results.json").write_text("{}")
+        finish(plan.folder, plan.settings.num_rounds, seconds=seconds)
 
 
 def test_status_of_made_folders(jobs, tmp_path):

@@ -1,17 +1,18 @@
 """Figure 5 over the classes, by hand."""
 
-import json
 import math
 
 import pytest
 from matplotlib import pyplot as plt
 
+from tests.helpers.finished import finish
 from tests.helpers.made_exhibits import made_run
 from tests.helpers.made_page import traced_input
 from tests.helpers.round_files import write_rounds
 from tracefl.errors import RecordError
 from tracefl.paper.classes import CLASS_COLUMNS, class_rows, draw_classes, read_classes
 from tracefl.paper.rule_findings import SeedMean
+from tracefl.records.checksums import seal
 
 NAMES = ["ant", "bee", "cat"]
 
@@ -23,7 +24,7 @@ def make(logs, traced, **values):
     rows = [dict(zip(columns, row, strict=True)) for row in traced]
     inputs = [traced_input(number, **row) for number, row in enumerate(rows)]
     write_rounds(run.path, [{"round": 1}], traced=inputs)
-    (run.path / "results.json").write_text(json.dumps({"classes": NAMES}))
+    finish(run.path, 1, classes=NAMES)
     return run
 
 
@@ -80,6 +81,7 @@ def test_a_class_without_inputs_is_said_and_not_drawn(runs, tmp_path, monkeypatc
 )
 def test_a_damaged_file_is_named(runs, file, text):
     (runs[0].path / file).write_text(text)
+    seal(runs[0].path)
     with pytest.raises(RecordError, match=f"{runs[0].path}.* is damaged"):
         read_classes(runs)
 

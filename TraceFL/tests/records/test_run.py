@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from tests.helpers.stored_runs import COUNTS, NAMES, P
 from tracefl.errors import ConfigError, RecordError
+from tracefl.records.checksums import seal
 from tracefl.records.run import StoredRun
 
 
@@ -42,9 +43,15 @@ def test_what_is_not_there_is_refused(copied):
     with pytest.raises(ConfigError, match="privacy.trace=before_noise, and round 1 of .* has no noise"):
         stored.round(1, before_noise=True)
     shutil.rmtree(copied / "rounds")
+    with pytest.raises(RecordError, match="round 1 is missing"):
+        stored.round()
+    seal(copied)
     with pytest.raises(RecordError, match="keeps no round's weights; run with store=last or store=all"):
         stored.round()
     (copied / "model.json").unlink()
+    with pytest.raises(RecordError, match="model.json is missing, and SHA256SUMS has a line for it"):
+        _ = stored.spec
+    seal(copied)
     with pytest.raises(RecordError, match="it has no model.json"):
         _ = stored.spec
 
@@ -60,11 +67,13 @@ def test_what_is_not_there_is_refused(copied):
 def test_a_configuration_that_is_no_run_s_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "config.yaml").write_text(text)
+        seal(tmp_path)
     with pytest.raises(RecordError, match=message):
         StoredRun(tmp_path)
 
 
 def test_damaged_label_counts_are_named(copied):
     (copied / "label_counts.json").write_text('{"label_names": ["one"], "label_counts": [[1, 2]]}')
+    seal(copied)
     with pytest.raises(RecordError, match="version of tracefl: counts of shape .1, 2. for 4 clients and 1"):
         _ = StoredRun(copied).label_counts

@@ -17,6 +17,7 @@ from tracefl.learning.settings import OptimizerName
 from tracefl.learning.training import OPTIMIZERS
 from tracefl.provenance.layers import OPTIONS
 from tracefl.questions.baselines import RULES
+from tracefl.records.checksums import seal
 from tracefl.records.settings import (
     BaselineName,
     Mitigate,
@@ -89,6 +90,7 @@ def test_names_of_runs_do_not_change(overrides, fingerprint):
 def test_a_stored_configuration_is_read_as_the_one_that_was_composed(tmp_path):
     config = resolved_config(["fault=label_flip", "fault.flip={1: 0, 2: 0}", "model.config.layers=[1,1,1,1]"])
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    seal(tmp_path)
     settings = read_config(tmp_path / "config.yaml")
     assert settings == read_keys(config)
     assert settings.resolved == config
@@ -112,5 +114,6 @@ def test_a_damaged_configuration_names_the_key(tmp_path, change, message):
     with pytest.raises(ConfigError):
         read_keys(config)
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    seal(tmp_path)
     with pytest.raises(RecordError, match=message):
         read_config(tmp_path / "config.yaml")

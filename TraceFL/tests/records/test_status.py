@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from tests.helpers.finished import finish
 from tests.helpers.random_rounds import result
 from tracefl.errors import RunStopped, TraceFLError
 from tracefl.records.claim import Claim
@@ -47,7 +48,7 @@ def test_a_run_through_its_life(folder):
     failed = read_run_state(folder, 4)
     assert (failed.state, failed.error) == ("failed", "the disk is full")
     status.ended(None)
-    (folder / "results.json").write_text("{}")
+    finish(folder, 4)
     done = read_run_state(folder, 4)
     assert (done.state, done.seconds_left) == ("done", 0)
 

@@ -38,7 +38,7 @@ def test_wrong_predictions_without_a_known_fault(tmp_path):
     # Three clients a round: of six wrong ones any client would carry 2 by chance, of three 1.
     traced = [wrong(i, BY_2) for i in range(3)] + [wrong(3, BY_2, label=3), wrong(4, label=3), wrong(5, BY_3, label=2)]
     assert said(tmp_path, [result(1, traced)], "provenance.inputs=all") == [
-        "After round 1 the model is right on 50.0% of 4 test images.",
+        "After round 1 the model is right on 50.0% of 6 test images.",
         "* Of the 6 wrong predictions traced in round 1, client 2 carries the most: 4 (chance: 2).",
         "The most frequent is <script>window.hacked = true</script> taken for ant: of these 3, client 2 carries all "
         "(chance: 1).",

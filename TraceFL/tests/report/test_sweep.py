@@ -1,17 +1,18 @@
 """The table at the end of a sweep."""
 
-import json
-
 from rich.console import Console
 
+from tests.helpers.finished import finish
+from tests.helpers.tables import whole_row
 from tracefl.errors import Failure
+from tracefl.records.checksums import seal
 from tracefl.report.sweep import sweep_table
 
 
 def finished(folder, accuracy, localization, seconds):
     folder.mkdir()
     final = {"global_accuracy": accuracy, "localization_accuracy": localization, "chance_accuracy": 0.25}
-    (folder / "results.json").write_text(json.dumps({"final": final, "seconds": seconds}))
+    finish(folder, 1, final=whole_row(round=1, **final), seconds=seconds)
     return folder
 
 
@@ -40,6 +41,7 @@ def test_brackets_are_no_markup_and_a_damaged_result_is_a_row(tmp_path):
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "results.json").write_text("{")
+    seal(damaged)
     outcomes = [Failure("a layer such as [fc] or [/fc] is not there", 2), damaged, tmp_path / "gone"]
     console = Console(width=300, record=True)
     console.print(sweep_table([["provenance.layers=[fc]"], ["provenance.layers=[conv1,fc]"], []], outcomes))

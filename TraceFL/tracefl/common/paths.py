@@ -1,5 +1,6 @@
 """Paths as people write them."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,14 @@ def expand(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{str(path)!r}: there is no user {Path(path).parts[0][1:]!r}; write the path out") from error
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a whole folder, where it is there; what a link leads to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str | bytes) -> None:
     """Replace a file atomically.
 
     Raises:
@@ -13,7 +13,7 @@ def write_atomically(path: Path, text: str) -> None:
     """
     draft = _draft(path)
     draft.unlink(missing_ok=True)
-    _finish(draft, path, text)
+    _finish(draft, path, text if isinstance(text, bytes) else encoded(text))
 
 
 def append_atomically(path: Path, heading: str, text: str) -> None:
@@ -27,13 +27,18 @@ def append_atomically(path: Path, heading: str, text: str) -> None:
     if path.exists():
         shutil.copyfile(path, draft)  # by the kernel: a long file does not pass through this process
         heading = ""
-    _finish(draft, path, heading + text)
+    _finish(draft, path, encoded(heading + text))
 
 
-def _finish(draft: Path, path: Path, text: str) -> None:
+def encoded(text: str) -> bytes:
+    """Return a text as it is written: UTF-8 in every locale."""
+    return text.encode(errors="backslashreplace")
+
+
+def _finish(draft: Path, path: Path, data: bytes) -> None:
     try:
-        with draft.open("a") as file:
-            file.write(text)
+        with draft.open("ab") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

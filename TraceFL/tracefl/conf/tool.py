@@ -21,7 +21,7 @@ from tracefl.conf.key_text import configuration_keys
 from tracefl.conf.readers import Reader, folder
 from tracefl.conf.run_names import find_run, runs_folder
 from tracefl.conf.slips import explain_slip, is_cut_off
-from tracefl.errors import ConfigError, TraceFLError, one_line
+from tracefl.errors import ConfigError, TraceFLError, one_line, plain
 
 JSON = "--json"
 HELP = ("--help", "-h")
@@ -258,5 +258,5 @@ def _say_what_is_read(given: Given) -> None:
 
 
 def _say_reading(place: Path) -> None:
-    sys.stderr.write(f"tracefl: reading {place}\n")
+    sys.stderr.write(f"tracefl: reading {plain(str(place))}\n")
     sys.stderr.flush()

@@ -107,7 +107,7 @@ class Experiment:
     def write_inputs(self) -> None:
         """Write what the clients read and what later questions need, and free the memory of the clients' examples."""
         self.prepared = save_clients(self.folder.work, self.prepared)
-        save_inputs(self.folder.path, self.prepared)
+        save_inputs(self.folder, self.prepared)
 
     def plan(self, rounds_done: int) -> FederationPlan:
         """Return the plan of the rounds after ``rounds_done``."""

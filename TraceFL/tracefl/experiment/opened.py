@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from tracefl.common.imports import imported
+from tracefl.common.inside import read_bytes
 from tracefl.conf.readers import clients as read_clients
 from tracefl.conf.run_names import find_run
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.examples import PIXELS, Examples
-from tracefl.learning.models import TextEncoder
 from tracefl.provenance import Answer, Explanation, RoundRecord
 from tracefl.provenance.asking import answer_round
 from tracefl.questions.one_input import WAYS, explain_stored, read_question
@@ -26,11 +26,12 @@ from tracefl.questions.overrides import asks_before_noise, read_tracer
 from tracefl.records.reading import read_results, reading
 from tracefl.records.result import TABLES, tables_of
 from tracefl.records.run import StoredRun
-from tracefl.records.store import RoundStore
 from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows, to_csv
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MOST_BYTES = 1 << 32  # of a table
 
 _TEXT_COLUMNS = (
     *("client", "traced_client", "expected_clients", "counterfactual_client", "verified", "faulty_clients"),
@@ -80,7 +81,7 @@ class Run:
         Raises:
             RecordError: The run is not complete.
         """
-        return read_results(self.folder)
+        return read_results(self.folder, self._stored.settings.num_rounds)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -90,7 +91,7 @@ class Run:
     @property
     def stored_rounds(self) -> list[int]:
         """The rounds whose weights are kept, and which can be asked about."""
-        return list(RoundStore(self.folder / "rounds").stored_rounds())
+        return list(self._stored.store.stored_rounds())
 
     @cached_property
     def server(self) -> Examples:
@@ -115,13 +116,13 @@ class Run:
             ConfigError: pandas is not installed.
             RecordError: A round or a table is damaged.
         """
-        results = tuple(RoundStore(self.folder / "rounds").results())
+        results = tuple(self._stored.results())
         own = {name: to_csv(*table) for name, table in tables_of(results).items()} if results else {}
-        others = {path.name: path for path in self.folder.glob("*.csv") if path.name not in TABLES}
+        others = [path.name for path in self.folder.glob("*.csv") if path.name not in TABLES]
         frames = {name: self._parsed(StringIO(text)) for name, text in own.items()}
-        for name, path in others.items():
-            with reading(path):
-                frames[name] = self._parsed(path)
+        for name in others:
+            with reading(self.folder / name):
+                frames[name] = self._parsed(StringIO(read_bytes(self.folder, name, _MOST_BYTES).decode()))
         return {name.removesuffix(".csv"): frames[name] for name in sorted(frames)}
 
     @property
@@ -155,7 +156,7 @@ class Run:
             ConfigError: pandas is not installed.
             RecordError: A file is damaged.
         """
-        fault, rounds = self._stored.fault, list(RoundStore(self.folder / "rounds").results())
+        fault, rounds = self._stored.fault, list(self._stored.results())
         counts = self._stored.label_counts.tolist()
         rows = []
         for number, held in enumerate(counts):
@@ -302,6 +303,7 @@ class Run:
         *,
         how: str | None = None,
         carry: float | None = None,
+        words: Sequence[str] = (),
     ) -> "pd.DataFrame":
         """Replay the run without some clients, as ``tracefl replay``: a row for each round and class.
 
@@ -310,6 +312,7 @@ class Run:
             without_from: The first round without them.
             how: ``reaggregate`` or ``train``; None for the former where all weights are stored.
             carry: For averaging again, 0 to 1; None for the default.
+            words: For training again: where, such as ``"dataset.path=/data/mnist"``, as ``tracefl replay`` takes them.
 
         Raises:
             ConfigError: An argument is illegal, or pandas is not installed.
@@ -323,18 +326,20 @@ class Run:
             raise ConfigError(f"how must be one of {', '.join(HOWS)}, got {how!r}")
         names = [without] if isinstance(without, int | str) else without
         ids = read_clients("without", ",".join(map(str, names)))
-        request = ReplayRequest(self.folder, without_from, ids, how, carry)
+        request = ReplayRequest(self.folder, without_from, ids, how, carry, tuple(words))
 
-        def train(run: StoredRun, name: str, first: int, clients: Sequence[str]) -> tuple[Path, str | None]:
+        def train(
+            run: StoredRun, name: str, first: int, clients: Sequence[str], words: Sequence[str]
+        ) -> tuple[Path, str | None]:
             from tracefl.experiment.retraining import retrain  # Flower, only where it is needed
 
-            return retrain(run, name, first, clients)
+            return retrain(run, name, first, clients, words)
 
         return self._frame(list(replay_rows(replay(request, train))), REPLAY_COLUMNS)
 
     def __repr__(self) -> str:
         """Return the run's folder and how far it is."""
-        done, wanted = RoundStore(self.folder / "rounds").last_round, self._stored.settings.num_rounds
+        done, wanted = self._stored.store.last_round, self._stored.settings.num_rounds
         return f"<Run {str(self.folder)!r}, {done} of {wanted} rounds>"
 
     def _positions(self, inputs: int | Sequence[int] | None, server_round: int) -> torch.Tensor:
@@ -364,7 +369,7 @@ class Run:
         features = {name: tensor[positions] for name, tensor in examples.features.items()}
         if PIXELS in features:
             return {"pictures": features[PIXELS]}
-        return {"texts": tuple(TextEncoder.load(self.folder / "tokenizer").decode(features))}
+        return {"texts": tuple(self._stored.encoder.decode(features))}
 
     def _table(self, name: str) -> "pd.DataFrame":
         if name not in self.tables:
@@ -372,7 +377,7 @@ class Run:
         return self.tables[name].copy()
 
     @staticmethod
-    def _parsed(csv: Path | StringIO) -> "pd.DataFrame":
+    def _parsed(csv: StringIO) -> "pd.DataFrame":
         return imported("pandas", "tables").read_csv(csv, dtype=dict.fromkeys(_TEXT_COLUMNS, "str"))
 
     @staticmethod

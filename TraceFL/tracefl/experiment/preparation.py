@@ -1,7 +1,6 @@
 """Everything that a run needs before its first round, and what is kept of it for later questions."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracefl.common.text_files import write_atomically
+from tracefl.common.paths import remove
+from tracefl.common.text_files import encoded
 from tracefl.errors import ConfigError, DataError
 from tracefl.federation.own_data import check_label_names, client_job, load_split, with_client
 from tracefl.federation.participation import check_left
@@ -28,6 +28,7 @@ from tracefl.learning.datasets import (
 from tracefl.learning.faults import Fault, InjectedFault, Vocabulary, inject
 from tracefl.learning.models import ModelSpec, TextEncoder, build_text_encoder, check_max_tokens, model_spec
 from tracefl.learning.privacy.settings import DpSgdSettings
+from tracefl.records.folder import RunFolder
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import Settings
 
@@ -133,8 +134,8 @@ def save_clients(folder: Path, prepared: Prepared) -> Prepared:
     Returns:
         A copy without those examples, which take most of the memory.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # left by a session that was killed
-    folder.mkdir()
+    remove(folder)  # left by a session that was killed
+    folder.mkdir(mode=0o700)
     for client_id, examples in prepared.data.clients.items():
         save_examples(folder / f"client-{client_id}.safetensors", examples)
     data, fault = replace(prepared.data, clients={}), prepared.fault
@@ -145,27 +146,35 @@ def save_clients(folder: Path, prepared: Prepared) -> Prepared:
     return replace(prepared, data=data, fault=replace(fault, examples={}))
 
 
-def save_inputs(folder: Path, prepared: Prepared) -> None:
+def save_inputs(folder: RunFolder, prepared: Prepared) -> None:
     """Write the server's examples, label counts, architecture, tokenizer and fault into a run's folder."""
-    data = prepared.data
-    save_examples(folder / "server.safetensors", data.server)
-    (folder / "model.json").write_text(prepared.spec.to_json() + "\n")
-    save_label_counts(folder, prepared)
-    if prepared.encoder is not None:
-        prepared.encoder.save(folder / "tokenizer")
+    draft = folder.path / ".inputs.partial"
+    remove(draft)
+    draft.mkdir()
+    save_examples(draft / "server.safetensors", prepared.data.server)
+    texts = {"model.json": prepared.spec.to_json() + "\n", "label_counts.json": _label_counts(prepared)}
     if prepared.fault is not None:
-        (folder / "fault.json").write_text(json.dumps(prepared.fault.describe()) + "\n")
+        texts["fault.json"] = json.dumps(prepared.fault.describe()) + "\n"
+    for name, text in texts.items():
+        (draft / name).write_bytes(encoded(text))
+    if prepared.encoder is not None:
+        prepared.encoder.save(draft / "tokenizer")
+    folder.put(draft)
 
 
-def save_label_counts(folder: Path, prepared: Prepared) -> None:
+def save_label_counts(folder: RunFolder, prepared: Prepared) -> None:
     """Write the clients' numbers of examples by class; where they have their own data, also that and their keys."""
+    folder.write("label_counts.json", _label_counts(prepared))
+
+
+def _label_counts(prepared: Prepared) -> str:
     data, deployed = prepared.data, prepared.client_job is not None
     counts = {
         "label_names": list(data.label_names),
         "label_counts": data.label_counts.tolist(),
         **({"deployed": True, "keys": dict(prepared.keys)} if deployed else {}),
     }
-    write_atomically(folder / "label_counts.json", json.dumps(counts) + "\n")
+    return json.dumps(counts) + "\n"
 
 
 def architecture(settings: Settings, raw: RawDataset) -> tuple[ModelSpec, TextEncoder | None, Encode | None]:

@@ -21,6 +21,7 @@ from tracefl.records.observer import Observer
 from tracefl.records.progress import Progress
 from tracefl.records.reading import lacking_words
 from tracefl.records.result import RoundResult
+from tracefl.records.run import StoredRun
 from tracefl.records.settings import Settings
 from tracefl.records.status import StatusFile, read_progress
 from tracefl.report.console import TerminalConsole
@@ -103,7 +104,7 @@ def _show_again(console: TerminalConsole, folder: RunFolder, show: Show) -> None
     Raises:
         RecordError: Some of them cannot be read.
     """
-    rounds, lacking = folder.rounds.readable(folder.settings.num_rounds)
+    rounds, lacking = StoredRun(folder.path).readable(folder.settings.num_rounds)
     if rounds:
         show(console, rounds, folder.path)
     if lacking:

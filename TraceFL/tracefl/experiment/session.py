@@ -168,7 +168,7 @@ class _Session:
 
     def _on_joined(self, client_id: str, client: Joined) -> None:
         self._experiment.admit(client_id, client)
-        save_label_counts(self._experiment.folder.path, self._experiment.prepared)
+        save_label_counts(self._experiment.folder, self._experiment.prepared)
 
     def _stop_if_asked(self) -> None:
         """Stop after the current round, once it is on disk."""

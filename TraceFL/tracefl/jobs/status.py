@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tracefl.common.words import counted, duration
 from tracefl.jobs.plan import Plan
@@ -30,7 +31,7 @@ def show_status(plans: Sequence[Plan], console: Console) -> None:
         table.add_row(
             str(plan.job.index),
             plan.job.label,
-            f"[{_COLOURS[state.state]}]{state.state}",
+            Text(state.state, style=_COLOURS[state.state]),
             f"{state.rounds_done}/{state.num_rounds}",
             duration(state.seconds),
             duration(seconds),

@@ -1,6 +1,5 @@
 """Figure 5's page by class: how well the predictions of each class are traced, and to how many clients."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from matplotlib.axes import Axes
 from tracefl.errors import RecordError
 from tracefl.paper.collected_run import CollectedRun
 from tracefl.paper.rule_findings import SeedMean, over_seeds
-from tracefl.records.store import RoundStore
+from tracefl.records.reading import read_results
+from tracefl.records.run import StoredRun
 from tracefl.report.style import COLUMN, GREY, LOOKS, paper_style, save_figure
 
 _LONGEST_NAME = 24  # characters
@@ -53,10 +53,7 @@ def read_classes(runs: Iterable[CollectedRun]) -> list[ClassFindings]:
     traced, names = [], []
     for run in runs:
         rows = _rows(run.path)
-        try:
-            names = [str(name) for name in json.loads((run.path / "results.json").read_text())["classes"]]
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"{run.path} is damaged: no classes in results.json ({error})") from error
+        names = read_results(run.path)["classes"]
         traced.append({label: [row for row in rows if row[0] == label] for label in range(len(names))})
     found = []
     for label, name in enumerate(names):
@@ -160,7 +157,7 @@ def _rows(folder: Path) -> list[tuple[int, str, bool, float]]:
     """Return (label, traced client, whether it holds the label, chance) for each input with a known chance."""
     rows = [
         (t.label, t.traced_client, t.localized, t.chance)
-        for result in RoundStore(folder / "rounds").results()
+        for result in StoredRun(folder).store.results()
         for t in result.traced
         if t.localized is not None and t.chance is not None
     ]

@@ -1,6 +1,5 @@
 """A run as one row of collected.csv, and a grid with one line for all runs that differ only in their seed."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 from tracefl.common.words import duration, percent
 from tracefl.conf.constraints import choice_name
-from tracefl.errors import RecordError, one_line
 from tracefl.learning.faults.words import NO_FAULT, describe_fault, fault_order
 from tracefl.paper.grid import Grid
 from tracefl.paper.grid_points import noise_and_clip, point_of
@@ -18,9 +16,10 @@ from tracefl.paper.rule_findings import RunSuspects, run_suspects
 from tracefl.paper.settings_words import tell_apart
 from tracefl.provenance import Method
 from tracefl.records.naming import fingerprint
-from tracefl.records.settings import Settings, read_config
+from tracefl.records.reading import read_results
+from tracefl.records.run import StoredRun
+from tracefl.records.settings import Settings
 from tracefl.records.status import RunState, read_run_state
-from tracefl.records.store import RoundStore
 
 _MEANS = (
     "localization_accuracy",
@@ -77,16 +76,13 @@ def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> Coll
     Raises:
         RecordError: The folder is damaged.
     """
-    config = read_config(folder / "config.yaml")
+    run = StoredRun(folder)
+    config = run.settings
+    if run.is_complete:
+        read_results(folder, config.num_rounds)
     state = read_run_state(folder, config.num_rounds)
-    results = list(RoundStore(folder / "rounds").results())
+    results = list(run.results(fitted=False))
     rounds = [result.row for result in results]
-    if state.state == "done":
-        _check_results(folder / "results.json")
-    if state.state == "done" and len(rounds) != config.num_rounds:
-        raise RecordError(f"{folder} is damaged: it has {len(rounds)} of {config.num_rounds} rounds")
-    if [row["round"] for row in rounds] != list(range(1, len(rounds) + 1)):
-        raise RecordError(f"{folder} is damaged: it does not hold the rounds one after the other")
     published = find_published(point_of(config))
     row = {"folder": shown_as, "state": state.state, **_setting(config, presets), **_findings(rounds)}
     row |= {
@@ -139,16 +135,6 @@ def _line(label: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "counterfactual agreement": _percent(_mean(rows, "counterfactual_agreement")),
         "took": duration(_mean(rows, "seconds")),
     }
-
-
-def _check_results(path: Path) -> None:
-    """Refuse a results.json that was cut off or overwritten: such a run cannot be trusted to be complete."""
-    try:
-        results = json.loads(path.read_text())
-    except ValueError as error:
-        raise RecordError(f"{path.parent} is damaged: {path.name} is no JSON ({one_line(error)})") from error
-    if not isinstance(results, dict):
-        raise RecordError(f"{path.parent} is damaged: {path.name} holds no results")
 
 
 def _setting(config: Settings, presets: Mapping[str, Method]) -> dict[str, Any]:

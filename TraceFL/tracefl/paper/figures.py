@@ -53,7 +53,7 @@ def draw_page(
         )
         for ax, panel in zip(axes.flat, panels, strict=False):
             _draw_panel(ax, exhibit, panel)
-            ax.set_title("\n".join(_title(panel, columns)), parse_math=False)
+            ax.set_title("\n".join(_title(panel, columns)))
         for ax in axes.flat[len(panels) :]:
             ax.set_axis_off()
         figure.supylabel("percent")
@@ -61,7 +61,7 @@ def draw_page(
             if number + columns >= len(panels):  # nothing is below it
                 ax.set_xlabel(_X[exhibit.over])
                 ax.tick_params(labelbottom=True)
-        figure.supxlabel("\n".join(notes), color=GREY, parse_math=False)
+        figure.supxlabel("\n".join(notes), color=GREY)
         figure.legend(handles=list(entries.values()), loc="outside upper center", ncols=2)
         return save_figure(figure, path)
 

@@ -29,6 +29,7 @@ from tracefl.report.style import (
     paper_style,
     save_figure,
     screen_style,
+    write_figure,
 )
 
 # Provenance has the blue alone, the others take the rest in turn, with another marker and dash each time round.
@@ -74,8 +75,7 @@ def draw_suspects(settings: Sequence[Setting], path: Path) -> bool:
     shown = [name for name in (*rules, CHANCE) if name in handles]
     names = [_CHANCE.name if name == CHANCE else name for name in shown]
     figure.legend([handles[name] for name in shown], names, loc="outside right upper")
-    figure.savefig(path)
-    plt.close(figure)
+    write_figure(figure, path)
     return True
 
 

@@ -26,10 +26,14 @@ class Compared:
         steps: By name, the step to the clients' average that each tensor of floating-point numbers takes: the record's,
             or 1 where the average itself is deployed.
         refusal: Why the model is neither, or None.
+        compared: How many numbers were compared.
+        apart: By how much the model and what it should be differ at most.
     """
 
     steps: Mapping[str, float]
     refusal: str | None
+    compared: int = 0
+    apart: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,54 @@ def compare(record: RoundRecord) -> Compared:
         RecordError: The step is not linear.
         ModelMismatchError: A client's weights are not finite.
     """
-    rate, made = record.rate("what takes a client out of the average"), record.made
     draw = torch.Generator().manual_seed(0)
-    places = {name: _places(tensor, draw) for name, tensor in made.items() if tensor.is_floating_point()}
+    return _compare(
+        record, {name: _places(tensor, draw) for name, tensor in record.made.items() if tensor.is_floating_point()}
+    )
+
+
+def compare_whole(record: RoundRecord, numbers_at_once: int = 1 << 26) -> Compared:
+    """Compare every entry of every tensor, as ``compare`` does with some.
+
+    Args:
+        record: The round, as it was read.
+        numbers_at_once: Entries in memory, of three arrays in float64; the clients are read once for so many.
+
+    Raises:
+        RecordError: The step is not linear.
+        ModelMismatchError: A client's weights are not finite.
+    """
+    parts: list[dict[str, _Places | None]] = [{}]
+    held = 0
+    for name, tensor in record.made.items():
+        if tensor.is_floating_point():
+            if held and held + tensor.numel() > numbers_at_once:
+                parts.append({})
+                held = 0
+            parts[-1][name] = None
+            held += tensor.numel()
+    found = [_compare(record, part) for part in parts]
+    return Compared(
+        {name: step for each in found for name, step in each.steps.items()},
+        next((each.refusal for each in found if each.refusal is not None), None),
+        sum(each.compared for each in found),
+        max(each.apart for each in found),
+    )
+
+
+def _compare(record: RoundRecord, places: Mapping[str, "_Places | None"]) -> Compared:
+    """Compare the entries at some places of tensors; None for all."""
+    rate, made = record.rate("what takes a client out of the average"), record.made
     sums, eps = _added(record, places)
     rounding = eps * (2 + math.sqrt(len(record.clients))) * max(1.0, rate)
-    steps, worst = {}, (1.0, "", 0.0)
+    steps, worst, largest = {}, (1.0, "", 0.0), 0.0
     for name, its in sums.items():
         found = _entries(made, name, places[name]).double()
         apart = {step: (found - (its.start + step * (its.average - its.start))).abs() for step in (rate, 1.0)}
         steps[name] = min(apart, key=lambda step: float(apart[step].square().sum()))  # the record's, where both are it
         beyond = apart[steps[name]] / (rounding * its.size + torch.finfo(torch.float32).tiny)
         beyond = beyond.nan_to_num(nan=math.inf)
+        largest = max(largest, float(apart[steps[name]].nan_to_num(nan=math.inf).max()) if len(beyond) else 0.0)
         if len(beyond) and float(beyond.max()) > worst[0]:
             worst = float(beyond.max()), name, float(apart[steps[name]][beyond.argmax()])
     step = "weighted average" if rate == 1 else f"step of {rate:g} to the weighted average"
@@ -79,10 +119,10 @@ def compare(record: RoundRecord) -> Compared:
             f"the global model of round {record.server_round} is not the {step} of its clients: it is that average "
             "itself, in every tensor. Leave server_step= out"
         )
-    return Compared(steps, refusal)
+    return Compared(steps, refusal, sum(len(its.start) for its in sums.values()), largest)
 
 
-def _added(record: RoundRecord, places: Mapping[str, "_Places"]) -> tuple[dict[str, _Sums], float]:
+def _added(record: RoundRecord, places: Mapping[str, "_Places | None"]) -> tuple[dict[str, _Sums], float]:
     """Average the clients' entries; also return the rounding of the coarsest type that they were in."""
     eps = max((torch.finfo(record.made[name].dtype).eps for name in places), default=0.0)
     eps = max(eps, 0.0 if record.clients_dtype is None else torch.finfo(record.clients_dtype).eps)
@@ -132,8 +172,10 @@ def _places(tensor: Tensor, draw: torch.Generator) -> _Places:
     return _Places(tuple(slice(start, start + length) for start in starts), within, flat)
 
 
-def _entries(weights: Mapping[str, Tensor], name: str, places: _Places) -> Tensor:
-    """Return a tensor's entries, on the CPU; of a file, only their rows are read."""
+def _entries(weights: Mapping[str, Tensor], name: str, places: _Places | None) -> Tensor:
+    """Return a tensor's entries at some places, None for all, on the CPU; of a file, only their rows are read."""
+    if places is None:
+        return weights[name].detach().reshape(-1).cpu()
     if isinstance(weights, NamedWeights) and weights.on_disk:
         parts = [
             weights.rows(name, rows).reshape(-1)[within]

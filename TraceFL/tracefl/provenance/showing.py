@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tracefl.common.imports import imported
+from tracefl.errors import plain
 from tracefl.provenance.attribution import ROUNDING, out_of_order
 
 WIDTH = 80
@@ -142,7 +143,7 @@ def as_text(heading: str, shown: Sequence[Shown], count: int, notes: Sequence[st
     if count > len(shown):
         lines += ["", f"and {count - len(shown)} more inputs: to_frame() has all"]
     lines += ["", *(f"note: {note}" for note in notes)] if notes else []
-    return "\n".join(_cut(line, WIDTH) for line in lines)
+    return "\n".join(_cut(plain(line), WIDTH) for line in lines)
 
 
 def _first(shown: Shown) -> list[tuple[ShownClient, bool]]:
@@ -181,8 +182,12 @@ def as_html(heading: str, shown: Sequence[Shown], count: int, notes: Sequence[st
     """Return rankings as HTML without scripts or outside resources; arguments as those of ``as_text``."""
     more = [f"and {count - len(shown)} more inputs: to_frame() has all"] if count > len(shown) else []
     parts = "".join(_input_html(each) for each in shown)
-    said = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in (*more, *notes))
-    return f'<div class="tracefl"><p><b>{html.escape(heading)}</b></p>{parts}{said}</div>'
+    said = "".join(f"<p><small>{_escaped(note)}</small></p>" for note in (*more, *notes))
+    return f'<div class="tracefl"><p><b>{_escaped(heading)}</b></p>{parts}{said}</div>'
+
+
+def _escaped(text: str) -> str:
+    return html.escape(plain(text, keep="\n"))
 
 
 def _input_html(shown: Shown) -> str:
@@ -193,11 +198,11 @@ def _input_html(shown: Shown) -> str:
     how = "exact effect" if shown.has_effects else ""
     head = "".join(f"<th>{name}</th>" for name in ("client", "weight", "contribution", how, "", "score"))
     return (
-        f"<p>{html.escape(shown.heading)}: <b>{html.escape(shown.verdict)}</b></p>"
-        + ("" if shown.text is None else f"<blockquote>{html.escape(shown.text)}</blockquote>")
+        f"<p>{_escaped(shown.heading)}: <b>{_escaped(shown.verdict)}</b></p>"
+        + ("" if shown.text is None else f"<blockquote>{_escaped(shown.text)}</blockquote>")
         + ("" if shown.picture is None else _picture_html(shown.picture))
         + f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        + ("" if shown.caveat is None else f"<p><small>{html.escape(shown.caveat)}</small></p>")
+        + ("" if shown.caveat is None else f"<p><small>{_escaped(shown.caveat)}</small></p>")
     )
 
 
@@ -207,7 +212,7 @@ def _row_html(client: ShownClient, longest: float, how: str) -> str:
     bar = f'<div style="width:{length}px;height:0.8em;background:{colour}"></div>'
     weight = "" if client.weight is None else f"{client.weight:.1%}"
     score = "" if client.score is None else f"{client.score:.3f}"
-    cells = (html.escape(client.client), weight, _number(client.contribution), how, bar, score)
+    cells = (_escaped(client.client), weight, _number(client.contribution), how, bar, score)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
@@ -255,7 +260,7 @@ def draw(ax: Any, clients: Sequence[Any], contributions: Tensor, exact: Tensor, 
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    names, inputs = [str(client) for client in clients], len(contributions)
+    names, inputs = [_no_formula(str(client)) for client in clients], len(contributions)
     if ax is None:
         size = (6.4, 0.8 + 0.3 * len(names)) if inputs == 1 else (1.5 + 0.5 * len(names), 1.2 + 0.3 * min(inputs, 30))
         ax = imported("matplotlib.pyplot", "plot()").subplots(figsize=size, layout="constrained")[1]
@@ -273,5 +278,10 @@ def draw(ax: Any, clients: Sequence[Any], contributions: Tensor, exact: Tensor, 
         ax.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)
         ax.set(xlabel="client", ylabel="input")
         ax.figure.colorbar(drawn, ax=ax, label="contribution, logits")
-    ax.set_title(title)
+    ax.set_title(_no_formula(title))
     return ax
+
+
+def _no_formula(text: str) -> str:
+    """Return a text that matplotlib does not take for a formula."""
+    return plain(text, keep="\n").replace("$", r"\$")

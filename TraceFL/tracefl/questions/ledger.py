@@ -19,7 +19,6 @@ from tracefl.questions.uncertainty import LedgerUncertainty
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import SelectionSettings
-from tracefl.records.store import RoundStore
 
 WRONG_WEIGHT = 0.5
 """Default weight of the contributions to wrong predictions in a client's usefulness."""
@@ -192,13 +191,8 @@ def read_ledger(folder: Path) -> RunLedger:
         RecordError: The folder holds no run, a round is damaged or missing, or no prediction was traced.
     """
     run = StoredRun(folder)
-    store = RoundStore(folder / "rounds")
-    results = list(store.results())
+    results = list(run.results())
     ledger = ContributionLedger(results)
-    if ledger.rounds < store.last_round:
-        raise RecordError(
-            f"{folder} has {ledger.rounds} of its first {store.last_round} rounds; the others are missing"
-        )
     if not ledger.traced_rounds:
         raise RecordError(
             f"{folder} has no traced prediction in its {ledger.rounds} rounds, so nothing to account for; run with "

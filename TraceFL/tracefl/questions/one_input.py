@@ -14,7 +14,6 @@ from tracefl.errors import ConfigError, DataError
 from tracefl.learning.datasets import images_to_tensor
 from tracefl.learning.datasets.images import decode_image
 from tracefl.learning.examples import PIXELS, Examples
-from tracefl.learning.models import TextEncoder
 from tracefl.provenance import Explanation, Method, explain
 from tracefl.provenance.inputs import Inputs
 from tracefl.questions.overrides import asks_before_noise, read_tracer
@@ -165,8 +164,8 @@ def _text(run: StoredRun, tracer: Tracer, given: str) -> Question:
     del tracer
     if given.encode(errors="ignore").decode() != given:  # the terminal passed bytes that are not characters
         raise ConfigError(f"text={given!r} is not UTF-8; give a text of whole characters")
-    encoder = TextEncoder.load(run.folder / "tokenizer")
-    encoded = encoder.encode([given], run.settings.dataset.max_tokens)
+    encoder, tokens = run.encoder, run.server.features["input_ids"].shape[1]
+    encoded = encoder.encode([given], tokens)  # as long as the run's own, whatever the configuration says
     return Question(
         "text", given, "the text given", {k: t.long() for k, t in encoded.items()}, text=encoder.decode(encoded)[0]
     )
@@ -183,5 +182,5 @@ def _example(run: StoredRun, tracer: Tracer, given: str) -> Question:
     features = {name: tensor[index] for name, tensor in examples.features.items()}
     if PIXELS in features:
         return Question("input", given, description, inputs, int(labels), pixels=features[PIXELS][0])
-    (text,) = TextEncoder.load(run.folder / "tokenizer").decode(features)
+    (text,) = run.encoder.decode(features)
     return Question("input", given, description, inputs, int(labels), text=text)

@@ -10,13 +10,11 @@ from tracefl.common.words import percent
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.faults.words import describe_fault
 from tracefl.learning.measures import Measures, measure, read_measures
-from tracefl.learning.models import build_model
 from tracefl.questions.reaggregation import CARRY, ReaggregatedRound, reaggregate
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
-from tracefl.records.store import RoundStore
 
-Retrain = Callable[[StoredRun, str, int, Sequence[str]], tuple[Path, str | None]]
+Retrain = Callable[[StoredRun, str, int, Sequence[str], Sequence[str]], tuple[Path, str | None]]
 
 _NAMED = 8  # clients in a file's name
 _ROUNDING = 1e-3  # fraction of a round's movement of the weights: averages in float32 are off by less
@@ -101,6 +99,7 @@ class ReplayRequest:
         without: Ids of the clients, ascending, one or more.
         how: None to average again if all the weights are stored, and to train otherwise.
         carry: For averaging again, see ``tracefl.questions.reaggregation``; None for ``CARRY``.
+        words: For training again: where, as ``key=value`` of ``naming.HERE`` and ``NAMES_OR_PLACES``.
     """
 
     folder: Path
@@ -108,6 +107,7 @@ class ReplayRequest:
     without: tuple[str, ...]
     how: How | None = None
     carry: float | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -124,7 +124,7 @@ def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
     Args:
         request: Which run, without whom, and how.
         retrain: Trains the run again. Takes the run, the suffix of the new folder's name, the first round without the
-            clients, and their ids; returns the new run's folder, and a note or None.
+            clients, their ids, and the words that say where; returns the new run's folder, and a note or None.
 
     Raises:
         RecordError: The folder holds no run, or a round is missing or damaged.
@@ -133,15 +133,17 @@ def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
     """
     if request.how == "train" and request.carry is not None:
         raise ConfigError(f"carry={request.carry:g} is for averaging again, and how=train trains; give one of them")
-    run, store = StoredRun(request.folder), RoundStore(request.folder / "rounds")
-    results = _results(run, store, request)
-    stored = store.stored_rounds()
+    run = StoredRun(request.folder)
+    results = _results(run, request)
+    stored = run.store.stored_rounds()
     missing = [number for number in results if number not in stored]
     notes = list(_notes(run, request, results))
     if request.how == "train" or (missing and request.how is None):
         if request.how is None:
             notes.append(f"trained again, as the weights of round {missing[0]} are not stored (store=all stores them)")
         return _trained(run, request, results, notes, retrain)
+    if request.words:
+        raise ConfigError(f"{request.words[0]} says where to train, and nothing is trained again; give how=train too")
     if missing:
         raise RecordError(
             f"{request.folder} has no weights of round {missing[0]}, and how=reaggregate needs those of rounds "
@@ -152,12 +154,12 @@ def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
             f"without={','.join(request.without)} names every client that took part from round {request.without_from} "
             "on, and nobody is left; name fewer"
         )
-    return _reaggregated(run, store, request, notes)
+    return _reaggregated(run, request, notes)
 
 
-def _results(run: StoredRun, store: RoundStore, request: ReplayRequest) -> dict[int, RoundResult]:
+def _results(run: StoredRun, request: ReplayRequest) -> dict[int, RoundResult]:
     """Return the results of the rounds to replay, by round; raise if one is missing."""
-    last = store.last_round
+    last = run.last_round
     if request.without_from > last:
         there = f"rounds 1 to {last}" if last else "no round yet"
         raise ConfigError(f"without_from={request.without_from}, and {request.folder} has {there}; name one of those")
@@ -165,11 +167,7 @@ def _results(run: StoredRun, store: RoundStore, request: ReplayRequest) -> dict[
     unknown = [client_id for client_id in request.without if int(client_id) >= known]
     if unknown:
         raise ConfigError(f"without names client {unknown[0]}, and the run's clients are 0 to {known - 1}")
-    results = {r.server_round: r for r in store.results(first=request.without_from)}
-    gone = [number for number in range(request.without_from, last + 1) if number not in results]
-    if gone:
-        raise RecordError(f"round {gone[0]} is missing in {request.folder}; give a later round as from")
-    return results
+    return {r.server_round: r for r in run.results(first=request.without_from)}
 
 
 def _participants(results: Mapping[int, RoundResult]) -> set[str]:
@@ -188,14 +186,15 @@ def _notes(run: StoredRun, request: ReplayRequest, results: Mapping[int, RoundRe
         yield f"no attack success: {run.fault.name} aims at no class, and what it does shows in the accuracy"
 
 
-def _reaggregated(run: StoredRun, store: RoundStore, request: ReplayRequest, notes: list[str]) -> Replay:
-    model = build_model(run.spec)
+def _reaggregated(run: StoredRun, request: ReplayRequest, notes: list[str]) -> Replay:
+    numbers = range(request.without_from, run.last_round + 1)
+    model = run.model(numbers[0])
     server, fault, classes = run.server, run.fault, len(run.label_names)
     rounds = []
-    numbers = range(request.without_from, store.last_round + 1)
+    own = model.state_dict()
     buffers = {name for name, _ in model.named_buffers()}
     carry = CARRY if request.carry is None else request.carry
-    for again in reaggregate((store.read(number) for number in numbers), request.without, buffers, carry):
+    for again in reaggregate((run.store.read(number, own) for number in numbers), request.without, buffers, carry):
         model.load_state_dict(dict(again.record.global_weights))
         before = after = measure(model, server, classes, fault, run.device)
         if not again.is_unchanged:
@@ -229,10 +228,10 @@ def _round_notes(again: ReaggregatedRound) -> Iterator[str]:
 def _trained(
     run: StoredRun, request: ReplayRequest, results: Mapping[int, RoundResult], notes: list[str], retrain: Retrain
 ) -> Replay:
-    folder, note = retrain(run, request.name, request.without_from, request.without)
+    folder, note = retrain(run, request.name, request.without_from, request.without, request.words)
     notes += [note] if note else []
     new, rounds = StoredRun(folder), []
-    for after in RoundStore(folder / "rounds").results():
+    for after in new.results():
         before = results.get(after.server_round)
         if before is not None:
             removed = tuple(client_id for client_id in before.client_weights if client_id in request.without)

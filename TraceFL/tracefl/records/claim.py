@@ -6,16 +6,26 @@ the folder over. That needs no locks, which network file systems may not have.
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
-from tracefl.errors import RecordError
+from tracefl.common.inside import read_bytes
+from tracefl.common.paths import remove
+from tracefl.errors import RecordError, one_line, plain
+
+log = logging.getLogger(__name__)
 
 CLAIM = ".claim"
+WORK = ".work"
+"""Working files of a run, deleted at its end: the clients' prepared examples."""
+
+_MOST_BYTES = 1 << 16  # of a claim
 _HEARTBEAT_SECONDS = 5.0
 _SILENT_SECONDS = 3 * _HEARTBEAT_SECONDS  # without a heartbeat for so long, the writer is gone
 _SILENT_ELSEWHERE_SECONDS = 120.0  # the same at a glance from another machine, whose clock may differ
@@ -118,27 +128,46 @@ def _silent_claim(path: Path) -> str | None:
         time.sleep(0.2)
         if now != seen:  # a heartbeat, by the file's own clock, so that machines' may differ
             holder = _holder(text)
+            machine = plain(str(holder.get("machine") or "another-machine").split()[0])
             raise RecordError(
-                f"{path.parent} is being written by process {holder.get('pid', '?')} on "
-                f"{str(holder.get('machine', 'another machine')).split()[0]}; wait for it or stop it, or set run_name "
-                "to another"
+                f"{path.parent} is being written by process {holder.get('pid', '?')} on {machine}; wait for it or stop "
+                "it, or set run_name to another"
             )
     return text
 
 
+def drop_abandoned_work(folder: Path) -> None:
+    """Delete the working files of a run that was killed, the clients' training examples among them.
+
+    Of a run of this machine, once its process is gone; of one elsewhere, once it has been silent for minutes.
+    """
+    work = folder / WORK
+    if not os.path.lexists(work):
+        return
+    text = _read(folder / CLAIM)
+    here = text is not None and _holder(text).get("machine") == _machine()
+    if text is None or _is_dead(text) or not (here or is_claimed(folder)):
+        try:
+            remove(work)
+        except OSError as error:
+            log.warning("%s holds training examples of a run that was killed, and stays: %s", work, one_line(error))
+
+
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text(errors="replace")
+        return read_bytes(path.parent, path.name, _MOST_BYTES).decode(errors="replace")
     except (FileNotFoundError, NotADirectoryError):  # the folder is refused where it is made
         return None
 
 
-def _holder(text: str) -> dict[str, object]:
-    """Return who wrote a claim; nothing where its writer was killed while it wrote."""
+def _holder(text: str) -> dict[str, Any]:
+    """Return who wrote a claim: machine and process; nothing where its writer was killed while it wrote."""
     try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError):
+        found = json.loads(text)
+    except (ValueError, RecursionError):
         return {}
+    known = isinstance(found, dict) and isinstance(found.get("machine"), str) and isinstance(found.get("pid"), int)
+    return found if known and 0 < found["pid"] < 1 << 31 else {}
 
 
 def _touched(path: Path) -> int:
@@ -155,7 +184,7 @@ def _is_dead(text: str) -> bool:
     if holder.get("machine") != _machine():
         return False
     try:
-        os.kill(int(str(holder["pid"])), 0)
+        os.kill(holder["pid"], 0)
     except ProcessLookupError:
         return True
     except PermissionError:

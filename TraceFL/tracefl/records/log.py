@@ -6,6 +6,8 @@ import logging.handlers
 import sys
 from pathlib import Path
 
+from tracefl.errors import plain
+
 log = logging.getLogger(__name__)
 
 
@@ -23,7 +25,7 @@ class RunLog:
     def open(self, path: Path) -> None:
         """Write the records so far, and all to come, to ``path``."""
         file = _LogFile(path)
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._buffer.setTarget(file)
         self._buffer.flush()
         logging.getLogger().removeHandler(self._buffer)
@@ -34,6 +36,13 @@ class RunLog:
         for handler in self._handlers:
             logging.getLogger().removeHandler(handler)
             handler.close()
+
+
+class _PlainFormatter(logging.Formatter):
+    """Writes records as plain text: whoever shows the file in a terminal sees the words of a client, and no colours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record), keep="\n\t")
 
 
 class _LogFile(logging.FileHandler):

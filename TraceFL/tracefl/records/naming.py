@@ -23,6 +23,15 @@ CIRCUMSTANCES = (
     "wandb",
 )
 
+HERE = (
+    *("device", "backend", "total_cpus", "total_gpus", "ray", "client_resources", "wandb"),
+    *("strategy.timeout_seconds", "strategy.isolate", "dataset.path", "dataset.root"),
+)
+"""Keys that say where a run happens, what it sends and where it reads: whoever trains a stored run again says them."""
+
+NAMES_OR_PLACES = ("dataset.name", "model.name", "model.pretrained", "model.tokenizer")
+"""Keys that name what is published, or a place of the machine that it was run on."""
+
 FIRST_RUN = "experiment=first_run"
 """What runs where no word asks for another: what somebody new should see."""
 
@@ -58,7 +67,12 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 def is_circumstance(key: str) -> bool:
     """Return whether a dotted key is one of ``CIRCUMSTANCES``, or lies below one."""
-    return any(f"{key}.".startswith(f"{circumstance}.") for circumstance in CIRCUMSTANCES)
+    return is_below(key, CIRCUMSTANCES)
+
+
+def is_below(key: str, keys: Sequence[str]) -> bool:
+    """Return whether a dotted key is one of some, or lies below one."""
+    return any(f"{key}.".startswith(f"{each}.") for each in keys)
 
 
 def asked_for(words: Sequence[str]) -> list[str]:

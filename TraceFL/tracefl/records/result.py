@@ -1,15 +1,15 @@
 """A finished round: what its round.json says, and its rows of the run's tables."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tracefl.common.words import counted
+from tracefl.errors import RecordError
 from tracefl.provenance import TracedInput
-from tracefl.records.reading import reading
+from tracefl.records.checksums import CheckedFiles
+from tracefl.records.reading import read_json
 from tracefl.records.tables import (
     MITIGATION_COLUMNS,
     PROVENANCE_COLUMNS,
@@ -19,6 +19,8 @@ from tracefl.records.tables import (
 )
 
 _MOST_LEFT_OUT = 5  # that are named
+_MOST_BYTES = 1 << 30
+_ROUNDING = 1e-6  # by which the sum of the clients' weights may miss 1
 
 
 @dataclass(frozen=True)
@@ -116,38 +118,56 @@ def as_json(result: RoundResult) -> dict[str, Any]:
     return content
 
 
-def read_result(path: Path) -> RoundResult:
+def read_result(files: CheckedFiles, server_round: int) -> RoundResult:
     """Read a round.json.
 
+    Args:
+        files: The files of the round's folder.
+        server_round: The round.
+
     Raises:
-        RecordError: It is missing or damaged.
+        RecordError: It is missing or damaged, or says what cannot be.
     """
-    with reading(path, of="round"):
-        content = json.loads(path.read_text())
-        return RoundResult(
-            row=_whole(content["row"], ROUND_COLUMNS) | {"round": int(content["row"]["round"])},
-            traced=tuple(TracedInput(**_as_tuples(fields)) for fields in content["traced"]),
-            suspects=tuple(_whole(row, SUSPECT_COLUMNS) for row in content["suspects"]),
-            client_weights=dict(content["client_weights"]),
-            dropped=dict(content["dropped"]),
-            mitigation=tuple(_whole(row, MITIGATION_COLUMNS) for row in content["mitigation"]),
-            refused=tuple(content["refused"]),
-            capped=dict(content["capped"]),
-        )
+    from tracefl.records.schema import RoundFile
+
+    content = read_json(files, "round.json", RoundFile, _MOST_BYTES)
+    result = RoundResult(
+        row=content["row"],
+        traced=tuple(_traced(dict(fields)) for fields in content["traced"]),
+        suspects=tuple(content["suspects"]),
+        client_weights=content["client_weights"],
+        dropped=content["dropped"],
+        mitigation=tuple(content["mitigation"]),
+        refused=tuple(content["refused"]),
+        capped=content["capped"],
+    )
+    problem = _contradiction(result, server_round)
+    if problem is not None:
+        raise RecordError(f"{files.folder / 'round.json'} is damaged: {problem}; use another round")
+    return result
 
 
-def _whole(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
-    """Return a row of a table that has a value, or None, in each of its columns."""
-    return {column: row[column] for column in columns}
+def _traced(fields: dict[str, Any]) -> TracedInput:
+    """Return a traced input; JSON's lists were tuples, and ``responsible`` follows from the effects."""
+    del fields["responsible"]
+    lists = ("expected_clients", "ranking", "contributions", "verified", "effects")
+    return TracedInput(**fields | {name: tuple(fields[name]) for name in lists})
 
 
-def _as_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return JSON's lists as the tuples that they were; ``responsible`` follows from the effects."""
-    kept = {name: value for name, value in fields.items() if name != "responsible"}
-    return kept | {
-        "expected_clients": tuple(fields["expected_clients"]),
-        "ranking": tuple((client_id, score) for client_id, score in fields["ranking"]),
-        "contributions": tuple((client_id, value) for client_id, value in fields["contributions"]),
-        "verified": tuple(fields["verified"]),
-        "effects": tuple((client_id, value) for client_id, value in fields.get("effects", ())),
-    }
+def _contradiction(result: RoundResult, server_round: int) -> str | None:
+    """Return in which way a result cannot be that of a round; None where it can."""
+    participants = set(result.client_weights)
+    speaks_of = {result.server_round, *(row["round"] for row in (*result.suspects, *result.mitigation))}
+    if speaks_of != {server_round}:
+        return f"it speaks of round {min(speaks_of - {server_round})}, in the place of round {server_round}"
+    if participants and abs(sum(result.client_weights.values()) - 1) > _ROUNDING:
+        return f"the clients' weights sum to {sum(result.client_weights.values()):g}"
+    for traced in result.traced:
+        ranked = {client for client, _ in traced.ranking}
+        named = {traced.traced_client, *traced.verified, traced.counterfactual_client or traced.traced_client}
+        if not ranked or (ranked | named) - participants or named - ranked:
+            return f"input {traced.input_index} is traced to clients that are not the round's"
+        for pairs in (traced.ranking, traced.contributions, traced.effects):
+            if pairs and (len(pairs) != len(ranked) or {client for client, _ in pairs} != ranked):
+                return f"input {traced.input_index} has numbers of other clients than it ranks"
+    return None

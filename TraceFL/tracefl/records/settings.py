@@ -35,6 +35,7 @@ from tracefl.learning.models.settings import ModelSettings
 from tracefl.learning.privacy.settings import Privacy, ServerPrivacy
 from tracefl.learning.settings import ClientSettings, TrainingSettings
 from tracefl.provenance.options import Method, MethodTarget, Precision, Reference, Weighting
+from tracefl.records.checksums import CheckedFiles
 from tracefl.records.naming import fingerprint
 from tracefl.records.reading import reading
 
@@ -46,6 +47,8 @@ NO_MISPREDICTIONS = (
     "look at mispredictions, and none are traced by themselves: that takes provenance other than off, and a fault such "
     "as fault=label_flip or provenance.inputs=mispredicted"
 )
+
+_MOST_BYTES = 1 << 20  # of a config.yaml
 
 BaselineName = Literal[
     "artifact",
@@ -372,8 +375,8 @@ def read_config(path: Path) -> Settings:
     Raises:
         RecordError: It is missing, damaged, of another version of tracefl, or of no run.
     """
+    from tracefl.records.stored_config import parse_config
+
+    data = CheckedFiles(path.parent).read(path.name, _MOST_BYTES)
     with reading(path):
-        config = OmegaConf.to_container(OmegaConf.load(path))
-        if not isinstance(config, dict):
-            raise TypeError("it is no run's configuration")
-        return read_keys({str(key): value for key, value in config.items()})
+        return read_keys(parse_config(data))

@@ -7,17 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from tracefl.common.inside import is_there, read_bytes
 from tracefl.common.text_files import write_atomically
-from tracefl.errors import RunStopped, one_line
+from tracefl.errors import RecordError, RunStopped, one_line
+from tracefl.records.checksums import CheckedFiles
 from tracefl.records.claim import is_claimed
 from tracefl.records.observer import Observer
 from tracefl.records.progress import Progress
+from tracefl.records.reading import RESULTS, check_rounds, read_results
 from tracefl.records.result import RoundResult
 
 log = logging.getLogger(__name__)
 
 State = Literal["done", "running", "failed", "stopped", "to do"]
 _STATUS = "status.json"
+_MOST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -53,19 +57,21 @@ class _Status:
     updated: float
     error: str | None = None
 
-    def __post_init__(self) -> None:
-        numbers = (self.rounds_done, self.num_rounds, self.seconds, self.seconds_a_round or 0, self.updated)
-        if not all(isinstance(number, int | float) for number in numbers):
-            raise TypeError(f"{_STATUS} holds what is no number")
-
 
 def read_run_state(folder: Path, num_rounds: int) -> RunState:
-    """Return the state of the run in a folder; without a folder it is still to do."""
-    if not (folder / "config.yaml").exists():
+    """Return the state of the run in a folder; without a folder it is still to do.
+
+    A run whose results.json is damaged, or of which a round is missing, has failed.
+    """
+    if not is_there(folder, "config.yaml"):
         return RunState("to do", 0, num_rounds)
     status = _read(folder)
-    if (folder / "results.json").exists():
-        return RunState("done", num_rounds, num_rounds, status.seconds if status else None, 0.0)
+    if is_there(folder, RESULTS):
+        try:
+            check_rounds(CheckedFiles(folder), num_rounds)
+            return RunState("done", num_rounds, num_rounds, read_results(folder, num_rounds)["seconds"], 0.0)
+        except RecordError as error:
+            return RunState("failed", 0, num_rounds, error=one_line(error))
     if status is None:  # killed before its first round began
         return RunState("running" if is_claimed(folder) else "stopped", 0, num_rounds)
     a_round = status.seconds_a_round
@@ -128,7 +134,9 @@ def read_progress(folder: Path, rounds_done: int, num_rounds: int) -> Progress:
 
 
 def _read(folder: Path) -> _Status | None:
+    from tracefl.records.schema import StatusFile, parse
+
     try:
-        return _Status(**json.loads((folder / _STATUS).read_text()))
-    except (OSError, ValueError, TypeError):
+        return _Status(**parse(StatusFile, read_bytes(folder, _STATUS, _MOST_BYTES), folder / _STATUS))
+    except (OSError, RecordError):
         return None  # as unknown as a run that was killed before it wrote one

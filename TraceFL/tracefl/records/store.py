@@ -11,22 +11,24 @@ a kill at any moment leaves it whole or absent.
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from tracefl.errors import RecordError, one_line
+from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
-from tracefl.records.checksums import check_file, write_checksums
+from tracefl.records.checksums import CheckedFiles, write_checksums
 from tracefl.records.result import RoundResult, as_json, read_result
 from tracefl.records.settings import Dtype, Keep, Kind
 from tracefl.records.weights import (
     StoredClients,
     cannot_write,
-    load_weights,
+    check_file,
+    check_weights,
+    read_weights,
     save_weights,
     sync,
     sync_folder,
@@ -49,16 +51,32 @@ class RoundStore:
         dtype: Numbers of the clients' floating-point tensors, a key of ``DTYPES``. The global model is kept as it is.
         kind: The clients' weights, or their updates: differences to the weights that they started from, which lose far
             less precision in bfloat16.
+        run: The run's files, which vouch for its rounds; None for rounds that belong to no run.
     """
 
-    def __init__(self, folder: Path, keep: Keep = "none", dtype: Dtype = "float32", kind: Kind = "weights") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: Keep = "none",
+        dtype: Dtype = "float32",
+        kind: Kind = "weights",
+        run: CheckedFiles | None = None,
+    ) -> None:
         self.folder = folder
+        self._run = run
         self.keep = keep
         self.dtype = dtype
         self.kind = kind
 
-    def commit(self, result: RoundResult, record: RoundRecord) -> None:
+    def commit(
+        self, result: RoundResult, record: RoundRecord, announce: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Write a round, then delete what is not kept of earlier rounds.
+
+        Args:
+            result: The round's result.
+            record: Its weights.
+            announce: Called with the SHA-256 of its checksums before the round takes its place.
 
         Raises:
             RecordError: The disk is full or fails; earlier rounds are left as they were.
@@ -66,7 +84,7 @@ class RoundStore:
         place = self._place(result.server_round)
         draft = place.with_name(f".{place.name}.partial")
         try:
-            self._write(draft, result, record)
+            announce(self._write(draft, result, record))
             draft.rename(place)
             sync_folder(self.folder)
         except (OSError, RecordError) as error:
@@ -147,27 +165,33 @@ class RoundStore:
         """
         for number in self._numbers("round.json"):
             if number >= first:
-                yield self._result(number)
+                yield self.result(number)
 
-    def readable(self, until: int = 0) -> tuple[tuple[RoundResult, ...], dict[int, str]]:
-        """Return the results that can be read, in order, and why each other recorded round cannot.
+    def result(self, server_round: int) -> RoundResult:
+        """Return a recorded round's result.
 
         Args:
-            until: The last round that is known to have been recorded; a later one in the folder counts too.
+            server_round: The round.
+
+        Raises:
+            RecordError: It is missing or damaged.
         """
-        found, lacking = [], {}
-        for number in range(1, max(self.last_round, until) + 1):
-            try:
-                found.append(self._result(number))
-            except RecordError as error:
-                is_there = self._place(number).exists()
-                # without the advice for those who ask about this round alone
-                lacking[number] = one_line(error).rpartition("; ")[0] if is_there else "its folder is missing"
-        return tuple(found), lacking
+        return read_result(self._files(server_round), server_round)
 
     def stored_rounds(self) -> list[int]:
         """Return the rounds whose clients' weights are kept, ascending."""
         return self._numbers("weights")
+
+    def check_stored(self, server_round: int) -> None:
+        """Refuse a round whose clients' weights are not kept.
+
+        Raises:
+            RecordError: They are not.
+        """
+        kept = self.stored_rounds()
+        if server_round not in kept:
+            have = f"kept are {', '.join(map(str, kept))}" if kept else "none are kept"
+            raise RecordError(f"round {server_round} has no weights in {self.folder}: {have}; run with store=all")
 
     def read_global(self, server_round: int) -> dict[str, Tensor]:
         """Return a round's global model.
@@ -175,40 +199,48 @@ class RoundStore:
         Raises:
             RecordError: It is not kept, or damaged.
         """
-        self._check(server_round, "global.safetensors")
-        return load_weights(self._place(server_round) / "global.safetensors")
+        return read_weights(self._files(server_round), "global.safetensors")
 
-    def read(self, server_round: int) -> RoundRecord:
+    def read(self, server_round: int, like: Mapping[str, Tensor] | None = None) -> RoundRecord:
         """Return a stored round, its weights in the global model's dtypes however they were stored.
 
         Every file is compared with its checksum; a client's weights are then read on access, see ``StoredClients``.
 
+        Args:
+            server_round: The round.
+            like: The model's state dict, whose names and shapes every file has; None to take the global model's.
+
         Raises:
-            RecordError: The round's weights are not kept, or a file is damaged.
+            RecordError: The round's weights are not kept, or a file is damaged or of another model.
         """
-        kept = self.stored_rounds()
-        if server_round not in kept:
-            have = f"kept are {', '.join(map(str, kept))}" if kept else "none are kept"
-            raise RecordError(f"round {server_round} has no weights in {self.folder}: {have}; run with store=all")
-        place = self._place(server_round)
-        for path in ("round.json", *(f"weights/{path.name}" for path in sorted((place / "weights").iterdir()))):
-            self._check(server_round, path)
-        weights = place / "weights"
-        p = read_result(place / "round.json").client_weights
-        previous = load_weights(weights / "previous_global.safetensors")
-        before_noise = weights / "before_noise.safetensors"
-        clients = StoredClients(weights, tuple(p), previous)
+        self.check_stored(server_round)
+        files, weights = self._files(server_round), self._place(server_round) / "weights"
+        p = read_result(files, server_round).client_weights
+        global_weights = read_weights(files, "global.safetensors", like)
+        previous = read_weights(files, "weights/previous_global.safetensors", global_weights)
+        noise = "weights/before_noise.safetensors"
+        before_noise = read_weights(files, noise, global_weights) if files.has(noise) else None
+        clients = StoredClients(weights, {client: self._client_file(files, client) for client in p}, previous)
+        for name in clients.files:
+            check_weights(files, f"weights/{name}", global_weights)
         return RoundRecord(
             server_round=server_round,
             clients=clients,
             client_weights=p,
             previous_global=previous,
-            global_weights=self.read_global(server_round),
-            before_noise=load_weights(before_noise) if before_noise.exists() else None,
+            global_weights=global_weights,
+            before_noise=before_noise,
             clients_dtype=clients.kept_dtype,
         )
 
-    def _write(self, draft: Path, result: RoundResult, record: RoundRecord) -> None:
+    @staticmethod
+    def _client_file(files: CheckedFiles, client_id: str) -> str:
+        """Return the name of the file that keeps a client's weights, or its update."""
+        update = f"update-{client_id}.safetensors"
+        return update if files.has(f"weights/{update}") else f"client-{client_id}.safetensors"
+
+    def _write(self, draft: Path, result: RoundResult, record: RoundRecord) -> str:
+        """Write a round into a draft; return the SHA-256 of its checksums."""
         if draft.exists():
             shutil.rmtree(draft)
         draft.mkdir(parents=True)
@@ -222,20 +254,17 @@ class RoundStore:
             for client_id, state in record.clients.items():
                 self._save_client(weights, client_id, state, record.previous_global)
         (draft / "round.json").write_text(json.dumps(as_json(result), indent=1) + "\n")
-        write_checksums(draft)
+        checksum = write_checksums(draft)
         sync(draft)
+        return checksum
 
-    def _result(self, server_round: int) -> RoundResult:
-        self._check(server_round, "round.json")
-        return read_result(self._place(server_round) / "round.json")
-
-    def _check(self, server_round: int, name: str) -> None:
-        check_file(self._place(server_round), name)
+    def _files(self, server_round: int) -> CheckedFiles:
+        return CheckedFiles(self._place(server_round), "round", self._run)
 
     def _is_whole(self, server_round: int, name: str) -> bool:
         """Return whether a file is as it was written; log one that is not."""
         try:
-            self._check(server_round, name)
+            check_file(self._files(server_round), name)
         except RecordError as error:
             log.warning("%s", error)
             return False
@@ -243,12 +272,12 @@ class RoundStore:
 
     def _is_finite(self, server_round: int) -> bool:
         """Return whether a round's model is finite, and its loss on the server's examples; log one that is not."""
-        place = self._place(server_round)
-        weights = load_weights(place / "global.safetensors")
+        place, weights = self._place(server_round), self.read_global(server_round)
+        loss = self.result(server_round).row["global_loss"]
         odd = [name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
         if odd:
             log.warning("%s: the global model is not finite, first in %s; going on from before it", place, odd[0])
-        elif (loss := read_result(place / "round.json").row["global_loss"]) is not None and not isfinite(loss):
+        elif loss is not None and not isfinite(loss):
             log.warning("%s: the global model's loss is %s; going on from before it", place, loss)
         else:
             return True

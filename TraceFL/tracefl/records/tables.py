@@ -5,7 +5,11 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tracefl.errors import plain
 from tracefl.provenance import TracedInput
+
+_FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+"""What a spreadsheet's formula begins with, also as full-width characters."""
 
 ROUND_COLUMNS = (
     "round",
@@ -131,8 +135,28 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="raise")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({column: cell(value) for column, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def cell(value: Any) -> Any:
+    """Return a value as a cell that no spreadsheet takes for a formula, and no terminal for a command.
+
+    Numbers stay, negative ones too, and so do texts that are numbers.
+    """
+    if not isinstance(value, str) or not value:
+        return value
+    if value[0] in _FORMULA and not _is_number(value):
+        value = f"'{value}"
+    return plain(value, keep="\n\t")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _of_clients(values: Iterable[tuple[str, float]]) -> str:

@@ -2,17 +2,29 @@
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tracefl.common.inside import opened, path_of
 from tracefl.common.paths import usual_mode
-from tracefl.errors import RecordError
+from tracefl.errors import RecordError, one_line
 from tracefl.provenance.sources import SafetensorsFile
+from tracefl.records.checksums import CheckedFiles
+
+TensorHeader: TypeAlias = dict[str, Any]
+"""What a safetensors file's header says of a tensor: ``dtype``, ``shape`` and ``data_offsets``."""
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of numbers that a client's weights may be kept in."""
+
+_MOST_TEXT_BYTES = 1 << 30
+_LONGEST_HEADER = 100_000_000  # bytes, as the library has it
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -36,16 +48,93 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
         raise cannot_write(path, error) from error
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(files: CheckedFiles, name: str, like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Read what ``save_weights`` wrote.
 
+    Args:
+        files: The files of the round's folder.
+        name: The file.
+        like: Tensors whose names and shapes it has; None for any.
+
     Raises:
-        RecordError: The file is missing or is no safetensors file.
+        RecordError: The file is missing, damaged, or of another model.
     """
+    check_weights(files, name, like)
+    return _load(files.folder, name)
+
+
+def check_weights(files: CheckedFiles, name: str, like: Mapping[str, Tensor] | None = None) -> None:
+    """Check a file without reading its tensors: its header first, so that a file of any size is refused at once.
+
+    Args:
+        files: The files of the round's folder.
+        name: The file.
+        like: Tensors whose names and shapes it has, and whose kind of numbers; None for any.
+
+    Raises:
+        RecordError: The file is missing, damaged, or of another model.
+    """
+    with files.opened_unchecked(name) as descriptor:
+        header = read_header(descriptor, files.folder / name)
+    if like is not None:
+        _compare(header, like, files.folder / name)
+    files.check(name)
+
+
+def check_file(files: CheckedFiles, name: str) -> None:
+    """Compare any file of a run with its checksum, within the size that its kind may have.
+
+    Raises:
+        RecordError: It is missing, damaged, or too large.
+    """
+    if name.endswith(".safetensors"):
+        check_weights(files, name)
+    else:
+        files.check(name, _MOST_TEXT_BYTES)
+
+
+def read_header(descriptor: int, path: Path) -> dict[str, TensorHeader]:
+    """Return the tensors that an open safetensors file says that it holds.
+
+    Raises:
+        RecordError: It is no whole safetensors file.
+    """
+    from tracefl.records.schema import TensorsHeader, parse
+
+    size = os.fstat(descriptor).st_size
+    length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
+    if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+        raise RecordError(f"{path} is no whole safetensors file: a header of {length} bytes in a file of {size}")
+    header: dict[str, TensorHeader] = parse(TensorsHeader, os.pread(descriptor, length, 8), path)
+    header.pop("__metadata__", None)
+    ends = [tensor["data_offsets"][1] for tensor in header.values()]
+    if size != 8 + length + max(ends, default=0):
+        raise RecordError(f"{path} is no whole safetensors file: it has {size} bytes, and its header speaks of others")
+    return header
+
+
+def _compare(header: Mapping[str, TensorHeader], like: Mapping[str, Tensor], path: Path) -> None:
+    differing = sorted(header.keys() ^ like.keys()) or sorted(
+        name
+        for name, tensor in like.items()
+        if tuple(header[name]["shape"]) != tuple(tensor.shape)
+        or (header[name]["dtype"] in FLOATS) != tensor.is_floating_point()
+    )
+    if differing:
+        raise RecordError(
+            f"{path} does not fit the run's model in {len(differing)} tensors, such as {differing[0]!r}; it is "
+            "damaged, or that of another run"
+        )
+
+
+def _load(folder: Path, name: str) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        with opened(folder, name) as descriptor:
+            return load_file(path_of(descriptor))
     except (OSError, SafetensorError) as error:
-        raise RecordError(f"{path} cannot be read ({error}); the round is damaged, use another") from error
+        raise RecordError(
+            f"{folder / name} cannot be read ({one_line(error)}); the round is damaged, use another"
+        ) from error
 
 
 def cannot_write(path: Path, error: Exception) -> RecordError:
@@ -83,15 +172,15 @@ class StoredClients(Mapping[str, Mapping[str, Tensor]]):
     memory-mapped; those stored in another form are converted.
 
     Args:
-        folder: Holds ``client-ID.safetensors``, or ``update-ID.safetensors`` where a client's difference to
+        folder: The files' folder.
+        files: Client to its file: ``client-ID.safetensors``, or ``update-ID.safetensors`` where its difference to
             ``previous`` is stored.
-        client_ids: The clients.
         previous: State dict that the clients started from; floating-point tensors are given in its types.
     """
 
-    def __init__(self, folder: Path, client_ids: Sequence[str], previous: Mapping[str, Tensor]) -> None:
+    def __init__(self, folder: Path, files: Mapping[str, str], previous: Mapping[str, Tensor]) -> None:
         self._folder = folder
-        self._ids = dict.fromkeys(client_ids)
+        self._files = dict(files)
         self._previous = previous
 
     def __getitem__(self, client_id: str) -> dict[str, Tensor]:
@@ -100,17 +189,20 @@ class StoredClients(Mapping[str, Mapping[str, Tensor]]):
         Raises:
             RecordError: Its file is gone.
         """
-        if client_id not in self._ids:
-            raise KeyError(client_id)
-        path, is_update = self._file(client_id)
-        kept = load_weights(path)
-        return {name: self._restored(name, tensor, is_update) for name, tensor in kept.items()}
+        name = self._files[client_id]
+        kept = _load(self._folder, name)
+        return {key: self._restored(key, tensor, name.startswith("update-")) for key, tensor in kept.items()}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._ids)
+        return iter(self._files)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._files)
+
+    @property
+    def files(self) -> Collection[str]:
+        """Names of the clients' files."""
+        return self._files.values()
 
     @property
     def kept_dtype(self) -> torch.dtype | None:
@@ -119,15 +211,10 @@ class StoredClients(Mapping[str, Mapping[str, Tensor]]):
         Raises:
             RecordError: Its file is gone.
         """
-        if not self._ids:
+        if not self._files:
             return None
-        path, _ = self._file(next(iter(self._ids)))
+        path = self._folder / next(iter(self._files.values()))
         return max(SafetensorsFile(path).dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=None)
-
-    def _file(self, client_id: str) -> tuple[Path, bool]:
-        """Return a client's file, and whether it holds an update."""
-        update = self._folder / f"update-{client_id}.safetensors"
-        return (update, True) if update.exists() else (self._folder / f"client-{client_id}.safetensors", False)
 
     def _restored(self, name: str, kept: Tensor, is_update: bool) -> Tensor:
         previous = self._previous.get(name)

@@ -5,11 +5,14 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from tracefl.errors import plain
+
 _MOST = 14  # most letters of a name
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return names that fit an axis."""
+    """Return names that fit an axis, as plain text."""
+    names = [plain(name) for name in names]
     return [name if len(name) <= _MOST else f"{name[: _MOST - 1]}…" for name in names]
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
@@ -11,6 +11,7 @@ from rich.control import Control
 from rich.segment import Segment
 
 from tracefl.common.streams import discard_output
+from tracefl.errors import plain
 
 WIDE = 150
 """Columns, in a file, of a table whose cells hold runs' folders."""
@@ -19,14 +20,20 @@ WIDE = 150
 class TerminalConsole(Console):
     """A terminal that may go away, as in ``| head``: the run continues, and run.log has its output.
 
+    Whatever is printed is text: it has no markup, and what a terminal would obey is written out, wherever it is from.
     In a notebook plain lines, as in a file. No line ends in blanks, which rich fills tables up with.
     """
 
     def __init__(self, **options: Any) -> None:
         # A notebook's kernel says FORCE_COLOR, but its page shows a terminal's bars as one line after another.
-        plain = False if "ipykernel" in sys.modules else None
-        super().__init__(force_jupyter=False, force_terminal=plain, **options)
+        in_a_page = False if "ipykernel" in sys.modules else None
+        super().__init__(markup=False, emoji=False, force_jupyter=False, force_terminal=in_a_page, **options)
         self.push_render_hook(_BlanksStripped())
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render something, all of whose text is ``plain``."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=plain(segment.text, keep="\n"))
 
     def on_broken_pipe(self) -> None:
         """Print nothing more."""
@@ -69,4 +76,4 @@ def say_json(found: Mapping[str, Any]) -> None:
 
 def say(console: Console, text: str) -> None:
     """Print a line unchanged, neither wrapped nor coloured."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    console.print(text, soft_wrap=True, highlight=False)

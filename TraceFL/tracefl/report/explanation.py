@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from tracefl.common.words import percent
@@ -51,7 +50,7 @@ def show(console: Console, answer: ExplainedInput) -> None:
     question, found, method, names = answer
 
     def say(text: str = "") -> None:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        console.print(text, soft_wrap=True, highlight=False)
 
     for line in _headlines(question, found, names):
         say(line)
@@ -166,7 +165,7 @@ def _layers(found: Explanation) -> Table:
         table.add_column(f"client {client.client_id}", justify="right")
     columns = [by_part(client, parts) for client in shown]
     for name, *values in zip(parts, *columns, strict=True):
-        table.add_row(escape(name), *(f"{value:+.3f}" for value in values))
+        table.add_row(name, *(f"{value:+.3f}" for value in values))
     table.add_row("sum", *(f"{client.estimate:+.3f}" for client in shown), style="bold")
     return table
 
@@ -185,7 +184,7 @@ def _removals(checked: Sequence[ClientPart], found: Explanation, names: Sequence
             percent(removal.probability),
         ]
         lead = [] if removal.against_effect is None else [f"{removal.against_effect:+.3f}"]
-        table.add_row(*row, *lead, escape(class_words(removal.predicted, names)))
+        table.add_row(*row, *lead, class_words(removal.predicted, names))
     return table
 
 

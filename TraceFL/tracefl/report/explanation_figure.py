@@ -12,7 +12,7 @@ from tracefl.provenance import ClientPart, Explanation
 from tracefl.questions.one_input import ExplainedInput, Question
 from tracefl.report.explanation import by_part, class_words, group_layers
 from tracefl.report.measure_names import CONTRIBUTION, EXACT_EFFECT
-from tracefl.report.style import BLUE, CONTRIBUTIONS, LIGHT_GREY, ORANGE, screen_style
+from tracefl.report.style import BLUE, CONTRIBUTIONS, LIGHT_GREY, ORANGE, screen_style, write_figure
 
 CLIENTS_DRAWN = 15
 _CLASSES_DRAWN = 5
@@ -39,25 +39,23 @@ def draw_explanation(answer: ExplainedInput, path: Path) -> None:
         f"carried in round {found.server_round} by "
         + ("nobody" if found.responsible is None else f"client {found.responsible}"),
         fontweight="bold",
-        parse_math=False,
     )
     entries = sorted(zip(*reversed(bars.get_legend_handles_labels()), strict=True), key=lambda entry: entry[0])
     words, handles = zip(*entries, strict=True)
     bottom.legend(handles, words, loc="outside lower left", ncols=3)
-    figure.savefig(path)
-    plt.close(figure)
+    write_figure(figure, path)
 
 
 def _draw_input(ax: Axes, question: Question) -> None:
     ax.set_axis_off()
     label = "" if question.label is None else f", labelled {question.label}"
-    ax.set_title(f"{question.description}{label}", parse_math=False)
+    ax.set_title(f"{question.description}{label}")
     if question.pixels is not None:
         ax.imshow(question.pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
         return
     lines = textwrap.wrap(question.text or "", 62)
     shown = [*lines[:9], "…"] if len(lines) > 10 else lines
-    ax.text(0.5, 0.95, "\n".join(shown), ha="center", va="top", transform=ax.transAxes, parse_math=False)
+    ax.text(0.5, 0.95, "\n".join(shown), ha="center", va="top", transform=ax.transAxes)
 
 
 def _draw_classes(ax: Axes, found: Explanation, names: Sequence[str]) -> None:
@@ -70,7 +68,7 @@ def _draw_classes(ax: Axes, found: Explanation, names: Sequence[str]) -> None:
     ax.barh(range(len(order)), values, color=[colours.get(number, LIGHT_GREY) for number in order], height=0.65)
     for place, value in enumerate(values):
         ax.text(value + 1, place, f"{value:.1f}", va="center")
-    ax.set_yticks(range(len(order)), [_short(class_words(number, names), 26) for number in order], parse_math=False)
+    ax.set_yticks(range(len(order)), [_short(class_words(number, names), 26) for number in order])
     ax.invert_yaxis()
     ax.set(xlim=(0, 112), xticks=(0, 25, 50, 75, 100), xlabel="probability, percent")
 

@@ -11,7 +11,7 @@ from tracefl.learning.datasets import FederatedData
 from tracefl.learning.faults import InjectedFault
 from tracefl.report.class_axis import name_classes
 from tracefl.report.measure_names import EXAMPLES_OF_CLASS
-from tracefl.report.style import EXAMPLES, POINTS, VERMILLION, screen_style
+from tracefl.report.style import EXAMPLES, POINTS, VERMILLION, screen_style, write_figure
 
 _MOST_CLIENTS = 40  # rows that can still be told apart
 _MOST_NUMBERS = 20  # columns whose cells still have room for their number
@@ -64,8 +64,7 @@ def draw_label_counts(fault: InjectedFault, data: FederatedData, path: Path) -> 
         f"from round {fault.truth.from_round}{rest}",
         wrap=True,
     )
-    figure.savefig(path)
-    plt.close(figure)
+    write_figure(figure, path)
 
 
 def _write_numbers(axes: Axes, counts: Tensor, highest: int) -> None:

@@ -79,7 +79,7 @@ class Forecast:
 def show_forecast(console: Console, forecast: Forecast) -> None:
     """Print it, one fact a line."""
     for line in forecast_lines(forecast):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def forecast_lines(forecast: Forecast) -> Iterator[str]:

@@ -10,7 +10,7 @@ from tracefl.common.words import counted
 from tracefl.questions.ledger import RunLedger
 from tracefl.report.class_axis import name_classes
 from tracefl.report.measure_names import MEAN_CONTRIBUTION
-from tracefl.report.style import BLUE, CONTRIBUTIONS, ORANGE, VERMILLION, screen_style
+from tracefl.report.style import BLUE, CONTRIBUTIONS, ORANGE, VERMILLION, screen_style, write_figure
 
 _MOST_CLIENTS = 40  # rows that can still be told apart
 _KINDS = ((True, "correct", BLUE), (False, "wrong", ORANGE))
@@ -63,8 +63,7 @@ def draw_ledger(run_ledger: RunLedger, path: Path) -> None:
         f"What each client contributed in {counted(ledger.rounds, 'round')}, the most useful first{rest}{marked}"
         f"{intervals}"
     )
-    figure.savefig(path)
-    plt.close(figure)
+    write_figure(figure, path)
 
 
 def mean_by_class(run_ledger: RunLedger, client_ids: Sequence[str], correct: bool) -> np.ndarray:

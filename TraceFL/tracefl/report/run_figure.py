@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from tracefl.learning.datasets import FederatedData
 from tracefl.report.class_axis import name_classes
 from tracefl.report.measure_names import EXAMPLES_OF_CLASS
-from tracefl.report.style import EXAMPLES, LOOKS, screen_style
+from tracefl.report.style import EXAMPLES, LOOKS, screen_style, write_figure
 
 _MOST_NUMBERS = 200  # cells of the map that are written in
 
@@ -43,8 +43,7 @@ def draw_run(rows: Sequence[Mapping[str, Any]], data: FederatedData, path: Path)
     right.set_yticks(_ticks(range(len(data.label_counts))))
     name_classes(right, data.label_names)
     figure.colorbar(image, ax=right, label=EXAMPLES_OF_CLASS)
-    figure.savefig(path)
-    plt.close(figure)
+    write_figure(figure, path)
 
 
 def _ticks(values: Sequence[int] | Any, most: int = 20) -> list[int]:

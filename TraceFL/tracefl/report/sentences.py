@@ -24,7 +24,6 @@ from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.suspects import NOBODY_FAULTY, PROVENANCE
 from tracefl.records.result import RoundResult, bounds_words, left_out_words, times_capped, times_refused
 from tracefl.records.run import StoredRun
-from tracefl.records.store import RoundStore
 
 if TYPE_CHECKING:
     from tracefl.questions.replay import Replay
@@ -78,7 +77,7 @@ def next_commands(run: StoredRun, rounds: Sequence[RoundResult], name: str | Non
         RecordError: The run's folder is damaged.
     """
     program, folder = program_name(), shlex.quote(name or str(run.folder))
-    stored = RoundStore(run.folder / "rounds").stored_rounds()
+    stored = run.store.stored_rounds()
     of_weights = [result for result in rounds if result.server_round in stored]
     commands = []
     traced = [result for result in of_weights if result.traced]

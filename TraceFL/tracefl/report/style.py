@@ -112,6 +112,7 @@ def _look(points: float, scale: float) -> Any:
     return {
         **dict.fromkeys((*letters, "legend.fontsize", "figure.titlesize", "figure.labelsize"), points),
         **{key: scale * length for key, length in lengths.items()},
+        "text.parse_math": False,  # a class or a data set may be called $x$
         "axes.spines.top": False,
         "axes.spines.right": False,
         "grid.alpha": 0.35,
@@ -123,6 +124,21 @@ def _look(points: float, scale: float) -> Any:
         "savefig.dpi": 130,
         "pdf.fonttype": 42,  # fonts that can be searched and that publishers accept
     }
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the file's suffix, completely or not at all, and close it.
+
+    What stood in the file's place is replaced, so that a link there leads nowhere.
+    """
+    draft = path.with_name(f".{path.name}.partial")
+    try:
+        draft.unlink(missing_ok=True)
+        figure.savefig(draft, format=path.suffix[1:].lower())
+        draft.replace(path)
+    finally:
+        plt.close(figure)
+        draft.unlink(missing_ok=True)
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tracefl.common.words import duration, percent
 from tracefl.errors import Failure, TraceFLError, one_line
-from tracefl.records.reading import read_results, reading
+from tracefl.records.reading import read_results
 from tracefl.report.console import WIDE, table_console
 
 
@@ -43,10 +43,9 @@ def _measured(outcome: Failure | Path) -> tuple[str, str, str]:
         return "-", "-", "-"
     try:
         results = read_results(outcome)
-        with reading(outcome / "results.json"):
-            final = results["final"]
     except TraceFLError as error:  # the table is printed while another error may be on its way
         return "-", "-", one_line(error)
+    final = results["final"]
     localization, chance = final["localization_accuracy"], final["chance_accuracy"]
     scored = "-" if localization is None else f"{percent(localization)} ({percent(chance)})"
     return percent(final["global_accuracy"]), scored, duration(results["seconds"])

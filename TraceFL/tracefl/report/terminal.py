@@ -51,7 +51,7 @@ class Terminal(Observer):
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:<24}"),
+            TextColumn("{task.description:<24}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -299,4 +299,4 @@ class _TerminalHandler(logging.Handler):
             text = text.splitlines()[0].split(": ", 2)[-1]
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         with contextlib.suppress(OSError):  # a terminal that is gone, or a full disk behind it: run.log has it all
-            self._console.print(prefix + text, soft_wrap=True, highlight=False, markup=False)
+            self._console.print(prefix + text, soft_wrap=True, highlight=False)

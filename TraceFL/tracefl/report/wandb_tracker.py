@@ -8,6 +8,7 @@ W&B never stops a run or holds it up for long: a separate thread talks to it, an
 
 import logging
 import os
+import re
 import threading
 import time
 import uuid
@@ -16,7 +17,9 @@ from pathlib import Path
 from queue import Full, Queue
 from typing import Any
 
+from tracefl.common.inside import read_bytes
 from tracefl.common.signals import block_sigusr2
+from tracefl.common.text_files import write_atomically
 from tracefl.errors import TraceFLError, one_line
 from tracefl.records.observer import Observer
 from tracefl.records.result import RoundResult
@@ -155,7 +158,11 @@ class WandbTracker(Observer):
 
 def _kept_id(path: Path) -> str:
     """Return the id kept in a file, which is created if missing."""
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(uuid.uuid4().hex[:8])
-    return path.read_text()
+    if path.exists():
+        kept = read_bytes(path.parent, path.name, 100).decode(errors="replace")
+        if re.fullmatch("[0-9a-f]{8}", kept):
+            return kept
+    new = uuid.uuid4().hex[:8]
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, new)
+    return new

@@ -30,7 +30,7 @@ ROUNDS = (
 
 
 def read(tmp_path, rounds, *overrides, **more):
-    return page_clients(read_record(make_run(tmp_path, rounds, *overrides, **more)))
+    return page_clients(read_record(make_run(tmp_path, rounds, *overrides, **more), rounds=rounds))
 
 
 def test_a_clients_part_by_hand(tmp_path):
@@ -122,7 +122,7 @@ def test_where_a_client_stands_at_the_end(tmp_path):
     )
     rounds = [result(n, mitigation=rows) for n, rows in enumerate(decisions, 1)]
     run = make_run(tmp_path, rounds, "fault=label_flip", "fault.clients=[2]", "without=[4]", fault=FAULT)
-    notes = {row.client: row.note for row in page_clients(read_record(run)).rows}
+    notes = {row.client: row.note for row in page_clients(read_record(run, rounds=rounds)).rows}
     assert notes == {
         "0": "weight restored from round 3 on",
         "1": "",

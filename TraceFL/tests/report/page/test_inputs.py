@@ -15,7 +15,7 @@ from tracefl.report.page.record import read_record
 
 
 def read(tmp_path, rounds, *overrides, order=None, **of_run):
-    record = read_record(make_run(tmp_path, rounds, *overrides, **of_run))
+    record = read_record(make_run(tmp_path, rounds, *overrides, **of_run), rounds=rounds)
     return page_inputs(record, order or [each.server_round for each in rounds])
 
 

@@ -42,15 +42,19 @@ def save_examples(path: Path | str, examples: Examples) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_examples(path: Path | str) -> Examples:
+def load_examples(path: Path | str, name: Path | None = None) -> Examples:
     """Read what ``save_examples`` wrote; the tensors are mapped to the file until they are modified.
+
+    Args:
+        path: The file.
+        name: What messages call it; None for its path.
 
     Raises:
         RecordError: The file is missing, damaged or holds something else.
     """
-    path = Path(path)
+    opened, path = path, Path(path) if name is None else name
     try:
-        tensors = load_file(path)
+        tensors = load_file(opened)
     except (OSError, SafetensorError) as error:
         raise RecordError(f"examples cannot be read from {path} ({error}); prepare the data again") from error
     missing = sorted({"labels", "rows", "mean", "std"} - set(tensors))
@@ -61,6 +65,10 @@ def load_examples(path: Path | str) -> Examples:
     if missing or not features or len(set(lengths.values())) > 1:
         problem = f"lacks {', '.join(missing)}" if missing else f"holds tensors of lengths {lengths}"
         raise RecordError(f"{path} {problem}, so it is no file of examples; prepare the data again")
+    if tensors["mean"].ndim != 1 or tensors["std"].ndim != 1:
+        raise RecordError(
+            f"{path} has no mean and std of channels, so it is no file of examples; prepare the data again"
+        )
     return Examples(
         features,
         tensors["labels"],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         model_spec,
     )
     from tracefl.learning.models.settings import ModelSettings, ModelSpec
+    from tracefl.learning.models.stored import build_stored
     from tracefl.learning.models.text_encoder import TextEncoder
     from tracefl.learning.models.tokenizer import build_text_encoder
 
@@ -25,6 +26,7 @@ __all__ = [
     "ModelSpec",
     "TextEncoder",
     "build_model",
+    "build_stored",
     "build_text_encoder",
     "check_max_tokens",
     "find_model",

@@ -90,7 +90,7 @@ def find_local(loader: Any, source: str, **options: Any) -> Any:
     """
     path = str(expand(source)) if is_folder(source) else source
     try:
-        return loader.from_pretrained(path, local_files_only=True, **options)
+        return loader.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
     except transformers_errors() as error:
         log.debug("%s has no local %s: %s", source, loader.__name__, error)
         return None
@@ -131,7 +131,7 @@ def fetch(
         reason = f"{constants.ENDPOINT} answers with status {status}"
         if status < 500:  # 4xx too, as transformers may have a token; on 5xx it would retry for long
             try:
-                return loader.from_pretrained(source, **options)
+                return loader.from_pretrained(source, trust_remote_code=False, **options)
             except transformers_errors() as error:
                 reason = f"{reason}: {brief(error)}" if status < 400 else reason
     raise ConfigError(

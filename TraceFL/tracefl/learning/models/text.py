@@ -78,7 +78,9 @@ class TransformersModel(ModelFamily):
         """Build with random weights, in float32."""
         transformers = load_transformers()
         config = transformers.CONFIG_MAPPING[spec.config["model_type"]].from_dict(spec.config)
-        model: nn.Module = transformers.AutoModelForSequenceClassification.from_config(config)
+        # False, not the default: by which transformers asks on the terminal whether to run a repository's code.
+        auto = transformers.AutoModelForSequenceClassification
+        model: nn.Module = auto.from_config(config, trust_remote_code=False)
         return model.float()
 
     def load_pretrained(self, model: Any, settings: ModelSettings) -> None:

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tracefl.errors import plain
 from tracefl.learning.examples import PIXELS, Examples
-from tracefl.learning.models import TextEncoder
 from tracefl.provenance import TracedInput
 from tracefl.report.page.record import RunRecord
 
@@ -112,12 +112,11 @@ def texts_of(record: RunRecord, examples: Examples, wanted: Sequence[int]) -> li
         RecordError: The run's tokenizer is missing or damaged.
     """
     index = torch.tensor(wanted, dtype=torch.int64)
-    encoder = TextEncoder.load(record.run.folder / "tokenizer")
-    return encoder.decode({name: tensor[index] for name, tensor in examples.features.items()})
+    return record.run.encoder.decode({name: tensor[index] for name, tensor in examples.features.items()})
 
 
 def _texts(record: RunRecord, examples: Examples, wanted: Sequence[int]) -> tuple[Iterable[tuple[int, str]], list[str]]:
-    texts = texts_of(record, examples, wanted)
+    texts = [plain(text, keep="\n\t") for text in texts_of(record, examples, wanted)]
     cut = sum(len(text) > MOST_CHARACTERS for text in texts)
     notes = [f"{cut} texts are cut after {MOST_CHARACTERS} characters"] if cut else []
     shown = (text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…" for text in texts)

@@ -15,7 +15,6 @@ from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import Settings
 from tracefl.records.status import RunState, read_run_state
-from tracefl.records.store import RoundStore
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def read_record(
     state = state or read_run_state(folder, run.settings.num_rounds)  # before the rounds: a run may still go on
     lacking: dict[int, str] = {}
     if rounds is None:
-        rounds, lacking = RoundStore(folder / "rounds").readable(state.rounds_done)
+        rounds, lacking = run.readable(state.rounds_done)
     rounds = tuple(rounds)
     if not rounds and lacking:
         raise RecordError(f"{folder} has no round that can be read: {lacking_words(lacking)}; run it again")

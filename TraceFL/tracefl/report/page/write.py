@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from omegaconf import OmegaConf
 
 from tracefl.common.bootstrap import FEWEST
 from tracefl.common.environment import describe_environment
 from tracefl.common.text_files import write_atomically
 from tracefl.common.words import duration, numbers, percent
-from tracefl.errors import one_line
+from tracefl.errors import one_line, plain
 from tracefl.learning.faults.words import describe_fault
 from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.suspects import mean_suspects
 from tracefl.records.reading import lacking_words
 from tracefl.records.result import RoundResult
 from tracefl.records.status import read_ended_state
-from tracefl.records.store import RoundStore
 from tracefl.report import REPORT
 from tracefl.report.page import words
 from tracefl.report.page.chart import HEIGHT, PHONE, WIDTH, rounds_chart
@@ -102,10 +102,10 @@ def render(record: RunRecord, replay: "Replay | None" = None) -> str:
     rows = [result.row for result in record.rounds]
     template = files(__package__) / "template"  # .md, for flwr run packs no .html, .js or .css
     script = "\n".join((template / f"{part}.js.md").read_text() for part in _SCRIPTS)
-    settings, names = record.settings, record.run.label_names
+    settings, names = record.settings, tuple(map(plain, record.run.label_names))
     kinds = _kinds(clients)
     name, run_word = record.run.folder.resolve().name, shlex.quote(words.run_word(record))
-    stored = RoundStore(record.run.folder / "rounds").stored_rounds()
+    stored = record.run.store.stored_rounds()
     data = {
         "rows": inputs.rows,
         "shown": inputs.shown,
@@ -198,11 +198,17 @@ def _environment() -> Environment:
         loader=PackageLoader("tracefl.report.page", "template"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     made.filters |= {"percent": percent, "number": _number, "logits": _logits, "duration": duration}
     return made
+
+
+def _shown(value: Any) -> Any:
+    """Return what the page shows of a value: text without marks that turn the direction of writing."""
+    return plain(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _number(value: Any, digits: int = 2) -> str:

@@ -1,0 +1,254 @@
+"""Whether a run's folder is whole: every checksum, what its files say of one another, and each stored round's average.
+
+A checksum tells damage, and not who made the file: whoever may write into the folder can make it again. What cannot be
+made again by others is a signature of the checksums, see ``records/signature.py``.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tracefl.errors import RecordError, TraceFLError, one_line, plain
+from tracefl.provenance import RoundRecord
+from tracefl.provenance.comparison import compare_whole
+from tracefl.provenance.reading import read_round
+from tracefl.provenance.scoring import mean_measured
+from tracefl.questions.suspects import mean_suspects
+from tracefl.records.checksums import CHECKSUMS, CheckedFiles, is_covered, listed_rounds, names_below
+from tracefl.records.claim import is_claimed
+from tracefl.records.result import TABLES, RoundResult, tables_of
+from tracefl.records.run import StoredRun
+from tracefl.records.signature import SIGNATURE, check_signature
+from tracefl.records.tables import to_csv
+from tracefl.records.weights import check_file
+
+
+@dataclass(frozen=True)
+class CheckedAverage:
+    """A stored round's model beside the average of its clients, made again.
+
+    Attributes:
+        server_round: The round, from 1.
+        clients: How many were averaged.
+        numbers: How many numbers were compared: all of the model.
+        apart: By how much the two differ at most; more than rounding is a problem of the run.
+    """
+
+    server_round: int
+    clients: int
+    numbers: int
+    apart: float
+
+
+@dataclass
+class Verification:
+    """What was found in a run's folder.
+
+    Attributes:
+        folder: The run's folder.
+        checked: How many files have the checksum that they should.
+        rounds: How many rounds are recorded.
+        is_complete: The run is over.
+        averages: The rounds whose clients' weights are stored.
+        not_covered: Files without a checksum: they decide no answer.
+        signature: ``good``, ``bad`` or ``none``; ``unchecked`` where there is one and no key was given.
+        problems: What is wrong, one line each; empty where the folder is whole.
+    """
+
+    folder: Path
+    checked: int = 0
+    rounds: int = 0
+    is_complete: bool = False
+    averages: list[CheckedAverage] = field(default_factory=list)
+    not_covered: list[str] = field(default_factory=list)
+    signature: str = "none"
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Nothing is wrong."""
+        return not self.problems
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is wrong, once, and go on after the block."""
+        try:
+            yield
+        except (TraceFLError, OSError) as error:
+            problem = one_line(error)
+            if problem not in self.problems:
+                self.problems.append(problem)
+
+
+def verify(folder: Path, key: Path | None = None) -> Verification:
+    """Check a run's folder.
+
+    Args:
+        folder: The run's folder.
+        key: A public Ed25519 key by which its checksums must be signed; None to check no signature.
+
+    Raises:
+        ConfigError: ``key`` is no such key.
+        RecordError: The run is being made.
+    """
+    if is_claimed(folder):
+        raise RecordError(f"{folder} is being written; verify it when the run is over")
+    found = Verification(folder)
+    files = CheckedFiles(folder)
+    with found.noting():
+        covered = _check_checksums(found, files)
+        found.not_covered = [plain(name) for name in names_below(folder) if name not in covered]
+        found.problems += [
+            f"{plain(str(folder / name))} has no line in {CHECKSUMS}, and a run's answers would depend on it"
+            for name in names_below(folder)
+            if name not in covered and (is_covered(name) or name.startswith("rounds/"))
+        ]
+        _check_content(found)
+    found.signature = _signature(found, key)
+    return found
+
+
+def _check_checksums(found: Verification, files: CheckedFiles) -> set[str]:
+    """Compare every file with its checksum; return all that have one."""
+    covered = {CHECKSUMS, SIGNATURE}
+    for name in files.checksums:
+        covered.add(name)
+        with found.noting():
+            check_file(files, name)
+            found.checked += 1
+    for number in listed_rounds(files):
+        place = f"rounds/{number:04d}"
+        of_round = CheckedFiles(files.folder / place, "round", files)
+        with found.noting():
+            for name in of_round.checksums:
+                covered.add(f"{place}/{name}")
+                if not (files.folder / place / name).exists() and name != "round.json":
+                    continue  # not kept any more, or missing: where the round is read
+                with found.noting():
+                    check_file(of_round, name)
+                    found.checked += 1
+    return covered
+
+
+def _check_content(found: Verification) -> None:
+    """Read every file, and compare what they say of one another."""
+    with found.noting():
+        run = StoredRun(found.folder)
+        found.is_complete = run.is_complete
+        parts: list[Callable[[], object]] = [
+            lambda: run.spec,
+            lambda: run.server,
+            lambda: run.fault,
+            lambda: run.command,
+        ]
+        if run.settings.dataset.kind == "text":
+            parts.append(lambda: run.encoder)
+        for part in parts:
+            with found.noting():
+                part()
+        with found.noting():
+            results = list(run.results())
+            found.rounds = len(results)
+            _check_tables(found, run, results)
+            with found.noting():
+                _check_results(run, results)
+        with found.noting():
+            _check_averages(found, run)
+
+
+def _check_tables(found: Verification, run: StoredRun, results: list[RoundResult]) -> None:
+    """Compare each table with the rounds' results."""
+    made = tables_of(results)
+    for name in TABLES:
+        with found.noting():
+            expected = _cells(to_csv(*made[name])) if name in made else []
+            kept = _cells(run.files.read(name, 1 << 30).decode()) if run.files.has(name) else []
+            if len(kept) != len(expected) or not all(map(_are_same, kept, expected)):
+                raise RecordError(f"{run.folder / name} does not say what the rounds' round.json say")
+
+
+def _cells(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline="")))
+
+
+def _are_same(cells: list[str], others: list[str]) -> bool:
+    """Return whether two rows say the same; a number may be written as 1 and as 1.0."""
+    pairs = zip(cells, others, strict=False)
+    return len(cells) == len(others) and all(a == b or _number(a) == _number(b) is not None for a, b in pairs)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _check_results(run: StoredRun, results: list[RoundResult]) -> None:
+    """Compare the summary with the rounds' results."""
+    summary = run.environment
+    if summary is None:
+        return
+    rows = [result.row for result in results]
+    again: dict[str, Any] = {
+        "final": rows[-1],
+        "mean": {
+            name: mean_measured([row[name] for row in rows]) for name in summary.get("mean", {}) if name in rows[0]
+        },
+        "suspects": mean_suspects(row for result in results for row in result.suspects),
+        "clients_dropped": sum(row["clients_dropped"] or 0 for row in rows),
+        "classes": list(run.label_names),
+        "seed": run.settings.seed,
+    }
+    differing = [name for name, value in again.items() if json.dumps(value) != json.dumps(summary.get(name))]
+    if differing:
+        raise RecordError(f"{run.folder / 'results.json'} does not say what the rounds say, of {', '.join(differing)}")
+
+
+def _check_averages(found: Verification, run: StoredRun) -> None:
+    """Average the stored clients of each round again, and compare all of the model; check that rounds follow."""
+    kept = [number for number in run.store.stored_rounds() if number <= run.last_round]
+    wanted = {"all": range(1, run.last_round + 1), "last": [run.last_round], "none": []}[run.settings.store.keep]
+    missing = sorted(set(wanted) - set(kept))
+    before: RoundRecord | None = None
+    for number in kept:
+        with found.noting():
+            model, record = run.round(number)
+            compared = compare_whole(read_round(model, record))
+            found.averages.append(CheckedAverage(number, len(record.clients), compared.compared, compared.apart))
+            if compared.refusal is not None:
+                raise RecordError(f"{run.folder / f'rounds/{number:04d}'}: {compared.refusal}")
+            if before is not None and before.server_round == number - 1:
+                _check_follows(run, before, record)
+            before = record
+    if missing and missing != [0]:
+        raise RecordError(
+            f"{run.folder / f'rounds/{missing[0]:04d}/weights'} is missing, and config.yaml says store.keep="
+            f"{run.settings.store.keep}"
+        )
+
+
+def _check_follows(run: StoredRun, before: RoundRecord, record: RoundRecord) -> None:
+    """Check that a round started from the model of the one before."""
+    for name, tensor in before.global_weights.items():
+        if not record.previous_global[name].equal(tensor):
+            raise RecordError(
+                f"{run.folder / f'rounds/{record.server_round:04d}'} started from other weights than round "
+                f"{before.server_round} ended with: {name!r} differs"
+            )
+
+
+def _signature(found: Verification, key: Path | None) -> str:
+    if key is None:
+        return "unchecked" if (found.folder / SIGNATURE).is_file() else "none"
+    try:
+        check_signature(found.folder, key)
+    except (RecordError, OSError) as error:
+        found.problems.append(one_line(error))
+        return "bad"
+    return "good"
