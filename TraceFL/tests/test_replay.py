@@ -327,7 +327,7 @@ def test_no_run(monkeypatch, capsys, tmp_path, arguments, words):
     [
         (None, "the clients to leave out, such as without=3,7; see tracefl replay --help"),
         (
-            '{"clients": ["2", "5"]}',
+            Fault("free_rider", ("2", "5"), 1, scale=0.1),
             "the clients to leave out; the run's faulty ones: without=2,5; see tracefl replay --help",
         ),
         ("{", "fault.json is damaged"),

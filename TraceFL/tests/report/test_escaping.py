@@ -18,8 +18,9 @@ from tracefl.ledger import main as ledger
 from tracefl.records.checksums import seal
 from tracefl.records.log import RunLog
 from tracefl.records.tables import to_csv
+from tracefl.report.console import TerminalConsole
 from tracefl.report.page import write_page
-from tracefl.report.terminal import TerminalConsole, say, terminal_lines
+from tracefl.report.terminal import say, terminal_lines
 
 OBEYED = "\x1b[31mred\x1b[0m\x07\x9b2J\r‮gnp.exe‬\u2066\ud800"
 SHOWN = r"\x1b[31mred\x1b[0m\x07\x9b2J\x0d\u202egnp.exe\u202c\u2066\ud800"
