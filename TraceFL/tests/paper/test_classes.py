@@ -22,7 +22,9 @@ def make(logs, traced, **values):
     run = made_run(logs, [(0.5, 0.9, 0.3)], "experiment=figure5", **values)
     columns = ("label", "traced_client", "localized", "chance")
     rows = [dict(zip(columns, row, strict=True)) for row in traced]
-    inputs = [traced_input(number, **row) for number, row in enumerate(rows)]
+    inputs = [
+        traced_input(number, scores={row["traced_client"]: 0.7, "0": 0.3}, **row) for number, row in enumerate(rows)
+    ]
     write_rounds(run.path, [{"round": 1}], traced=inputs)
     finish(run.path, 1, classes=NAMES)
     return run

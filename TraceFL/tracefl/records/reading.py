@@ -93,13 +93,13 @@ def read_results(folder: Path, num_rounds: int | None = None) -> dict[str, Any]:
     return results
 
 
-def check_rounds(files: CheckedFiles, rounds: int) -> None:
-    """Check that a run's first rounds are there, without reading them.
+def check_rounds(files: CheckedFiles, last: int, first: int = 1) -> None:
+    """Check that a run's rounds from the first to the last are there, without reading them.
 
     Raises:
         RecordError: One is missing.
     """
-    for number in range(1, rounds + 1):
+    for number in range(first, last + 1):
         if not (files.has(round_checksums(number)) and is_there(files.folder, f"rounds/{number:04d}/round.json")):
             raise RecordError(
                 f"round {number} is missing in {files.folder}: rounds/{number:04d}/round.json; use another copy"

@@ -154,6 +154,8 @@ class StoredRun:
             ConfigError: The round has no noise.
         """
         server_round = self._last_stored() if server_round is None else server_round
+        if server_round in listed_rounds(self.files):
+            check_rounds(self.files, server_round, first=server_round)
         self.store.check_stored(server_round)
         model = self.model(server_round)
         record = self.store.read(server_round, model.state_dict())
