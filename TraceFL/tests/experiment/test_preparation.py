@@ -1,18 +1,24 @@
 import json
+from contextlib import closing
 
 import pytest
 
 from tests.helpers.configuration import TINY, compose_settings
 from tracefl.errors import ConfigError, DataError
 from tracefl.experiment.preparation import prepare_deployed, prepare_run, save_inputs
+from tracefl.records.folder import RunFolder
 
 
 def test_what_later_questions_need_is_written(tmp_path):
-    prepared = prepare_run(compose_settings(*TINY, "fault=label_flip", "fault.num_clients=1", "fault.min_examples=1"))
-    save_inputs(tmp_path, prepared)
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"server.safetensors", "model.json", "label_counts.json", "fault.json"}
-    counts = json.loads((tmp_path / "label_counts.json").read_text())
+    settings = compose_settings(*TINY, "fault=label_flip", "fault.num_clients=1", "fault.min_examples=1")
+    prepared = prepare_run(settings)
+    with closing(RunFolder(tmp_path / "run", settings)) as folder:
+        folder.begin(resume=False)
+        save_inputs(folder, prepared)
+    written = {"server.safetensors", "model.json", "label_counts.json", "fault.json"}
+    assert {path.name for path in folder.path.iterdir()} == written | {"config.yaml", "SHA256SUMS"}
+    assert written <= folder.files.checksums.keys()
+    counts = json.loads(folder.files.read("label_counts.json", 10**6))
     assert counts["label_counts"] == prepared.data.label_counts.tolist()
     assert "deployed" not in counts
 

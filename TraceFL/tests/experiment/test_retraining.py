@@ -16,6 +16,7 @@ from tracefl.errors import ConfigError
 from tracefl.experiment.retraining import retrain
 from tracefl.learning.measures import measure, read_measures
 from tracefl.learning.models import ModelSpec, build_model
+from tracefl.records.checksums import seal
 from tracefl.records.run import StoredRun
 from tracefl.records.store import RoundStore
 from tracefl.replay import main
@@ -133,6 +134,7 @@ def test_settings_are_those_of_the_run_on_this_machine(tmp_path, monkeypatch):
     config = OmegaConf.load(folder / "config.yaml")
     config.total_cpus, config.ray.address = 512, "10.0.0.1:6379"
     OmegaConf.save(config, folder / "config.yaml")
+    seal(folder)
     asked = []
     monkeypatch.setattr("tracefl.experiment.retraining.run_settings", lambda settings, **_: asked.append(settings))
     new, note = retrain(StoredRun(folder), "without-2-from-2", 2, ["2"])
@@ -159,7 +161,7 @@ def test_a_damaged_start_is_trained_again(tmp_path, monkeypatch):
     monkeypatch.setattr("tracefl.experiment.retraining.run_settings", lambda settings, **_: None)
     _, note = retrain(StoredRun(folder), "without-2-from-3", 3, ["2"])
     assert note.startswith("the rounds before were trained again too: ")
-    assert "global.safetensors is damaged" in note
+    assert "global.safetensors is no whole safetensors file" in note
     assert [path.name for path in tmp_path.iterdir()] == ["image"]
 
 
@@ -176,6 +178,7 @@ def test_what_cannot_be_trained_leaves_nothing(tmp_path, change, without, messag
     config = OmegaConf.load(folder / "config.yaml")
     change(config)
     OmegaConf.save(config, folder / "config.yaml")
+    seal(folder)
     with pytest.raises(ConfigError, match=message):
         retrain(StoredRun(folder), "name", 2, without)
     assert [path.name for path in tmp_path.iterdir()] == ["image"]
@@ -197,6 +200,7 @@ def test_clients_of_a_deployment_have_their_data_elsewhere(tmp_path):
     folder, _ = make_replayed_run(tmp_path, fault=None)
     counts = json.loads((folder / "label_counts.json").read_text())
     (folder / "label_counts.json").write_text(json.dumps({**counts, "deployed": True}))
+    seal(folder)
     with pytest.raises(ConfigError, match="is a deployment's run, whose clients' data are not here"):
         retrain(StoredRun(folder), "name", 2, ["2"])
 

@@ -4,7 +4,6 @@ import signal
 from collections import Counter
 from concurrent.futures import Future
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -13,6 +12,7 @@ from tests.helpers.plans import ScriptedFederation
 from tests.helpers.tables import read_csv
 from tracefl.errors import RecordError, RoundFailedError, RunStopped
 from tracefl.experiment.runner import run_settings
+from tracefl.records.checksums import CheckedFiles
 
 
 def settings(tmp_path, *overrides):
@@ -22,14 +22,14 @@ def settings(tmp_path, *overrides):
 @pytest.fixture
 def readings(monkeypatch):
     """Count the readings of each round.json by its round."""
-    counted, read_text = Counter(), Path.read_text
+    counted, read = Counter(), CheckedFiles.read
 
-    def counting(path, *args, **kwargs):
-        if path.name == "round.json":
-            counted[int(path.parent.name)] += 1
-        return read_text(path, *args, **kwargs)
+    def counting(files, name, most_bytes):
+        if name == "round.json":
+            counted[int(files.folder.name)] += 1
+        return read(files, name, most_bytes)
 
-    monkeypatch.setattr(Path, "read_text", counting)
+    monkeypatch.setattr(CheckedFiles, "read", counting)
     return counted
 
 
