@@ -32,7 +32,7 @@ PRINTED = [table(), Text("word " * 60, style="dim"), "word " * 60, "", "a  "]
 def test_lines_are_those_of_rich_without_the_blanks_at_their_ends(monkeypatch, printed, is_terminal):
     monkeypatch.setenv("FORCE_COLOR", "1" if is_terminal else "")
     ours, theirs = io.StringIO(), io.StringIO()
-    for console in (TerminalConsole(file=ours, width=80), Console(file=theirs, width=80)):
+    for console in (TerminalConsole(file=ours, width=80), Console(file=theirs, width=80, markup=False)):
         assert console.is_terminal == is_terminal
         console.print(printed)
     plain = [Text.from_ansi(line).plain for line in ours.getvalue().split("\n")]

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torchvision
 from matplotlib import pyplot as plt
-from rich.console import Console
 
 from tracefl.provenance import ClientPart, Explanation, Method, Removal
 from tracefl.questions.one_input import ExplainedInput, Question
+from tracefl.report.console import TerminalConsole
 from tracefl.report.explanation import as_json, group_layers, show
 from tracefl.report.explanation_figure import draw_explanation
 
@@ -90,7 +90,7 @@ def test_the_picture_says_of_how_many_clients_the_exact_effect_is(draw, num_clie
 
 def test_the_tables():
     out = io.StringIO()
-    show(Console(file=out, width=100), ExplainedInput(TEXT, explained(14), Method(), NAMES))
+    show(TerminalConsole(file=out, width=100), ExplainedInput(TEXT, explained(14), Method(), NAMES))
     text = out.getvalue()
     assert "predicted 1 (d$o$gs) with probability 70.0%; next is 0 ([red]cats[/red]) with 20.0%" in text
     assert "7 of the round's 14 clients hold that class (50.0%)" in text
@@ -116,7 +116,7 @@ def test_an_exact_effect_against_the_order_is_marked_and_said(draw):
     found = ExplainedInput(IMAGE, against_the_order(), Method(), NAMES)
     words = "by exact effects client 1 (+9.000) comes before client 0 (+2.000)"
     out = io.StringIO()
-    show(Console(file=out, width=100), found)
+    show(TerminalConsole(file=out, width=100), found)
     assert words in out.getvalue()
     assert [line.split()[:2] for line in out.getvalue().splitlines() if " * " in line[:60]] == [["1", "0"]]
     assert as_json(found)["contradicted"] == ["0"]
@@ -131,11 +131,11 @@ def test_nobody_is_said_by_the_tables_and_the_json():
     against = [replace(part, removal=replace(part.removal, effect=-1.0 - k)) for k, part in enumerate(whole.clients)]
     said = ExplainedInput(TEXT, replace(whole, clients=tuple(against)), Method(), NAMES)
     out = io.StringIO()
-    show(Console(file=out, width=100), said)
+    show(TerminalConsole(file=out, width=100), said)
     assert "carried by nobody: without any one client the model is as sure, by exact removals" in out.getvalue()
     assert as_json(said)["responsible"] is None
     turned = replace(whole, clients=whole.clients[::-1])  # as exact effects may order them: no score contradicts that
-    show(Console(file=out, width=100), ExplainedInput(TEXT, turned, Method(), NAMES))
+    show(TerminalConsole(file=out, width=100), ExplainedInput(TEXT, turned, Method(), NAMES))
     assert out.getvalue().count(" score ") == 1
 
 

@@ -15,9 +15,18 @@ from tracefl.report.style import LOOKS
 def drawn(monkeypatch, tmp_path):
     """Draw a run whose localization and agreement are equal; returns its two axes."""
     kept = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: kept.append(figure.axes))
+
+    def keep(figure, path, **_):
+        kept.append(figure.axes)
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", keep)
     rows = [{"round": n, **dict.fromkeys(LOOKS, 1.0)} for n in (1, 2)]
-    draw_run(rows, SimpleNamespace(label_counts=torch.tensor([[7, 0], [40, 3]]), label_names=("a", "b")), tmp_path)
+    draw_run(
+        rows,
+        SimpleNamespace(label_counts=torch.tensor([[7, 0], [40, 3]]), label_names=("a", "b")),
+        tmp_path / "rounds.png",
+    )
     return kept[0][:2]
 
 

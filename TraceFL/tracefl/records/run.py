@@ -119,11 +119,12 @@ class StoredRun:
             try:
                 found.append(self._result(number))
             except RecordError as error:
-                if number == last > until and not is_there(self.folder, f"rounds/{number:04d}"):
+                if number == last > until and not (self.is_complete or is_there(self.folder, f"rounds/{number:04d}")):
                     continue  # announced when the run ended, and not there yet
                 place_is_there = is_there(self.folder, f"rounds/{number:04d}")
-                # without the advice for those who ask about this round alone
-                lacking[number] = one_line(error).rpartition("; ")[0] if place_is_there else "its folder is missing"
+                said = one_line(error)
+                before, _, _ = said.rpartition("; ")  # without the advice for those who ask about this round alone
+                lacking[number] = (before or said) if place_is_there else "its folder is missing"
         return tuple(found), lacking
 
     def model(self, server_round: int) -> nn.Module:

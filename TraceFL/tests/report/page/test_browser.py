@@ -96,7 +96,9 @@ def test_texts_and_a_fault(tmp_path, browser):
 def test_a_hundred_rounds(tmp_path, browser, record_property):
     clients = {str(k): score for k, score in enumerate((0.3, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05, 0.04, 0.03, 0.03))}
     traced = tuple(traced_input(n, n % 4, scores=clients, expected=("0", "3")) for n in range(50))
-    path = write_page(make_run(tmp_path, [result(n, traced) for n in range(1, 101)], size=32, examples=50))
+    weights = dict.fromkeys(clients, 0.1)
+    rounds = [result(n, traced, weights=weights) for n in range(1, 101)]
+    path = write_page(make_run(tmp_path, rounds, size=32, examples=50, counts=[[5, 5, 5, 5]] * 10))
     assert path.stat().st_size < 10_000_000
     browser.open(path)
     assert browser.text("#count") == ["20 shown of 5000 that match, of 5000"]

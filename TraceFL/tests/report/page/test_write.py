@@ -209,7 +209,8 @@ def test_a_page_of_the_rounds_that_can_be_read_says_which_it_lacks(call, tmp_pat
     assert reason in before
     assert f"After round {2 if number == 3 else 3} the model is right" in after
     is_there = (run / "rounds" / f"{number:04d}" / "round.json").exists()
-    assert ("complete, 2 of 3 rounds" if is_there else "failed after 2") in words
+    state = "complete, 3 of 3 rounds" if is_there else f"failed after 3 of 3 rounds: round {number} is missing in"
+    assert state in words
     status, out, _ = call(run, "--json")
     assert (status, list(json.loads(out)["lacking"])) == (2, [str(number)])
 
