@@ -39,19 +39,17 @@ def main() -> None:
 
 def _main(given: Given) -> None:
     from tracefl.questions.verify import verify
-    from tracefl.records.signature import sign
-    from tracefl.report.console import TerminalConsole, say, say_json
+    from tracefl.report.console import TerminalConsole, say_json
     from tracefl.report.verify import as_json, show
 
-    found = verify(given.folder, given.get("key"))
-    signed = sign(given.folder, given.values["sign"]) if "sign" in given.values and found.is_whole else None
+    if len(given.picked("key", "sign")) > 1:
+        raise ConfigError("sign= makes a signature and key= checks one; give one of them, and then the other")
+    found = verify(given.folder, given.get("key"), given.get("sign"))
     if JSON in given.flags:
-        say_json({**as_json(found), "signed": None if signed is None else str(signed)})
+        say_json(as_json(found))
     else:
         show(TerminalConsole(), found)
-        if signed is not None:
-            say(TerminalConsole(), f"signed: {signed}")
-    if "sign" in given.values and signed is None:
+    if "sign" in given.values and found.signature != "made":
         raise RecordError(f"{given.folder} is not whole, and was not signed", 1)
     if not found.is_whole:
         sys.stdout.flush()

@@ -83,16 +83,17 @@ def is_there(folder: Path, name: str) -> bool:
 
 
 def _open(folder: Path, name: str) -> int:
-    *folders, last = PurePosixPath(name).parts
-    if PurePosixPath(name).is_absolute() or ".." in (*folders, last):
+    parts = PurePosixPath(name).parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts:
         raise RecordError(f"{name!r} does not lie in {folder}; it is no file of that folder")
+    *folders, last = parts
     place, descriptor = folder, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in folders:
             place /= part
             descriptor = _step(descriptor, place, _FLAGS | os.O_DIRECTORY)
         # Without O_NONBLOCK, opening a pipe waits for its writer.
-        descriptor = _step(descriptor, folder / name, _FLAGS | os.O_NONBLOCK | os.O_NOCTTY)
+        descriptor = _step(descriptor, place / last, _FLAGS | os.O_NONBLOCK | os.O_NOCTTY)
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise _refusal(folder / name, mode)

@@ -102,7 +102,8 @@ def _compare(record: RoundRecord, places: Mapping[str, "_Places | None"]) -> Com
         steps[name] = min(apart, key=lambda step: float(apart[step].square().sum()))  # the record's, where both are it
         beyond = apart[steps[name]] / (rounding * its.size + torch.finfo(torch.float32).tiny)
         beyond = beyond.nan_to_num(nan=math.inf)
-        largest = max(largest, float(apart[steps[name]].nan_to_num(nan=math.inf).max()) if len(beyond) else 0.0)
+        its_apart = apart[steps[name]].nan_to_num(nan=math.inf, posinf=math.inf)
+        largest = max(largest, float(its_apart.max()) if len(beyond) else 0.0)
         if len(beyond) and float(beyond.max()) > worst[0]:
             worst = float(beyond.max()), name, float(apart[steps[name]][beyond.argmax()])
     step = "weighted average" if rate == 1 else f"step of {rate:g} to the weighted average"

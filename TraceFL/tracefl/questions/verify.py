@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tracefl.common.inside import is_there
 from tracefl.errors import RecordError, TraceFLError, one_line, plain
 from tracefl.provenance import RoundRecord
 from tracefl.provenance.comparison import compare_whole
@@ -21,11 +22,13 @@ from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.suspects import mean_suspects
 from tracefl.records.checksums import CHECKSUMS, CheckedFiles, is_covered, listed_rounds, names_below
 from tracefl.records.claim import is_claimed
-from tracefl.records.result import TABLES, RoundResult, tables_of
+from tracefl.records.result import TABLES, RoundResult, tables_of, times_capped, times_refused
 from tracefl.records.run import StoredRun
-from tracefl.records.signature import SIGNATURE, check_signature
+from tracefl.records.signature import SIGNATURE, check_signature, read_private_key, read_public_key, sign
 from tracefl.records.tables import to_csv
 from tracefl.records.weights import check_file
+
+_MOST_TABLE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,16 @@ class CheckedAverage:
     Attributes:
         server_round: The round, from 1.
         clients: How many were averaged.
-        numbers: How many numbers were compared: all of the model.
+        numbers: How many numbers were compared: all floating-point numbers of the model.
         apart: By how much the two differ at most; more than rounding is a problem of the run.
+        before_noise: What was compared is the average before privacy's noise. The noise cannot be made again.
     """
 
     server_round: int
     clients: int
     numbers: int
     apart: float
+    before_noise: bool = False
 
 
 @dataclass
@@ -56,7 +61,8 @@ class Verification:
         is_complete: The run is over.
         averages: The rounds whose clients' weights are stored.
         not_covered: Files without a checksum: they decide no answer.
-        signature: ``good``, ``bad`` or ``none``; ``unchecked`` where there is one and no key was given.
+        signature: ``good``, ``bad`` or ``none``; ``unchecked`` where there is one and no key was given; ``made`` where
+            it was signed just now.
         problems: What is wrong, one line each; empty where the folder is whole.
     """
 
@@ -85,19 +91,23 @@ class Verification:
                 self.problems.append(problem)
 
 
-def verify(folder: Path, key: Path | None = None) -> Verification:
-    """Check a run's folder.
+def verify(folder: Path, key: Path | None = None, signing_key: Path | None = None) -> Verification:
+    """Check a run's folder, and sign its checksums where nothing is wrong.
 
     Args:
         folder: The run's folder.
         key: A public Ed25519 key by which its checksums must be signed; None to check no signature.
+        signing_key: A private Ed25519 key, to sign them with; None to sign nothing. Not together with ``key``.
 
     Raises:
-        ConfigError: ``key`` is no such key.
+        ConfigError: A file holds no such key.
         RecordError: The run is being made.
+        OSError: The signature cannot be written.
     """
     if is_claimed(folder):
         raise RecordError(f"{folder} is being written; verify it when the run is over")
+    public = None if key is None else read_public_key(key)  # before all that takes long
+    private = None if signing_key is None else read_private_key(signing_key)
     found = Verification(folder)
     files = CheckedFiles(folder)
     with found.noting():
@@ -109,7 +119,16 @@ def verify(folder: Path, key: Path | None = None) -> Verification:
             if name not in covered and (is_covered(name) or name.startswith("rounds/"))
         ]
         _check_content(found)
-    found.signature = _signature(found, key)
+    if public is not None:
+        found.signature = "bad"
+        with found.noting():
+            check_signature(folder, public)
+            found.signature = "good"
+    elif private is not None and found.is_whole:
+        sign(folder, private)
+        found.signature = "made"
+    elif is_there(folder, SIGNATURE):
+        found.signature = "unchecked"
     return found
 
 
@@ -127,7 +146,7 @@ def _check_checksums(found: Verification, files: CheckedFiles) -> set[str]:
         with found.noting():
             for name in of_round.checksums:
                 covered.add(f"{place}/{name}")
-                if not (files.folder / place / name).exists() and name != "round.json":
+                if name != "round.json" and not is_there(files.folder, f"{place}/{name}"):
                     continue  # not kept any more, or missing: where the round is read
                 with found.noting():
                     check_file(of_round, name)
@@ -146,6 +165,8 @@ def _check_content(found: Verification) -> None:
             lambda: run.fault,
             lambda: run.command,
         ]
+        if run.is_deployed:
+            parts.append(lambda: run.keys)
         if run.settings.dataset.kind == "text":
             parts.append(lambda: run.encoder)
         for part in parts:
@@ -166,14 +187,26 @@ def _check_tables(found: Verification, run: StoredRun, results: list[RoundResult
     made = tables_of(results)
     for name in TABLES:
         with found.noting():
-            expected = _cells(to_csv(*made[name])) if name in made else []
-            kept = _cells(run.files.read(name, 1 << 30).decode()) if run.files.has(name) else []
-            if len(kept) != len(expected) or not all(map(_are_same, kept, expected)):
+            if name in made and not run.files.has(name) and not is_there(run.folder, name):
+                raise RecordError(f"{run.folder / name} is missing, and the rounds' round.json have what it says")
+            expected = to_csv(*made[name]) if name in made else ""
+            kept = run.files.read(name, _MOST_TABLE_BYTES) if run.files.has(name) else b""
+            if kept != expected.encode() and not _say_the_same(kept, expected):
                 raise RecordError(f"{run.folder / name} does not say what the rounds' round.json say")
 
 
-def _cells(text: str) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(text, newline="")))
+def _say_the_same(table: bytes, expected: str) -> bool:
+    """Return whether a table has the same cells; a number may be written as 1 and as 1.0."""
+    try:
+        kept = table.decode()
+        most = csv.field_size_limit(max(len(kept), len(expected), 1))  # a cell names every client of a round
+        try:
+            cells, others = (list(csv.reader(io.StringIO(text, newline=""))) for text in (kept, expected))
+        finally:
+            csv.field_size_limit(most)
+    except (UnicodeDecodeError, csv.Error):
+        return False
+    return len(cells) == len(others) and all(map(_are_same, cells, others))
 
 
 def _are_same(cells: list[str], others: list[str]) -> bool:
@@ -202,6 +235,8 @@ def _check_results(run: StoredRun, results: list[RoundResult]) -> None:
         },
         "suspects": mean_suspects(row for result in results for row in result.suspects),
         "clients_dropped": sum(row["clients_dropped"] or 0 for row in rows),
+        "clients_refused": times_refused(results),
+        "clients_capped": times_capped(results),
         "classes": list(run.label_names),
         "seed": run.settings.seed,
     }
@@ -213,24 +248,38 @@ def _check_results(run: StoredRun, results: list[RoundResult]) -> None:
 def _check_averages(found: Verification, run: StoredRun) -> None:
     """Average the stored clients of each round again, and compare all of the model; check that rounds follow."""
     kept = [number for number in run.store.stored_rounds() if number <= run.last_round]
-    wanted = {"all": range(1, run.last_round + 1), "last": [run.last_round], "none": []}[run.settings.store.keep]
-    missing = sorted(set(wanted) - set(kept))
+    missing = sorted(_wanted(run) - set(kept))
     before: RoundRecord | None = None
     for number in kept:
         with found.noting():
             model, record = run.round(number)
             compared = compare_whole(read_round(model, record))
-            found.averages.append(CheckedAverage(number, len(record.clients), compared.compared, compared.apart))
+            with_noise = record.before_noise is not None
+            found.averages.append(
+                CheckedAverage(number, len(record.clients), compared.compared, compared.apart, with_noise)
+            )
             if compared.refusal is not None:
                 raise RecordError(f"{run.folder / f'rounds/{number:04d}'}: {compared.refusal}")
             if before is not None and before.server_round == number - 1:
                 _check_follows(run, before, record)
             before = record
-    if missing and missing != [0]:
+    if missing:
         raise RecordError(
             f"{run.folder / f'rounds/{missing[0]:04d}/weights'} is missing, and config.yaml says store.keep="
             f"{run.settings.store.keep}"
         )
+
+
+def _wanted(run: StoredRun) -> set[int]:
+    """Return the rounds whose clients' weights must be there.
+
+    A run that a replay trained has copied the rounds before ``without_from``, without weights. A round whose checksums
+    have no weights is of a session that kept none.
+    """
+    first = run.settings.without_from if run.settings.without else 1
+    of_all = range(first, run.last_round + 1)
+    wanted = {"all": of_all, "last": of_all[-1:], "none": of_all[:0]}[run.settings.store.keep]
+    return {number for number in wanted if run.store.has_kept(number)}
 
 
 def _check_follows(run: StoredRun, before: RoundRecord, record: RoundRecord) -> None:
@@ -241,14 +290,3 @@ def _check_follows(run: StoredRun, before: RoundRecord, record: RoundRecord) -> 
                 f"{run.folder / f'rounds/{record.server_round:04d}'} started from other weights than round "
                 f"{before.server_round} ended with: {name!r} differs"
             )
-
-
-def _signature(found: Verification, key: Path | None) -> str:
-    if key is None:
-        return "unchecked" if (found.folder / SIGNATURE).is_file() else "none"
-    try:
-        check_signature(found.folder, key)
-    except (RecordError, OSError) as error:
-        found.problems.append(one_line(error))
-        return "bad"
-    return "good"

@@ -42,8 +42,16 @@ def round_checksums(number: int) -> str:
 
 
 def names_below(folder: Path) -> Iterator[str]:
-    """Yield the path of all that is below a folder and is no folder, links included, which are not followed."""
-    for place, folders, files in os.walk(folder):
+    """Yield the path of all that is below a folder and is no folder, links included, which are not followed.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=fail):
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         for name in sorted((*files, *links)):
             yield (Path(place) / name).relative_to(folder).as_posix()
@@ -63,10 +71,10 @@ def parse_checksums(data: bytes, path: Path) -> Checksums:
     """
     found: Checksums = {}
     try:
-        lines = data.decode().splitlines()
+        lines = data.decode().split("\n")  # and at nothing else that ends a line of text
     except UnicodeDecodeError as error:
         raise RecordError(f"{path} is damaged: it is no text") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         parts = _LINE.fullmatch(line)
         if parts is None:
             raise RecordError(f"{path} is damaged: line {number} is no checksum and the name of a file")

@@ -91,7 +91,9 @@ def check_result(result: RoundResult, held: tuple[int, ...], examples: int, path
     """
     clients, classes = held
     problem = None
-    unknown = [client for client in (*result.client_weights, *result.dropped) if int(client) >= clients]
+    named = (*result.client_weights, *result.dropped, *(row["client"] for row in result.mitigation))
+    named += tuple(client for traced in result.traced for client in traced.expected_clients)
+    unknown = [client for client in named if int(client) >= clients]
     by_class = str(result.row["class_accuracy"] or "").split()
     labels = [label for traced in result.traced for label in (traced.label, traced.predicted)]
     labels += [int(each.partition(":")[0]) for each in by_class]

@@ -162,6 +162,10 @@ def _contradiction(result: RoundResult, server_round: int) -> str | None:
         return f"it speaks of round {min(speaks_of - {server_round})}, in the place of round {server_round}"
     if participants and abs(sum(result.client_weights.values()) - 1) > _ROUNDING:
         return f"the clients' weights sum to {sum(result.client_weights.values()):g}"
+    if not (set(result.refused) <= result.dropped.keys() and result.capped.keys() <= participants):
+        return "it refused clients that it did not drop, or capped clients that took no part"
+    if participants & result.dropped.keys():
+        return "it dropped clients that took part"
     for traced in result.traced:
         ranked = {client for client, _ in traced.ranking}
         named = {traced.traced_client, *traced.verified, traced.counterfactual_client or traced.traced_client}

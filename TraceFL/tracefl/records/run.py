@@ -30,6 +30,7 @@ SERVER = "server.safetensors"
 
 _MOST_BYTES = 1 << 28  # of the command, and of a file of the tokenizer
 _MOST_SERVER_BYTES = 1 << 34
+_MOST_LACKING = 10_000  # rounds, each of which is named
 
 
 class StoredRun:
@@ -112,9 +113,15 @@ class StoredRun:
 
         Args:
             until: The last round that is known to have been recorded.
+
+        Raises:
+            RecordError: SHA256SUMS is missing or damaged, or nearly all of the rounds are missing.
         """
         found, lacking = [], {}
-        last = max(until, *listed_rounds(self.files), 0)
+        listed = [number for number in listed_rounds(self.files) if number <= self.settings.num_rounds]
+        last = min(max(until, *listed, 0), self.settings.num_rounds)
+        if last - len(listed) > _MOST_LACKING:
+            raise RecordError(f"{self.folder} has {len(listed)} of {last} rounds; use another copy of the run")
         for number in range(1, last + 1):
             try:
                 found.append(self._result(number))
@@ -136,12 +143,9 @@ class StoredRun:
         Raises:
             RecordError: model.json is missing or damaged, or not of the round's weights.
         """
-        name = f"rounds/{server_round:04d}/global.safetensors"
-        spec = self.spec
-        with reading(self.folder / name, of="round"), self.files.opened_unchecked(name) as descriptor:
-            header = read_header(descriptor, self.folder / name)
+        spec, shapes = self.spec, self.store.shapes(server_round)
         with reading(self.folder / "model.json"):
-            return build_stored(spec, [tuple(tensor["shape"]) for tensor in header.values()])
+            return build_stored(spec, shapes)
 
     def round(self, server_round: int | None = None, before_noise: bool = False) -> tuple[nn.Module, RoundRecord]:
         """Return a round's global model and the round.
@@ -174,12 +178,12 @@ class StoredRun:
         Raises:
             RecordError: server.safetensors is missing or damaged.
         """
-        path = self.folder / SERVER
+        path, kind, classes = self.folder / SERVER, self.settings.dataset.kind, len(self.label_names)
+        vocabulary = self.spec.config.get("vocab_size") if kind == "text" and self.files.has("model.json") else None
         check_weights(self.files, SERVER)  # its header first
         with self.files.opened(SERVER, _MOST_SERVER_BYTES) as descriptor, reading(path):
             examples = load_examples(path_of(descriptor), path)
-            vocabulary = self.spec.config.get("vocab_size") if self.files.has("model.json") else None
-            check_examples(examples, self.settings.dataset.kind, len(self.label_names), vocabulary)
+            check_examples(examples, kind, classes, vocabulary)
         return examples
 
     @cached_property
@@ -245,6 +249,11 @@ class StoredRun:
         with reading(self.folder / "label_counts.json"):
             if not keys.keys() >= set(holders):
                 raise ValueError("it has no keys of some clients that hold examples")
+            unknown = [client for client in keys if int(client) >= len(self.label_counts)]
+            if unknown:
+                raise ValueError(f"it has the key of client {unknown[0]}, and no examples of it")
+            if len(set(keys.values())) < len(keys):
+                raise ValueError("it has one key of several clients")
         return keys
 
     @property

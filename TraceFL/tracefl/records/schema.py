@@ -25,10 +25,14 @@ RoundNumber: TypeAlias = Annotated[int, Field(ge=1, lt=2**31)]
 ClientId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 Line: TypeAlias = Annotated[str, StringConstraints(max_length=10_000)]
 Text: TypeAlias = Annotated[str, StringConstraints(max_length=100_000_000)]
-Shares: TypeAlias = Annotated[str, StringConstraints(pattern=r"^([0-9]+:[-+.0-9einfa]+( |$))*$")]
+Shares: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^([0-9]{1,9}:(-?[0-9]{1,9}(\.[0-9]{1,9})?(e[-+][0-9]{1,3})?|-?inf|nan)( |$))*$")
+]
 """Numbers of classes or clients, each with a number, such as ``0:0.75 2:1``."""
-Ids: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9 ]*$")]
+Ids: TypeAlias = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,9}( |$))*$")]
 """Numbers of clients or rounds, such as ``3 7``."""
+Fingerprint: TypeAlias = Annotated[str, StringConstraints(pattern=r"^SHA256:[A-Za-z0-9+/]{43}$")]
+"""Of a SuperNode's key, as ``ssh-keygen -l`` shows it."""
 OfClients: TypeAlias = list[tuple[ClientId, float]]
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -149,7 +153,7 @@ class LabelCountsFile(TypedDict):
     label_names: Annotated[list[Line], Field(min_length=1)]
     label_counts: list[list[Number]]
     deployed: NotRequired[bool]
-    keys: NotRequired[dict[ClientId, Line]]
+    keys: NotRequired[dict[ClientId, Fingerprint]]
 
 
 @with_config(_STRICT)

@@ -68,7 +68,7 @@ BaselineName = Literal[
 
 def _is_address(text: str) -> bool:
     host, _, port = text.rpartition(":")
-    return bool(host) and port.isdigit() and 0 < int(port) < 65536
+    return bool(host) and port.isdecimal() and 0 < int(port) < 65536
 
 
 _FOLDER = described("a folder's name without '/'", lambda v: bool(v) and "/" not in v and v not in (".", ".."))

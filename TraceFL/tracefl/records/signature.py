@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracefl.common.imports import check_installed
-from tracefl.common.inside import read_bytes
+from tracefl.common.inside import is_there, read_bytes
 from tracefl.common.text_files import write_atomically
 from tracefl.errors import ConfigError, RecordError, one_line
 from tracefl.records.checksums import CHECKSUMS
@@ -22,41 +22,43 @@ _MOST_KEY_BYTES = 1 << 16
 _HOW = "make one with: openssl genpkey -algorithm ed25519 -out key.pem; openssl pkey -in key.pem -pubout -out key.pub"
 
 
-def sign(folder: Path, key: Path) -> Path:
+def sign(folder: Path, key: "Ed25519PrivateKey") -> Path:
     """Sign a run's checksums with a private key; return the signature's file.
 
     Raises:
-        ConfigError: The file holds no private Ed25519 key.
-        OSError: The signature cannot be written.
+        OSError: There are no checksums, or the signature cannot be written.
     """
-    private = _private_key(key)
     path = folder / SIGNATURE
-    write_atomically(path, private.sign(read_bytes(folder, CHECKSUMS, _MOST_BYTES)))
+    write_atomically(path, key.sign(read_bytes(folder, CHECKSUMS, _MOST_BYTES)))
     return path
 
 
-def check_signature(folder: Path, key: Path) -> None:
+def check_signature(folder: Path, key: "Ed25519PublicKey") -> None:
     """Check that a run's checksums were signed with the private key of a public one.
 
     Raises:
-        ConfigError: The file holds no public Ed25519 key.
-        RecordError: There is no signature, or it is of other checksums or of another key.
+        RecordError: There are no checksums or no signature, or it is of other checksums or of another key.
     """
-    public = _public_key(key)
     from cryptography.exceptions import InvalidSignature
 
+    for name, reason in ((CHECKSUMS, "it is no run's folder"), (SIGNATURE, "it is not signed")):
+        if not is_there(folder, name):
+            raise RecordError(f"{folder} has no {name}: {reason}")
     try:
-        public.verify(read_bytes(folder, SIGNATURE, _MOST_BYTES), read_bytes(folder, CHECKSUMS, _MOST_BYTES))
-    except FileNotFoundError as error:
-        raise RecordError(f"{folder} has no {SIGNATURE}: it is not signed") from error
+        key.verify(read_bytes(folder, SIGNATURE, _MOST_BYTES), read_bytes(folder, CHECKSUMS, _MOST_BYTES))
     except InvalidSignature as error:
         raise RecordError(
-            f"{folder / SIGNATURE} is no signature of {CHECKSUMS} by the key of {key}: the run was changed after it "
-            "was signed, or is signed with another key"
+            f"{folder / SIGNATURE} is no signature of {CHECKSUMS} by the key that was given: the run was changed after "
+            "it was signed, or is signed with another key"
         ) from error
 
 
-def _private_key(path: Path) -> "Ed25519PrivateKey":
+def read_private_key(path: Path) -> "Ed25519PrivateKey":
+    """Read a private Ed25519 key without a password, in PEM or as OpenSSH has it.
+
+    Raises:
+        ConfigError: The file holds none.
+    """
     check_installed("cryptography", "sign=")
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
@@ -73,7 +75,12 @@ def _private_key(path: Path) -> "Ed25519PrivateKey":
     return found
 
 
-def _public_key(path: Path) -> "Ed25519PublicKey":
+def read_public_key(path: Path) -> "Ed25519PublicKey":
+    """Read a public Ed25519 key, in PEM or as OpenSSH has it.
+
+    Raises:
+        ConfigError: The file holds none.
+    """
     check_installed("cryptography", "key=")
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization

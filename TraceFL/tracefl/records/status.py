@@ -66,6 +66,8 @@ def read_run_state(folder: Path, num_rounds: int) -> RunState:
     if not is_there(folder, "config.yaml"):
         return RunState("to do", 0, num_rounds)
     status = _read(folder)
+    if status is not None and max(status.rounds_done, status.num_rounds) > num_rounds:
+        status = None  # another run's
     if is_there(folder, RESULTS):
         try:
             check_rounds(CheckedFiles(folder), num_rounds)

@@ -28,6 +28,7 @@ from tracefl.records.weights import (
     cannot_write,
     check_file,
     check_weights,
+    read_header,
     read_weights,
     save_weights,
     sync,
@@ -145,7 +146,7 @@ class RoundStore:
             (number for number in kept if self._is_whole(number, "global.safetensors") and self._is_finite(number)), 0
         )
         for leftover in (*self.folder.glob(".*"), *self.folder.glob("[0-9]*/.*"), *self.folder.glob("[0-9]*")):
-            if leftover.name.startswith(".") or (leftover.name.isdigit() and int(leftover.name) > usable):
+            if leftover.name.startswith(".") or (leftover.name.isdecimal() and int(leftover.name) > usable):
                 self._delete(leftover)
         return usable
 
@@ -182,6 +183,14 @@ class RoundStore:
         """Return the rounds whose clients' weights are kept, ascending."""
         return self._numbers("weights")
 
+    def has_kept(self, server_round: int) -> bool:
+        """Return whether the clients' weights of a round were kept when it was recorded, whether or not they still are.
+
+        Raises:
+            RecordError: Its checksums are missing or damaged.
+        """
+        return any(name.startswith("weights/") for name in self._files(server_round).checksums)
+
     def check_stored(self, server_round: int) -> None:
         """Refuse a round whose clients' weights are not kept.
 
@@ -200,6 +209,17 @@ class RoundStore:
             RecordError: It is not kept, or damaged.
         """
         return read_weights(self._files(server_round), "global.safetensors")
+
+    def shapes(self, server_round: int) -> list[tuple[int, ...]]:
+        """Return the shapes of the tensors that a round's global model says that it has.
+
+        Raises:
+            RecordError: It is not kept, or is no whole safetensors file.
+        """
+        files, name = self._files(server_round), "global.safetensors"
+        with files.opened_unchecked(name) as descriptor:
+            header = read_header(descriptor, files.folder / name)
+        return [tuple(tensor["shape"]) for tensor in header.values()]
 
     def read(self, server_round: int, like: Mapping[str, Tensor] | None = None) -> RoundRecord:
         """Return a stored round, its weights in the global model's dtypes however they were stored.
@@ -286,7 +306,7 @@ class RoundStore:
     def _numbers(self, name: str) -> list[int]:
         """Return the rounds that hold a file or folder of that name, ascending."""
         found = (place.parent.name for place in self.folder.glob(f"[0-9]*/{name}"))
-        return sorted(int(number) for number in found if number.isdigit())  # not a user's copy, 0003.bak
+        return sorted(int(number) for number in found if number.isdecimal())  # not a user's copy, 0003.bak
 
     def _place(self, server_round: int) -> Path:
         return self.folder / f"{server_round:04d}"

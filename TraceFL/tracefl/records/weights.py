@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from tracefl.common.inside import opened, path_of
 from tracefl.common.paths import usual_mode
-from tracefl.errors import RecordError, one_line
+from tracefl.errors import RecordError, one_line, plain
 from tracefl.provenance.sources import SafetensorsFile
 from tracefl.records.checksums import CheckedFiles
 
@@ -107,6 +108,11 @@ def read_header(descriptor: int, path: Path) -> dict[str, TensorHeader]:
         raise RecordError(f"{path} is no whole safetensors file: a header of {length} bytes in a file of {size}")
     header: dict[str, TensorHeader] = parse(TensorsHeader, os.pread(descriptor, length, 8), path)
     header.pop("__metadata__", None)
+    odd = next((name for name, tensor in header.items() if "data_offsets" not in tensor), None)
+    if odd is not None:
+        raise RecordError(
+            f"{path} is no whole safetensors file: its header has {plain(odd)[:100]!r}, which is no tensor"
+        )
     ends = [tensor["data_offsets"][1] for tensor in header.values()]
     if size != 8 + length + max(ends, default=0):
         raise RecordError(f"{path} is no whole safetensors file: it has {size} bytes, and its header speaks of others")
@@ -128,9 +134,16 @@ def _compare(header: Mapping[str, TensorHeader], like: Mapping[str, Tensor], pat
 
 
 def _load(folder: Path, name: str) -> dict[str, Tensor]:
+    with _loading(folder, name) as path:
+        return load_file(path)
+
+
+@contextmanager
+def _loading(folder: Path, name: str) -> Iterator[str]:
+    """Open a file for a library that takes a path; what the library refuses is a RecordError that names the file."""
     try:
         with opened(folder, name) as descriptor:
-            return load_file(path_of(descriptor))
+            yield path_of(descriptor)
     except (OSError, SafetensorError) as error:
         raise RecordError(
             f"{folder / name} cannot be read ({one_line(error)}); the round is damaged, use another"
@@ -213,8 +226,8 @@ class StoredClients(Mapping[str, Mapping[str, Tensor]]):
         """
         if not self._files:
             return None
-        path = self._folder / next(iter(self._files.values()))
-        return max(SafetensorsFile(path).dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=None)
+        with _loading(self._folder, next(iter(self._files.values()))) as path:
+            return max(SafetensorsFile(path).dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=None)
 
     def _restored(self, name: str, kept: Tensor, is_update: bool) -> Tensor:
         previous = self._previous.get(name)

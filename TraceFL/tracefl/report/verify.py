@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,7 @@ _SIGNATURES = {
     "bad": "SHA256SUMS is not signed with the key that was given",
     "unchecked": "there is one; key=PUBLIC_KEY checks it",
     "none": "there is none; sign=PRIVATE_KEY makes one",
+    "made": "made with the key that was given, in SHA256SUMS.sig",
 }
 _MOST_NAMED = 8
 
@@ -42,6 +44,8 @@ def as_json(found: Verification) -> Mapping[str, Any]:
     """Return the same in JSON's types."""
     content = asdict(found)
     del content["folder"]
+    for average in content["averages"]:
+        average["apart"] = average["apart"] if isfinite(average["apart"]) else None  # JSON has no infinity
     return {"run": str(found.folder), "whole": found.is_whole, **content}
 
 
@@ -50,7 +54,8 @@ def _averages(found: Verification) -> str:
         return "no clients' weights are stored to average again"
     apart = max(each.apart for each in found.averages)
     rounds = numbers([each.server_round for each in found.averages])
+    noise = ", before privacy's noise, which is not checked" if any(a.before_noise for a in found.averages) else ""
     return (
-        f"made again of all clients in round {rounds}: {found.averages[-1].numbers} numbers a model, the largest "
-        f"difference {apart:.3g}"
+        f"made again of all clients in round{'s' * (len(found.averages) > 1)} {rounds}{noise}: "
+        f"{found.averages[-1].numbers} numbers a model, the largest difference {apart:.3g}"
     )
