@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from tracefl.questions.replay import Replay, Request, replay
+from tracefl.experiment.retraining import retrain
+from tracefl.questions.replay import Replay, ReplayRequest, replay
 
 MEASURES = ("accuracy", "attack_success")
 
@@ -30,10 +31,10 @@ def main() -> None:
     sys.stdout.write(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|\n")
     for given in options.runs:
         folder, _, clients = given.rpartition(":")
-        asked = Request(Path(folder), 1, tuple(sorted(set(clients.split(",")), key=int)), "train")
+        asked = ReplayRequest(Path(folder), 1, tuple(sorted(set(clients.split(",")), key=int)), "train")
         with contextlib.redirect_stdout(sys.stderr):
-            trained = replay(asked)
-        again = [replay(replace(asked, how="reaggregate", carry=carry)) for carry in options.carry]
+            trained = replay(asked, retrain)
+        again = [replay(replace(asked, how="reaggregate", carry=carry), retrain) for carry in options.carry]
         for measure in MEASURES:
             truth = values(trained, measure, "after")
             if truth and None not in truth:

@@ -12,31 +12,28 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import get_args
 
 import torch
 
-from tracefl.learning.datasets import load_examples
-from tracefl.learning.models import ModelSpec, build_model
 from tracefl.provenance import Method, RoundRecord, attribute_round
 from tracefl.records.result import RoundResult
-from tracefl.records.store import DTYPES, KINDS, RoundStore
+from tracefl.records.run import StoredRun
+from tracefl.records.settings import Dtype, Kind
+from tracefl.records.store import RoundStore
 
 
 def main() -> None:
     """Print the table for the run folder on the command line."""
     warnings.filterwarnings("ignore", message="not traced")
-    folder = Path(sys.argv[1])
-    rounds = RoundStore(folder / "rounds")
-    record = rounds.read(rounds.stored_rounds()[-1])
-    result = next(r for r in rounds.results() if r.server_round == record.server_round)
-    model = build_model(ModelSpec.from_json((folder / "model.json").read_text()))
-    model.load_state_dict(dict(record.global_weights))
-    server = load_examples(folder / "server.safetensors")
-    inputs, labels = server.batch(torch.tensor([traced.input_index for traced in result.traced]))
+    run = StoredRun(Path(sys.argv[1]))
+    model, record = run.round()
+    result = run.store.result(record.server_round)
+    inputs, labels = run.server.batch(torch.tensor([traced.input_index for traced in result.traced]))
     exact = attribute_round(model, record, inputs, labels, Method(verify=0)).contributions
     sys.stdout.write("| kind | dtype | MB a client | error | same first client |\n|---|---|---|---|---|\n")
-    for kind in KINDS:
-        for dtype in DTYPES:
+    for kind in get_args(Kind):
+        for dtype in get_args(Dtype):
             with tempfile.TemporaryDirectory() as place:
                 size, again = _stored(Path(place), record, result, dtype, kind)
             found = attribute_round(model, again, inputs, labels, Method(verify=0)).contributions
@@ -45,7 +42,9 @@ def main() -> None:
             sys.stdout.write(f"| {kind} | {dtype} | {size / 1e6:.1f} | {error:.1e} | {same:.1%} |\n")
 
 
-def _stored(place: Path, record: RoundRecord, result: RoundResult, dtype: str, kind: str) -> tuple[float, RoundRecord]:
+def _stored(
+    place: Path, record: RoundRecord, result: RoundResult, dtype: Dtype, kind: Kind
+) -> tuple[float, RoundRecord]:
     """Store a round and read it back; returns a client's bytes too."""
     store = RoundStore(place, "all", dtype, kind)
     store.commit(result, record)

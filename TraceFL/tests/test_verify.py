@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.commands import call_main
+from tests.helpers.keys import write_key
 from tests.helpers.runs import TINY_MODEL, run
-from tests.records.test_signature import write_key
 from tracefl.provenance import RoundRecord
 from tracefl.questions.verify import verify
 from tracefl.records.checksums import seal, write_checksums

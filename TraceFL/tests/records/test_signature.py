@@ -4,27 +4,13 @@ import os
 import subprocess
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.helpers.keys import write_key
 from tracefl.errors import ConfigError, RecordError
 from tracefl.records.checksums import CHECKSUMS
 from tracefl.records.signature import SIGNATURE, check_signature, read_private_key, read_public_key, sign
-
-PEM, SSH = serialization.Encoding.PEM, serialization.Encoding.OpenSSH
-PKCS8, PRIVATE_SSH = serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.OpenSSH
-NO_PASSWORD = serialization.NoEncryption()
-
-
-def write_key(folder, key, name="key", ssh=False, password=None):
-    """Write a private and its public key; return both files."""
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    hidden = NO_PASSWORD if password is None else serialization.BestAvailableEncryption(password)
-    private.write_bytes(key.private_bytes(PEM, PRIVATE_SSH if ssh else PKCS8, hidden))
-    public_format = serialization.PublicFormat.OpenSSH if ssh else serialization.PublicFormat.SubjectPublicKeyInfo
-    public.write_bytes(key.public_key().public_bytes(SSH if ssh else PEM, public_format))
-    return private, public
 
 
 @pytest.fixture
