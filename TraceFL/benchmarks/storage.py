@@ -35,8 +35,8 @@ def main() -> None:
     for kind in get_args(Kind):
         for dtype in get_args(Dtype):
             with tempfile.TemporaryDirectory() as place:
-                size, again = _stored(Path(place), record, result, dtype, kind)
-            found = attribute_round(model, again, inputs, labels, Method(verify=0)).contributions
+                size, again = _stored(Path(place), record, result, dtype, kind)  # read from there while it is traced
+                found = attribute_round(model, again, inputs, labels, Method(verify=0)).contributions
             error = float((found - exact).abs().max() / exact.abs().max())
             same = float((found.argmax(dim=1) == exact.argmax(dim=1)).double().mean())
             sys.stdout.write(f"| {kind} | {dtype} | {size / 1e6:.1f} | {error:.1e} | {same:.1%} |\n")
