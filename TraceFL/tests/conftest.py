@@ -94,6 +94,15 @@ def text_run(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def whole_run(tmp_path_factory):
+    """The folder that a run of two rounds leaves, with a faulty client and all weights; tests only read it."""
+    from tests.helpers.runs import TINY_MODEL, run  # Flower, where it is needed
+
+    of_clients = ("fault=weight_noise", "fault.clients=[1]", "provenance.inputs=mispredicted", "baselines=fast")
+    return run(tmp_path_factory.mktemp("whole"), *TINY_MODEL, *of_clients, "store=all")
+
+
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """Chromium, started once."""
     with open_browser(tmp_path_factory.mktemp("chromium")) as browser:
