@@ -100,6 +100,46 @@ def test_a_missing_file(run, name):
     refused(run, name)
 
 
+def lose_line(folder, name):
+    """Take a file's line from the checksums of a folder; the file stays."""
+    lines = (folder / CHECKSUMS).read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.endswith(f"  {name}\n")]
+    assert len(kept) == len(lines) - 1
+    (folder / CHECKSUMS).write_text("".join(kept))
+
+
+@pytest.mark.parametrize("name", [*FILES, f"rounds/0001/{CHECKSUMS}", f"rounds/0002/{CHECKSUMS}"])
+def test_checksums_that_have_lost_a_line(run, name):
+    lose_line(run, name)
+    assert f"{name} has no line in SHA256SUMS" in refused(run, name)
+
+
+def test_checksums_with_a_line_twice(run):
+    lines = (run / CHECKSUMS).read_text().splitlines(keepends=True)
+    (run / CHECKSUMS).write_text("".join([*lines, lines[0]]))
+    assert f"line {len(lines) + 1} is there twice" in refused(run, CHECKSUMS)
+
+
+def test_a_run_that_goes_on_is_not_shorter_for_a_lost_line(run):
+    (run / "results.json").unlink()
+    lose_line(run, f"rounds/0002/{CHECKSUMS}")
+    with pytest.raises(RecordError, match=r"0002/SHA256SUMS has no line in SHA256SUMS"):
+        list(StoredRun(run).results())
+
+
+def test_a_command_is_not_left_out_for_a_lost_line(run):
+    (run / "command.txt").write_text("tracefl run\n")
+    with pytest.raises(RecordError, match=r"command\.txt has no line in SHA256SUMS"):
+        _ = StoredRun(run).command
+
+
+def test_a_tokenizer_is_not_read_in_part_for_a_lost_line(tmp_path):
+    run = make_stored_run(tmp_path, "text")
+    lose_line(run, "tokenizer/tokenizer_config.json")
+    with pytest.raises(RecordError, match=r"tokenizer_config\.json has no line in SHA256SUMS"):
+        _ = StoredRun(run).encoder
+
+
 @pytest.mark.parametrize("name", [*FILES, CHECKSUMS, *(f"rounds/0002/{name}" for name in ROUND_FILES)])
 @pytest.mark.parametrize("kind", ["link", "pipe", "device"])
 def test_what_is_no_file_of_the_folder_s_own_is_not_opened(run, tmp_path, name, kind):
@@ -190,6 +230,25 @@ def test_weights_of_another_model(run):
     write_checksums(place)
     seal(run)
     assert "does not fit the run's model in" in refused(run, "client-2.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"client": "1"}, "it has changes of other clients than the faulty ones"),
+        ({"examples": 8}, "it has other examples of client 2 than label_counts.json"),
+        ({"label_counts": [7, 0, 0, 2]}, "it has other examples of client 2 than label_counts.json"),
+        ({"faulty_label_counts": [80, 0, 0, 2]}, "it has other examples of client 2 than label_counts.json"),
+        ({"faulty_label_counts": [9]}, "it has other examples of client 2 than label_counts.json"),
+        ({"changed": 8}, "it has 8 of 7 examples changed on client 2, which holds 9"),
+    ],
+)
+def test_a_fault_that_changed_what_no_client_holds(run, change, words):
+    found = json.loads((run / "fault.json").read_text())
+    found["changes"][0] |= change
+    (run / "fault.json").write_text(json.dumps(found))
+    seal(run)
+    assert words in refused(run, "fault.json")
 
 
 def test_too_few_clients_are_counted(run):

@@ -78,6 +78,8 @@ def parse_checksums(data: bytes, path: Path) -> Checksums:
         parts = _LINE.fullmatch(line)
         if parts is None:
             raise RecordError(f"{path} is damaged: line {number} is no checksum and the name of a file")
+        if parts[1] in found.get(parts[2], ()):
+            raise RecordError(f"{path} is damaged: line {number} is there twice")
         found[parts[2]] = (*found.get(parts[2], ()), parts[1])
     return found
 
@@ -171,7 +173,13 @@ class CheckedFiles:
         return self._checksums
 
     def has(self, name: str) -> bool:
-        """Return whether a file belongs to the folder by its checksums, whether or not it is there."""
+        """Return whether a file belongs to the folder by its checksums, whether or not it is there.
+
+        Raises:
+            RecordError: It has no checksum, and is there all the same: the checksums have lost a line.
+        """
+        if name not in self.checksums and is_there(self.folder, name):
+            raise self._without_line(name)
         return name in self.checksums
 
     @contextmanager
@@ -215,11 +223,14 @@ class CheckedFiles:
 
     def _check(self, name: str, found: str) -> None:
         if name not in self.checksums:
-            raise RecordError(f"{self.folder / name} has no line in {CHECKSUMS}; {self._advice}")
+            raise self._without_line(name)
         if found not in self.checksums[name]:
             raise RecordError(
                 f"{self.folder / name} is damaged: its checksum is not the one in {CHECKSUMS}; {self._advice}"
             )
+
+    def _without_line(self, name: str) -> RecordError:
+        return RecordError(f"{self.folder / name} has no line in {CHECKSUMS}; {self._advice}")
 
     @contextmanager
     def _missing_told(self, name: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Whether the files of a run's folder fit one another: numbers of classes, clients, examples and tokens."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from tracefl.errors import RecordError
 from tracefl.learning.examples import PIXELS, Examples
-from tracefl.learning.faults import Fault
+from tracefl.learning.faults import ClientChange, Fault
 from tracefl.records.result import RoundResult
 
 _TOKENS = ("input_ids", "attention_mask")
@@ -75,6 +76,42 @@ def check_fault(fault: Fault, kind: str, held: tuple[int, ...], path: Path) -> N
         problem = "what another fault has"
     if problem is not None:
         raise RecordError(f"{path} is damaged: it has {problem}; use another copy of the run, or run again")
+
+
+def check_changes(changes: Sequence[ClientChange], fault: Fault, held: Tensor, path: Path) -> None:
+    """Check what a fault changed against what the clients hold.
+
+    Args:
+        changes: What it changed.
+        fault: The fault.
+        held: ``(num_clients, C)`` training examples of each true class.
+        path: The fault's file.
+
+    Raises:
+        RecordError: It is not the fault's, or speaks of other examples.
+    """
+    if [change.client for change in changes] not in ([], list(fault.clients)):
+        raise RecordError(
+            f"{path} is damaged: it has changes of other clients than the faulty ones; use another copy of the run, or "
+            "run again"
+        )
+    for change in changes:
+        of_clients = held[int(change.client)].tolist()
+        sums = {sum(change.label_counts), sum(change.faulty_label_counts), change.examples}
+        if (
+            list(change.label_counts) != of_clients
+            or len(change.faulty_label_counts) != len(of_clients)
+            or len(sums) > 1
+        ):
+            raise RecordError(
+                f"{path} is damaged: it has other examples of client {change.client} than label_counts.json; use "
+                "another copy of the run, or run again"
+            )
+        if not change.changed <= change.changeable <= change.examples:
+            raise RecordError(
+                f"{path} is damaged: it has {change.changed} of {change.changeable} examples changed on client "
+                f"{change.client}, which holds {change.examples}; use another copy of the run, or run again"
+            )
 
 
 def check_result(result: RoundResult, held: tuple[int, ...], examples: int, path: Path) -> None:

@@ -16,9 +16,9 @@ from tracefl.learning.examples import Examples
 from tracefl.learning.faults import ClientChange, Fault, Trigger
 from tracefl.learning.models import ModelSpec, TextEncoder, build_stored
 from tracefl.provenance import RoundRecord
-from tracefl.records.checksums import CheckedFiles, listed_rounds
+from tracefl.records.checksums import CheckedFiles, listed_rounds, names_below, round_checksums
 from tracefl.records.claim import drop_abandoned_work
-from tracefl.records.fitting import check_examples, check_fault, check_result
+from tracefl.records.fitting import check_changes, check_examples, check_fault, check_result
 from tracefl.records.reading import RESULTS, check_rounds, read_json, read_results, reading
 from tracefl.records.result import RoundResult
 from tracefl.records.settings import read_config
@@ -93,6 +93,8 @@ class StoredRun:
         if not self.is_complete and last and not is_there(self.folder, f"rounds/{last:04d}"):
             last -= 1  # the run ended before the round that it had announced was in its place
         check_rounds(self.files, last)
+        if not self.is_complete:
+            self.files.has(round_checksums(self.store.last_round))
         return last
 
     def results(self, first: int = 1, fitted: bool = True) -> Iterator[RoundResult]:
@@ -201,8 +203,10 @@ class StoredRun:
         from tracefl.records.schema import EncoderFile
 
         read_json(self.files, "tokenizer/text_encoder.json", EncoderFile)
-        names = [name for name in self.files.checksums if name.startswith("tokenizer/")]
-        with tempfile.TemporaryDirectory() as copied:  # of the files that have a checksum, and no others
+        there = (f"tokenizer/{name}" for name in names_below(self.folder / "tokenizer"))
+        listed = (name for name in self.files.checksums if name.startswith("tokenizer/"))
+        names = [name for name in dict.fromkeys((*listed, *there)) if self.files.has(name)]
+        with tempfile.TemporaryDirectory() as copied:
             for name in names:
                 (Path(copied) / Path(name).name).write_bytes(self.files.read(name, _MOST_BYTES))
             with reading(self.folder / "tokenizer" / "tokenizer.json"):
@@ -289,8 +293,11 @@ class StoredRun:
             flips={int(label): becomes for label, becomes in flips.items()},
             trigger=None if trigger is None else Trigger(**trigger),
         )
-        check_fault(fault, self.settings.dataset.kind, tuple(self.label_counts.shape), self.folder / "fault.json")
-        return fault, tuple(ClientChange(**change) for change in changes)
+        path = self.folder / "fault.json"
+        check_fault(fault, self.settings.dataset.kind, tuple(self.label_counts.shape), path)
+        made = tuple(ClientChange(**change) for change in changes)
+        check_changes(made, fault, self.label_counts, path)
+        return fault, made
 
     def _result(self, server_round: int) -> RoundResult:
         result = self.store.result(server_round)

@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import subprocess
@@ -79,6 +80,16 @@ def test_load_refuses_a_folder_without_tokenizer(encoder, tmp_path):
         TextEncoder.load(tmp_path / "nowhere")
     encoder.save(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(RecordError, match="no readable tokenizer"):
+        TextEncoder.load(tmp_path)
+
+
+def test_load_refuses_what_tokenizers_cannot_read(encoder, tmp_path):
+    """For which tokenizers raises Exception itself."""
+    encoder.save(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["added_tokens"][0]["id"] = "0"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(RecordError, match="no readable tokenizer"):
         TextEncoder.load(tmp_path)
 

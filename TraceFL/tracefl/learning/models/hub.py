@@ -46,6 +46,11 @@ def transformers_errors() -> tuple[type[Exception], ...]:
     )
 
 
+def is_unreadable(error: Exception) -> bool:
+    """Return whether an error is one by which transformers, or tokenizers below it, says that it cannot read files."""
+    return type(error) is Exception or isinstance(error, transformers_errors())  # tokenizers raises Exception itself
+
+
 def brief(error: Exception) -> str:
     """Return an error's message on one line of at most 200 characters."""
     return one_line(error)[:200]
@@ -91,7 +96,9 @@ def find_local(loader: Any, source: str, **options: Any) -> Any:
     path = str(expand(source)) if is_folder(source) else source
     try:
         return loader.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
-    except transformers_errors() as error:
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
         log.debug("%s has no local %s: %s", source, loader.__name__, error)
         return None
 
@@ -132,7 +139,9 @@ def fetch(
         if status < 500:  # 4xx too, as transformers may have a token; on 5xx it would retry for long
             try:
                 return loader.from_pretrained(source, trust_remote_code=False, **options)
-            except transformers_errors() as error:
+            except Exception as error:
+                if not is_unreadable(error):
+                    raise
                 reason = f"{reason}: {brief(error)}" if status < 400 else reason
     raise ConfigError(
         f"{source!r} is neither a folder nor in the local cache, and cannot be fetched ({reason}). On a machine with "
