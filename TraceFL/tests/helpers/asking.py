@@ -17,7 +17,7 @@ from pathlib import Path
 
 MOST_CPU_SECONDS = 20.0  # of a command
 LOOK_SECONDS = 2.0  # between two looks at it
-IDLE_LOOKS = 5  # in a row without any CPU time, after which a command waits for ever
+IDLE_LOOKS = 15  # in a row without any CPU time, after which a command waits for ever
 MEMORY_BYTES = 2 << 30  # beyond what the process has
 
 
@@ -42,66 +42,41 @@ class Reply:
     fault: str = ""
 
 
-def _trace(run, out):
-    return "tracefl.trace", [run, "--json"]
-
-
-def _one(run, out):
-    return "tracefl.trace", [run, "input=1", "--json"]
-
-
-def _counterfactual(run, out):
-    return "tracefl.counterfactual", [run, "--json"]
-
-
-def _ledger(run, out):
-    return "tracefl.ledger", [run, "--json", f"csv={out / 'ledger.csv'}", f"png={out / 'ledger.png'}"]
-
-
-def _report(run, out):
-    return "tracefl.report.__main__", [run, f"html={out / 'report.html'}"]
-
-
-def _collect(run, out):
-    return "tracefl.collect", [run.parent, "--json", f"csv={out / 'collected.csv'}"]
-
-
-def _figures(run, out):
-    return "tracefl.visualize", [run.parent.parent, f"exp={run.parent.name}", "figure=2", "--json", f"out={out}"]
-
-
-def _replay(run, out):
-    return "tracefl.replay", [run, "without=1", "--json", f"csv={out / 'replay.csv'}", f"png={out / 'replay.png'}"]
-
-
-def _verify(run, out):
-    return "tracefl.verify", [run, "--json"]
-
-
 COMMANDS = {
-    "trace": _trace,
-    "input": _one,
-    "counterfactual": _counterfactual,
-    "ledger": _ledger,
-    "report": _report,
-    "collect": _collect,
-    "figures": _figures,
-    "replay": _replay,
-    "verify": _verify,
+    "trace": ("tracefl.trace", "{run} --json"),
+    "input": ("tracefl.trace", "{run} input=1 --json"),
+    "counterfactual": ("tracefl.counterfactual", "{run} --json"),
+    "ledger": ("tracefl.ledger", "{run} --json csv={out}/ledger.csv png={out}/ledger.png"),
+    "report": ("tracefl.report.__main__", "{run} html={out}/report.html"),
+    "collect": ("tracefl.collect", "{runs} --json csv={out}/collected.csv"),
+    "figures": ("tracefl.visualize", "{above} exp={exp} figure=2 --json out={out}"),
+    "replay": ("tracefl.replay", "{run} without=1 --json csv={out}/replay.csv png={out}/replay.png"),
+    "verify": ("tracefl.verify", "{run} --json"),
 }
+"""Name to the module that asks, and its arguments."""
 
 
-def ask(command, run, out):
-    """Ask a run's folder by a command; files go into the folder ``out``, which is emptied first."""
+def ask(command, run, out, *more):
+    """Ask a run's folder.
+
+    Args:
+        command: One of ``COMMANDS``.
+        run: The run's folder, alone in the folder that it lies in.
+        out: A folder for what the command writes; emptied first.
+        more: Arguments beside.
+    """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    module, arguments = COMMANDS[command](run, out)
-    return call(import_module(module).main, arguments, run, out / "report.html" if command == "report" else None)
+    module, line = COMMANDS[command]
+    places = {"run": run, "runs": run.parent, "above": run.parent.parent, "exp": run.parent.name, "out": out}
+    arguments = [word.format(**places) for word in line.split()]
+    return _call(
+        import_module(module).main, [*arguments, *more], run, out / "report.html" if command == "report" else None
+    )
 
 
-def call(main, arguments, run, page=None):
+def _call(main, arguments, run, page):
     """Call a program; ``page`` is the file with its answer, None where it prints it."""
-    arguments = list(map(str, arguments))
     before, sys.argv = sys.argv, ["tracefl", *arguments]
     out, err = io.StringIO(), io.StringIO()
     status, fault = 0, ""

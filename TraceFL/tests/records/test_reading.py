@@ -127,6 +127,13 @@ def test_a_run_that_goes_on_is_not_shorter_for_a_lost_line(run):
         list(StoredRun(run).results())
 
 
+def test_a_round_that_the_checksums_do_not_speak_of(run):
+    shutil.copytree(run / "rounds" / "0002", run / "rounds" / "0004")
+    with pytest.raises(RecordError, match=r"0004/SHA256SUMS has no line in SHA256SUMS"):
+        StoredRun(run).store.stored_rounds()
+    refused(run, "0004")
+
+
 def test_a_command_is_not_left_out_for_a_lost_line(run):
     (run / "command.txt").write_text("tracefl run\n")
     with pytest.raises(RecordError, match=r"command\.txt has no line in SHA256SUMS"):

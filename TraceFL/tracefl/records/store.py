@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
-from tracefl.records.checksums import CheckedFiles, write_checksums
+from tracefl.records.checksums import CheckedFiles, round_checksums, write_checksums
 from tracefl.records.result import RoundResult, as_json, read_result
 from tracefl.records.settings import Dtype, Keep, Kind
 from tracefl.records.weights import (
@@ -180,8 +180,13 @@ class RoundStore:
         return read_result(self._files(server_round), server_round)
 
     def stored_rounds(self) -> list[int]:
-        """Return the rounds whose clients' weights are kept, ascending."""
-        return self._numbers("weights")
+        """Return the rounds whose clients' weights are kept, ascending.
+
+        Raises:
+            RecordError: One is there that the run's checksums do not speak of.
+        """
+        found = self._numbers("weights")
+        return found if self._run is None else [number for number in found if self._run.has(round_checksums(number))]
 
     def has_kept(self, server_round: int) -> bool:
         """Return whether the clients' weights of a round were kept when it was recorded, whether or not they still are.
