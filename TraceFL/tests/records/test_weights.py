@@ -13,8 +13,10 @@ from torch.testing import assert_close
 from tests.helpers.tables import whole_row
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
+from tracefl.records.checksums import CheckedFiles, write_checksums
 from tracefl.records.result import RoundResult
 from tracefl.records.store import RoundStore
+from tracefl.records.weights import read_weights, save_weights
 
 P = {"3": 0.25, "7": 0.75}
 
@@ -124,3 +126,20 @@ def test_memory_does_not_grow_with_the_clients(tmp_path, kind, dtype):
     one_by_one, at_once = map(int, done.stdout.split())
     assert at_once > 160 * 2**20
     assert one_by_one < 64 * 2**20
+
+
+def test_what_was_checked_is_what_is_read_whatever_takes_its_place(tmp_path, monkeypatch):
+    save_weights(tmp_path / "a.safetensors", {"w": torch.ones(2)})
+    save_weights(tmp_path / "other", {"w": torch.zeros(2)})
+    write_checksums(tmp_path)
+    files, check = CheckedFiles(tmp_path, "round"), CheckedFiles.check_opened
+
+    def then_it_is_replaced(*arguments):
+        check(*arguments)
+        (tmp_path / "other").replace(tmp_path / "a.safetensors")
+
+    monkeypatch.setattr(CheckedFiles, "check_opened", then_it_is_replaced)
+    assert read_weights(files, "a.safetensors")["w"].tolist() == [1, 1]
+    monkeypatch.undo()
+    with pytest.raises(RecordError, match="a.safetensors is damaged: its checksum"):
+        read_weights(files, "a.safetensors")

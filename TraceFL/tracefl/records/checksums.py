@@ -190,19 +190,25 @@ class CheckedFiles:
             RecordError: It is missing, was changed since it was written, has no checksum, is no regular file of the
                 folder's own, or is too large.
         """
-        with ExitStack() as stack:
-            with self._missing_told(name):
-                descriptor = stack.enter_context(opened(self.folder, name, most_bytes))
-            self._check(name, sha256_of(descriptor))
+        with self.opened_unchecked(name, most_bytes) as descriptor:
+            self.check_opened(name, descriptor)
             yield descriptor
 
     @contextmanager
-    def opened_unchecked(self, name: str) -> Iterator[int]:
-        """Open a file without comparing its checksum, to look at its beginning; errors as of ``opened``."""
+    def opened_unchecked(self, name: str, most_bytes: int | None = None) -> Iterator[int]:
+        """Open a file without comparing its checksum, to look at its beginning first; as ``opened`` else."""
         with ExitStack() as stack:
             with self._missing_told(name):
-                descriptor = stack.enter_context(opened(self.folder, name))
+                descriptor = stack.enter_context(opened(self.folder, name, most_bytes))
             yield descriptor
+
+    def check_opened(self, name: str, descriptor: int) -> None:
+        """Compare a file that is open with its checksum.
+
+        Raises:
+            RecordError: It has none, or was changed since it was written.
+        """
+        self._check(name, sha256_of(descriptor))
 
     def read(self, name: str, most_bytes: int) -> bytes:
         """Return what a file holds whose checksum is right; arguments and errors as of ``opened``."""

@@ -23,7 +23,7 @@ from tracefl.records.reading import RESULTS, check_rounds, read_json, read_resul
 from tracefl.records.result import RoundResult
 from tracefl.records.settings import read_config
 from tracefl.records.store import RoundStore
-from tracefl.records.weights import check_weights, read_header
+from tracefl.records.weights import opened_weights, read_header
 
 COMMAND = "command.txt"
 SERVER = "server.safetensors"
@@ -182,8 +182,7 @@ class StoredRun:
         """
         path, kind, classes = self.folder / SERVER, self.settings.dataset.kind, len(self.label_names)
         vocabulary = self.spec.config.get("vocab_size") if kind == "text" and self.files.has("model.json") else None
-        check_weights(self.files, SERVER)  # its header first
-        with self.files.opened(SERVER, _MOST_SERVER_BYTES) as descriptor, reading(path):
+        with opened_weights(self.files, SERVER, most_bytes=_MOST_SERVER_BYTES) as descriptor, reading(path):
             examples = load_examples(path_of(descriptor), path)
             check_examples(examples, kind, classes, vocabulary)
         return examples

@@ -60,26 +60,40 @@ def read_weights(files: CheckedFiles, name: str, like: Mapping[str, Tensor] | No
     Raises:
         RecordError: The file is missing, damaged, or of another model.
     """
-    check_weights(files, name, like)
-    return _load(files.folder, name)
+    with opened_weights(files, name, like) as descriptor, _loading(files.folder / name):
+        return load_file(path_of(descriptor))
 
 
 def check_weights(files: CheckedFiles, name: str, like: Mapping[str, Tensor] | None = None) -> None:
-    """Check a file without reading its tensors: its header first, so that a file of any size is refused at once.
+    """Check a file without reading its tensors; arguments and errors as of ``opened_weights``."""
+    with opened_weights(files, name, like):
+        pass
+
+
+@contextmanager
+def opened_weights(
+    files: CheckedFiles, name: str, like: Mapping[str, Tensor] | None = None, most_bytes: int | None = None
+) -> Iterator[int]:
+    """Open a file and check it: its header first, so that a file of any size is refused at once.
 
     Args:
-        files: The files of the round's folder.
+        files: The files of the round's, or the run's, folder.
         name: The file.
         like: Tensors whose names and shapes it has, and whose kind of numbers; None for any.
+        most_bytes: Its largest legal size; None for any.
+
+    Yields:
+        A file descriptor, closed at the end.
 
     Raises:
-        RecordError: The file is missing, damaged, or of another model.
+        RecordError: The file is missing, damaged, too large, or of another model.
     """
-    with files.opened_unchecked(name) as descriptor:
+    with files.opened_unchecked(name, most_bytes) as descriptor:
         header = read_header(descriptor, files.folder / name)
-    if like is not None:
-        _compare(header, like, files.folder / name)
-    files.check(name)
+        if like is not None:
+            _compare(header, like, files.folder / name)
+        files.check_opened(name, descriptor)
+        yield descriptor
 
 
 def check_file(files: CheckedFiles, name: str) -> None:
@@ -134,20 +148,17 @@ def _compare(header: Mapping[str, TensorHeader], like: Mapping[str, Tensor], pat
 
 
 def _load(folder: Path, name: str) -> dict[str, Tensor]:
-    with _loading(folder, name) as path:
-        return load_file(path)
+    with _loading(folder / name), opened(folder, name) as descriptor:
+        return load_file(path_of(descriptor))
 
 
 @contextmanager
-def _loading(folder: Path, name: str) -> Iterator[str]:
-    """Open a file for a library that takes a path; what the library refuses is a RecordError that names the file."""
+def _loading(path: Path) -> Iterator[None]:
+    """Raise a RecordError that names the file for what a library refuses that reads it."""
     try:
-        with opened(folder, name) as descriptor:
-            yield path_of(descriptor)
+        yield
     except (OSError, SafetensorError) as error:
-        raise RecordError(
-            f"{folder / name} cannot be read ({one_line(error)}); the round is damaged, use another"
-        ) from error
+        raise RecordError(f"{path} cannot be read ({one_line(error)}); the round is damaged, use another") from error
 
 
 def cannot_write(path: Path, error: Exception) -> RecordError:
@@ -226,8 +237,10 @@ class StoredClients(Mapping[str, Mapping[str, Tensor]]):
         """
         if not self._files:
             return None
-        with _loading(self._folder, next(iter(self._files.values()))) as path:
-            return max(SafetensorsFile(path).dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=None)
+        name = next(iter(self._files.values()))
+        with _loading(self._folder / name), opened(self._folder, name) as descriptor:
+            dtypes = SafetensorsFile(path_of(descriptor)).dtypes
+        return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=None)
 
     def _restored(self, name: str, kept: Tensor, is_update: bool) -> Tensor:
         previous = self._previous.get(name)
