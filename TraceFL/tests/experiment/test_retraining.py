@@ -16,6 +16,7 @@ from tracefl.errors import ConfigError
 from tracefl.experiment.retraining import retrain
 from tracefl.learning.measures import measure, read_measures
 from tracefl.learning.models import ModelSpec, build_model
+from tracefl.questions.verify import verify
 from tracefl.records.checksums import seal
 from tracefl.records.run import StoredRun
 from tracefl.records.store import RoundStore
@@ -81,6 +82,7 @@ def test_it_is_the_run_without_the_client_to_the_bit(monkeypatch, capfd, copied,
     for number in range(first, 5):
         assert weights(folder, number) == weights(scratch, number)
     assert read_untimed(folder / "rounds.csv") == read_untimed(scratch / "rounds.csv")
+    assert verify(folder).problems == verify(scratch).problems == []  # rounds that were copied have no weights
     assert (folder / "provenance.csv").read_text() == (scratch / "provenance.csv").read_text()
     for number in range(1, first):  # until then the run itself
         assert weights(scratch, number) == weights(copied, number)

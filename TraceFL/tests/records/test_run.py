@@ -77,3 +77,16 @@ def test_damaged_label_counts_are_named(copied):
     seal(copied)
     with pytest.raises(RecordError, match="version of tracefl: counts of shape .1, 2. for 4 clients and 1"):
         _ = StoredRun(copied).label_counts
+
+
+def test_rounds_that_a_run_cannot_have_are_not_looked_for(copied):
+    with (copied / "SHA256SUMS").open("a") as file:
+        file.write(f"{'0' * 64}  rounds/999999999/SHA256SUMS\n")
+    found, lacking = StoredRun(copied).readable(10**12)
+    assert [result.server_round for result in found] == [1, 2]
+    assert lacking == {3: "its folder is missing"}  # of num_rounds=3
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("num_rounds: 3", f"num_rounds: {10**9}"))
+    seal(copied)
+    with pytest.raises(RecordError, match="has 2 of 1000000000 rounds; use another copy of the run"):
+        StoredRun(copied).readable(10**12)

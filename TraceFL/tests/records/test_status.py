@@ -91,3 +91,10 @@ def test_how_a_run_ended_while_its_folder_is_still_held(folder):
     assert (ended.state, ended.rounds_done, ended.num_rounds) == ("failed", 1, 4)
     assert (ended.error, ended.seconds_left) == ("no client answered", None)
     claim.release()
+
+
+def test_a_status_of_more_rounds_than_the_run_has_is_another_s(folder):
+    started(folder, num_rounds=4).ended(RunStopped("by SIGTERM"))
+    assert read_run_state(folder, 4).rounds_done == 1
+    state = read_run_state(folder, 3)
+    assert (state.state, state.rounds_done, state.num_rounds) == ("stopped", 0, 3)
