@@ -42,6 +42,8 @@ def test_every_choice_composes(group, choice):
         overrides += (
             ["dataset.name=x", "dataset.input_columns=[image]", "dataset.label_column=label"] if choice == "hub" else []
         )
+    if choice == "bulyan":
+        overrides += ["clients_per_round=8", "num_clients=8"]
     if group == "baselines":
         overrides += ["fault=label_flip"]
     if group == "mitigate":
@@ -108,6 +110,20 @@ def test_presets_are_those_of_the_design(preset, values):
         (["client_resources.gpus=0.5"], "client_resources.gpus=0.5 is above the 0 GPUs"),
         (["store.keep=some"], "store.keep must be one of none, last, all, got 'some'"),
         (["store.dtype=int8"], "store.dtype must be one of float32, bfloat16, got 'int8'"),
+        (["strategy=bulyan"], "strategy=bulyan needs clients_per_round of at least 8, .*got 4"),
+        (["strategy=krum", "strategy.selected=4"], "strategy=krum needs clients_per_round of at least 5"),
+        (["strategy=krum", "strategy.selected=0"], "strategy.selected must be a whole number of at least 1"),
+        (["strategy=trimmed_mean", "strategy.cut=0.5"], r"strategy.cut must be a number in \[0, 0.5\), got 0.5"),
+        (["strategy=median", "privacy=central"], "strategy=median and privacy=central each aggregate the updates"),
+        (
+            ["strategy=median", "provenance=artifact"],
+            "strategy=median makes no average .*give provenance=leave_one_out",
+        ),
+        (["strategy=median", "fault=label_flip", "baselines=fast"], "leave strategy=median out"),
+        (
+            ["strategy=median", "mitigate=exclude", "num_rounds=9"],
+            "strategy=median has no weights that mitigate=exclude",
+        ),
         (["strategy.min_clients=5"], "strategy.min_clients=5 is above clients_per_round=4"),
         (["strategy.timeout_seconds=0"], "strategy.timeout_seconds must be a number above 0"),
         (["fault.flip={1: 0, a: 1}", "fault=label_flip"], "fault.flip must be"),
@@ -146,7 +162,7 @@ def test_presets_are_those_of_the_design(preset, values):
         (["run_name=a/b"], "run_name must be a folder's name"),
         (["wandb.mode=on"], "wandb.mode must be one of disabled, online, offline"),
         (["log_dir=null"], "log_dir must be text"),
-        (["strategy.name=fedfoo"], "strategy.name must be one of fedavg, fedprox, provenance_selection, got 'fedfoo'"),
+        (["strategy.name=fedfoo"], "strategy.name must be one of bulyan, .*fedavg, .*trimmed_mean, got 'fedfoo'"),
         (["strategy.proximal_mu=0.5"], "strategy.proximal_mu=0.5 needs strategy=fedprox"),
         (["strategy.temperature=2"], "strategy.temperature=2 needs strategy=provenance_selection"),
         ([*SELECTION, "strategy.temperature=0"], "strategy.temperature must be a number above 0, got 0"),

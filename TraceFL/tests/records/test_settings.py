@@ -23,11 +23,11 @@ from tracefl.records.settings import (
     Mitigate,
     ProvenanceSettings,
     SettingsKeys,
-    Strategy,
     read_config,
     read_keys,
 )
 from tracefl.records.store import DTYPES, Dtype
+from tracefl.records.strategies import Strategy
 
 PRINTS = {
     (): "19a875df",
@@ -117,3 +117,14 @@ def test_a_damaged_configuration_names_the_key(tmp_path, change, message):
     seal(tmp_path)
     with pytest.raises(RecordError, match=message):
         read_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    "keys", [["krum", "strategy.selected=3"], ["bulyan", "strategy.malicious=2"], ["trimmed_mean"], ["median"]]
+)
+def test_a_robust_strategy_asks_for_as_many_clients_as_its_rule_needs_without_one(keys):
+    name, *more = keys
+    config = resolved_config([f"strategy={name}", *more])
+    strategy = read_keys(config).strategy
+    assert strategy.fewest_clients == strategy.aggregation.fewest + 1
+    assert strategy.aggregation.rule == name

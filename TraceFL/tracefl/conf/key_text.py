@@ -28,6 +28,8 @@ def help_text() -> str:
         ("dataset", "digits"),
         ("strategy", "fedprox"),
         ("strategy", "provenance_selection"),
+        ("strategy", "krum"),
+        ("strategy", "trimmed_mean"),
         ("privacy", "central"),
         ("fault", "label_flip"),
         ("fault", "backdoor"),

@@ -29,7 +29,8 @@ from tracefl.questions.trace import RoundTrace, Tracer
 from tracefl.records.folder import RunFolder
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
-from tracefl.records.settings import ProximalSettings, Settings
+from tracefl.records.settings import Settings
+from tracefl.records.strategies import ProximalSettings
 
 MAX_WEIGHT_MULTIPLE = 3.0
 """Of the round's median number of examples, by which no client of a deployment is weighted, where nothing is said."""
@@ -71,7 +72,7 @@ class Experiment:
         self.exclude_without(1)
         self.mitigation: Mitigation | None = None
         if settings.mitigate is not None:
-            least = max(2, settings.strategy.min_clients)
+            least = max(2, settings.strategy.min_clients, settings.strategy.fewest_clients)
             self.mitigation = Mitigation(settings.mitigate, self.participation, least)
 
     @property
@@ -120,10 +121,11 @@ class Experiment:
             client_ids=tuple(self.num_examples),
             num_rounds=settings.num_rounds,
             clients_per_round=settings.clients_per_round,
-            min_clients=strategy.min_clients,
+            min_clients=max(strategy.min_clients, strategy.fewest_clients),
             timeout_seconds=strategy.timeout_seconds,
             strategy=strategy.name,
             proximal_mu=strategy.proximal_mu if isinstance(strategy, ProximalSettings) else 0.0,
+            aggregation=strategy.aggregation,
             seed=settings.seed,
             initial_weights={name: start[name] for name in self.model.state_dict()},  # in the model's order
             rounds_done=rounds_done,

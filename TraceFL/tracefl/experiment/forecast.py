@@ -31,7 +31,8 @@ from tracefl.learning.datasets.client_rows import select_rows
 from tracefl.learning.models import ModelSpec, TextEncoder, initial_model
 from tracefl.learning.privacy.settings import ServerPrivacy
 from tracefl.records.folder import RunFolder
-from tracefl.records.settings import ProximalSettings, Settings
+from tracefl.records.settings import Settings
+from tracefl.records.strategies import ProximalSettings
 from tracefl.report.forecast import Forecast, Work
 
 

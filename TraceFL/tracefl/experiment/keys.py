@@ -25,6 +25,7 @@ def check_keys(settings: Settings) -> None:
             f"strategy.min_clients={settings.strategy.min_clients} is above "
             f"clients_per_round={settings.clients_per_round}; lower it"
         )
+    _check_strategy(settings)
     check_without(settings)
     model, dataset = settings.model, settings.dataset
     if model.kind != dataset.kind:
@@ -51,6 +52,30 @@ def _check_precision(settings: Settings) -> None:
         raise ConfigError(f"client.precision=bf16 needs device=cuda, got device={settings.device}")
     if settings.provenance is not None and settings.provenance.precision == "bf16":
         raise ConfigError(f"provenance.precision=bf16 needs device=cuda, got device={settings.device}")
+
+
+def _check_strategy(settings: Settings) -> None:
+    """Check what a robust rule in place of the average goes together with."""
+    strategy, rule = settings.strategy, f"strategy={settings.strategy.name}"
+    if strategy.fewest_clients > settings.clients_per_round:
+        raise ConfigError(
+            f"{rule} needs clients_per_round of at least {strategy.fewest_clients}, to aggregate all clients and all "
+            f"but one; got {settings.clients_per_round}"
+        )
+    if strategy.fewest_clients == 1:
+        return
+    if settings.privacy is not None and not isinstance(settings.privacy, DpSgdSettings):
+        raise ConfigError(f"{rule} and privacy={settings.privacy.name} each aggregate the updates; give one of them")
+    if settings.provenance is not None and not settings.provenance.method.estimates_removal:
+        raise ConfigError(
+            f"{rule} makes no average whose parts a preset could split among the clients; give provenance=leave_one_out"
+        )
+    if settings.mitigate is not None:
+        raise ConfigError(f"{rule} has no weights that mitigate={settings.mitigate.name} could lower; give one of them")
+    if settings.baselines.rules:
+        raise ConfigError(
+            f"baselines.rules={list(settings.baselines.rules)} compare rules on averages; leave {rule} out"
+        )
 
 
 def _check_privacy(settings: Settings) -> None:

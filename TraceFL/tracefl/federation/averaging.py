@@ -1,4 +1,4 @@
-"""A round's average: of sound replies within bounds, in messages of the server's own, which Flower averages."""
+"""A round's model: of sound replies within bounds, in messages of the server's own, which Flower aggregates."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from tracefl.federation.replies import Trained
 from tracefl.provenance import RoundRecord
 
 Mean = Callable[[Sequence[Message]], tuple[ArrayRecord | None, MetricRecord | None]]
-"""Flower's average of messages: the weights and the metrics."""
+"""What Flower makes of messages: the weights, by their average or a robust rule, and the mean of the metrics."""
 
 _HERE = 1  # any node: these messages are sent nowhere
 
@@ -117,6 +117,7 @@ class Averaging:
             previous_global=self._start,
             global_weights=like(arrays, declared),
             before_noise=None if before_noise is None else like(before_noise, declared),
+            aggregation=self._plan.aggregation,
         )
         return Averaged(record, arrays, metrics, capped)
 

@@ -10,7 +10,7 @@ from tracefl.federation.selection import Selection
 from tracefl.learning.privacy.settings import ServerPrivacy
 from tracefl.learning.settings import TrainingSettings
 from tracefl.learning.training import Evaluation
-from tracefl.provenance import RoundRecord
+from tracefl.provenance import Aggregation, RoundRecord
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class FederationPlan:
         timeout_seconds: Longest wait for a round's replies; None to wait for each client as ``Patience`` says.
         strategy: A key of ``strategy.STRATEGIES``.
         proximal_mu: FedProx's mu.
+        aggregation: The robust rule of a strategy that has one; None for the weighted average.
         seed: Root seed.
         initial_weights: State dict from which the first round of this session starts. Its names, shapes and types are
             those of every reply.
@@ -59,6 +60,7 @@ class FederationPlan:
     client_job: str
     num_examples: Mapping[str, int] = field(default_factory=dict)
     rounds_done: int = 0
+    aggregation: Aggregation | None = None
     privacy: ServerPrivacy | None = None
     trainable: Sequence[str] = ()
     frozen: Sequence[str] = ()

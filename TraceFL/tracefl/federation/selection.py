@@ -19,7 +19,8 @@ from statistics import fmean, pstdev
 
 from tracefl.errors import ConfigError
 from tracefl.questions.ledger import WRONG_WEIGHT, ContributionLedger
-from tracefl.records.settings import SelectionSettings, Settings, Strategy
+from tracefl.records.settings import Settings
+from tracefl.records.strategies import SelectionSettings, Strategy
 
 
 @dataclass(frozen=True)

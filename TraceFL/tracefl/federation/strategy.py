@@ -21,6 +21,7 @@ from tracefl.federation.messages import CLIENT_ID, LOSS
 from tracefl.federation.patience import Patience
 from tracefl.federation.plan import FederationHooks, FederationPlan, RoundOutcome
 from tracefl.federation.replies import Sent, Trained, error_cause, read_reply
+from tracefl.federation.robust import aggregate, flowers
 from tracefl.learning.training import Evaluation
 
 log = logging.getLogger(__name__)
@@ -108,9 +109,13 @@ class TracedFedAvg(FedAvg):
         server_round += self.plan.rounds_done
         self._dropped, self._refused = {}, []
         sound = self._read(server_round, replies)
-        mean = super().aggregate_train
         average = Averaging(
-            self.plan, server_round, self._previous, sound, lambda messages: mean(server_round, messages), self._central
+            self.plan,
+            server_round,
+            self._previous,
+            sound,
+            lambda messages: self.aggregate(server_round, messages),
+            self._central,
         )
         while True:
             self._check_enough(server_round, sound)
@@ -135,6 +140,12 @@ class TracedFedAvg(FedAvg):
             )
         )
         return made.arrays, made.metrics
+
+    def aggregate(
+        self, server_round: int, messages: Sequence[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return what Flower makes of sound replies: their weighted average, and the means of their metrics."""
+        return super().aggregate_train(server_round, messages)
 
     def _too_few(self, server_round: int, there: int) -> str:
         plan = self.plan
@@ -257,8 +268,23 @@ class ProvenanceSelection(TracedFedAvg):
         return self.plan.selection.draw(client_ids, count, seed)
 
 
+class Robust(TracedFedAvg):
+    """FedAvg whose server makes one model of the clients' by a robust rule of Flower's, see robust.py."""
+
+    def aggregate(
+        self, server_round: int, messages: Sequence[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return what the rule makes of sound replies."""
+        assert self.plan.aggregation is not None
+        return aggregate(flowers(self.plan.aggregation), server_round, messages)
+
+
 STRATEGIES: dict[str, type[TracedFedAvg]] = {
     "fedavg": TracedFedAvg,
     "fedprox": TracedFedProx,
     "provenance_selection": ProvenanceSelection,
+    "krum": Robust,
+    "bulyan": Robust,
+    "trimmed_mean": Robust,
+    "median": Robust,
 }

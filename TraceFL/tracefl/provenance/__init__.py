@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from tracefl.common.imports import on_demand
 
 if TYPE_CHECKING:
+    from tracefl.provenance.aggregation import Aggregation
     from tracefl.provenance.answer import Answer
     from tracefl.provenance.asking import who
     from tracefl.provenance.attribution import Attribution
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __getattr__ = on_demand(__name__, __file__)  # a method's options are read before torch is imported
 
 __all__ = [
+    "Aggregation",
     "Answer",
     "Attribution",
     "Counterfactuals",

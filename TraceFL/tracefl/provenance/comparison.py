@@ -1,7 +1,8 @@
 """Whether a round's model is its clients' average, or the server's step to it: some entries of every tensor tell.
 
 A server that steps may do so with some tensors only, and deploy the plain average of the others, as many do with
-BatchNorm's running statistics. Each tensor is taken for the one of both that it is closer to.
+BatchNorm's running statistics. Each tensor is taken for the one of both that it is closer to. Where a robust rule made
+the model, that is made again by it, whole: whom Krum chooses depends on every entry.
 """
 
 import math
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tracefl.errors import ModelMismatchError
 from tracefl.provenance.record import RoundRecord
+from tracefl.provenance.robust import aggregated, not_finite
 from tracefl.provenance.sources import NamedWeights
 
 _BLOCKS, _ENTRIES = 4, 256  # of a tensor that are compared: blocks of rows, and entries of each
@@ -55,6 +56,8 @@ def compare(record: RoundRecord) -> Compared:
         RecordError: The step is not linear.
         ModelMismatchError: A client's weights are not finite.
     """
+    if record.aggregation is not None:
+        return _compare_aggregated(record)
     draw = torch.Generator().manual_seed(0)
     return _compare(
         record, {name: _places(tensor, draw) for name, tensor in record.made.items() if tensor.is_floating_point()}
@@ -72,6 +75,8 @@ def compare_whole(record: RoundRecord, numbers_at_once: int = 1 << 26) -> Compar
         RecordError: The step is not linear.
         ModelMismatchError: A client's weights are not finite.
     """
+    if record.aggregation is not None:
+        return _compare_aggregated(record)
     parts: list[dict[str, _Places | None]] = [{}]
     held = 0
     for name, tensor in record.made.items():
@@ -123,6 +128,29 @@ def _compare(record: RoundRecord, places: Mapping[str, "_Places | None"]) -> Com
     return Compared(steps, refusal, sum(len(its.start) for its in sums.values()), largest)
 
 
+def _compare_aggregated(record: RoundRecord) -> Compared:
+    """Compare every entry with what the round's robust rule makes of its clients."""
+    assert record.aggregation is not None
+    made = {name: tensor.detach().cpu() for name, tensor in record.made.items() if tensor.is_floating_point()}
+    eps = max((torch.finfo(tensor.dtype).eps for tensor in made.values()), default=0.0)
+    eps = max(eps, 0.0 if record.clients_dtype is None else torch.finfo(record.clients_dtype).eps)
+    largest, refusal, beyond = 0.0, None, 1.0
+    for name, again in aggregated(record).items():
+        apart = (made[name].double() - again).abs()
+        size = torch.stack([weights[name].detach().cpu().abs().double() for weights in record.clients.values()])
+        rounding = 2 * eps * size.amax(dim=0) + torch.finfo(torch.float32).tiny
+        if apart.numel():
+            largest = max(largest, float(apart.max()))
+            if (worst := float((apart / rounding).nan_to_num(nan=math.inf).max())) > beyond:
+                beyond = worst
+                refusal = (
+                    f"the global model of round {record.server_round} is not what {record.aggregation.rule} makes of "
+                    f"its clients: {name!r} differs by up to {float(apart.max()):.3g}. Is a client missing, are the "
+                    "rule's numbers others, or were the clients' weights rounded for storage?"
+                )
+    return Compared(dict.fromkeys(made, 1.0), refusal, sum(map(Tensor.numel, made.values())), largest)
+
+
 def _added(record: RoundRecord, places: Mapping[str, "_Places | None"]) -> tuple[dict[str, _Sums], float]:
     """Average the clients' entries; also return the rounding of the coarsest type that they were in."""
     eps = max((torch.finfo(record.made[name].dtype).eps for name in places), default=0.0)
@@ -136,9 +164,7 @@ def _added(record: RoundRecord, places: Mapping[str, "_Places | None"]) -> tuple
         for name, some in places.items():
             entries = _entries(weights, name, some)
             if not entries.isfinite().all():
-                raise ModelMismatchError(
-                    f"client {client_id!r} holds values that are not finite, in {name!r}: leave it out of the round"
-                )
+                raise not_finite(client_id, name)
             eps = max(eps, torch.finfo(entries.dtype).eps)
             sums[name].average.add_(entries.double(), alpha=share)
             sums[name].size.add_(entries.double().abs(), alpha=share)

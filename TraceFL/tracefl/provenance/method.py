@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from tracefl.errors import RecordError
 from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.budget import Proofs, proofs_of
 from tracefl.provenance.compute import Compute
@@ -59,12 +60,20 @@ def attribute_round(
     if by_layer and method.verify:
         raise ValueError(f"by_layer=True divides estimates among layers, and verify={method.verify} replaces them")
     proofs = Proofs(0) if by_layer else proofs_of(method, len(record.clients))
-    log.debug("round=%d left out exactly: %s", record.server_round, proofs)
     if removals is None:
         removals = ExactRemovals(global_model, record, inputs, compute, check)
     record = removals.record
+    if record.aggregation is not None and method.estimates_removal and not by_layer:
+        proofs = Proofs("all")  # of which there are no estimates
+    log.debug("round=%d left out exactly: %s", record.server_round, proofs)
     if proofs.each == "all" and (exact := removals.attribution()) is not None:
         return exact  # an estimate would be of no use
+    if record.aggregation is not None and proofs.each == "all":
+        kept = [k for k, possible in zip(record.clients, removals.possible.tolist(), strict=True) if not possible]
+        raise RecordError(
+            f"round {record.server_round}, of {len(record.clients)} clients, has no {record.aggregation.rule} with "
+            f"finite logits without client {kept[0]!r}; the rule needs {record.aggregation.fewest} clients at least"
+        )
     target: Target
     if method.target != "label":
         target = method.target
@@ -96,6 +105,7 @@ def estimates(
     model = plain_model(global_model)
     record = read_round(model, record)
     removes = method.weighting == "leave_one_out"
+    record.check_averaged("an estimate of each client's part")
     if check and (removes or method.reference == "global"):
         check_average(record)
     reference = None

@@ -36,6 +36,8 @@ def who_prevents(
     others = [k for k in record.clients if k != client_id]
     if len(others) == 1:
         return others[0]
+    if record.aggregation is not None and len(others) <= record.aggregation.fewest:
+        return None  # no model is made of fewer
     order = {k: _suspicion(record, k, average) for k in others}
     for suspect in sorted(others, key=lambda k: order[k])[:_TRIED]:
         if is_finite(left_out(record, (client_id, suspect), average)):

@@ -117,6 +117,11 @@ def read_round(model: nn.Module | None, record: RoundRecord) -> ReadRound:
         found: Mapping[str, Tensor] = named(owner, weights, weights if like is None else like, exact=exact)
         return _in_types_of(found, like) if like is not None else found
 
+    if record.aggregation is not None and step != 1:
+        raise RecordError(
+            f"server_step={step!r} is a step to an average, and this round was aggregated by "
+            f"{record.aggregation.rule}; leave one of them out"
+        )
     weights = read("the record's global model", record.global_weights, exact=True)
     return ReadRound(
         server_round=record.server_round,
@@ -127,6 +132,7 @@ def read_round(model: nn.Module | None, record: RoundRecord) -> ReadRound:
         before_noise=None if record.before_noise is None else read("the average before noise", record.before_noise),
         server_step=step,
         clients_dtype=record.clients_dtype,
+        aggregation=record.aggregation,
     )
 
 
@@ -169,7 +175,8 @@ def check_average(record: ReadRound) -> None:
     """Refuse a record that is no average, see ``comparison.compare``; compared once.
 
     Raises:
-        RecordError: The round's model is no average of the clients, nor a step to it; or the step is not linear.
+        RecordError: The round's model is no average of the clients, nor a step to it, nor what its rule makes of them;
+            or the step is not linear.
         ModelMismatchError: A client's weights are not finite.
     """
     assert record.is_average

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tracefl.errors import RecordError
+from tracefl.provenance.aggregation import Aggregation
 
 ClientId: TypeAlias = Any
 """Whatever names a client and can be a key: text, or a number such as Flower's partition ids."""
@@ -32,6 +33,9 @@ class RoundRecord:
     Many servers take the step with some tensors only, such as the parameters, and deploy the average of the others,
     such as BatchNorm's running statistics: for those s is 1 in all of this. Which they are is told by comparing.
 
+    With a robust rule in place of the average, A_-k is what the rule makes of the other clients, chosen and trimmed
+    anew. Answers then are exact removals alone: no part of such a model is a client's own.
+
     Attributes:
         server_round: The round, from 1.
         clients: Client id to its whole weights after local training: parameters and buffers.
@@ -43,10 +47,12 @@ class RoundRecord:
             noise of privacy, or the momentum of earlier rounds. It stays where a client is left out. None where nothing
             was added.
         server_step: s, the server's learning rate; 1 where the average itself is deployed. ``"nonlinear"`` where W is
-            no such step, as with FedAdam or the median, whatever the server does with its buffers: then nothing is said
-            that takes a client out of the average.
+            no such step, as with FedAdam, whatever the server does with its buffers: then nothing is said that takes a
+            client out of the average.
         clients_dtype: What the clients' weights were rounded to after they had been averaged, for storage; None where
             they are as they were averaged.
+        aggregation: The robust rule by which the server made one model of the clients' floating-point weights; None for
+            the weighted average.
     """
 
     server_round: int
@@ -57,6 +63,7 @@ class RoundRecord:
     before_noise: Mapping[str, Tensor] | None = None
     server_step: ServerStep = 1.0
     clients_dtype: torch.dtype | None = None
+    aggregation: Aggregation | None = None
 
     @property
     def average(self) -> Mapping[str, Tensor]:
@@ -89,6 +96,24 @@ class RoundRecord:
                 "contributions without it can, such as weighting='none' with reference='none' or 'previous_global'"
             )
         return float(self.server_step)
+
+    def remains_without(self, client_id: ClientId) -> bool:
+        """Return whether the server's rule, applied to the other clients, gives a model."""
+        if self.aggregation is not None:
+            return len(self.clients) > self.aggregation.fewest
+        return self.server_step != "nonlinear" and self.client_weights[client_id] < 1
+
+    def check_averaged(self, wanted: str) -> None:
+        """Refuse a round that a robust rule aggregated, for something that is defined by an average.
+
+        Raises:
+            RecordError: It is such a round; the message names ``wanted``.
+        """
+        if self.aggregation is not None:
+            raise RecordError(
+                f"{wanted} cannot be told of a round that was aggregated by {self.aggregation.rule}: none of its parts "
+                "is a client's own; ask for exact removals, by tracefl counterfactual or Method.leave_one_out()"
+            )
 
     def without_noise(self) -> "RoundRecord":
         """Return the round as if it had been deployed without noise."""

@@ -1,9 +1,9 @@
 """What the prediction would be without a client: its exact removal from the average, without training.
 
 With FedAvg, W = sum_k p_k W_k, so the average of the other clients is W_-k = (W - p_k W_k) / (1 - p_k); where the
-server takes a step to the average, each tensor takes the same step to that of the others (record.py). By this test, a
-client is responsible to the extent that its removal lowers the predicted class's centered logit (its logit less the
-mean of all logits).
+server takes a step to the average, each tensor takes the same step to that of the others, and where it follows a robust
+rule, that is followed again (record.py). By this test, a client is responsible to the extent that its removal lowers
+the predicted class's centered logit (its logit less the mean of all logits).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +22,7 @@ from tracefl.provenance.inputs import Batch, Inputs, forward, plain_model, read_
 from tracefl.provenance.modes import in_any_mode
 from tracefl.provenance.reading import ReadRound, check_average, read_round, why_not_finite
 from tracefl.provenance.record import ClientId, RoundRecord
+from tracefl.provenance.robust import aggregated, tensor_of
 
 _BLOCK = 2**17  # weights converted to float64 at once: their 1 MiB stays in the processor's cache
 
@@ -58,6 +59,8 @@ def weights_without(
     record.rate("the model without a client")
     if check and average is None:
         check_average(record)
+    if record.aggregation is not None:
+        return _aggregated_without(record, (client_id,))
     p = record.client_weights[client_id]
     if not p < 1:
         raise ValueError(f"client {client_id!r} is the whole average (weight {p}): there is no model without it")
@@ -78,6 +81,8 @@ def left_out(
         average: ``float64_average(record)``.
         out: An earlier result, to be overwritten.
     """
+    if record.aggregation is not None:
+        return _aggregated_without(record, client_ids)
     steps = record.steps("the model without a client")
     shares = [record.client_weights[client_id] for client_id in client_ids]
     owns = [record.clients[client_id] for client_id in client_ids]  # once: each access reads a stored client's file
@@ -101,8 +106,19 @@ def left_out(
     return without
 
 
+def _aggregated_without(record: ReadRound, client_ids: Sequence[ClientId]) -> dict[str, Tensor]:
+    """Return the model that the round's rule makes of its other clients, in the model's types."""
+    without = dict(record.global_weights)
+    for name, made in aggregated(record, client_ids).items():
+        like = record.global_weights[name]
+        without[name] = made.to(like)
+        if record.before_noise is not None:
+            without[name] += like - record.before_noise[name]
+    return without
+
+
 def float64_average(record: RoundRecord) -> dict[str, Tensor]:
-    """Return sum_k p_k W_k of the floating-point weights and buffers.
+    """Return sum_k p_k W_k of the floating-point weights and buffers, or what the round's robust rule makes of them.
 
     In float64, because a client with most of the weight, taken out of a float32 average, leaves little of the others
     but rounding, and a running variance can turn negative.
@@ -110,25 +126,16 @@ def float64_average(record: RoundRecord) -> dict[str, Tensor]:
     Raises:
         ModelMismatchError: A client lacks one of them, or has it in another shape.
     """
+    if record.aggregation is not None:
+        return aggregated(record)
     floating = {name: w for name, w in record.global_weights.items() if w.is_floating_point()}
     total = {name: torch.zeros(w.shape, dtype=torch.float64, device=w.device) for name, w in floating.items()}
     for client_id, weights in record.clients.items():
         for name, like in floating.items():
-            own = _checked(client_id, weights, name, tuple(like.shape))
+            own = tensor_of(client_id, weights, name, tuple(like.shape))
             for sums, part in blocks(total[name], own):
                 sums.add_(part.to(sums).mul(record.client_weights[client_id]))
     return total
-
-
-def _checked(client_id: ClientId, weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
-    if name not in weights:
-        raise ModelMismatchError(f"client {client_id!r} lacks {name!r} of the global model, shape {shape}")
-    own = weights[name]  # once: it may be read from a file
-    if tuple(own.shape) != shape:
-        raise ModelMismatchError(
-            f"client {client_id!r} has {name!r} in shape {tuple(own.shape)}, the global model in {shape}"
-        )
-    return own
 
 
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -190,7 +197,8 @@ def without_each(
 ) -> Iterator[tuple[ClientId, Tensor]]:
     """Yield each client and the ``(B, C)`` float64 logits of the model without it, on ``device``.
 
-    Reads every client once for the average, then those that are left out once more; one is held at a time.
+    Reads every client once for the average, then those that are left out once more; one is held at a time. Of a round
+    that a robust rule aggregated, all of them are read for each, and held.
 
     Args:
         model: The architecture, on ``device`` and in evaluation mode, see ``frozen_eval``.
@@ -208,7 +216,7 @@ def without_each(
     wanted = tuple(record.clients) if client_ids is None else tuple(client_ids)
     if wanted and check:
         check_average(record)
-    average = float64_average(record) if wanted else {}
+    average = float64_average(record) if wanted and record.aggregation is None else {}
     weights = None
     for client_id in wanted:
         weights = weights_without(record, client_id, average, out=weights)

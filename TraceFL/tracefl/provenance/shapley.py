@@ -198,6 +198,7 @@ class _Game:
         check: bool,
     ) -> None:
         self._model, self._record, self._batch_size = model, record, batch_size
+        record.check_averaged("Shapley values")
         self._steps = record.steps("Shapley values")
         if check:
             check_average(record)

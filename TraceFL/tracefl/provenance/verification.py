@@ -46,8 +46,8 @@ class ExactRemovals:
             with all clients.
         effects: ``(B, K)`` float64 in logits where ``known``, and 0 elsewhere.
         known: ``(B, K)`` bool: the effect has been computed.
-        possible: ``(K,)`` bool: other clients remain in the average, the server's step to it is linear, and their
-            logits were finite wherever computed.
+        possible: ``(K,)`` bool: a model remains without the client, see ``RoundRecord.remains_without``, and its logits
+            were finite wherever computed.
         record: The round, as it was read.
         prevented: The clients without whom the logits are not finite, each with the client that makes them so, None
             where it is none alone, see ``prevention.py``.
@@ -88,9 +88,7 @@ class ExactRemovals:
         self.effects = torch.zeros(count, len(record.clients), dtype=torch.float64)
         self.known = torch.zeros_like(self.effects, dtype=torch.bool)
         self.prevented: dict[ClientId, ClientId | None] = {}
-        p = self.record.client_weights
-        linear = self.record.server_step != "nonlinear"
-        self.possible = torch.tensor([linear and p[client_id] < 1 for client_id in record.clients])
+        self.possible = torch.tensor([self.record.remains_without(client_id) for client_id in record.clients])
 
     @in_any_mode
     def find(self, wanted: Tensor) -> None:
@@ -150,7 +148,8 @@ class ExactRemovals:
         the server's step.
         """
         largest = max(self.record.client_weights.values())
-        if wanted.any(dim=0).all() or largest > 0.5 or self.record.server_step != 1:
+        own_step = self.record.server_step != 1 or self.record.aggregation is not None
+        if wanted.any(dim=0).all() or largest > 0.5 or own_step:
             return float64_average(self.record)
         average = self.record.average
         return {name: weights.double() for name, weights in average.items() if weights.is_floating_point()}

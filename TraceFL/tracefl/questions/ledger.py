@@ -18,7 +18,7 @@ from tracefl.questions.overrides import read_tracer
 from tracefl.questions.uncertainty import LedgerUncertainty
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
-from tracefl.records.settings import SelectionSettings
+from tracefl.records.strategies import SelectionSettings
 
 WRONG_WEIGHT = 0.5
 """Default weight of the contributions to wrong predictions in a client's usefulness."""

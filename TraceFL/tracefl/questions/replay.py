@@ -138,9 +138,17 @@ def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
     stored = run.store.stored_rounds()
     missing = [number for number in results if number not in stored]
     notes = list(_notes(run, request, results))
-    if request.how == "train" or (missing and request.how is None):
+    robust = run.settings.strategy.aggregation
+    if robust is not None and request.how == "reaggregate":
+        raise ConfigError(
+            f"how=reaggregate averages updates, and the run's rounds were aggregated by {robust.rule}; give how=train"
+        )
+    if request.how == "train" or ((missing or robust is not None) and request.how is None):
         if request.how is None:
-            notes.append(f"trained again, as the weights of round {missing[0]} are not stored (store=all stores them)")
+            why = "its rounds are no averages"
+            if robust is None:
+                why = f"the weights of round {missing[0]} are not stored (store=all stores them)"
+            notes.append(f"trained again, as {why}")
         return _trained(run, request, results, notes, retrain)
     if request.words:
         raise ConfigError(f"{request.words[0]} says where to train, and nothing is trained again; give how=train too")

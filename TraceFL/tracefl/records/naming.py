@@ -46,6 +46,9 @@ LATER = {
     ("strategy", "max_update_norm"): 5,
     ("strategy", "max_weight"): None,
     ("strategy", "max_refusals"): 3,
+    ("strategy", "malicious"): None,
+    ("strategy", "selected"): None,
+    ("strategy", "cut"): None,
 }
 
 # Keys whose default became null, each with the number that was the default before, which stands for it in runs' names.

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,7 @@ class StoredRun:
         self.store.check_stored(server_round)
         model = self.model(server_round)
         record = self.store.read(server_round, model.state_dict())
+        record = replace(record, aggregation=self.settings.strategy.aggregation)
         if before_noise:
             if record.before_noise is None:
                 raise ConfigError(f"privacy.trace=before_noise, and round {server_round} of {self.folder} has no noise")

@@ -17,7 +17,6 @@ from tracefl.common.paths import expand
 from tracefl.conf.constraints import (
     Constraint,
     Count,
-    Unused,
     above,
     are_different,
     at_least,
@@ -38,11 +37,11 @@ from tracefl.provenance.options import Method, MethodTarget, Precision, Referenc
 from tracefl.records.checksums import CheckedFiles
 from tracefl.records.naming import fingerprint
 from tracefl.records.reading import reading
+from tracefl.records.strategies import Inputs, Strategy
 
 Keep = Literal["none", "last", "all"]
 Dtype = Literal["float32", "bfloat16"]
 Kind = Literal["weights", "updates"]
-Inputs = Literal["correct", "mispredicted", "all"]
 NO_MISPREDICTIONS = (
     "look at mispredictions, and none are traced by themselves: that takes provenance other than off, and a fault such "
     "as fault=label_flip or provenance.inputs=mispredicted"
@@ -79,62 +78,6 @@ _WITHOUT = described(
 _LAYERS = described(
     "a list of layer names such as [fc]", lambda v: bool(v) and all(isinstance(name, str) for name in v)
 )
-
-
-@dataclass(frozen=True)
-class AveragingSettings:
-    """Federated averaging, and what every strategy says.
-
-    Attributes:
-        min_clients: Clients that must answer for a round to count.
-        timeout_seconds: Longest wait for a round's clients; None: each client is waited for as long as the others let
-            expect, see ``federation/patience.py``.
-        max_update_norm: Largest norm of a client's update, in medians of the round's; None for no bound.
-        max_weight: Largest share of the average that one client has; None: three times the median number of examples in
-            a deployment, no bound in a simulation, where the server knows the numbers.
-        max_refusals: Refused replies after which a client is asked no more; None: however many.
-        isolate: Whether ``backend=auto`` keeps the clients in processes of their own.
-        inputs: What ``provenance.inputs`` is where it is not given.
-    """
-
-    name: ClassVar[str] = "fedavg"
-
-    min_clients: Count
-    timeout_seconds: Annotated[float, above(0)] | None
-    max_update_norm: Annotated[float, at_least(1)] | None
-    max_weight: Annotated[float, between("(0, 1]")] | None
-    max_refusals: Count | None
-    isolate: bool
-    inputs: Inputs | None
-
-
-@dataclass(frozen=True)
-class ProximalSettings(AveragingSettings):
-    """FedProx: ``proximal_mu`` is the weight of mu/2 * |w - w_global|^2."""
-
-    name: ClassVar[str] = "fedprox"
-
-    proximal_mu: Annotated[float, at_least(0), Unused(0)]
-
-
-@dataclass(frozen=True)
-class SelectionSettings(AveragingSettings):
-    """Clients are drawn by their contributions, see ``federation/selection.py``.
-
-    Attributes:
-        temperature: In standard deviations of the clients' usefulness: low follows it closely.
-        exploration: Share of the probability that is spread evenly.
-        wrong_weight: How much contributions to wrong predictions count against a client.
-    """
-
-    name: ClassVar[str] = "provenance_selection"
-
-    temperature: Annotated[float, above(0)]
-    exploration: Annotated[float, between("(0, 1]")]
-    wrong_weight: Annotated[float, at_least(0)]
-
-
-Strategy: TypeAlias = AveragingSettings | ProximalSettings | SelectionSettings
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from tracefl.common.words import counted, duration
 from tracefl.conf.run_names import below_roots
 from tracefl.learning.faults.words import describe_fault
 from tracefl.learning.privacy.settings import Privacy
-from tracefl.records.settings import Settings, Strategy
+from tracefl.records.settings import Settings
+from tracefl.records.strategies import Strategy
 from tracefl.report.page.record import RunRecord
 
 Pairs = list[tuple[str, str]]

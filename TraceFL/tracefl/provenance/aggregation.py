@@ -1,0 +1,128 @@
+"""Robust rules by which a server makes one model of its clients', and makes it again without some of them.
+
+They are Flower's strategies ``Krum``, ``MultiKrum``, ``Bulyan``, ``FedTrimmedAvg`` and ``FedMedian``, of a round's
+floating-point weights and buffers, computed in float64. None of them is a sum of what the clients sent, so no part of
+the model is a client's own, and no first-order effect is defined: what can be told exactly is what the rule would have
+made of the others.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from tracefl.errors import RecordError
+
+Rule: TypeAlias = Literal["krum", "bulyan", "trimmed_mean", "median"]
+
+_TIED = 1e-9  # relative difference up to which the scores of two clients are the same but for rounding
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """A robust rule.
+
+    Attributes:
+        rule: ``"krum"`` averages the ``selected`` clients that lie closest to their neighbours, weighted by their
+            shares (Blanchard et al. 2017, Multi-Krum where there are several); ``"bulyan"`` chooses all but 2 f of them
+            in the same way and averages, entry by entry, all but 2 f of these, those closest to their median (El
+            Mhamdi et al. 2018, with one choice in place of a repeated one, as Flower has it); ``"trimmed_mean"`` leaves
+            out the smallest and the largest values of each entry, and ``"median"`` all but the middle (Yin et al.
+            2018).
+        malicious: f, the number of clients that may be malicious, for Krum and Bulyan.
+        selected: How many clients Krum averages.
+        cut: Fraction in [0, 0.5) of the values that a trimmed mean leaves out at each end, rounded down.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+
+    rule: Rule
+    malicious: int = 0
+    selected: int = 1
+    cut: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("krum", "bulyan", "trimmed_mean", "median"):
+            raise ValueError(f"rule must be krum, bulyan, trimmed_mean or median, got {self.rule!r}")
+        if self.malicious < 0 or self.selected < 1 or not 0 <= self.cut < 0.5:
+            raise ValueError(
+                f"malicious must be at least 0, selected at least 1 and cut in [0, 0.5), got {self.malicious}, "
+                f"{self.selected} and {self.cut}"
+            )
+
+    @property
+    def fewest(self) -> int:
+        """The fewest clients of which the rule makes a model."""
+        return {"bulyan": 4 * self.malicious + 3, "krum": self.selected}.get(self.rule, 1)
+
+    def aggregate(
+        self,
+        clients: Mapping[Any, Mapping[str, Tensor]],
+        shares: Mapping[Any, float],
+        like: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Return the clients' model, in float64.
+
+        Args:
+            clients: The weights of those that count, all in memory, in the order in which the server took them.
+            shares: Their shares of an average, which need not sum to 1. Krum alone weighs by them.
+            like: The tensors wanted, by name.
+
+        Raises:
+            RecordError: They are fewer than ``fewest``.
+        """
+        if len(clients) < self.fewest:
+            raise RecordError(f"{self.rule} makes a model of at least {self.fewest} clients, got {len(clients)}")
+        states, p = list(clients.values()), [shares[client_id] for client_id in clients]
+        if self.rule == "krum":
+            chosen = self._closest(states, like, self.selected)
+            weights = torch.tensor([p[k] for k in chosen], dtype=torch.float64)
+            weights /= weights.sum()
+            return {name: torch.tensordot(weights, _stacked([states[k] for k in chosen], name), 1) for name in like}
+        if self.rule == "bulyan":
+            chosen = self._closest(states, like, len(states) - 2 * self.malicious)
+            states = [states[k] for k in chosen]
+        return {name: self._entrywise(_stacked(states, name)) for name in like}
+
+    def _closest(self, states: Sequence[Mapping[str, Tensor]], like: Mapping[str, Tensor], count: int) -> list[int]:
+        """Return the clients with the smallest sums of squared distances to their nearest others, in order."""
+        dots = torch.zeros(len(states), len(states), dtype=torch.float64)
+        for name in like:
+            values = _stacked(states, name)
+            # From the first client's: products of whole weights would lose the difference of two in their rounding.
+            flat = (values - values[0]).reshape(len(states), -1)
+            dots += (flat @ flat.t()).cpu()
+        norms = dots.diagonal()
+        distances = (norms[:, None] + norms[None, :] - (dots + dots.t())).clamp(min=0)
+        nearest = max(1, len(states) - self.malicious - 2)
+        distances.fill_diagonal_(-1)  # oneself comes first, and is left out
+        scores = distances.sort(dim=1).values[:, 1 : nearest + 1].sum(dim=1).tolist()
+        chosen: list[int] = []
+        while len(chosen) < count:
+            rest = [k for k in range(len(states)) if k not in chosen]
+            least = min(scores[k] for k in rest)
+            chosen.append(next(k for k in rest if scores[k] <= least * (1 + _TIED)))
+        return chosen
+
+    def _entrywise(self, values: Tensor) -> Tensor:
+        """Return what the rule makes of each entry, from ``(K, ...)`` float64 values."""
+        count = len(values)
+        ordered = values.sort(dim=0).values
+        median = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+        if self.rule == "median":
+            return median
+        if self.rule == "trimmed_mean":
+            cut = int(self.cut * count)
+            return ordered[cut : count - cut].mean(dim=0)
+        kept = count - 2 * self.malicious
+        # Rounded weights often lie equally far from their median on both sides: NumPy's choice among them is Flower's.
+        nearest = (values - median).abs().numpy().argpartition(kept - 1, axis=0)[:kept]
+        return values.gather(0, torch.as_tensor(nearest)).mean(dim=0)
+
+
+def _stacked(states: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
+    """Return a tensor of each client, ``(K, ...)`` float64 on the CPU."""
+    return torch.stack([state[name].detach().cpu().double() for state in states])
