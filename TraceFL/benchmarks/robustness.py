@@ -3,10 +3,11 @@
 Trains small federations on digits in this process: eight clients in every round, two of them attackers. The attacks on
 updates are those of byzfl (``pip install byzfl``), whose attackers know all honest updates of the round: the mean of
 these turned around (sign flip), the same twice as far (IPM, Xie et al. 2020), and 1.5 standard deviations off it (ALIE,
-Baruch et al. 2019). Flipped labels, a backdoor with updates multiplied by 5, and free riders are TraceFL's own. Prints a
-table in Markdown: of each attack and rule the accuracy after the last round, and in which share of all traced
-mispredictions an attacker is the client that carries them (two of eight clients: 25 % by chance); for the backdoor also
-the attack's success. Means over seeds.
+Baruch et al. 2019). Flipped labels, a backdoor with updates multiplied by 5, and free riders are TraceFL's own.
+
+Prints a table in Markdown: of each attack and rule the accuracy after the last round, and in which share of all traced
+mispredictions an attacker is the client that carries them (two of eight clients: 25 % by chance); for the backdoor the
+attack's success too. Means over seeds.
 
 python TraceFL/benchmarks/robustness.py
 """
