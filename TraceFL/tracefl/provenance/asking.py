@@ -120,7 +120,10 @@ def answer_round(
         weights=tuple(record.client_weights[client_id] for client_id in record.clients),
         probabilities=class_probability(logits, found.predicted),
         labels=labels,
-        notes=tuple(prevented_note(client_id, by) for client_id, by in found.prevented.items()),
+        notes=(
+            *([f"all clients were left out exactly: {found.doubt}"] if found.doubt else []),
+            *(prevented_note(client_id, by) for client_id, by in found.prevented.items()),
+        ),
     )
 
 

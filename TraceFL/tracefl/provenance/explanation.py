@@ -287,7 +287,7 @@ def explain(
     lead = None if against is None else _lead(logits[0], predicted, against)
     toward = sides[0].contributions[0].double() - sides[1].contributions[0].double() if sides else None  # (K,)
     removals = ExactRemovals(global_model, record, inputs, compute, check)
-    answer = verified(estimate, removals, proofs_of(method, len(record.clients)))
+    answer = verified(estimate, removals, proofs_of(method, len(record.clients)), method)
     without = _logits_without_first(global_model, record, inputs, answer, removals, checked, check, compute)
     ids = list(record.clients)
     assert estimate.by_layer is not None

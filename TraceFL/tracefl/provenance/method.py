@@ -75,7 +75,7 @@ def attribute_round(
     (estimate,) = estimates(
         global_model, record, inputs, (target,), method, by_layer=by_layer, check=check, compute=compute
     )
-    return verified(estimate, removals, proofs)
+    return verified(estimate, removals, proofs, method)
 
 
 def estimates(

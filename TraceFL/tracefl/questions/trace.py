@@ -196,6 +196,11 @@ class Tracer:
                 model, record, inputs, labels, self.provenance.method, compute=self.compute, removals=removals
             )
         attributed = time.perf_counter()
+        if attribution.doubt:
+            count = len(record.clients)
+            log.warning(
+                "round=%d all %d clients are left out exactly: %s", record.server_round, count, attribution.doubt
+            )
         effects = self._effects(record, removals)
         seconds = attributed - began, time.perf_counter() - attributed
         classes = evaluation.predicted[positions], evaluation.probabilities[positions]

@@ -163,6 +163,8 @@ class ProvenanceSettings:
     layers: Annotated[tuple[str, ...], _LAYERS] | None
     also: tuple[Literal["batch_norm", "embedding"], ...]
     verify: Annotated[int, at_least(0)] | Literal["all"] | None
+    max_update_norm: Annotated[float, at_least(1)] | None
+    max_estimate_error: Annotated[float, above(0)] | None
     inputs: Inputs | None
     inputs_per_label: Count
     max_inputs: Count
@@ -182,8 +184,17 @@ class ProvenanceSettings:
     @cached_property
     def method(self) -> Method:
         """What is computed."""
-        decay = float(self.layer_decay)
-        return Method(decay, self.weighting, self.reference, self.target, self.layers, self.also, self.verify)
+        return Method(
+            float(self.layer_decay),
+            self.weighting,
+            self.reference,
+            self.target,
+            self.layers,
+            self.also,
+            self.verify,
+            self.max_update_norm,
+            self.max_estimate_error,
+        )
 
     @property
     def memory_bytes(self) -> int:
