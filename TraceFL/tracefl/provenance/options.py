@@ -12,6 +12,20 @@ MethodTarget = Literal["predicted", "margin", "centered", "label"]
 WEIGHTINGS, REFERENCES, METHOD_TARGETS = get_args(Weighting), get_args(Reference), get_args(MethodTarget)
 
 
+def gamed(target: str) -> str:
+    """Return how a client games a target without changing what its own model predicts; empty where none is known.
+
+    The exact effect of leaving it out stays the same when a constant is added to all of a client's logits, and so do
+    differences of logits.
+    """
+    if target not in ("predicted", "label"):
+        return ""
+    return (
+        f"a client that adds a constant to all its logits, which changes no prediction, chooses its own rank with "
+        f"target={target}: centered and margin are proof against that"
+    )
+
+
 @dataclass(frozen=True)
 class Method:
     """The options of an attribution. The defaults are the preset ``removal``.
@@ -74,6 +88,11 @@ class Method:
         """
         estimate = (self.layer_decay, self.weighting, self.reference, self.target, self.layers)
         return estimate == (1.0, "leave_one_out", "global", "centered", None)
+
+    @property
+    def weakness(self) -> str:
+        """How a client can change what is said of it and not what its own model predicts; empty where it cannot."""
+        return gamed(self.target)
 
     @classmethod
     def artifact(cls) -> "Method":

@@ -191,9 +191,10 @@ class Tracer:
         inputs, labels = examples.batch(positions)
         removals = ExactRemovals(model, record, inputs, self.compute)
         began = time.perf_counter()
-        with reworded(lambda text: text.replace("; also=", "; provenance.also=")):
+        method = self.provenance.method
+        with reworded(lambda text: None if text == method.weakness else text.replace("; also=", "; provenance.also=")):
             attribution = attribute_round(
-                model, record, inputs, labels, self.provenance.method, compute=self.compute, removals=removals
+                model, record, inputs, labels, method, compute=self.compute, removals=removals
             )
         attributed = time.perf_counter()
         if attribution.doubt:
