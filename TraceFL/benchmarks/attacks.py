@@ -146,10 +146,9 @@ def by_batch_norm(scene: Scene) -> State:
     return {**scene.honest[ATTACKER], **changed}
 
 
-def dead(scene: Scene) -> State:
-    """Return honest weights whose hidden units are switched off, and with them many of the average's."""
-    own = scene.honest[ATTACKER]
-    return {**own, **{n: torch.full_like(own[n], DEAD) for n in ("conv2.bias", "hidden.bias")}}
+def dead(own: State, bias: float = DEAD) -> State:
+    """Return weights whose hidden units are switched off by their bias, and with them many of the average's."""
+    return {**own, **{n: torch.full_like(own[n], bias) for n in ("conv2.bias", "hidden.bias")}}
 
 
 def hidden(scene: Scene, within: float | None = None) -> State:
@@ -261,7 +260,7 @@ ATTACKS: dict[str, Attack] = {
             k: scene.boosted(scene.backdoored(k, None), BOOST * len(scene.shares) / len(SYBILS)) for k in SYBILS
         },
     ),
-    "die": Attack("makes hidden units die", lambda scene: _alone(dead(scene)), asked="wrong"),
+    "die": Attack("makes hidden units die", lambda scene: _alone(dead(scene.honest[ATTACKER])), asked="wrong"),
     "frame": Attack("a backdoor that frames another", lambda scene: _alone(framing(scene)), framed=VICTIM),
     "frame within": Attack("the same, within 4.9 medians", lambda scene: _alone(framing(scene, WITHIN)), framed=VICTIM),
     "shine by shift": Attack(

@@ -28,12 +28,14 @@ from tracefl.conf.composing import compose_config
 from tracefl.experiment.preparation import prepare_run
 from tracefl.experiment.settings import read_settings
 from tracefl.federation.bounds import bounded
+from tracefl.learning.datasets.federated import FederatedData
 from tracefl.learning.examples import Examples
 from tracefl.learning.faults.trigger import Trigger
 from tracefl.learning.settings import TrainingSettings
 from tracefl.learning.training import train
 from tracefl.provenance import Method, RoundRecord, attribute_round
 from tracefl.provenance.norms import bound_of, update_norms
+from tracefl.records.settings import Settings
 
 METHODS = {
     "removal (default)": Method(),
@@ -119,23 +121,33 @@ def rows_of(count: int, seed: int, attacks: Sequence[str]) -> Iterator[Row]:
         sent = {**scene.honest, **attack.make(scene)}
         hostile = tuple(k for k in sent if sent[k] is not scene.honest[k]) or (ATTACKER,)
         for bound in (None, BOUND):
-            record = round_of(scene, sent, bound)
+            record = round_of(scene.model, scene.start, sent, scene.shares, bound)
             yield from asked(Row(count, name, bound, seed, 0, 0, 0, ""), attack, record, hostile, scene, server)
 
 
-def scene_of(count: int, seed: int, normalised: bool) -> tuple[Scene, Examples]:
-    """Train the rounds before the last one, and the last one's honest clients."""
+def prepared(count: int, per_round: int, seed: int, alpha: float) -> tuple[Settings, FederatedData]:
+    """Return the settings of a federation on digits, and its data."""
     with tempfile.TemporaryDirectory() as folder:
         settings = read_settings(
             compose_config(
                 [
-                    *("dataset=digits", "dataset.image_size=8", f"num_clients={count}", f"clients_per_round={count}"),
-                    *(f"seed={seed}", "dirichlet_alpha=5", "batch_size=16", "client.epochs=4", f"log_dir={folder}"),
-                    *("dataset.min_examples_per_label=1", "provenance=off"),
+                    *(
+                        "dataset=digits",
+                        "dataset.image_size=8",
+                        f"num_clients={count}",
+                        f"clients_per_round={per_round}",
+                    ),
+                    *(f"seed={seed}", f"dirichlet_alpha={alpha}", "batch_size=16", "client.epochs=4"),
+                    *("dataset.min_examples_per_label=1", "provenance=off", f"log_dir={folder}"),
                 ]
             )
         )
-        data = prepare_run(settings).data
+        return settings, prepare_run(settings).data
+
+
+def scene_of(count: int, seed: int, normalised: bool) -> tuple[Scene, Examples]:
+    """Train the rounds before the last one, and the last one's honest clients."""
+    settings, data = prepared(count, count, seed, alpha=5)
     torch.manual_seed(seed)
     model = SmallCnn(normalised)
     start: State = {n: t.clone() for n, t in model.state_dict().items()}
@@ -198,18 +210,20 @@ def averaged(states: Mapping[str, State], shares: Mapping[str, float]) -> State:
     }
 
 
-def round_of(scene: Scene, sent: Mapping[str, State], multiple: float | None) -> RoundRecord:
+def round_of(
+    model: nn.Module, start: State, sent: Mapping[str, State], shares: Mapping[str, float], multiple: float | None
+) -> RoundRecord:
     """Return the round of what was sent, brought down to a bound as a run does it."""
     kept = {k: dict(state) for k, state in sent.items()}
-    floating = [n for n, tensor in scene.start.items() if tensor.is_floating_point()]
-    trained = set(scene.parameters)
+    floating = [n for n, tensor in start.items() if tensor.is_floating_point()]
+    trained = {n for n, _ in model.named_parameters()}
     for names in ([n for n in floating if n in trained], [n for n in floating if n not in trained]):
-        norms = update_norms(sent, scene.start, names)
+        norms = update_norms(sent, start, names)
         most = bound_of(norms.values(), multiple)
         for k, norm in norms.items():
             if most is not None and norm > most:
-                kept[k] = bounded(kept[k], scene.start, names, most / norm)
-    return RoundRecord(WARM_UP_ROUNDS + 1, kept, scene.shares, scene.start, averaged(kept, scene.shares))
+                kept[k] = bounded(kept[k], start, names, most / norm)
+    return RoundRecord(WARM_UP_ROUNDS + 1, kept, shares, start, averaged(kept, shares))
 
 
 def asked(

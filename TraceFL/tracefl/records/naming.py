@@ -37,6 +37,7 @@ LATER = {
     ("strategy", "max_update_norm"): 5,
     ("strategy", "max_weight"): None,
     ("strategy", "max_refusals"): 3,
+    ("mitigate", "gain_alone"): None,
     ("provenance", "max_update_norm"): 3,
     ("provenance", "max_estimate_error"): 1,
 }

@@ -210,6 +210,7 @@ class ExclusionSettings:
         share: Share of its window's mispredictions that must name a client.
         gain: Accuracy on the server's examples that the average must gain without it, in more than half of its window's
             rounds, a fraction.
+        gain_alone: The same that is enough by itself, however seldom mispredictions name the client; None for none.
         window: Rounds of a client, its last ones.
         from_round: First round whose mispredictions count.
         min_mispredictions: Fewest traced mispredictions for a round to count as evidence.
@@ -219,6 +220,7 @@ class ExclusionSettings:
 
     share: Annotated[float, between("(0, 1]")]
     gain: Annotated[float, between("(0, 1)")]
+    gain_alone: Annotated[float, between("(0, 1)")] | None
     window: Count
     from_round: Count
     min_mispredictions: Count
