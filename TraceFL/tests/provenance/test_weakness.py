@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from tests.helpers.models import clients_near
-from tracefl.provenance import Method, RoundRecord, attribute, attribute_round, explain
+from tracefl.provenance import Method, RoundRecord, attribute, attribute_round, explain, who
 
 METHODS = {
     "removal": Method(),
@@ -34,6 +34,14 @@ def round_of(shift):
     clients["2"]["2.bias"] = clients["2"]["2.bias"] + shift
     average = {n: torch.stack([weights[n] for weights in clients.values()]).mean(dim=0) for n in start}
     return model, RoundRecord(1, clients, dict.fromkeys(clients, 0.25), start, average)
+
+
+def test_an_answer_says_so_in_its_notes():
+    model, record = round_of(0.0)
+    for method in METHODS.values():
+        answer, words = said(lambda: who(model, record.clients, X, [1] * 4, labels=LABELS, method=method))  # noqa: B023
+        assert words == []
+        assert [note for note in answer.notes if "adds a constant" in note] == [method.weakness] * bool(method.weakness)
 
 
 def said(ask):
