@@ -24,11 +24,11 @@ from tracefl.experiment.experiment import MAX_WEIGHT_MULTIPLE
 from tracefl.experiment.runner import run_settings
 from tracefl.experiment.settings import read_settings
 from tracefl.federation import client
-from tracefl.federation.bounds import update_norms
 from tracefl.federation.in_process import federation_here
 from tracefl.federation.messages import METRICS, NUM_EXAMPLES, client_id_of
 from tracefl.federation.plan import FederationHooks, FederationPlan, RoundOutcome
 from tracefl.federation.server import Federation
+from tracefl.provenance.norms import update_norms
 from tracefl.records.settings import Settings
 
 SMALL = (

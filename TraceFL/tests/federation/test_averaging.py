@@ -8,9 +8,10 @@ from torch.testing import assert_close
 
 from tests.helpers.rounds_by_hand import Server, replied, trained
 from tracefl.federation.averaging import like
-from tracefl.federation.bounds import bound_of, capped_counts
+from tracefl.federation.bounds import capped_counts
 from tracefl.federation.participation import Participation
 from tracefl.learning.privacy.settings import CentralPrivacySettings
+from tracefl.provenance.norms import bound_of
 
 pytestmark = pytest.mark.usefixtures("task")
 

@@ -14,6 +14,7 @@ from tracefl.provenance.asking import answer_round
 from tracefl.provenance.budget import Proofs, num_proven, removing_all_is_no_dearer
 from tracefl.provenance.verification import ExactRemovals, verified
 
+UNDOUBTED = Method(max_update_norm=None, max_estimate_error=None)
 P = {"0": 0.4, "1": 0.3, "2": 0.2, "3": 0.1}
 
 
@@ -75,7 +76,7 @@ def test_as_a_slow_reading_has_it(cnn, count):
     # Estimates of any quality: also some that are wrong about everything, so that many have to be checked.
     made_up = replace(estimate, contributions=torch.randn(6, 4, dtype=torch.float64) * 2)
     for given in (estimate, made_up):
-        found = verified(given, ExactRemovals(model, record, x), Proofs(count))
+        found = verified(given, ExactRemovals(model, record, x), Proofs(count), UNDOUBTED)
         for i in range(6):
             exact = [effect(model, record, x[i], int(given.predicted[i]), k) for k in P]
             wanted = 4 if count == "all" else min(count, 4)
@@ -121,7 +122,7 @@ def test_of_many_clients_those_with_the_largest_means_are_left_out_for_all_input
     asked = []
     find = ExactRemovals.find
     monkeypatch.setattr(ExactRemovals, "find", lambda self, wanted: asked.append(wanted) or find(self, wanted))
-    found = attribute_round(model, record, x, labels, Method())
+    found = attribute_round(model, record, x, labels, UNDOUBTED)
 
     means = [sum(row[k] for row in estimate.contributions.tolist()) / 6 for k in range(13)]
     shared = sorted(range(13), key=lambda k: -means[k])[: num_proven(13)]
@@ -176,7 +177,7 @@ def test_equal_clients_are_left_out_for_all_inputs_together(cnn):
     # Three more of the last of those left out: as many as it takes for them not to be told apart by their order.
     twins = (str(int(last)), *(str(int(k)) for k in means.argsort()[:3]))
     record = many_clients(model, 13, twins)
-    found = attribute_round(model, record, x, labels, Method())
+    found = attribute_round(model, record, x, labels, UNDOUBTED)
     columns = [int(k) for k in twins]
     assert_close(found.contributions[:, columns], found.contributions[:, columns[:1]].expand(-1, 4))
     assert (found.verified[:, columns] == found.verified[:, columns[:1]]).all()
@@ -186,7 +187,7 @@ def test_equal_clients_are_left_out_for_all_inputs_together(cnn):
 def test_of_a_lone_input_those_with_the_largest_estimates_are_left_out(cnn):
     model, x = cnn
     record = many_clients(model, 13)
-    found = attribute_round(model, record, x[:1], torch.zeros(1, dtype=torch.int64), Method())
+    found = attribute_round(model, record, x[:1], torch.zeros(1, dtype=torch.int64), UNDOUBTED)
     assert num_proven(13) <= int(found.verified.sum()) < 13
 
 
@@ -256,7 +257,7 @@ def test_a_client_without_whom_the_model_is_broken_keeps_its_estimate(cnn):
     contributions = torch.tensor([[0.0, 9.0, 1.0, 2.0]]).double().expand(6, 4)
     estimate = Attribution(tuple(P), contributions, contributions.softmax(dim=1), model(x).argmax(dim=1))
     with pytest.warns(UserWarning, match="not verified: without client 1 the model gives logits that are not finite"):
-        found = verified(estimate, ExactRemovals(model, record, x), Proofs(2))
+        found = verified(estimate, ExactRemovals(model, record, x), Proofs(2), UNDOUBTED)
     assert not found.verified[:, 1].any()
     assert found.verified.tolist() == [[False, False, True, True]] * 6  # two, though one of the first two is lost
     assert (found.contributions[:, 1] == 9).all()

@@ -1,5 +1,7 @@
 """Which inputs of a round are traced, and to whom, on a linear model whose answers are known by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,6 +36,17 @@ def test_a_flipped_label_is_traced_where_it_misleads(model, server):
     assert (row["rule"], row["inputs"], row["faulty_clients"]) == ("provenance", 3, "1")
     assert (row["localization_accuracy"], row["mean_rank"], row["auroc"]) == (1.0, 1.0, 1.0)
     assert row["seconds"] == found.provenance_seconds
+
+
+@pytest.mark.parametrize(("bound", "times"), [("3", 1), ("null", 0)])
+def test_a_round_in_which_all_are_left_out_because_of_one_says_so(bound, times, model, server, caplog):
+    moved = {name: weights + 0.1 for name, weights in record().previous_global.items()}
+    round_record = replace(record(), previous_global=moved)
+    model.load_state_dict(dict(round_record.global_weights))
+    settings = compose_settings("provenance.verify=1", f"provenance.max_update_norm={bound}")
+    Tracer(settings.provenance, COUNTS).trace(model, round_record, server)
+    words = "round=2 all 3 clients are left out exactly: client 1's update is "
+    assert [m.startswith(words) for m in caplog.messages if "left out exactly" in m] == [True] * times
 
 
 def test_rules_stand_beside_provenance(model, server):

@@ -59,6 +59,8 @@ def run_session(
     prepared, folder = experiment.prepared, experiment.folder
     for note in prepared.data.notes:
         log.info("data: %s", note)
+    if experiment.tracer is not None and experiment.tracer.provenance.method.weakness:
+        log.warning("provenance: %s", experiment.tracer.provenance.method.weakness)
     for observer in observers:
         observer.run_started(progress)
     if progress.rounds_done < progress.num_rounds:

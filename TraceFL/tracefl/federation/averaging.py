@@ -7,12 +7,13 @@ import torch
 from flwr.app import ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from torch import Tensor
 
-from tracefl.federation.bounds import bound_of, bounded, capped_counts, update_norms
+from tracefl.federation.bounds import bounded, capped_counts
 from tracefl.federation.central_privacy import CentralPrivacy
 from tracefl.federation.messages import ARRAYS, LOSS, METRICS, NUM_EXAMPLES, arrays_of
 from tracefl.federation.plan import FederationPlan
 from tracefl.federation.replies import Trained
 from tracefl.provenance import RoundRecord
+from tracefl.provenance.norms import bound_of, update_norms
 
 Mean = Callable[[Sequence[Message]], tuple[ArrayRecord | None, MetricRecord | None]]
 """What Flower makes of messages: the weights, by their average or a robust rule, and the mean of the metrics."""

@@ -1,33 +1,13 @@
 """Bounds on what one client can do to a round's average: on how far it moves the model, and on its weight.
 
-A single reply cannot tell whether its numbers are too large; the others of the round can. Both bounds are multiples of
-the round's median, the lower one of an even number, so that fewer than half of the clients cannot move them. A client
-above a bound is not left out: its update, or its weight, is brought down to it.
+Both are multiples of the round's median, see ``provenance/norms.py``. A client above a bound is not left out: its
+update, or its weight, is brought down to it.
 """
 
 from collections.abc import Collection, Mapping
 from statistics import median_low
 
-import torch
 from torch import Tensor
-
-from tracefl.provenance.removal import blocks
-
-FEWEST_COMPARED = 3
-"""Clients of a round without whose comparison no update is out of bounds: of two, either could be the odd one."""
-
-
-def update_norms(
-    states: Mapping[str, Mapping[str, Tensor]], previous: Mapping[str, Tensor], names: Collection[str]
-) -> dict[str, float]:
-    """Return the L2 norm of each client's change of some tensors, computed in float64.
-
-    Args:
-        states: Client id to state dict.
-        previous: What all started from.
-        names: Names of tensors of floating-point numbers.
-    """
-    return {client_id: _norm(state, previous, names) for client_id, state in states.items()}
 
 
 def bounded(
@@ -48,19 +28,6 @@ def bounded(
     return found
 
 
-def bound_of(norms: Collection[float], multiple: float | None) -> float | None:
-    """Return the largest norm that an update of a round may have; None for no bound.
-
-    Args:
-        norms: Of all the round's updates.
-        multiple: Of their median; None for no bound.
-    """
-    if multiple is None or len(norms) < FEWEST_COMPARED:
-        return None
-    middle = median_low(norms)
-    return multiple * middle if middle > 0 else None  # where most changed nothing, nothing is known of the others
-
-
 def capped_counts(counts: Mapping[str, float], multiple: float | None, largest_share: float | None) -> dict[str, float]:
     """Return the numbers of examples by which a round's clients are weighted.
 
@@ -76,14 +43,6 @@ def capped_counts(counts: Mapping[str, float], multiple: float | None, largest_s
         most = _largest_within(sorted(found.values(), reverse=True), largest_share)
         found = {client_id: min(count, most) for client_id, count in found.items()}
     return found
-
-
-def _norm(state: Mapping[str, Tensor], previous: Mapping[str, Tensor], names: Collection[str]) -> float:
-    total = torch.zeros((), dtype=torch.float64)
-    for name in names:
-        for own, start in blocks(state[name], previous[name]):
-            total += (own.double() - start).square().sum()
-    return float(total.sqrt())
 
 
 def _largest_within(counts: list[float], share: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from tracefl.common.warned import reworded
 from tracefl.provenance.answer import Answer
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
@@ -113,14 +114,19 @@ def answer_round(
     Arguments and errors are those of ``attribute_round``.
     """
     record = read_round(plain_model(model), record)
-    found = attribute_round(model, record, inputs, labels, method, check=check, compute=compute)
+    with reworded(lambda text: None if text == method.weakness else text):  # which the answer's notes say
+        found = attribute_round(model, record, inputs, labels, method, check=check, compute=compute)
     logits, _ = logits_without(model, record, inputs, (), check=check, compute=compute)
     return Answer(
         attribution=found,
         weights=tuple(record.client_weights[client_id] for client_id in record.clients),
         probabilities=class_probability(logits, found.predicted),
         labels=labels,
-        notes=tuple(prevented_note(client_id, by) for client_id, by in found.prevented.items()),
+        notes=(
+            *([method.weakness] if method.weakness else []),
+            *([f"all clients were left out exactly: {found.doubt}"] if found.doubt else []),
+            *(prevented_note(client_id, by) for client_id, by in found.prevented.items()),
+        ),
     )
 
 

@@ -55,6 +55,7 @@ class Attribution:
             (verification.py), not an estimate. None where nobody was checked.
         prevented: Clients that could not be checked because the model without them gives logits that are not finite,
             each with the client that makes them so; None where it is none alone.
+        doubt: Why all clients were left out exactly though the method asks for fewer; empty where they were not.
     """
 
     client_ids: tuple[ClientId, ...]
@@ -65,6 +66,7 @@ class Attribution:
     by_layer: Tensor | None = None
     verified: Tensor | None = None
     prevented: Mapping[ClientId, ClientId | None] = field(default_factory=dict)
+    doubt: str = ""
 
     def of_class(self, classes: int | Tensor) -> "Attribution":
         """Return the ``(B, K)`` attribution of one class, or of one per input; all classes must have been the target.

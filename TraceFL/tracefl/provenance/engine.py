@@ -34,7 +34,7 @@ from tracefl.provenance.given import named, tensors_of
 from tracefl.provenance.inputs import Batch, Inputs, plain_model, read_batch
 from tracefl.provenance.layers import OPTIONS
 from tracefl.provenance.modes import in_any_mode
-from tracefl.provenance.options import Weighting
+from tracefl.provenance.options import Weighting, gamed
 from tracefl.provenance.passes import Found, Question, answer
 from tracefl.provenance.record import ClientId
 from tracefl.provenance.shares import Sizes, shares_of, weighted
@@ -111,6 +111,8 @@ def attribute(
         raise ValueError(f"reference must be global, none or weights by name, got {reference!r}")
     if p is None and weighting != "none" and len(clients) > 1:
         warnings.warn(f"no p is given: the {len(clients)} clients are taken to count equally", stacklevel=3)
+    if weakness := gamed(target if isinstance(target, str) else "label"):
+        warnings.warn(weakness, stacklevel=3)
     given: Weights | None = None if isinstance(reference, str) else reference
     if reference == "global":
         given = plain_model(global_model).state_dict()

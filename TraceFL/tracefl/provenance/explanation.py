@@ -9,6 +9,7 @@ and says who carries the prediction, or that nobody does.
 
 import logging
 import textwrap
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -273,6 +274,8 @@ def explain(
     record = read_round(plain_model(global_model), record)
     if method.target == "label" and label is None:
         raise ValueError("the target is the true label's logit, and the input's label is not known")
+    if method.weakness:
+        warnings.warn(method.weakness, stacklevel=3)
     logits, _ = logits_without(global_model, record, inputs, (), check=check, compute=compute)  # (1, C)
     if len(logits) != 1:
         raise ValueError(f"one input is explained at a time, got {len(logits)}")
@@ -287,7 +290,9 @@ def explain(
     lead = None if against is None else _lead(logits[0], predicted, against)
     toward = sides[0].contributions[0].double() - sides[1].contributions[0].double() if sides else None  # (K,)
     removals = ExactRemovals(global_model, record, inputs, compute, check)
-    answer = verified(estimate, removals, proofs_of(method, len(record.clients)))
+    answer = verified(estimate, removals, proofs_of(method, len(record.clients)), method)
+    if answer.doubt:
+        log.warning("all %d clients are left out exactly: %s", len(record.clients), answer.doubt)
     without = _logits_without_first(global_model, record, inputs, answer, removals, checked, check, compute)
     ids = list(record.clients)
     assert estimate.by_layer is not None

@@ -1,6 +1,7 @@
 """How a round is attributed: what a method's options mean for the round's weights."""
 
 import logging
+import warnings
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -60,6 +61,8 @@ def attribute_round(
     if by_layer and method.verify:
         raise ValueError(f"by_layer=True divides estimates among layers, and verify={method.verify} replaces them")
     proofs = Proofs(0) if by_layer else proofs_of(method, len(record.clients))
+    if method.weakness:
+        warnings.warn(method.weakness, stacklevel=3)
     if removals is None:
         removals = ExactRemovals(global_model, record, inputs, compute, check)
     record = removals.record
@@ -84,7 +87,7 @@ def attribute_round(
     (estimate,) = estimates(
         global_model, record, inputs, (target,), method, by_layer=by_layer, check=check, compute=compute
     )
-    return verified(estimate, removals, proofs)
+    return verified(estimate, removals, proofs, method)
 
 
 def estimates(

@@ -12,6 +12,20 @@ MethodTarget = Literal["predicted", "margin", "centered", "label"]
 WEIGHTINGS, REFERENCES, METHOD_TARGETS = get_args(Weighting), get_args(Reference), get_args(MethodTarget)
 
 
+def gamed(target: str) -> str:
+    """Return how a client games a target without changing what its own model predicts; empty where none is known.
+
+    The exact effect of leaving it out stays the same when a constant is added to all of a client's logits, and so do
+    differences of logits.
+    """
+    if target not in ("predicted", "label"):
+        return ""
+    return (
+        f"a client that adds a constant to all its logits, which changes no prediction, chooses its own rank with "
+        f"target={target}: centered and margin are proof against that"
+    )
+
+
 @dataclass(frozen=True)
 class Method:
     """The options of an attribution. The defaults are the preset ``removal``.
@@ -32,10 +46,14 @@ class Method:
             for none, ``"all"`` for the ground truth itself. None for what is best for the round's number of clients
             (budget.py) where the removal is what is estimated, else none: all of a few clients, or those with the
             largest mean estimates for all inputs, and then each input's first two.
+        max_update_norm: Where clients are left out exactly, how many medians of the round's updates a client's may be
+            long before all are: an estimate says least of who moved the model farthest. None for no such bound.
+        max_estimate_error: Likewise, how far the estimates may miss the exact effects of those that were left out, as
+            a share of these (both root mean squares). None for no such bound.
 
     Raises:
-        ValueError: ``verify`` is neither a whole number from 0 nor ``"all"``, or the contributions to verify are not
-            estimates of the exact removal.
+        ValueError: ``verify`` is neither a whole number from 0 nor ``"all"``, a bound is too low, or the contributions
+            to verify are not estimates of the exact removal.
     """
 
     layer_decay: float = 1.0
@@ -45,10 +63,16 @@ class Method:
     layers: tuple[str, ...] | None = None
     also: tuple[str, ...] = ("batch_norm", "embedding")
     verify: Verify | None = None
+    max_update_norm: float | None = 3.0
+    max_estimate_error: float | None = 1.0
 
     def __post_init__(self) -> None:
         if self.verify not in ("all", None) and (type(self.verify) is not int or self.verify < 0):
             raise ValueError(f"verify must be a whole number of at least 0 or all, got {self.verify!r}")
+        if self.max_update_norm is not None and not self.max_update_norm >= 1:
+            raise ValueError(f"max_update_norm must be at least 1 median or None, got {self.max_update_norm!r}")
+        if self.max_estimate_error is not None and not self.max_estimate_error > 0:
+            raise ValueError(f"max_estimate_error must be above 0 or None, got {self.max_estimate_error!r}")
         if self.verify and not self.estimates_removal:
             raise ValueError(
                 f"verify={self.verify} checks what estimates the removal: layer_decay=1, weighting=leave_one_out, "
@@ -64,6 +88,11 @@ class Method:
         """
         estimate = (self.layer_decay, self.weighting, self.reference, self.target, self.layers)
         return estimate == (1.0, "leave_one_out", "global", "centered", None)
+
+    @property
+    def weakness(self) -> str:
+        """How a client can change what is said of it and not what its own model predicts; empty where it cannot."""
+        return gamed(self.target)
 
     @classmethod
     def artifact(cls) -> "Method":

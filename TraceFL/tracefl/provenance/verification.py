@@ -13,12 +13,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from tracefl.provenance.attribution import Attribution
+from tracefl.provenance.attribution import ROUNDING, Attribution
 from tracefl.provenance.budget import Proofs
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Batch, Inputs, plain_model, read_batch
 from tracefl.provenance.modes import in_any_mode
+from tracefl.provenance.norms import farthest
+from tracefl.provenance.options import Method
 from tracefl.provenance.prevention import prevented_words, who_prevents
 from tracefl.provenance.reading import check_average, read_round
 from tracefl.provenance.record import ClientId, RoundRecord
@@ -154,6 +156,15 @@ class ExactRemovals:
         average = self.record.average
         return {name: weights.double() for name, weights in average.items() if weights.is_floating_point()}
 
+    def doubt(self, most: float | None) -> str:
+        """Return whose update is out of bounds, and how far, in words; empty where nobody's is.
+
+        Args:
+            most: As ``Method.max_update_norm``.
+        """
+        found = None if most is None else farthest(self._model, self.record, most)
+        return "" if found is None else f"client {found[0]}'s update is {found[1]:.3g} times the round's median"
+
     def attribution(self) -> Attribution | None:
         """Return the attribution by exact removals alone; None if one of them is not possible.
 
@@ -172,14 +183,20 @@ class ExactRemovals:
         return Attribution(tuple(self.record.clients), effects, scores, self.classes, verified=self.known.clone())
 
 
-def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) -> Attribution:
+def verified(
+    attribution: Attribution, removals: ExactRemovals, proofs: Proofs, method: Method = Method()
+) -> Attribution:
     """Return an attribution whose first clients are ranked by their exact removal.
+
+    All clients are left out where the estimates are in doubt, because a client's update is out of bounds, or because
+    they miss what is found exactly: whoever an estimate hides is not among its first clients.
 
     Args:
         attribution: ``(B, K)`` estimates of the removal effects, in the units of the centered logit.
         removals: Exact removals of the same round and inputs; if none is computed yet, they will be those of the
             attributed classes.
         proofs: How many clients are checked at least.
+        method: Its bounds say when estimates are in doubt.
 
     Returns:
         The attribution with exact effects in place of the checked clients' estimates. ``verified`` marks these: at
@@ -188,11 +205,15 @@ def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) 
         estimate as one of them, so that equal clients stay equal. A client cannot be checked if no model is left
         without it, or none that gives finite logits (``prevented`` and a warning name it, and who makes it so): it
         keeps its estimate, wherever that puts it. Takes one forward pass of an input for each of its checked clients
-        and one more, and reads a checked client's weights each time they are needed: once, or a few times.
+        and one more, and reads a checked client's weights each time they are needed: once, or a few times; and every
+        client's once, to compare their updates.
     """
     estimates = attribution.contributions.double()
     found = torch.where(removals.known, removals.effects, estimates)  # (B, K)
     count = found.shape[1] if proofs.each == "all" else proofs.each
+    doubt = removals.doubt(method.max_update_norm) if count and count < found.shape[1] else ""
+    if doubt:
+        proofs, count = Proofs("all"), found.shape[1]
     wanted = _largest_means(found, removals, proofs.shared) if proofs.shared else _next(found, removals, count)
     if not count or not (wanted | removals.known).any():
         return attribution
@@ -206,6 +227,8 @@ def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) 
         wanted = _next(found, removals, count, margin)
         if shared:  # each input's own first ones, by what the clients left out for all of them have shown
             wanted, shared = wanted | _first(found, removals, count), False
+        if not wanted.any() and not doubt and (doubt := _miss(estimates, removals, method.max_estimate_error)):
+            wanted = removals.possible & ~removals.known
     for client_id, by in removals.prevented.items():
         warnings.warn(f"not verified: {prevented_words(client_id, by)}", stacklevel=2)
     dtype = attribution.contributions.dtype
@@ -215,7 +238,24 @@ def verified(attribution: Attribution, removals: ExactRemovals, proofs: Proofs) 
         scores=found.softmax(dim=1).to(dtype),
         verified=removals.known.clone(),
         prevented=dict(removals.prevented),
+        doubt=doubt,
     )
+
+
+def _miss(estimates: Tensor, removals: ExactRemovals, most: float | None) -> str:
+    """Return that the estimates miss the effects that are known, in words; empty where not by more than ``most``.
+
+    Args:
+        estimates: ``(B, K)``.
+        removals: What is known.
+        most: As ``Method.max_estimate_error``.
+    """
+    if most is None or removals.known.all() or not removals.known.any():
+        return ""
+    size, error = float(removals.effects[removals.known].square().mean().sqrt()), _error(estimates, removals)
+    if error <= most * size + ROUNDING:
+        return ""
+    return f"estimates miss the exact effects of those first left out, {size:.2g} logits, by {error:.2g}"
 
 
 def _largest_means(found: Tensor, removals: ExactRemovals, count: int) -> Tensor:

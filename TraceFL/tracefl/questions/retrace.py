@@ -1,5 +1,6 @@
 """A stored round traced again, from a run's folder alone."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from tracefl.questions.overrides import asks_before_noise, read_tracer
 from tracefl.questions.trace import RoundTrace
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import NO_MISPREDICTIONS
+
+log = logging.getLogger(__name__)
 
 
 def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[str] = ()) -> tuple[int, RoundTrace]:
@@ -30,4 +33,6 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
     model, record = run.round(server_round, asks_before_noise(run, overrides))
     if tracer.baselines and not tracer.seeks_faulty and any(o.startswith("baselines") for o in overrides):
         raise ConfigError(f"baselines.rules={list(tracer.baselines)} {NO_MISPREDICTIONS}")
+    if tracer.provenance.method.weakness:
+        log.warning("provenance: %s", tracer.provenance.method.weakness)
     return record.server_round, tracer.trace(model, record, run.server)

@@ -191,11 +191,17 @@ class Tracer:
         inputs, labels = examples.batch(positions)
         removals = ExactRemovals(model, record, inputs, self.compute)
         began = time.perf_counter()
-        with reworded(lambda text: text.replace("; also=", "; provenance.also=")):
+        method = self.provenance.method
+        with reworded(lambda text: None if text == method.weakness else text.replace("; also=", "; provenance.also=")):
             attribution = attribute_round(
-                model, record, inputs, labels, self.provenance.method, compute=self.compute, removals=removals
+                model, record, inputs, labels, method, compute=self.compute, removals=removals
             )
         attributed = time.perf_counter()
+        if attribution.doubt:
+            count = len(record.clients)
+            log.warning(
+                "round=%d all %d clients are left out exactly: %s", record.server_round, count, attribution.doubt
+            )
         effects = self._effects(record, removals)
         seconds = attributed - began, time.perf_counter() - attributed
         classes = evaluation.predicted[positions], evaluation.probabilities[positions]

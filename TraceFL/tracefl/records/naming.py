@@ -39,7 +39,7 @@ FIRST_RUN = "experiment=first_run"
 _WHERE = ("device", "launcher", "hydra")
 
 # Keys that came later, each with the value that means what was done before, which then leaves runs their names.
-# The strategy's bounds change nothing of a run in which no client is refused or exceeds one.
+# The strategy's bounds change nothing of a run in which no client is refused or exceeds one, nor do provenance's.
 LATER = {
     ("dataset", "train_split"): "train",
     ("dataset", "test_split"): "test",
@@ -49,6 +49,9 @@ LATER = {
     ("strategy", "malicious"): None,
     ("strategy", "selected"): None,
     ("strategy", "cut"): None,
+    ("mitigate", "gain_alone"): None,
+    ("provenance", "max_update_norm"): 3,
+    ("provenance", "max_estimate_error"): 1,
 }
 
 # Keys whose default became null, each with the number that was the default before, which stands for it in runs' names.

@@ -109,6 +109,8 @@ class ProvenanceSettings:
     layers: Annotated[tuple[str, ...], _LAYERS] | None
     also: tuple[Literal["batch_norm", "embedding"], ...]
     verify: Annotated[int, at_least(0)] | Literal["all"] | None
+    max_update_norm: Annotated[float, at_least(1)] | None
+    max_estimate_error: Annotated[float, above(0)] | None
     inputs: Inputs | None
     inputs_per_label: Count
     max_inputs: Count
@@ -128,8 +130,17 @@ class ProvenanceSettings:
     @cached_property
     def method(self) -> Method:
         """What is computed."""
-        decay = float(self.layer_decay)
-        return Method(decay, self.weighting, self.reference, self.target, self.layers, self.also, self.verify)
+        return Method(
+            float(self.layer_decay),
+            self.weighting,
+            self.reference,
+            self.target,
+            self.layers,
+            self.also,
+            self.verify,
+            self.max_update_norm,
+            self.max_estimate_error,
+        )
 
     @property
     def memory_bytes(self) -> int:
@@ -145,6 +156,7 @@ class ExclusionSettings:
         share: Share of its window's mispredictions that must name a client.
         gain: Accuracy on the server's examples that the average must gain without it, in more than half of its window's
             rounds, a fraction.
+        gain_alone: The same that is enough by itself, however seldom mispredictions name the client; None for none.
         window: Rounds of a client, its last ones.
         from_round: First round whose mispredictions count.
         min_mispredictions: Fewest traced mispredictions for a round to count as evidence.
@@ -154,6 +166,7 @@ class ExclusionSettings:
 
     share: Annotated[float, between("(0, 1]")]
     gain: Annotated[float, between("(0, 1)")]
+    gain_alone: Annotated[float, between("(0, 1)")] | None
     window: Count
     from_round: Count
     min_mispredictions: Count

@@ -10,7 +10,7 @@ from tracefl.records.settings import DownweightSettings, ExclusionSettings
 from tracefl.records.tables import MITIGATION_COLUMNS
 
 IDS = tuple("0123456789")
-RULE = {"share": 0.3, "gain": 0.01, "window": 2, "from_round": 1, "min_mispredictions": 10}
+RULE = {"share": 0.3, "gain": 0.01, "gain_alone": None, "window": 2, "from_round": 1, "min_mispredictions": 10}
 
 
 def mitigation(name="exclude", least_clients=2, **rule):
@@ -31,7 +31,7 @@ def test_a_client_named_often_enough_in_a_whole_window_is_excluded(caplog):
     rule = mitigation()
     first = add(rule, 1, {"3": 6}, {"3": 0.02})  # 6 of 20 are exactly 0.3
     assert (first["3"]["named"], first["3"]["gain"], first["3"]["decision"]) == (6, 0.02, "")
-    assert first["0"]["gain"] is None
+    assert first["0"]["gain"] == 0.0  # everybody's is asked
     with caplog.at_level(logging.WARNING):
         second = add(rule, 2, {"3": 10}, {"3": 0.04})
     assert second["3"] == {
@@ -65,10 +65,12 @@ def test_a_client_named_often_enough_in_a_whole_window_is_excluded(caplog):
         ([(6, 0.02), (5, 0.02)], {}),  # 11 of 40 are below 0.3
         ([(20, 0.02), (20, 0.009)], {}),  # once hardly better without it
         ([(20, -0.1), (20, 0.9)], {}),
-        ([(7, 0.5), (5, 0.5)], {}),  # the second round's gain is not asked for
         ([(20, 0.5), (20, 0.009), (20, 0.009)], {"window": 3}),  # once alone
         ([(20, 0.5), (20, 0.5), (20, 0.009), (20, 0.009)], {"window": 4}),  # in half of the rounds
-        ([(20, 0.02)], {}),  # no whole window
+        ([(0, 0.19), (0, 0.5)], {"gain_alone": 0.2}),
+        ([(0, 0.5)], {"gain_alone": 0.2}),  # no whole window
+        ([(0, 0.5), (0, 0.5)], {}),  # however much is gained, where nothing is enough alone
+        ([(20, 0.02)], {}),
         ([(20, 0.02), (20, 0.02)], {"window": 3}),
         ([(20, 0.02), (20, 0.02)], {"min_mispredictions": 21}),
         ([(20, 0.02), (20, 0.02)], {"from_round": 2}),
@@ -80,6 +82,25 @@ def test_whom_nothing_is_done_about(rounds, rule):
         rows = add(rule, number, {"3": named}, {"3": gain})
         assert all(row["decision"] == "" for row in rows.values())
     assert rule.participation == Participation()
+
+
+def test_what_is_gained_can_be_enough_alone(caplog):
+    """Of a client that suppresses what others have learned: it is hardly named."""
+    rule = mitigation(gain_alone=0.2)
+    assert add(rule, 1, {"3": 1}, {"3": 0.4})["3"]["decision"] == ""
+    with caplog.at_level(logging.WARNING):
+        row = add(rule, 2, {}, {"3": 0.2})["3"]
+    assert (row["window_named"], row["window_gain"], row["decision"]) == (1, 0.2, "exclude")
+    assert caplog.messages[0].endswith("mitigate.share=0.3 and mitigate.gain=0.01, or mitigate.gain_alone=0.2")
+
+
+def test_a_round_in_which_a_client_is_hardly_named_counts_with_its_gain():
+    rule = mitigation()
+    add(rule, 1, {"3": 7}, {"3": 0.5})
+    assert add(rule, 2, {"3": 5}, {"3": 0.5})["3"]["decision"] == "exclude"  # 12 of 40 are 0.3
+    rule = mitigation()
+    add(rule, 1, {"3": 7}, {"3": 0.5})
+    assert add(rule, 2, {"3": 5}, {"3": -0.5})["3"]["decision"] == ""
 
 
 def test_the_window_is_of_the_rounds_that_a_client_took_part_in_and_that_are_evidence():

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.helpers.linear_round import FLIP, linear_examples, linear_model, record, tracer
+from tracefl.experiment.mitigation import evidence
 from tracefl.experiment.mitigation.decision import Mitigation
 from tracefl.experiment.mitigation.evidence import at_whole_weight, mitigate_round
 from tracefl.federation.participation import Participation
@@ -27,7 +28,7 @@ def model():
 
 
 def mitigation(name="exclude", **participation):
-    rule = (0.7, 0.01, 1, 1, 1)
+    rule = (0.7, 0.01, None, 1, 1, 1)
     settings = ExclusionSettings(*rule) if name == "exclude" else DownweightSettings(*rule, factor=0.1)
     return Mitigation(settings, Participation(**participation), least_clients=2)
 
@@ -47,7 +48,8 @@ def test_whoever_misleads_is_found_and_the_average_is_better_without_it(model, s
     assert rows["1"]["mispredictions"] == 4
     assert rows["1"]["named"] >= 3
     assert rows["1"]["gain"] == pytest.approx(5 / 6 - 2 / 6)
-    assert (rows["0"]["gain"], rows["1"]["decision"]) == (None, "exclude")
+    assert rows["0"]["gain"] == rows["2"]["gain"] == pytest.approx(0.0)  # a third of the others is client 1 then
+    assert rows["1"]["decision"] == "exclude"
     assert rule.participation.excluded == {"1"}
 
 
@@ -119,6 +121,36 @@ def test_a_light_client_is_judged_as_if_it_weighed_its_whole_part(model, server)
     rows, _ = look(rule, blind, model, server, mended)
     assert rows["1"]["decision"] == "restore"
     assert rule.participation.factors == {}
+
+
+def test_everybody_is_left_out_once_and_the_average_is_read_once(model, server, monkeypatch):
+    averages, evaluated = [], []
+    average, measured = evidence.float64_average, evidence.evaluate
+    monkeypatch.setattr(evidence, "float64_average", lambda *a: averages.append(1) or average(*a))
+    monkeypatch.setattr(evidence, "evaluate", lambda *a, **k: evaluated.append(1) or measured(*a, **k))
+    rows, _ = look(mitigation(), tracer(None, "provenance.inputs=mispredicted"), model, server)
+    assert (len(averages), len(evaluated)) == (1, 4)  # three clients, and all of them
+    assert all(row["gain"] is not None for row in rows.values())
+
+
+def test_who_suppresses_what_others_have_learned_is_found_though_hardly_named(model, server):
+    """Client 1 takes pixel 1's class from everybody and gives it to no one in particular."""
+    honest = record().clients["0"]
+    weights = honest["1.weight"].clone()
+    weights[:, 1] = torch.tensor([0.0, -9.0, 0.0])
+    clients = {"0": honest, "1": {**honest, "1.weight": weights}, "2": honest}
+    p = record().client_weights
+    average = {name: sum(p[k] * clients[k][name] for k in p) for name in honest}
+    suppressed = replace(record(), clients=clients, global_weights=average)
+    seldom = Mitigation(ExclusionSettings(1.0, 0.01, None, 1, 1, 1), Participation(), least_clients=2)
+    found = tracer(None, "provenance.inputs=mispredicted")
+    rows, _ = look(seldom, found, model, server, suppressed)
+    assert rows["1"]["named"] < rows["1"]["mispredictions"]
+    assert (rows["1"]["decision"], seldom.participation.excluded) == ("", set())
+    alone = Mitigation(ExclusionSettings(1.0, 0.01, 0.2, 1, 1, 1), Participation(), least_clients=2)
+    rows, _ = look(alone, found, model, server, suppressed)
+    assert rows["1"]["gain"] > 0.2
+    assert {k for k, row in rows.items() if row["decision"]} == {"1"}
 
 
 def test_what_nobody_carries_names_no_client(model, server):

@@ -8,9 +8,9 @@ from tracefl.records.settings import DownweightSettings, ExclusionSettings
 def test_the_choices():
     assert compose_settings().mitigate is None
     excluded = compose_settings("mitigate=exclude", "num_rounds=7").mitigate
-    assert excluded == ExclusionSettings(0.25, 0.03, 3, 4, 20)
+    assert excluded == ExclusionSettings(0.25, 0.03, 0.1, 3, 4, 20)
     light = compose_settings("mitigate=downweight", "mitigate.factor=0.5", "mitigate.window=1", "num_rounds=5").mitigate
-    assert light == DownweightSettings(0.25, 0.03, 1, 4, 20, 0.5)
+    assert light == DownweightSettings(0.25, 0.03, 0.1, 1, 4, 20, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ def test_the_choices():
     [
         (["mitigate.name=punish"], "mitigate.name must be one of downweight, exclude, none, got 'punish'"),
         (["mitigate=exclude", "mitigate.share=0"], r"mitigate.share must be a number in \(0, 1\], got 0"),
+        (["mitigate=exclude", "mitigate.gain=0.2"], r"mitigate.gain_alone=0.1 is less than mitigate.gain=0.2, which"),
         (["mitigate=exclude", "mitigate.gain=0"], r"mitigate.gain must be a number in \(0, 1\), got 0"),
         (["mitigate=exclude", "mitigate.window=0"], "mitigate.window must be a whole number of at least 1, got 0"),
         (["mitigate=exclude", "mitigate.from_round=0"], "mitigate.from_round must be a whole number of at least 1"),

@@ -7,11 +7,14 @@ t, N_kt the number of those that name k, and A_t the accuracy of the round's ave
 acts on k where over R_k
 
     sum of N_kt / sum of M_t        >= share                                  it is responsible for many of them,
-    A_t(without k) - A_t(all)       >= gain in more than half of the rounds   and the average is better without it.
+    A_t(without k) - A_t(all)       >= gain in more than half of the rounds   and the average is better without it;
+
+or where A_t(without k) - A_t(all) >= gain_alone in more than half of the rounds, however seldom it is named: who
+suppresses what the others have learned is named for hardly anything.
 
 The average without k is the exact average of the others, as in ``provenance.counterfactual``: no training, one forward
-pass of the server's examples. It is computed for clients with N_kt >= share * M_t; for others the gain counts as 0. The
-share alone would not be enough: where clients hold different classes, the main holder of a class is named for inputs
-mistaken for that class as well as for correct ones, and excluding it costs more than it repairs. The rule needs no
-knowledge of a fault; only the summary compares its decisions with the truth.
+pass of the server's examples for each participant. The share alone would not be enough: where clients hold different
+classes, the main holder of a class is named for inputs mistaken for that class as well as for correct ones, and
+excluding it costs more than it repairs. The rule needs no knowledge of a fault; only the summary compares its decisions
+with the truth.
 """

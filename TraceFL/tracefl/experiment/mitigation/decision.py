@@ -23,7 +23,7 @@ class _Round:
     server_round: int
     mispredictions: int
     named: int
-    gain: float | None
+    gain: float
 
 
 class Mitigation:
@@ -70,8 +70,7 @@ class Mitigation:
         rows = {}
         for client in clients:
             named = sum(name == client for name in names)
-            gain = gain_without(client) if _reaches(named, settings.share * len(names)) else None
-            rows[client] = self._row(client, _Round(server_round, len(names), named, gain))
+            rows[client] = self._row(client, _Round(server_round, len(names), named, gain_without(client)))
         for row in sorted(rows.values(), key=lambda row: (-row["named"], int(row["client"]))):
             self._decide(row, able)
         return tuple(rows.values())
@@ -93,7 +92,7 @@ class Mitigation:
             "window_rounds": " ".join(str(each.server_round) for each in window),
             "window_mispredictions": sum(each.mispredictions for each in window),
             "window_named": sum(each.named for each in window),
-            "window_gain": median_low(each.gain or 0.0 for each in window),
+            "window_gain": median_low(each.gain for each in window),
             "decision": "",
         }
 
@@ -102,25 +101,26 @@ class Mitigation:
         self._windows[client] = window
         return window
 
-    def _is_named(self, row: Row) -> bool:
-        """Return whether a client reaches both the share and the gain over a full window."""
-        settings = self.settings
-        return (
-            len(self._windows[row["client"]]) == settings.window
-            and _reaches(row["window_named"], settings.share * row["window_mispredictions"])
-            and _reaches(row["window_gain"], settings.gain)
-        )
+    def _is_due(self, row: Row) -> bool:
+        """Return whether a client reaches the share and the gain over a full window, or the gain that is enough."""
+        settings, gain = self.settings, row["window_gain"]
+        if len(self._windows[row["client"]]) < settings.window:
+            return False
+        if settings.gain_alone is not None and _reaches(gain, settings.gain_alone):
+            return True
+        is_named = _reaches(row["window_named"], settings.share * row["window_mispredictions"])
+        return is_named and _reaches(gain, settings.gain)
 
     def _decide(self, row: Row, able: Collection[str]) -> None:
         """Decide about a client; record the decision in its row, log it and apply it."""
         settings, client = self.settings, row["client"]
-        is_named, is_light = self._is_named(row), client in self.participation.factors
-        if not isinstance(settings, DownweightSettings) and is_named:
+        is_due, is_light = self._is_due(row), client in self.participation.factors
+        if not isinstance(settings, DownweightSettings) and is_due:
             left = set(able) - self.participation.excluded - {client}
             row["decision"] = EXCLUDE if len(left) >= self._least_clients else TOO_FEW
-        elif isinstance(settings, DownweightSettings) and is_named and not is_light:
+        elif isinstance(settings, DownweightSettings) and is_due and not is_light:
             row |= {"decision": DOWNWEIGHT, "factor": settings.factor}
-        elif isinstance(settings, DownweightSettings) and is_light and not is_named:
+        elif isinstance(settings, DownweightSettings) and is_light and not is_due:
             row |= {"decision": RESTORE, "factor": 1}
         if row["decision"]:
             row["from_round"] = row["round"] + 1
@@ -145,14 +145,14 @@ class Mitigation:
             TOO_FEW: f"is not excluded: fewer than {self._least_clients} clients would be left",
         }[row["decision"]]
         rounds = " ".join(
-            f"{r.server_round}:{r.named}/{r.mispredictions}:{'-' if r.gain is None else f'{r.gain:+.2%}'}"
-            for r in self._windows[row["client"]]
+            f"{r.server_round}:{r.named}/{r.mispredictions}:{r.gain:+.2%}" for r in self._windows[row["client"]]
         )
+        alone = "" if self.settings.gain_alone is None else f", or mitigate.gain_alone={self.settings.gain_alone:g}"
         return (
             f"client {row['client']} {done}; named in {row['window_named']} of {row['window_mispredictions']} "
             f"mispredictions, {row['window_gain']:.2%} accuracy gained without it, the median of rounds (round:named/"
             f"mispredictions:gained) {rounds}; asked are mitigate.share={self.settings.share:g} and "
-            f"mitigate.gain={self.settings.gain:g}"
+            f"mitigate.gain={self.settings.gain:g}{alone}"
         )
 
 

@@ -11,6 +11,7 @@ from tracefl.experiment.mitigation.decision import Mitigation
 from tracefl.learning.examples import Examples
 from tracefl.learning.training import evaluate
 from tracefl.provenance import RoundRecord, weights_without
+from tracefl.provenance.reading import check_average, read_round
 from tracefl.provenance.removal import float64_average
 from tracefl.questions.suspects import Row
 from tracefl.questions.trace import RoundTrace, Tracer
@@ -29,6 +30,8 @@ def mitigate_round(
 
     A downweighted client is judged by the average at its full weight. Otherwise it would no longer be suspected because
     it weighs less, and then get its full weight back because it is no longer suspected.
+
+    Costs one average and one evaluation on the server's examples for each participant, and one of each for all.
 
     Args:
         mitigation: The rule.
@@ -58,11 +61,13 @@ def mitigate_round(
         return evaluate(model, server, device=tracer.device).accuracy
 
     @cache
-    def accuracy_of_all() -> float:
-        return accuracy(dict(record.global_weights))
+    def whole() -> tuple[dict[str, Tensor], float]:  # once for all of the round's clients
+        check_average(read_round(None, record))
+        return float64_average(record), accuracy(dict(record.global_weights))
 
     def gain_without(client_id: str) -> float:
-        return accuracy(weights_without(record, client_id)) - accuracy_of_all()
+        average, accuracy_of_all = whole()
+        return accuracy(weights_without(record, client_id, average)) - accuracy_of_all
 
     return mitigation.add_round(record.server_round, tuple(record.clients), names, gain_without, able), seconds
 

@@ -33,6 +33,11 @@ def check_mitigation(settings: Settings) -> None:
             f"mitigate.min_mispredictions={rule.min_mispredictions} is more than "
             f"provenance.max_inputs={provenance.max_inputs} are traced; lower the first"
         )
+    if rule.gain_alone is not None and rule.gain_alone < rule.gain:
+        raise ConfigError(
+            f"mitigate.gain_alone={rule.gain_alone} is less than mitigate.gain={rule.gain}, which counts for clients "
+            "that are named too; raise the first, or give mitigate.gain_alone=null"
+        )
     every, window, num_rounds = provenance.every, rule.window, settings.num_rounds
     first = -(-rule.from_round // every) * every  # the first round that is traced and counts
     least = first + (window - 1) * every + 1  # the next after a whole window, where a decision holds

@@ -27,11 +27,16 @@ def artifact(evidence: Evidence) -> Tensor:
     model, record, inputs = evidence.model, evidence.record, evidence.inputs
     unused = evidence.predicted  # in place of labels: the formula's target is the predicted class
     try:
-        with reworded(lambda text: f"the rule artifact: {text.partition('; also=')[0]}"):  # which it cannot be given
+        with reworded(_words):
             found = attribute_round(model, record, inputs, unused, ARTIFACT, compute=Compute(device=evidence.device))
     except (LayerNotTraceableError, ModelMismatchError) as error:
         raise NotApplicableError(str(error)) from error
     return found.contributions.double().cpu()
+
+
+def _words(text: str) -> str | None:
+    """Return a warning of the engine as one of the rule: what it cannot be given is left out."""
+    return None if text == ARTIFACT.weakness else f"the rule artifact: {text.partition('; also=')[0]}"
 
 
 def removal(evidence: Evidence) -> Tensor:
