@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,12 @@ def test_nothing_stays_open(folder, tmp_path):
             except (RecordError, OSError):
                 pass
     assert open_files() == before
+
+
+def test_reading_takes_the_memory_of_what_is_there_and_not_of_what_may_be(folder):
+    tracemalloc.start()
+    try:
+        assert read_bytes(folder, NAME, 1 << 30) == CONTENT
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

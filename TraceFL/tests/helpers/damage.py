@@ -10,6 +10,7 @@ import socket
 from pathlib import Path
 
 HUGE = 1 << 40  # bytes, of a file that takes none on the disk
+WEIGHTS_GO = "its round's weights are removed"
 
 _BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
@@ -133,7 +134,7 @@ def drop_round(path, draw, aside):
         shutil.rmtree(place)
         return "its round is removed"
     shutil.rmtree(place / "weights")
-    return "its round's weights are removed"
+    return WEIGHTS_GO
 
 
 def link_folder(path, draw, aside):

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.helpers.asking import ask
+from tests.helpers.damage import WEIGHTS_GO
 from tests.helpers.fuzzing import mutate
 from tests.helpers.runs import TINY_MODEL, run
 from tracefl.records.checksums import CHECKSUMS, is_covered
@@ -168,10 +169,12 @@ def _kind(command, reply, truth, mutation, is_refused):
 def _could_be(mutation):
     """Return whether a folder whose checksums were made again may be another run's: the only answer that may differ.
 
-    Rounds, weights and tables are not among these files: what they say is repeated, and ``verify`` tells the two apart.
+    What rounds, weights and tables say is repeated, and ``verify`` tells where it is not the same; but a session of a
+    run may have kept no weights of its rounds at all.
     """
     changed = [name for name in mutation.changed if PurePath(name).name != CHECKSUMS]
-    return mutation.sums == "fresh" and all(name.startswith(_SAID_ONCE) for name in changed)
+    said_once = all(name.startswith(_SAID_ONCE) for name in changed)
+    return mutation.sums == "fresh" and (said_once or mutation.words == WEIGHTS_GO)
 
 
 def _is_told(command, reply):

@@ -57,8 +57,11 @@ def opened(folder: Path, name: str, most_bytes: int | None = None) -> Iterator[i
 def read_bytes(folder: Path, name: str, most_bytes: int) -> bytes:
     """Return what a file below a folder holds; arguments and errors as of ``opened``."""
     with opened(folder, name, most_bytes) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
-        found = file.read(most_bytes + 1)
-    if len(found) > most_bytes:  # it has grown meanwhile
+        size = os.fstat(descriptor).st_size
+        found = file.read(size + 1)  # the memory for as many bytes is taken before any is read
+        if len(found) > size:  # it has grown meanwhile
+            found += file.read(most_bytes + 1 - len(found))
+    if len(found) > most_bytes:
         raise RecordError(f"{folder / name} holds more than {most_bytes} bytes; it is damaged")
     return found
 
