@@ -141,8 +141,8 @@ def test_every_mark_is_known_and_has_its_reason():
 def test_most_is_run():
     count = Counter(block.check.split(",")[0] for block in BLOCKS)
     not_run = "\n".join(f"{block}: {block.check}" for block in BLOCKS if block.check != "run")
-    assert count["none"] <= 18, not_run  # whoever adds one looks at what is there, and raises the number
-    assert count["compose"] <= 27, not_run
+    assert count["none"] <= 19, not_run  # whoever adds one looks at what is there, and raises the number
+    assert count["compose"] <= 29, not_run
     assert count["run"] >= 34
 
 
