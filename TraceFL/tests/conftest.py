@@ -16,6 +16,7 @@ from tests.helpers.stored_runs import make_stored_run
 # What the terminal of whoever runs the suite says of itself would fold tables and colour lines that the tests read.
 for _name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
     os.environ.pop(_name, None)
+os.environ["TERM"] = "xterm"
 
 # Of more than half a minute each, the longest first (November 2026).
 LONGEST = (
@@ -55,6 +56,14 @@ def pytest_collection_modifyitems(config, items):
     here = Path(__file__).parent
     order = {here / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: (order.get(item.path, len(order)), -weight[item.path]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Write halves of characters out in what a test has printed and logged: a worker's report could not be sent."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture

@@ -85,9 +85,9 @@ def test_json_is_all_that_is_printed(call, copied):
         (("store=none",), "no clients' weights are stored to average again"),
         (("store=all", "privacy=central"), "rounds 1 to 2, before privacy's noise, which is not checked: 4632 numbers"),
         (("store=all", "privacy=central_adaptive"), "rounds 1 to 2, before privacy's noise, which is not checked: 46"),
-        (("store=all", "strategy=fedprox", "strategy.max_update_norm=0.5"), "rounds 1 to 2: 4632 numbers"),
+        (("store=all", "strategy=fedprox", "strategy.max_update_norm=1"), "rounds 1 to 2: 4632 numbers"),
         (("store=all", "strategy=provenance_selection"), "rounds 1 to 2: 4632 numbers"),
-        (("store=all", "provenance=off", "without=[2]", "without_from=2"), "round 2: 4632 numbers"),
+        (("store=all", "provenance=off", "without=[2]", "without_from=2"), "rounds 1 to 2: 4632 numbers"),
     ],
 )
 def test_what_a_run_leaves_is_whole(call, tmp_path, keys, words):

@@ -51,7 +51,7 @@ def server(tmp_path):
 
 
 def joined(counts):
-    return {client_id: Joined(held, f"SHA256:{client_id}") for client_id, held in counts.items()}
+    return {client_id: Joined(held, f"SHA256:{client_id * 43}") for client_id, held in counts.items()}
 
 
 def deployed(server, *overrides, counts=None, asked=None):
@@ -191,7 +191,7 @@ def test_a_run_that_goes_on_knows_the_clients_of_earlier_sessions(server, tmp_pa
     session(("0",), 1, "resume=true")
     run = StoredRun(tmp_path / "default" / "run")
     assert run.label_counts.tolist() == [[5, 5, 0, 0], [0, 0, 0, 0], [0, 0, 5, 5]]
-    assert owned == [{}, {"0": "SHA256:0", "2": "SHA256:2"}]
+    assert owned == [{}, {client_id: f"SHA256:{client_id * 43}" for client_id in ("0", "2")}]
     assert run.keys == owned[1]
     assert [row["round"] for row in read_csv(run.folder / "rounds.csv")] == ["1", "2"]
     for n in (1, 2):
