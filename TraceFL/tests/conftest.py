@@ -1,6 +1,7 @@
 """Fixtures for the whole suite: tiny configurations, the real data where it is there."""
 
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -64,6 +65,12 @@ def pytest_runtest_makereport():
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(autouse=True)
+def outside_notebooks(monkeypatch):
+    """Let no test take itself for a notebook because another one has run some: a terminal is told by this module."""
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
 
 
 @pytest.fixture

@@ -38,8 +38,7 @@ logs/ and results/. tracefl COMMAND --help says more. For example:
     tracefl run num_rounds=5 fault=label_flip
     tracefl trace last
 
-Completion with the TAB key, in bash (or zsh, fish):
-    eval "$(tracefl --completion bash)"
+Completion by TAB in bash (zsh, fish): eval "$(tracefl --completion bash)"
 """
 
 
