@@ -20,6 +20,7 @@ from tracefl.provenance import (
 )
 from tracefl.provenance.comparison import compare, compare_whole
 from tracefl.provenance.reading import read_round
+from tracefl.provenance.verification import ExactRemovals
 
 RULES = [
     Aggregation("krum", malicious=1),
@@ -190,3 +191,17 @@ def test_too_few_clients_to_leave_one_out_are_said():
         attribute_round(model, record, torch.randn(2, 6), method=Method.leave_one_out())
     with pytest.raises(RecordError, match="at least 7 clients, got 6"):
         weights_without(record, "0")
+
+
+def test_whose_weights_prevent_a_removal_is_found_under_a_rule_too():
+    rule = Aggregation("trimmed_mean")
+    model, record = round_of(rule)
+    variance = "1.running_var"
+    clients = {k: {**w, variance: torch.full((8,), -6.5 if k == "0" else 1.0)} for k, w in record.clients.items()}
+    made = {**record.global_weights, variance: torch.full((8,), 0.0625)}  # (7 - 6.5) / 8
+    record = replace(record, clients=clients, global_weights=made)
+    removals = ExactRemovals(model, record, torch.randn(2, 6))
+    assert removals.attribution() is None
+    assert removals.prevented == dict.fromkeys("1234567", "0")
+    with pytest.raises(RecordError, match="has no trimmed_mean with finite logits without client '1'"):
+        attribute_round(model, record, torch.randn(2, 6))

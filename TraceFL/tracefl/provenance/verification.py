@@ -133,8 +133,9 @@ class ExactRemovals:
                     self.effects[rows, k], self.known[rows, k] = effects, True
                 else:
                     self.possible[k] = False
+                    average = self._average or float64_average(self.record)
                     self.prevented[ids[k]] = who_prevents(
-                        self.record, ids[k], self._average, lambda weights: self._gives_finite(weights, place)
+                        self.record, ids[k], average, lambda weights: self._gives_finite(weights, place)
                     )
 
     def _gives_finite(self, weights: Mapping[str, Tensor], place: torch.device) -> bool:
@@ -150,8 +151,9 @@ class ExactRemovals:
         the server's step.
         """
         largest = max(self.record.client_weights.values())
-        own_step = self.record.server_step != 1 or self.record.aggregation is not None
-        if wanted.any(dim=0).all() or largest > 0.5 or own_step:
+        if self.record.aggregation is not None:
+            return {}  # each model without a client is made of the others, and none of the whole
+        if wanted.any(dim=0).all() or largest > 0.5 or self.record.server_step != 1:
             return float64_average(self.record)
         average = self.record.average
         return {name: weights.double() for name, weights in average.items() if weights.is_floating_point()}
