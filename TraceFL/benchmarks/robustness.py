@@ -20,12 +20,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from attacks import SmallCnn
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from torch import Tensor
+from torch import Tensor, nn
 
 from tracefl.common.imports import imported
 from tracefl.conf.composing import compose_config
@@ -34,14 +35,17 @@ from tracefl.experiment.settings import read_settings
 from tracefl.federation import client
 from tracefl.federation.in_process import federation_here
 from tracefl.federation.messages import ARRAYS, CLIENT_ID, CONFIG, arrays_of, client_id_of
+from tracefl.learning.models.family import ModelFamily, register_model
+from tracefl.learning.models.settings import ModelSettings, ModelSpec
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import Settings
 
 CLIENTS, ATTACKERS, BOOST = 8, ("0", "1"), 5
 SMALL = (
-    *("model=resnet18", "++model.config.layers=[1,1,1,1]", "dataset=digits", "dataset.image_size=16"),
-    *(f"num_clients={CLIENTS}", f"clients_per_round={CLIENTS}", "dirichlet_alpha=1", "num_rounds=4", "client.epochs=1"),
-    *("provenance.inputs=mispredicted", "provenance.counterfactual=false", "store=none", "backend=in_process"),
+    *("model=resnet18", "model.name=small_cnn", "dataset=digits", "dataset.image_size=8", "client.lr=0.003"),
+    *(f"num_clients={CLIENTS}", f"clients_per_round={CLIENTS}", "dirichlet_alpha=1", "num_rounds=6"),
+    *("batch_size=16", "store=none", "backend=in_process"),
+    *("provenance.inputs=mispredicted", "provenance.counterfactual=false"),
 )
 FAULTY = "fault.clients=[0,1]"
 RULES = {
@@ -52,6 +56,26 @@ RULES = {
     "trimmed mean": ("strategy=trimmed_mean", "strategy.cut=0.25"),
     "median": ("strategy=median",),
 }
+
+
+@register_model("small_cnn")
+class SmallFamily(ModelFamily):
+    """The small CNN of attacks.py, by name."""
+
+    family: ClassVar[str] = "torchvision"
+
+    def spec(self, settings: ModelSettings, num_classes: int, encoder: Any) -> ModelSpec:  # noqa: ARG002  of images
+        """Describe it."""
+        return ModelSpec(self.family, settings.name, num_classes, {})
+
+    def build(self, spec: ModelSpec) -> nn.Module:  # noqa: ARG002  of one size
+        """Build it."""
+        return SmallCnn(normalised=True)
+
+    def load_pretrained(self, model: nn.Module, settings: ModelSettings) -> None:
+        """There are none."""
+        raise NotImplementedError
+
 
 Attack = Callable[[Tensor, Tensor], Tensor]
 """Takes the honest updates, ``(K, P)``, and the attacker's own, ``(P,)``; returns what the attacker sends."""
@@ -143,15 +167,15 @@ def attacked_app(attack: Attack | None) -> ClientApp:
         reply = trained(message, context, client_id)
         if attack is None or client_id not in ATTACKERS:
             return reply
-        start = arrays_of(message).to_torch_state_dict()
-        names = [name for name, tensor in start.items() if tensor.is_floating_point() and "running_" not in name]
+        start, state = arrays_of(message).to_torch_state_dict(), arrays_of(reply).to_torch_state_dict()
+        names = [name for name, tensor in state.items() if tensor.is_floating_point() and "running_" not in name]
         honest = torch.stack(
             [update(trained(message, context, str(k)), start, names) for k in range(CLIENTS) if str(k) not in ATTACKERS]
         )
-        sent, state = attack(honest, update(reply, start, names)), arrays_of(reply).to_torch_state_dict()
+        sent = attack(honest, update(reply, start, names))
         parts = sent.split([start[name].numel() for name in names])
         for name, part in zip(names, parts, strict=True):
-            state[name] = start[name] + part.reshape(start[name].shape).to(start[name].dtype)
+            state[name] = start[name] + part.reshape(start[name].shape).to(state[name].dtype)
         reply.content[ARRAYS] = ArrayRecord(state)
         return reply
 

@@ -11,8 +11,10 @@ from tests.helpers.tables import read_csv
 from tracefl.federation import client
 from tracefl.federation.messages import client_id_of
 from tracefl.provenance import weights_without
+from tracefl.questions.one_input import explain_stored
 from tracefl.questions.verify import verify
 from tracefl.records.run import StoredRun
+from tracefl.report.sentences import next_commands
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +52,12 @@ def test_a_run_with_a_robust_rule(tmp_path, strategy):
     assert all(set(each.verified) == {client_id for client_id, _ in each.ranking} for each in traced)  # none estimated
     rows = [row for row in read_csv(folder / "rounds.csv") if row["counterfactual_agreement"]]
     assert [float(row["counterfactual_agreement"]) for row in rows] == [1.0] * len(rows)
+    asked = next_commands(StoredRun(folder), list(StoredRun(folder).results()))[0].split()[
+        3:
+    ]  # of tracefl trace RUN ...
+    given = dict(word.split("=") for word in asked)
+    explained = explain_stored(folder, "input", given["input"], against=given["against"]).found
+    assert (explained.layers, explained.is_settled) == ((), True)
     found = verify(folder)
     assert (found.problems, [each.server_round for each in found.averages]) == ([], [1, 2])
     _, record = StoredRun(folder).round(1)

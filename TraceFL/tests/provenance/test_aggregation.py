@@ -16,6 +16,7 @@ from tracefl.provenance import (
     attribute_round,
     counterfactuals,
     exact_shapley,
+    explain,
     weights_without,
 )
 from tracefl.provenance.comparison import compare, compare_whole
@@ -147,6 +148,27 @@ def test_an_answer_is_what_the_rule_makes_of_the_others(rule):
         lost = everyone[rows, predicted] - logits(model, without, inputs)[rows, predicted]
         assert found.contributions[:, column].tolist() == pytest.approx(lost.tolist(), abs=1e-4)
     torch.testing.assert_close(counterfactuals(model, record, inputs).effects.float(), found.contributions)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_one_prediction_is_explained_by_exact_removals_and_without_layers(rule):
+    model, record = round_of(rule)
+    x = torch.randn(1, 6, generator=torch.Generator().manual_seed(2))
+    whole = logits(model, record.global_weights, x)[0]
+    predicted, other = (int(c) for c in whole.topk(2).indices)
+    found = explain(model, record, x, against=other, checked=1)
+    assert (found.layers, {c.by_layer for c in found.clients}, {c.estimate for c in found.clients}) == (
+        (),
+        {()},
+        {None},
+    )
+    assert found.is_settled
+    assert found.is_in_order
+    for client in found.clients:
+        without = logits(model, weights_without(record, client.client_id), x)[0]
+        assert client.contribution == pytest.approx(float(whole[predicted] - without[predicted]), abs=1e-5)
+        lead = float((whole - without)[predicted] - (whole - without)[other])
+        assert client.against == client.removal.against_effect == pytest.approx(lead, abs=1e-5)
 
 
 def test_krum_chooses_anew_among_the_others():

@@ -48,6 +48,11 @@ def draw(tmp_path, monkeypatch):
     return call
 
 
+def of_a_robust_rule(num_clients):
+    parts = [replace(part, estimate=None, by_layer=(), is_exact=True) for part in explained(num_clients, None).clients]
+    return replace(explained(num_clients, None), layers=(), clients=tuple(parts))
+
+
 def widths(bars):
     return [pytest.approx(bar.get_width()) for bar in bars]
 
@@ -163,3 +168,15 @@ def test_parts_of_networks():
     assert group_layers([""]) == {"the model": [0]}
     assert list(group_layers(["a.0", "a.1", "b"], most=2)) == ["a", "b"]
     assert len(group_layers([str(i) for i in range(30)])) == 30  # no coarser division than the first part of the name
+
+
+def test_without_layers_there_is_no_panel_and_no_table_of_them(draw):
+    _, _, clients = draw(IMAGE, of_a_robust_rule(3))
+    assert widths(clients.containers[0].patches) == [1, 1 / 2, 1 / 3]
+    console = TerminalConsole(file=io.StringIO(), width=80)
+    show(console, ExplainedInput(IMAGE, of_a_robust_rule(3), Method(), NAMES))
+    said = console.file.getvalue()
+    assert "by layer" not in said
+    assert "no layers: a robust rule made this model" in said
+    answer = as_json(ExplainedInput(IMAGE, of_a_robust_rule(3), Method(), NAMES))
+    assert (answer["layers"], answer["clients"][0]["estimate"], answer["clients"][0]["by_layer"]) == ([], None, ())

@@ -4,7 +4,8 @@ Client k's estimate is what ``attribute_round`` estimates for the method's targe
 its contribution T_k is the same, or its exact effect where the method verifies. Why class c and not class d is answered
 by the difference of their logits: T_k(c) - T_k(d), with the method's own weighting, reference and layers. The first
 clients are then left out of the average, exactly and one at a time. Where that is known of all clients, it orders them
-and says who carries the prediction, or that nobody does.
+and says who carries the prediction, or that nobody does. A robust rule's model is no sum of its clients' parts: of such
+a round there is no estimate and nothing by layer, and all contributions are exact effects.
 """
 
 import logging
@@ -22,7 +23,7 @@ from tracefl.provenance.attribution import ROUNDING, Attribution
 from tracefl.provenance.budget import proofs_of
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.inputs import Inputs, plain_model
-from tracefl.provenance.method import estimates
+from tracefl.provenance.method import attribute_round, estimates
 from tracefl.provenance.modes import in_any_mode
 from tracefl.provenance.options import Method
 from tracefl.provenance.prevention import prevented_words
@@ -61,7 +62,8 @@ class ClientPart:
         client_id: The client.
         weight: p_k, its weight in the average.
         contribution: T_k, in logits: what the clients are ranked by, and so the exact effect where it is verified.
-        estimate: What the layers add up to, in logits; the contribution itself, unless that is verified.
+        estimate: What the layers add up to, in logits; the contribution itself, unless that is verified. None where
+            nothing is estimated, for a robust rule.
         score: Softmax of the contributions over the round's clients, 0 to 1.
         by_layer: What each layer adds to the estimate, in the order of ``Explanation.layers``.
         held: Training examples of the predicted class that it holds; None where that is not known.
@@ -73,7 +75,7 @@ class ClientPart:
     client_id: ClientId
     weight: float
     contribution: float
-    estimate: float
+    estimate: float | None
     score: float
     by_layer: tuple[float, ...]
     held: int | None
@@ -92,7 +94,7 @@ class Explanation:
         probabilities: Probability of every class: softmax of the logits, so they sum to 1.
         against: The class it is compared with, or None.
         lead: Logit of the predicted class less that of ``against``; None without one.
-        layers: Names of the traced layers, in the order of ``named_modules()``.
+        layers: Names of the traced layers, in the order of ``named_modules()``; none for a robust rule.
         clients: The round's clients, by the exact effect of their removal where all are known, else by contribution.
     """
 
@@ -280,41 +282,53 @@ def explain(
     if len(logits) != 1:
         raise ValueError(f"one input is explained at a time, got {len(logits)}")
     predicted = int(logits.argmax())
-    targets: list[Target] = [torch.tensor([label]) if method.target == "label" else method.target]
     if against is not None:
         _check_against(against, predicted, logits.shape[1])
-        targets += [torch.tensor([predicted]), torch.tensor([against])]
-    estimate, *sides = estimates(
-        global_model, record, inputs, targets, method, by_layer=True, check=check, compute=compute
-    )
     lead = None if against is None else _lead(logits[0], predicted, against)
-    toward = sides[0].contributions[0].double() - sides[1].contributions[0].double() if sides else None  # (K,)
     removals = ExactRemovals(global_model, record, inputs, compute, check)
-    answer = verified(estimate, removals, proofs_of(method, len(record.clients)), method)
+    estimate = toward = None
+    if record.aggregation is not None and method.estimates_removal:
+        answer = attribute_round(
+            global_model, record, inputs, method=method, check=check, compute=compute, removals=removals
+        )
+    else:
+        targets: list[Target] = [torch.tensor([label]) if method.target == "label" else method.target]
+        if against is not None:
+            targets += [torch.tensor([predicted]), torch.tensor([against])]
+        estimate, *sides = estimates(
+            global_model, record, inputs, targets, method, by_layer=True, check=check, compute=compute
+        )
+        toward = sides[0].contributions[0].double() - sides[1].contributions[0].double() if sides else None  # (K,)
+        answer = verified(estimate, removals, proofs_of(method, len(record.clients)), method)
     if answer.doubt:
         log.warning("all %d clients are left out exactly: %s", len(record.clients), answer.doubt)
     without = _logits_without_first(global_model, record, inputs, answer, removals, checked, check, compute)
     ids = list(record.clients)
-    assert estimate.by_layer is not None
-    parts = [
-        ClientPart(
-            client_id=ids[k],
-            weight=float(record.client_weights[ids[k]]),
-            contribution=float(answer.contributions[0, k]),
-            estimate=float(estimate.contributions[0, k]),
-            score=float(answer.scores[0, k]),
-            by_layer=tuple(estimate.by_layer[0, k].tolist()),
-            held=None if label_counts is None else int(label_counts[k, predicted]),
-            against=None if toward is None else float(toward[k]),
-            removal=_removal(logits, without[ids[k]], predicted, against) if ids[k] in without else None,
-            is_exact=ids[k] in without and answer.verified is not None and bool(answer.verified[0, k]),
+    parts = []
+    for k in (ids.index(client_id) for client_id, _ in answer.ranking(0)):
+        removal = _removal(logits, without[ids[k]], predicted, against) if ids[k] in without else None
+        exact_toward = None if removal is None or estimate is not None else removal.against_effect
+        parts.append(
+            ClientPart(
+                client_id=ids[k],
+                weight=float(record.client_weights[ids[k]]),
+                contribution=float(answer.contributions[0, k]),
+                estimate=None if estimate is None else float(estimate.contributions[0, k]),
+                score=float(answer.scores[0, k]),
+                by_layer=()
+                if estimate is None or estimate.by_layer is None
+                else tuple(estimate.by_layer[0, k].tolist()),
+                held=None if label_counts is None else int(label_counts[k, predicted]),
+                against=exact_toward if toward is None else float(toward[k]),
+                removal=removal,
+                is_exact=removal is not None and answer.verified is not None and bool(answer.verified[0, k]),
+            )
         )
-        for k in (ids.index(client_id) for client_id, _ in answer.ranking(0))
-    ]
     if len(without) == len(ids):
         parts.sort(key=lambda part: -part.removal.effect if part.removal else 0.0)  # stable: equal ones stay in order
     probabilities = tuple(logits[0].softmax(dim=0).tolist())
-    return Explanation(record.server_round, predicted, probabilities, against, lead, estimate.layers, tuple(parts))
+    layers = () if estimate is None else estimate.layers
+    return Explanation(record.server_round, predicted, probabilities, against, lead, layers, tuple(parts))
 
 
 def _check_against(against: int, predicted: int, num_classes: int) -> None:

@@ -60,17 +60,21 @@ def show(console: Console, answer: ExplainedInput) -> None:
         say(f"and {len(found.clients) - CLIENTS_SHOWN} more clients; --json has them all")
     if found.caveat is not None:
         say(found.caveat)
-    say()
-    say(f"estimated contribution by layer ({len(found.layers)} layers), in logits")
-    console.print(_layers(found))
+    if found.layers:
+        say()
+        say(f"estimated contribution by layer ({len(found.layers)} layers), in logits")
+        console.print(_layers(found))
     checked = [client for client in found.clients if client.removal is not None]
     if checked:
         say()
-        say("the first clients removed from the average, exactly, one at a time: by how much the centered logit falls")
+        say("clients left out, exactly, one at a time: by how much the centered logit falls")
         console.print(_removals(checked, found, names))
     say()
     say(
-        f"contributions are to the {'true label' if method.target == 'label' else method.target} logit, "
+        "no layers: a robust rule made this model, of which no part is a client's own; each contribution is what "
+        "aggregating again without the client changes"
+        if not found.layers
+        else f"contributions are to the {'true label' if method.target == 'label' else method.target} logit, "
         f"weighting={method.weighting} reference={method.reference} layer_decay={method.layer_decay:g}"
     )
 
@@ -166,7 +170,8 @@ def _layers(found: Explanation) -> Table:
     columns = [by_part(client, parts) for client in shown]
     for name, *values in zip(parts, *columns, strict=True):
         table.add_row(name, *(f"{value:+.3f}" for value in values))
-    table.add_row("sum", *(f"{client.estimate:+.3f}" for client in shown), style="bold")
+    sums = ("-" if client.estimate is None else f"{client.estimate:+.3f}" for client in shown)
+    table.add_row("sum", *sums, style="bold")
     return table
 
 

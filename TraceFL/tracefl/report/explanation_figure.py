@@ -23,17 +23,18 @@ def draw_explanation(answer: ExplainedInput, path: Path) -> None:
     """Draw an explanation, in the format of the file's suffix."""
     question, found, _, names = answer
     clients = found.clients[:CLIENTS_DRAWN]
-    parts = group_layers(found.layers)
-    height = 0.9 + 0.36 * len(clients) + 0.05 * max(map(len, parts))
+    parts = group_layers(found.layers) if found.layers else {}
+    height = 0.9 + 0.36 * len(clients) + 0.05 * max(map(len, parts), default=0)
     figure = plt.figure(figsize=(11.5, 3.4 + height), layout="constrained")
     # Separate rows, so that long class names take no room from the clients.
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.4, 0.4 + height))[:, 0]
     given, classes = top.subplots(1, 2)
     _draw_input(given, question)
     _draw_classes(classes, found, names)
-    bars, heat = bottom.subplots(1, 2, width_ratios=(1, 1.25))
+    bars, *heat = bottom.subplots(1, 2 if parts else 1, width_ratios=(1, 1.25) if parts else None, squeeze=False)[0]
     _draw_clients(bars, found, clients, names)
-    _draw_layers(heat, clients, parts)
+    for ax in heat:
+        _draw_layers(ax, clients, parts)
     figure.suptitle(
         f"Predicted {class_words(found.predicted, names)}, probability {percent(found.probability)}: "
         f"carried in round {found.server_round} by "
