@@ -44,7 +44,8 @@ def test_a_round_in_which_all_are_left_out_because_of_one_says_so(bound, times, 
     round_record = replace(record(), previous_global=moved)
     model.load_state_dict(dict(round_record.global_weights))
     settings = compose_settings("provenance.verify=1", f"provenance.max_update_norm={bound}")
-    Tracer(settings.provenance, COUNTS).trace(model, round_record, server)
+    trace = Tracer(settings.provenance, COUNTS).trace(model, round_record, server)
+    assert trace.doubt.startswith("client 1's update is ") if times else trace.doubt == ""
     words = "round=2 all 3 clients are left out exactly: client 1's update is "
     assert [m.startswith(words) for m in caplog.messages if "left out exactly" in m] == [True] * times
 

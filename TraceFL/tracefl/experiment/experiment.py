@@ -201,6 +201,7 @@ class Experiment:
             refused=tuple(outcome.refused),
             capped=dict(outcome.capped),
             mitigation=mitigated,
+            doubt=trace.doubt,
         )
         if self.selection is not None:
             self.selection.ledger.add_round(result)

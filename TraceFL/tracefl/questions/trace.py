@@ -44,12 +44,14 @@ class RoundTrace:
         suspects: Rows of suspects.csv; empty where predictions are traced to the holders.
         provenance_seconds: Wall time of the attribution.
         counterfactual_seconds: Wall time of the exact removals; 0 where they are switched off.
+        doubt: As in ``Attribution``.
     """
 
     traced: tuple[TracedInput, ...] = ()
     suspects: tuple[Row, ...] = ()
     provenance_seconds: float = 0.0
     counterfactual_seconds: float = 0.0
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ class Tracer:
         traced = answer.score(held > 0, held)
         if self.provenance.inputs == "all":
             traced = tuple(t if t.predicted == t.label else _unjudged(t) for t in traced)
-        return RoundTrace(traced, (), answer.provenance_seconds, answer.counterfactual_seconds)
+        seconds = answer.provenance_seconds, answer.counterfactual_seconds
+        return RoundTrace(traced, (), *seconds, answer.attribution.doubt)
 
     def _trace_to_faulty(
         self, model: nn.Module, record: RoundRecord, server: Examples, evaluation: Evaluation | None
@@ -176,7 +179,7 @@ class Tracer:
         )
         contributions, seconds = answer.attribution.contributions, answer.provenance_seconds
         suspects = compare_rules(contributions, seconds, evidence, faulty, self.baselines)
-        return RoundTrace(traced, suspects, seconds, answer.counterfactual_seconds)
+        return RoundTrace(traced, suspects, seconds, answer.counterfactual_seconds, answer.attribution.doubt)
 
     def _answer(
         self, model: nn.Module, record: RoundRecord, server: Examples, evaluation: Evaluation | None

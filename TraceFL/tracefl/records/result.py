@@ -37,6 +37,7 @@ class RoundResult:
         refused: Those of ``dropped`` whose reply was refused.
         capped: Client id to what of its reply was brought down to a bound, in words; ``client_weights`` and the stored
             weights are what was averaged.
+        doubt: Why the estimates were not gone by and all clients were left out exactly; empty where that was not so.
     """
 
     row: Mapping[str, Any]
@@ -47,6 +48,7 @@ class RoundResult:
     mitigation: tuple[Mapping[str, Any], ...] = ()
     refused: tuple[str, ...] = ()
     capped: Mapping[str, str] = field(default_factory=dict)
+    doubt: str = ""
 
     @property
     def server_round(self) -> int:
@@ -140,6 +142,7 @@ def read_result(files: CheckedFiles, server_round: int) -> RoundResult:
         mitigation=tuple(content["mitigation"]),
         refused=tuple(content["refused"]),
         capped=content["capped"],
+        doubt=content["doubt"],
     )
     problem = _contradiction(result, server_round)
     if problem is not None:

@@ -144,6 +144,7 @@ class RoundFile(TypedDict):
     mitigation: list[MitigationRow]
     refused: list[ClientId]
     capped: dict[ClientId, Text]
+    doubt: Line
 
 
 @with_config(_STRICT)

@@ -42,6 +42,11 @@ def test_clients_capped():
     assert found[1] == ("capped: client 4 (its 1000 examples count as 30)",)
 
 
+def test_estimates_in_doubt():
+    found = reasons(replace(result(1), doubt="client 4's update is 7 times the round's median"))
+    assert found[1] == ("all clients were left out exactly: client 4's update is 7 times the round's median",)
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [

@@ -16,6 +16,7 @@ MEANING = (
     f"global accuracy is {100 * DROP:g} or more percentage points below that of the round before",
     "a client was dropped from the round: it failed, or sent what cannot be used",
     "a client was capped: its update or its weight was out of bounds, and was brought down to them",
+    "estimates were in doubt, and all clients were left out exactly",
 )
 MEANING_OF_FAULT = "inputs are mispredicted in the way that the fault brings about, while a faulty client takes part"
 
@@ -69,6 +70,8 @@ def _reasons(result: RoundResult, before: Mapping[str, Any] | None) -> list[str]
             named = [f"{client} ({reason})" for client, reason in sorted(clients.items())]
             more = f" and {len(named) - 3} more" if len(named) > 3 else ""
             reasons.append(f"{what}: client {', '.join(named[:3])}{more}")
+    if result.doubt:
+        reasons.append(f"all clients were left out exactly: {result.doubt}")
     return reasons
 
 
