@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
+from tracefl.provenance import Method
 from tracefl.provenance.norms import update_norms
 from tracefl.provenance.removal import centered_logit
 
@@ -29,6 +30,7 @@ WITHIN = 4.9
 STEPS, STEP = 200, 0.01
 FRAME = 2.0
 """Nats of spoiling that a logit of framing is worth."""
+DEFAULT = Method()
 ASKED = 32
 """The attacker's examples on which all removals are tried in each step."""
 
@@ -151,18 +153,22 @@ def dead(own: State, bias: float = DEAD) -> State:
     return {**own, **{n: torch.full_like(own[n], bias) for n in ("conv2.bias", "hidden.bias")}}
 
 
-def hidden(scene: Scene, within: float | None = None) -> State:
-    """Return a backdoor that is optimised to have no first-order effect.
+def hidden(scene: Scene, within: float | None = None, preset: Method = DEFAULT) -> State:
+    """Return a backdoor that is optimised to stay out of a preset's estimate.
 
     Args:
         scene: The round.
         within: Most medians of the honest updates' norms; None for no bound.
+        preset: Its weighting and its layer decay are those of the estimate.
     """
     p, others = scene.shares[ATTACKER], scene.others()
+    layers = list(dict.fromkeys(n.partition(".")[0] for n in others))
+    whole = p / (1 - p) if preset.weighting == "leave_one_out" else 1.0
+    factors = {n: whole * preset.layer_decay ** (len(layers) - 1 - layers.index(n.partition(".")[0])) for n in others}
 
     def loss(own: State) -> Tensor:
         average = {n: (1 - p) * others[n] + p * own[n] for n in others}
-        step = {n: p / (1 - p) * (own[n] - average[n]) for n in others}
+        step = {n: factors[n] * (own[n] - average[n]) for n in others}
         goal = torch.full_like(scene.labels, scene.target)
 
         def centered(weights: State) -> Tensor:
@@ -251,6 +257,13 @@ ATTACKS: dict[str, Attack] = {
     "rescale": Attack("the same, hidden units ten times as large", lambda scene: _alone(rescaled(backdoor(scene), 10))),
     "hide": Attack("optimises it to stay out of the estimate", lambda scene: _alone(hidden(scene))),
     "hide within": Attack("the same, within 4.9 medians", lambda scene: _alone(hidden(scene, WITHIN))),
+    "hide from fault": Attack(
+        "optimises it to stay out of the estimate of `fault`",
+        lambda scene: _alone(hidden(scene, preset=Method.fault())),
+    ),
+    "hide from fault within": Attack(
+        "the same, within 4.9 medians", lambda scene: _alone(hidden(scene, WITHIN, Method.fault()))
+    ),
     "batch norm": Attack(
         "a backdoor in BatchNorm's scale and shift alone", lambda scene: _alone(by_batch_norm(scene)), normalised=True
     ),
