@@ -76,6 +76,27 @@ def test_where_nothing_is_out_of_bounds_nothing_changes(clients, largest, plan):
     assert outcome.record.clients["0"]["w"].tolist() == torch.tensor([largest, 0.0]).tolist()
 
 
+def test_a_buffer_that_most_leave_alone_stays_as_it_was():
+    start = {"w": torch.zeros(2), "table": torch.ones(2)}
+    honest = {k: replied({"w": torch.ones(2), "table": torch.ones(2)}) for k in ("1", "2", "10")}
+    attacked = server(initial_weights=start)
+    average = attacked.round({"0": replied({"w": torch.ones(2), "table": torch.full((2,), 9.0)}), **honest})
+    assert_close(average["table"], torch.ones(2))
+    words = "its change of the buffers had a norm of 11.31 and counts with 0, 5 times the round's median"
+    assert attacked.told.outcomes[0].capped == {"0": words}
+
+
+def test_whole_numbers_that_are_the_same_stay_so_in_the_average():
+    numbers = torch.arange(1000)
+    replies = {
+        k: replied({"w": torch.ones(2), "table": numbers}, {"num-examples": n, "train-loss": 0.5})
+        for k, n in (("0", 7), ("1", 11), ("2", 13), ("10", 1))
+    }
+    averaged = server(initial_weights={"w": torch.zeros(2), "table": numbers})
+    averaged.round(replies, weights={"w": torch.zeros(2), "table": numbers})
+    assert torch.equal(averaged.told.outcomes[0].record.global_weights["table"], numbers)
+
+
 def test_where_most_change_nothing_there_is_no_bound():
     assert bound_of([0.0, 0.0, 5.0], 5.0) is None
     assert bound_of([1.0, 2.0, 9.0, 9.0], 5.0) == 10.0

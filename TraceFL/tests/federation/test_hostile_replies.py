@@ -16,8 +16,9 @@ from tracefl.learning.settings import TrainingSettings
 pytestmark = pytest.mark.usefixtures("task")
 
 MODEL = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).eval()
+MODEL.register_buffer("positions", torch.arange(3))
 GOOD = {"num-examples": 10, "train-loss": 0.5}
-COUNTER, VARIANCE = "1.num_batches_tracked", "1.running_var"
+COUNTER, VARIANCE, TABLE = "1.num_batches_tracked", "1.running_var", "positions"
 
 
 def state(seed):
@@ -25,9 +26,9 @@ def state(seed):
     draw = torch.Generator().manual_seed(seed)
     found = {}
     for name, tensor in MODEL.state_dict().items():
-        changed = 0.1 * torch.rand(tensor.shape, generator=draw) if tensor.is_floating_point() else 2
+        changed = 0.1 * torch.rand(tensor.shape, generator=draw) if tensor.is_floating_point() else 2 * (name != TABLE)
         found[name] = tensor + changed
-    return found
+    return found | {"1.bias": found["0.bias"]}
 
 
 def server(**plan):
@@ -37,6 +38,7 @@ def server(**plan):
         "initial_weights": MODEL.state_dict(),
         "training": training,
         "trainable": [name for name, _ in MODEL.named_parameters()],
+        "tied": {"1.bias": "0.bias"},
         "max_update_norm": 5.0,
         "num_examples": {"0": 10},
     }
@@ -179,6 +181,8 @@ HOSTILE = {
     "the lowest counter": (with_(COUNTER, torch.tensor(-(2**63))), "a counter that grew by -9223372036854775808"),
     "huge counter": (with_(COUNTER, torch.tensor(2**62)), "a counter that grew by 4611686018427387904 in at most 6 st"),
     "one step too many": (with_(COUNTER, torch.tensor(7)), "a counter that grew by 7 in at most 6 steps"),
+    "another table": (with_(TABLE, torch.tensor([0, 1, 3])), "other numbers in positions, which training leaves"),
+    "two values of one tensor": (with_("1.bias", torch.ones(4)), "other weights of 1.bias than of 0.bias, which are o"),
     # what is no reply at all
     "an error": (
         lambda message: Message(Error(1, "Traceback\nValueError: no data"), reply_to=message),

@@ -116,6 +116,7 @@ class Experiment:
         strategy, privacy = settings.strategy, settings.privacy
         start = self.folder.rounds.read_global(rounds_done) if rounds_done else self.model.state_dict()
         parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        firsts = {parameter: name for name, parameter in self.model.named_parameters()}
         deployed = prepared.client_job is not None  # there, how many examples a client has is its own word
         return FederationPlan(
             client_ids=tuple(self.num_examples),
@@ -135,6 +136,7 @@ class Experiment:
             participation=self.participation,
             trainable=tuple(name for name, parameter in parameters.items() if parameter.requires_grad),
             frozen=tuple(name for name, parameter in parameters.items() if not parameter.requires_grad),
+            tied={name: firsts[parameter] for name, parameter in parameters.items() if firsts[parameter] != name},
             max_update_norm=strategy.max_update_norm,
             max_weight=strategy.max_weight,
             max_weight_multiple=MAX_WEIGHT_MULTIPLE if deployed and strategy.max_weight is None else None,

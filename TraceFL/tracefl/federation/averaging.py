@@ -13,11 +13,13 @@ from tracefl.federation.messages import ARRAYS, LOSS, METRICS, NUM_EXAMPLES, arr
 from tracefl.federation.plan import FederationPlan
 from tracefl.federation.replies import Trained
 from tracefl.provenance import RoundRecord
-from tracefl.provenance.norms import bound_of, update_norms
+from tracefl.provenance.norms import FEWEST_COMPARED, bound_of, update_norms
 
 Mean = Callable[[Sequence[Message]], tuple[ArrayRecord | None, MetricRecord | None]]
 """What Flower makes of messages: the weights, by their average or a robust rule, and the mean of the metrics."""
 
+_BUFFERS = "change of the buffers"
+_ROUNDING = 1e-6  # by which an average of the same whole numbers may miss them
 _HERE = 1  # any node: these messages are sent nowhere
 
 
@@ -134,7 +136,7 @@ class Averaging:
         floating = [name for name, tensor in plan.initial_weights.items() if tensor.is_floating_point()]
         trained = set(plan.trainable)
         others = [name for name in floating if name not in trained and name not in set(plan.frozen)]
-        parts = [("change of the buffers", others)]
+        parts = [(_BUFFERS, others)]
         if plan.privacy is None:
             parts.insert(0, ("update", [name for name in floating if name in trained]))
         return [(what, names) for what, names in parts if names]
@@ -144,6 +146,8 @@ class Averaging:
         found, said = dict(replies), {k: list[str]() for k in replies}
         for part in self._parts:
             bound = bound_of([part.norms[k] for k in replies], self._plan.max_update_norm)
+            if bound is None and part.what == _BUFFERS and len(replies) >= FEWEST_COMPARED:
+                bound = 0.0  # most left them alone, such as a table of positions: training does
             for k in replies:
                 if bound is not None and (norm := part.norms[k]) > bound:
                     state = bounded(found[k].state, self._start, part.names, bound / norm)
@@ -171,7 +175,14 @@ class Averaging:
 def like(arrays: ArrayRecord, declared: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return arrays as tensors of the model's types: Flower averages integer buffers to float64."""
     state = arrays.to_torch_state_dict()
-    return {name: state[name].to(torch.as_tensor(tensor).dtype) for name, tensor in declared.items()}
+    return {name: _as_type(state[name], torch.as_tensor(tensor).dtype) for name, tensor in declared.items()}
+
+
+def _as_type(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if tensor.is_floating_point() and not dtype.is_floating_point:
+        nearest = tensor.round()
+        tensor = torch.where((tensor - nearest).abs() < _ROUNDING, nearest, tensor)
+    return tensor.to(dtype)
 
 
 def _messages(replies: Mapping[str, Trained]) -> list[Message]:

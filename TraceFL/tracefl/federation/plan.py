@@ -38,6 +38,7 @@ class FederationPlan:
         privacy: How the server clips updates and adds noise; None if it does neither.
         trainable: Names of the model's trainable parameters.
         frozen: Names of its other parameters, which clients send back as they are.
+        tied: Name of a parameter to the first name of the same one: clients send both alike.
         max_update_norm: Largest norm of a client's update, as a multiple of the round's median; None for no bound.
         max_weight: Largest share of the average that one client has, in (0, 1]; None for no such bound.
         max_weight_multiple: Largest number of examples by which a client is weighted, as a multiple of the round's
@@ -64,6 +65,7 @@ class FederationPlan:
     privacy: ServerPrivacy | None = None
     trainable: Sequence[str] = ()
     frozen: Sequence[str] = ()
+    tied: Mapping[str, str] = field(default_factory=dict)
     max_update_norm: float | None = None
     max_weight: float | None = None
     max_weight_multiple: float | None = None

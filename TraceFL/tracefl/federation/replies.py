@@ -36,6 +36,7 @@ class Sent:
         declared: The model's own state dict: the names, shapes and types of all weights.
         previous: The global weights that it started from, by the same names.
         frozen: Names of the parameters that are not trained.
+        tied: Name of a tensor to the first name of the same one.
         num_examples: Number of examples it trains on; None where unknown.
         training: How it trains: what it counts grows by no more than its steps.
     """
@@ -44,6 +45,7 @@ class Sent:
     declared: Mapping[str, Tensor]
     previous: Mapping[str, Tensor]
     frozen: Collection[str]
+    tied: Mapping[str, str]
     num_examples: int | None
     training: TrainingSettings
 
@@ -116,6 +118,10 @@ def read_reply(reply: Message, sent: Sent) -> Trained:
     state = read_arrays(arrays, sent.declared)
     for name, tensor in state.items():
         _check_numbers(name, tensor, sent, num_examples)
+    for name, first in sent.tied.items():
+        # One of the two names is what the model takes, and the other could be what its attribution is asked of.
+        if not state[name].equal(state[first]):
+            raise ValueError(f"other weights of {name} than of {first}, which are one tensor")
     return Trained(state, num_examples, loss, arrays)
 
 
@@ -144,10 +150,13 @@ def _check_numbers(name: str, tensor: Tensor, sent: Sent, num_examples: int) -> 
     """Refuse numbers that no training leaves.
 
     Raises:
-        ValueError: A number is not finite, a variance negative, a counter out of range, or a frozen parameter changed.
+        ValueError: A number is not finite, a variance negative, a counter out of range, or what is not trained changed.
     """
     if not tensor.is_floating_point():
-        _check_counter(name, tensor, sent, num_examples)
+        if not tensor.ndim:
+            _check_counter(name, tensor, sent, num_examples)
+        elif not tensor.equal(sent.previous[name].to(tensor.dtype)):  # such as positions: what looks them up would fail
+            raise ValueError(f"other numbers in {name}, which training leaves as they are")
         return
     # The sum is not finite where a number is not, and takes far less time than looking at each.
     if not tensor.sum().isfinite() and not tensor.isfinite().all():
@@ -159,17 +168,15 @@ def _check_numbers(name: str, tensor: Tensor, sent: Sent, num_examples: int) -> 
 
 
 def _check_counter(name: str, tensor: Tensor, sent: Sent, num_examples: int) -> None:
-    """Refuse whole numbers that are no count of training's steps on top of what was sent.
+    """Refuse a whole number that is no count of training's steps on top of what was sent.
 
     Raises:
-        ValueError: One is below what was sent, or above that and the steps of a training.
+        ValueError: It is below what was sent, or above that and the steps of a training.
     """
     before = sent.previous[name].to(tensor.dtype).long()  # as the client's model takes an average of counters
-    grown = tensor.long() - before
-    steps = sent.most_steps(num_examples)
-    if ((grown < 0) | (grown > steps)).any():
-        wrong = grown[(grown < 0) | (grown > steps)][0]
-        raise ValueError(f"a counter that grew by {int(wrong)} in at most {steps} steps, {name}")
+    grown, steps = int(tensor.long() - before), sent.most_steps(num_examples)
+    if not 0 <= grown <= steps:
+        raise ValueError(f"a counter that grew by {grown} in at most {steps} steps, {name}")
 
 
 def error_cause(reason: str | None) -> str:

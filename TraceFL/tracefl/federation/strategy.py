@@ -181,7 +181,13 @@ class TracedFedAvg(FedAvg):
     def _what_was_sent(self, client_id: str, previous: Mapping[str, Tensor]) -> Sent:
         plan = self.plan
         return Sent(
-            client_id, plan.initial_weights, previous, plan.frozen, plan.num_examples.get(client_id), plan.training
+            client_id,
+            plan.initial_weights,
+            previous,
+            plan.frozen,
+            plan.tied,
+            plan.num_examples.get(client_id),
+            plan.training,
         )
 
     def _drop(self, server_round: int, client_id: str, reason: str) -> None:
