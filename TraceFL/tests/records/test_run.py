@@ -79,6 +79,15 @@ def test_damaged_label_counts_are_named(copied):
         _ = StoredRun(copied).label_counts
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "9" * 300, "\u0663", "\u00b3", "1", ""])
+def test_what_is_no_number_of_a_round_is_none(copied, number):
+    with (copied / "SHA256SUMS").open("a") as file:
+        file.write(f"{'0' * 64}  rounds/{number}/SHA256SUMS\n")
+    found, lacking = StoredRun(copied).readable()
+    assert [result.server_round for result in found] == [1, 2]
+    assert not lacking
+
+
 def test_rounds_that_a_run_cannot_have_are_not_looked_for(copied):
     with (copied / "SHA256SUMS").open("a") as file:
         file.write(f"{'0' * 64}  rounds/999999999/SHA256SUMS\n")

@@ -25,6 +25,7 @@ _COVERED = (
 )
 _COVERED_FOLDERS = ("tokenizer/*", f"rounds/[0-9]*/{CHECKSUMS}")
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\x00-\x1f\x7f]+)")
+_ROUND = re.compile(r"rounds/([0-9]{4,10})/.*")
 _MOST_BYTES = 1 << 26  # half a million lines
 
 Checksums = dict[str, tuple[str, ...]]
@@ -59,8 +60,7 @@ def names_below(folder: Path) -> Iterator[str]:
 
 def listed_rounds(files: "CheckedFiles") -> list[int]:
     """Return the rounds that a run's checksums speak of, ascending."""
-    numbers = (name.split("/")[1] for name in files.checksums if name.startswith("rounds/"))
-    return sorted(int(number) for number in numbers if number.isdecimal())
+    return sorted(int(found[1]) for found in map(_ROUND.fullmatch, files.checksums) if found is not None)
 
 
 def parse_checksums(data: bytes, path: Path) -> Checksums:

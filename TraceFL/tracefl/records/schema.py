@@ -140,10 +140,10 @@ class RoundFile(TypedDict):
     traced: list[TracedFields]
     suspects: list[SuspectRow]
     client_weights: dict[ClientId, Annotated[float, Field(gt=0, le=1)]]
-    dropped: dict[ClientId, Text]
+    dropped: dict[ClientId, Line]
     mitigation: list[MitigationRow]
     refused: list[ClientId]
-    capped: dict[ClientId, Text]
+    capped: dict[ClientId, Line]
     doubt: Line
 
 
