@@ -1,5 +1,6 @@
 """The order of the package's rooms, and the place of the tests' own helpers."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -119,3 +120,11 @@ def test_the_table_gives_a_package_in_numbers(package):
         "rest  -",
         "top   base",
     ]
+
+
+def test_nothing_waits_by_a_clock_that_may_jump():
+    """What is written for other processes, and the age of a file, are times of day; waits and limits are not."""
+    asking = {
+        path.name for path in PACKAGE.rglob("*.py") if re.search(r"time\.time\(|datetime.*now\(", path.read_text())
+    }
+    assert asking == {"claim.py", "status.py"}

@@ -1,18 +1,25 @@
 """A run from its configuration to what it leaves, with clients that do not train."""
 
+import dataclasses
+import os
 import signal
+import time
 from collections import Counter
 from concurrent.futures import Future
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import count
 
 import pytest
 
 from tests.helpers.configuration import TINY, compose_settings
 from tests.helpers.plans import ScriptedFederation
-from tests.helpers.tables import read_csv
-from tracefl.errors import RecordError, RoundFailedError, RunStopped
+from tests.helpers.runs import TINY_MODEL
+from tests.helpers.tables import read_csv, read_untimed
+from tracefl.errors import ClusterLostError, RecordError, RoundFailedError, RunStopped
 from tracefl.experiment.runner import run_settings
 from tracefl.records.checksums import CheckedFiles
+from tracefl.records.status import read_run_state
 
 
 def settings(tmp_path, *overrides):
@@ -105,3 +112,91 @@ def test_a_signal_stops_a_run_on_ray_which_has_a_handler_of_its_own(tmp_path, mo
     with pytest.raises(RunStopped, match="stopped by SIGTERM after round 0 of 2"):
         run_settings(settings(tmp_path, "backend=ray"))
     assert heard == [signal.SIGTERM]
+
+
+def pressed(*_, **__):
+    """Ctrl-C, in whatever this is put in the place of."""
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_after_the_last_round_takes_nothing_from_a_complete_run(tmp_path, monkeypatch, caplog, capsys):
+    monkeypatch.setattr("tracefl.report.page.write.write_page", pressed)
+    run_settings(settings(tmp_path), ScriptedFederation(("0", "1"), 2), show=pressed)
+    folder = tmp_path / "default" / "run"
+    assert f"report.html was not written (KeyboardInterrupt); to try again: tracefl report {folder}" in caplog.text
+    assert f"interrupted after the last round: the run is complete, in {folder}" in capsys.readouterr().out
+    assert read_run_state(folder, 2).state == "done"
+
+
+def test_ctrl_c_while_the_report_of_a_stopped_run_is_written_does_not_hide_what_stopped_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("tracefl.report.page.write.write_page", pressed)
+    with pytest.raises(RoundFailedError, match="everybody is gone"):
+        run_settings(settings(tmp_path), ScriptedFederation(("0", "1"), 1))
+
+
+def test_a_folder_that_is_removed_under_the_run_is_named(tmp_path):
+    folder = tmp_path / "default" / "run"
+
+    class Removes(ScriptedFederation):
+        def run(self, plan, hooks):
+            def on_round(outcome):
+                hooks.on_round(outcome)
+                folder.rename(tmp_path / "elsewhere")
+
+            super().run(plan, dataclasses.replace(hooks, on_round=on_round))
+
+    with pytest.raises(
+        RecordError, match=f"{folder} was removed while the run wrote there; the same command"
+    ) as caught:
+        run_settings(settings(tmp_path), Removes(("0", "1"), 2))
+    assert caught.value.exit_status == 1
+    assert not folder.exists()  # nor made again, as half of one
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+    now, jumps = time.time, count()
+    monkeypatch.setattr(time, "time", lambda: now() + (next(jumps) % 3 - 1) * 400 * 86400)
+    monkeypatch.setattr("flwr.app.message.message.now", lambda: datetime.fromtimestamp(time.time(), UTC))
+    whole, jumping = (tmp_path / name for name in ("whole", "jumping"))
+    run_settings(settings(jumping, *TINY_MODEL, "backend=in_process"))
+    monkeypatch.undo()
+    assert next(jumps) > 9
+    run_settings(settings(whole, *TINY_MODEL, "backend=in_process"))
+    tables = [read_untimed(folder / "default" / "run" / "rounds.csv") for folder in (whole, jumping)]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 2
+    assert read_run_state(jumping / "default" / "run", 2).state == "done"
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_ray_that_a_signal_ended_while_it_started_was_stopped_and_has_not_failed(tmp_path, monkeypatch, heard, asked):
+    @contextmanager
+    def ray_cluster(resources):
+        lost = Future()
+        lost.set_exception(ClusterLostError("Ray did not start"))
+        yield lost
+
+    def prepare(*arguments):
+        if asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("tracefl.federation.ray_cluster.ray_cluster", ray_cluster)
+    monkeypatch.setattr("tracefl.experiment.runner._prepare", prepare)
+    with pytest.raises(RunStopped if asked else ClusterLostError) as caught:
+        run_settings(settings(tmp_path, "backend=ray"))
+    assert caught.value.exit_status == (75 if asked else 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_to_all_of_a_job_which_ends_ray_too_has_stopped_the_run(tmp_path, monkeypatch, heard):
+    class LosesRay(ScriptedFederation):
+        def run(self, plan, hooks):
+            signal.raise_signal(signal.SIGTERM)
+            raise ClusterLostError("Ray's raylet has ended")
+
+    monkeypatch.setattr("tracefl.federation.in_process.federation_here", lambda: LosesRay(("0", "1"), 2))
+    said = "stopped by SIGTERM, which ended Ray as well, after round 0 of 2; the same command with resume=true goes on"
+    with pytest.raises(RunStopped, match=said) as caught:
+        run_settings(settings(tmp_path, "backend=in_process"))
+    assert caught.value.exit_status == 75
+    assert read_run_state(tmp_path / "default" / "run", 2).state == "stopped"

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tests.helpers.forked import ForkedMain
 from tests.helpers.processes import PATIENCE, descendants, processes, wait_until
 from tests.helpers.recording import app as recording_app
 from tests.helpers.runs import TINY_MODEL, run, run_on_ray
-from tracefl.errors import ConfigError
+from tracefl.errors import ClusterLostError, ConfigError
 from tracefl.federation import ray_cluster as ray_cluster_module
 from tracefl.federation import ray_grid
 from tracefl.federation.ray_cluster import Resources, check_shared, clients_at_once, ray_cluster
@@ -187,3 +188,18 @@ def test_workers_that_end_with_their_cluster_say_nothing(tmp_path, seconds):
     command = [sys.executable, "-W", "ignore", "-c", ENDS_AT_ONCE, seconds]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (lambda resources, folder: threading.Event().wait(), "no answer from it for 0 s"),  # a process stands still
+        (lambda resources, folder: ray.no_such_thing, "module 'ray' has no attribute 'no_such_thing'"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_one_line_and_keeps_nobody_waiting(monkeypatch, start, said):
+    monkeypatch.setattr(ray_cluster_module, "_START_SECONDS", 0.1)
+    monkeypatch.setattr(ray_cluster_module, "_init", start)
+    said = f"^Ray did not start: {said}; try again, or set backend=in_process$"
+    with ray_cluster(Resources(1, 0, 1, 0.0)) as up, pytest.raises(ClusterLostError, match=said):
+        up.result()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tracefl.experiment.preparation import Prepared
     from tracefl.federation.server import Federation
 
-    Serve = Callable[[Experiment, Federation], tuple[RoundResult, ...]]
+    Serve = Callable[[Experiment, Federation], None]
 
 Show: TypeAlias = Callable[[TerminalConsole, Sequence[RoundResult], Path], None]
 """Prints a finished run: given where to print, the results of its rounds, and its folder."""
@@ -78,23 +78,30 @@ def run_settings(
         return None
     folder.refuse_if_claimed()
     stop = StopRequest()
-    with (
-        stop if federation is None else nullcontext(),
-        terminal_lines(console),
-        RunLog() as run_log,
-        Terminal(console) as terminal,
-    ):
-        log.info("preparing %s", path.name)
+    rounds: tuple[RoundResult, ...] = ()
+    try:
+        with (
+            stop if federation is None else nullcontext(),
+            terminal_lines(console),
+            RunLog() as run_log,
+            Terminal(console) as terminal,
+        ):
+            log.info("preparing %s", path.name)
 
-        def serve(experiment: "Experiment", federation: "Federation") -> tuple[RoundResult, ...]:
-            return _serve(experiment, federation, run_log, terminal, stop)
+            def serve(experiment: "Experiment", federation: "Federation") -> None:
+                nonlocal rounds
+                rounds = _serve(experiment, federation, run_log, terminal, stop)
 
-        if federation is None:
-            rounds = _simulate(settings, folder, stop, serve)
-        else:
-            with closing(folder):
-                rounds = serve(_prepare(settings, folder, prepare), federation)
-    show(console, rounds, path)
+            if federation is None:
+                _simulate(settings, folder, stop, serve)
+            else:
+                with closing(folder):
+                    serve(_prepare(settings, folder, prepare), federation)
+        show(console, rounds, path)
+    except KeyboardInterrupt:
+        if not rounds:
+            raise
+        console.print(f"interrupted after the last round: the run is complete, in {path}", soft_wrap=True)
     return None
 
 
@@ -115,29 +122,31 @@ def _show_again(console: TerminalConsole, folder: RunFolder, show: Show) -> None
     console.print("already complete, nothing was run; overwrite=true runs it again")
 
 
-def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "Serve") -> tuple[RoundResult, ...]:
+def _simulate(settings: Settings, folder: RunFolder, stop: StopRequest, serve: "Serve") -> None:
     """Run with clients of this process or on Ray; bad input is refused before anything is written."""
     resources = read_resources(settings)
     backend = backend_of(settings, resources)
     with closing(folder):
         if backend is not None and not backend.in_process:
             log.info("%s", backend)
-            return _simulate_on_ray(resources, partial(_prepare, settings, folder), stop, serve)
+            _simulate_on_ray(resources, partial(_prepare, settings, folder), stop, serve)
+            return
         experiment = _prepare(settings, folder)
         if backend is None:
             at_once = min(resources.clients_here, settings.clients_per_round)
             backend = backend_for(_work_of(experiment), at_once)
         log.info("%s", backend)
         if not backend.in_process:
-            return _simulate_on_ray(resources, lambda: experiment, stop, serve)
+            _simulate_on_ray(resources, lambda: experiment, stop, serve)
+            return
         from tracefl.federation.in_process import federation_here
 
-        return serve(experiment, federation_here())
+        serve(experiment, federation_here())
 
 
 def _simulate_on_ray(
     resources: Resources, prepare: "Callable[[], Experiment]", stop: StopRequest, serve: "Serve"
-) -> tuple[RoundResult, ...]:
+) -> None:
     """Prepare while Ray and its workers start, then run."""
     with heavy_imports():
         from tracefl.federation.ray_cluster import ray_cluster
@@ -149,8 +158,15 @@ def _simulate_on_ray(
         wait([ray_is_up])
         stop.listen()
         experiment = preparing.result()
-        ray_is_up.result()
-        return serve(experiment, federation_on_ray(resources))
+        try:
+            ray_is_up.result()
+        except ClusterLostError as error:
+            if stop.signal is None:
+                raise
+            raise RunStopped(
+                f"stopped by {stop.signal} before a round was made; the same command begins again"
+            ) from error
+        serve(experiment, federation_on_ray(resources))
 
 
 def _work_of(experiment: "Experiment") -> Work:
@@ -205,7 +221,7 @@ def _serve(
             is_ours = folder.is_ours
             if is_ours:
                 progress.round_finished(folder.rounds.last_round)  # not one whose writing failed
-            stopped = _as_stopped(error, progress, stop)
+            stopped = _as_stopped(error, progress, stop, folder.path)
             log.error("stopped: %s", str(stopped) or type(stopped).__name__, extra={"said_by_main": True})
             if is_ours:
                 status.ended(stopped)
@@ -219,10 +235,12 @@ def _serve(
     return rounds
 
 
-def _as_stopped(error: BaseException, progress: Progress, stop: StopRequest) -> BaseException:
+def _as_stopped(error: BaseException, progress: Progress, stop: StopRequest, folder: Path) -> BaseException:
     """Return what stopped a run as it is recorded: a signal, to this process or to all of its job, or the error."""
     if isinstance(error, KeyboardInterrupt):
         return _interrupted(progress)
+    if not folder.is_dir():  # then clients find no examples, and nothing can be written: no client is to blame
+        return RecordError(f"{folder} was removed while the run wrote there; the same command begins again", 1)
     if isinstance(error, ClusterLostError) and stop.signal:
         return RunStopped(
             f"stopped by {stop.signal}, which ended Ray as well, after round {progress.rounds_done} of "

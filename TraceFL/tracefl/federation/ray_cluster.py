@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tracefl.common.signals import block_sigusr2
 from tracefl.common.words import repeated
-from tracefl.errors import ConfigError, one_line
+from tracefl.errors import ClusterLostError, ConfigError, one_line
 from tracefl.federation.ray_fence import check_token, fenced, token_hint
 from tracefl.federation.ray_processes import RayProcesses
 from tracefl.federation.resources import Resources
@@ -38,6 +38,9 @@ _RAY_ENVIRONMENT = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
 }
 
+_NOT_STARTED, _REMEDY = "Ray did not start", "try again, or set backend=in_process"
+_START_SECONDS = 60.0
+_JOIN_SECONDS = 120.0
 _CONNECT_SECONDS = 10.0
 _END_SECONDS = 30.0
 _ANSWER_SECONDS = 60.0
@@ -49,6 +52,8 @@ _SEE_SECONDS = 30.0  # longest wait for a file to appear on another node, which 
 def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
     """Start Ray or connect to a cluster, in a thread; on exit, stop Ray or disconnect from the cluster.
 
+    Both end within minutes, whatever happens to Ray's processes.
+
     A Ray that is started is of use to this process alone, see ray_fence.py. It is given no runtime environment, because
     otherwise clients would not run in the workers already started.
 
@@ -56,17 +61,47 @@ def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
         A future that is done, or raises, when Ray can be used.
     """
     with ExitStack() as stack:
-        background = stack.enter_context(ThreadPoolExecutor(1))
         with block_sigusr2():
             if resources.address is None:
-                starting = background.submit(_start, resources, stack.enter_context(fenced()))
+                starting = _in_background(_START_SECONDS, _start, resources, stack.enter_context(fenced()))
             else:
-                starting = background.submit(_connect, resources.address)
+                starting = _in_background(_JOIN_SECONDS, _connect, resources.address)
         try:
             yield starting
         finally:
             wait([starting])  # Ray cannot be stopped while it starts
             _end()
+
+
+def _in_background(seconds: float, start: Callable[..., None], *arguments: Any) -> Future[Any]:
+    """Call a function in a thread that keeps nobody waiting: Ray's calls wait for ever for a process that stands still.
+
+    What it has then started ends with this process.
+    """
+    starting: Future[Any] = Future()
+    once = threading.Lock()
+
+    def end(error: BaseException | None) -> None:
+        with once:
+            if not starting.done():
+                starting.set_result(None) if error is None else starting.set_exception(error)
+
+    def call() -> None:
+        try:
+            start(*arguments)
+        except BaseException as error:  # noqa: BLE001 - it is the future's
+            end(error)
+        else:
+            end(None)
+        finally:
+            limit.cancel()
+
+    too_long = ClusterLostError(f"{_NOT_STARTED}: no answer from it for {seconds:.0f} s; {_REMEDY}")
+    limit = threading.Timer(seconds, end, [too_long])
+    for thread in (limit, threading.Thread(target=call)):
+        thread.daemon = True
+        thread.start()
+    return starting
 
 
 def _end() -> None:
@@ -130,8 +165,20 @@ def _sees(path: str, text: str, seconds: float) -> bool:
 
 
 def _start(resources: Resources, folder: Path) -> None:
+    """Start Ray.
+
+    Raises:
+        ClusterLostError: It has not started.
+    """
     for variable, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
+    try:
+        _init(resources, folder)
+    except Exception as error:  # Ray raises Exception itself
+        raise ClusterLostError(f"{_NOT_STARTED}: {repeated(one_line(error), _LONGEST_REASON)}; {_REMEDY}") from error
+
+
+def _init(resources: Resources, folder: Path) -> None:
     ray.init(
         address="local",  # a new cluster with its own ports, whatever else runs on this machine
         num_cpus=resources.total_cpus,

@@ -106,7 +106,8 @@ def is_claimed(folder: Path) -> bool:
     if text is None or _is_dead(text):
         return False
     here = _holder(text).get("machine") == _machine()
-    return time.time() - _touched(path) / 1e9 < (_SILENT_SECONDS if here else _SILENT_ELSEWHERE_SECONDS)
+    silent = abs(time.time() - _touched(path) / 1e9)  # a file's time; far ahead, before the clock jumped
+    return silent < (_SILENT_SECONDS if here else _SILENT_ELSEWHERE_SECONDS)
 
 
 def refuse_if_claimed(folder: Path) -> None:

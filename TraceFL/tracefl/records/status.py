@@ -79,7 +79,7 @@ def read_run_state(folder: Path, num_rounds: int) -> RunState:
     a_round = status.seconds_a_round
     left = None if a_round is None else a_round * (status.num_rounds - status.rounds_done)
     if is_claimed(folder):
-        waited = time.time() - status.updated
+        waited = max(time.time() - status.updated, 0.0)  # of another process; the clock may have jumped
         left = None if left is None else max(left - waited, 0.0)
         return RunState("running", status.rounds_done, status.num_rounds, status.seconds + waited, left)
     state: State = "failed" if status.state == "failed" else "stopped"
@@ -121,8 +121,8 @@ class StatusFile(Observer):
             self._write("failed", one_line(error) or type(error).__name__)
 
     def _write(self, state: State, error: str | None = None) -> None:
-        p = self._progress
-        status = _Status(state, p.rounds_done, p.num_rounds, p.seconds, p.seconds_a_round, time.time(), error)
+        p, now = self._progress, time.time()  # read by other processes
+        status = _Status(state, p.rounds_done, p.num_rounds, p.seconds, p.seconds_a_round, now, error)
         try:
             write_atomically(self._folder / _STATUS, json.dumps(asdict(status), indent=1) + "\n")
         except OSError as failure:  # the rounds are on disk; this file only describes them

@@ -4,14 +4,28 @@ A run writes its configuration resolved. So nothing in it is looked up: no inter
 environment of whoever opens the folder, no anchor, which could stand for billions of values, no tag, no target.
 """
 
-import io
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it was built
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it was built
 _DEEPEST = 20  # collections in one another
+
+
+class _ConfigLoader(_Loader):
+    """Makes what OmegaConf makes of a file, in a tenth of its time: 1e-3 is a number, a date a text."""
+
+    yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping's keys and values."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
+        if twice is not None:
+            raise ValueError(f"it has {twice!r} twice")
+        made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return made
 
 
 def parse_config(data: bytes) -> dict[str, Any]:
@@ -36,7 +50,9 @@ def parse_config(data: bytes) -> dict[str, Any]:
             depth -= 1
         elif isinstance(event, yaml.ScalarEvent) and ("${" in event.value or event.value == "_target_"):
             raise ValueError(f"it has {event.value!r}, which would be looked up or called here; a run writes neither")
-    config = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
+    config = yaml.load(text, Loader=_ConfigLoader)
+    if config is None:
+        return {}
     if not isinstance(config, dict):
         raise ValueError("it is no run's configuration")
     return {str(key): value for key, value in config.items()}

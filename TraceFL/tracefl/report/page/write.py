@@ -78,6 +78,8 @@ def write_page(
 def write_at_end(folder: Path, device: str, rounds: Sequence[RoundResult] | None = None) -> None:
     """Write the report at the end of a run; a failure is only a warning, because the run's results are safe.
 
+    Ctrl-C ends the writing alone, with the same words: a run that has made its last round is complete.
+
     Args:
         folder: The run's folder, with at least one recorded round.
         device: What the run computed on.
@@ -88,8 +90,9 @@ def write_at_end(folder: Path, device: str, rounds: Sequence[RoundResult] | None
         write_page(folder, record=record)
         if record.lacking:
             log.warning("%s lacks %s", REPORT, lacking_words(record.lacking))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the run's results are there and must not be lost
-        reason = f"{type(error).__name__}: {one_line(error)}"
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the run's results are there and must not be lost
+        said = one_line(error)
+        reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
         log.warning("%s was not written (%s); to try again: tracefl report %s", REPORT, reason, folder)
 
 
