@@ -31,16 +31,17 @@ log = logging.getLogger(__name__)
 
 # For Ray's processes. The first two make glibc's allocator keep the memory of a step's gradients for the next step,
 # instead of returning it and faulting it in again page by page: a training step of ResNet-18 takes 7 % less time. The
-# third is how long Ray's agents outlive a cluster that was killed with its run; Ray's default is 60 s.
+# third is how long Ray's agents outlive a cluster that was killed with its run, and how long Ray's processes wait for
+# each other while they start, which takes a busy machine more than 15 s; Ray's default is 60 s.
 _RAY_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
 }
 
 _NOT_STARTED, _REMEDY = "Ray did not start", "try again, or set backend=in_process"
-_START_SECONDS = 60.0
-_JOIN_SECONDS = 120.0
+_START_SECONDS = 180.0
+_JOIN_SECONDS = 180.0
 _CONNECT_SECONDS = 10.0
 _END_SECONDS = 30.0
 _ANSWER_SECONDS = 60.0
