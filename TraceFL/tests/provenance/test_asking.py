@@ -14,7 +14,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import tracefl
-from tracefl.errors import ConfigError, ModelMismatchError
+from tracefl.errors import CheckError, ConfigError, ModelMismatchError
 from tracefl.provenance import RoundRecord, removal_effects
 from tracefl.provenance.showing import png
 
@@ -305,3 +305,62 @@ def test_importing_the_package_is_cheap_and_its_programs_stay_modules():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class Wayward(nn.Module):
+    """A classifier whose answer is not its input's alone."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.inner, self.way, self.calls = Small(), way, 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        if self.way == "dropout":
+            return self.inner(nn.functional.dropout(inputs, 0.5, training=True))
+        return self.inner(inputs) * self.calls
+
+
+@pytest.mark.parametrize("way", ["dropout", "counts its calls"])
+def test_a_model_that_answers_in_another_way_each_time_is_refused(situation, way):
+    _, clients, inputs = situation
+    prefixed = {k: {f"inner.{name}": tensor for name, tensor in state.items()} for k, state in clients.items()}
+    with pytest.raises(CheckError, match="gives other logits for input . when it is asked again"):
+        tracefl.who(Wayward(way).eval(), prefixed, inputs, SIZES)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensor: torch.complex(tensor, tensor), "complex64"),
+        (lambda tensor: tensor > 0, "bool"),
+        (lambda tensor: tensor.to(torch.int8), "int8"),
+        (torch.Tensor.to_sparse, "sparse_coo"),
+        (lambda tensor: tensor.to("meta"), "meta"),
+    ],
+    ids=["complex", "bool", "int8", "sparse", "meta"],
+)
+def test_a_client_has_dense_floating_point_numbers(situation, change, words):
+    model, clients, inputs = situation
+    odd = clients["clinic b"] | {"4.weight": change(clients["clinic b"]["4.weight"])}
+    with pytest.raises(ModelMismatchError, match=f"client 'clinic b' has '4.weight' in .*{words}.* floating-point"):
+        tracefl.who(model, clients | {"clinic b": odd}, inputs, SIZES)
+
+
+def test_a_client_may_be_the_model_that_is_asked_itself(situation):
+    model, clients, inputs = situation
+    model.load_state_dict(clients["clinic a"])
+    expected = tracefl.who(Small().eval(), clients, inputs, SIZES).attribution
+    found = tracefl.who(model, clients | {"clinic a": model.state_dict()}, inputs, SIZES).attribution
+    assert_close(found.contributions, expected.contributions)
+
+
+def test_numbers_of_classes_are_no_logits(situation):
+    _, clients, inputs = situation
+
+    class Decided(Small):
+        def forward(self, inputs):
+            return super().forward(inputs).argmax(dim=1)
+
+    with pytest.raises(ValueError, match="must return logits, got numbers of torch.int64"):
+        tracefl.who(Decided().eval(), clients, inputs, SIZES)

@@ -14,6 +14,7 @@ from tracefl.common.warned import reworded
 from tracefl.provenance.answer import Answer
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
+from tracefl.provenance.given import tensors_of
 from tracefl.provenance.inputs import Inputs, forward, plain_model, read_batch
 from tracefl.provenance.method import attribute_round
 from tracefl.provenance.modes import in_any_mode
@@ -75,6 +76,7 @@ def who(
     if not method.estimates_removal:
         notes.append("contributions are the method's own, and no estimates of what leaving a client out changes")
     given = {k: weights.state_dict() if isinstance(weights, nn.Module) else weights for k, weights in clients.items()}
+    given = {k: _of_its_own(weights, asked) for k, weights in given.items()}
     record = _averaged(asked, given, shares)
     if (distance := _distance(record, asked.state_dict())) > 0:
         notes.append("asked is the clients' average, not the model's own weights, which are others")
@@ -128,6 +130,21 @@ def answer_round(
             *(prevented_note(client_id, by) for client_id, by in found.prevented.items()),
         ),
     )
+
+
+def _of_its_own(weights: Any, model: nn.Module) -> Any:
+    """Return weights that stay as they are while the model holds the average: a client may be the model itself."""
+    if not isinstance(weights, dict):
+        return weights
+    places = {tensor.untyped_storage().data_ptr() for tensor in tensors_of(model).values() if tensor.numel()}
+    return {
+        name: tensor.clone()
+        if isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and tensor.untyped_storage().data_ptr() in places
+        else tensor
+        for name, tensor in weights.items()
+    }
 
 
 def _averaged(model: nn.Module, clients: Mapping[ClientId, Any], shares: Mapping[ClientId, float]) -> ReadRound:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError
@@ -85,6 +86,8 @@ def _checked(
         shape, wanted = shape_of(held, own), tuple(like[name].shape)
         if shape != wanted and like[name].is_floating_point():
             raise ModelMismatchError(f"{owner} has {own!r} in shape {shape}, the global model in {wanted}")
+        if like[name].is_floating_point() and not isinstance(held, SafetensorsFile | NamedWeights):
+            _check_numbers(owner, own, as_tensor(held[own]))
     if isinstance(held, SafetensorsFile):
         return NamedWeights(held, names)
     used = set(names.values())
@@ -96,6 +99,15 @@ def _checked(
     if all(name == own for name, own in names.items()) and all(isinstance(held[own], Tensor) for own in used):
         return held
     return NamedWeights(held, names)
+
+
+def _check_numbers(owner: str, name: str, tensor: Tensor) -> None:
+    """Refuse what is averaged in silence as something else, such as complex numbers without their imaginary part."""
+    if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+        kind = "meta" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+        raise ModelMismatchError(
+            f"{owner} has {name!r} in {tensor.dtype} and {kind}; weights are dense floating-point numbers"
+        )
 
 
 def _in_order(owner: str, arrays: Sequence[Any], like: Mapping[str, Tensor]) -> dict[str, Any]:

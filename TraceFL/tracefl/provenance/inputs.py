@@ -42,6 +42,8 @@ def forward(model: Callable[..., Any], inputs: Inputs) -> Tensor:
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
         raise TypeError(f"the model must return logits of shape (B, C) or an object with .logits, got {shape}")
+    if not logits.is_floating_point():
+        raise TypeError(f"the model must return logits, got numbers of {logits.dtype}, such as those of classes")
     return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tracefl.errors import ModelMismatchError
+from tracefl.errors import CheckError, ModelMismatchError
 from tracefl.provenance.capture import frozen_eval
-from tracefl.provenance.checks import without_neighbours
+from tracefl.provenance.checks import same_logits, without_neighbours
 from tracefl.provenance.compute import Compute
 from tracefl.provenance.given import tensors_of
 from tracefl.provenance.inputs import Batch, Inputs, forward, plain_model, read_batch
@@ -298,6 +298,7 @@ def logits_with_all(
     Raises:
         ValueError: There are no inputs, or some that are not finite.
         ModelMismatchError: The logits are not finite.
+        CheckError: The model answers the same input in another way each time.
     """
     weights = record.global_weights
     batch = read_batch(_with_state(model, weights, device), inputs, device)
@@ -314,6 +315,13 @@ def logits_with_all(
         alone = None
     dtype = next((weight.dtype for weight in weights.values() if weight.is_floating_point()), torch.float32)
     taken = without_neighbours(batch, alone, logits[i : i + 1], dtype)
+    if taken is not batch and alone is not None:
+        again = logits_under(model, weights, batch.take(torch.tensor([i])), 1, device)
+        if not same_logits(alone, again, dtype):
+            raise CheckError(
+                f"the model gives other logits for input {i} when it is asked again, so nothing can be compared with "
+                "them: let nothing in its forward be drawn at random, such as dropout with training=True, or be kept"
+            )
     return (logits if taken is batch else logits_under(model, weights, taken, batch_size, device)), taken
 
 
