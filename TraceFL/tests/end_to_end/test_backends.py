@@ -46,7 +46,14 @@ def left_by(folder):
     return rows | weights
 
 
-@pytest.mark.parametrize("keys", [TEXT, DP_SGD, FAULTY], ids=["text", "dp_sgd", "faulty"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param(TEXT, id="text", marks=pytest.mark.long),
+        pytest.param(DP_SGD, id="dp_sgd", marks=pytest.mark.long),
+        pytest.param(FAULTY, id="faulty"),
+    ],
+)
 def test_a_run_is_the_same_to_the_last_bit(address, tmp_path, keys):
     here = left_by(run(tmp_path / "here", *keys, "store=all"))
     on_ray = left_by(run_on_ray(tmp_path / "ray", *keys, "store=all", f"ray.address={address}"))

@@ -59,7 +59,7 @@ def check_what_is_left(folder, name):
     return change
 
 
-@pytest.mark.parametrize("name", ["label_flip", "backdoor", "weight_noise"])
+@pytest.mark.parametrize("name", ["label_flip", "backdoor", pytest.param("weight_noise", marks=pytest.mark.long)])
 def test_a_client_is_honest_before_its_round_and_faulty_from_it_on(honest, tmp_path, name):
     folder = run(tmp_path, *COMMON, f"fault={name}", *FAULTY)
     assert differing(folder, honest, 1) == set()

@@ -105,8 +105,15 @@ def test_its_rounds_trace_again_to_the_same_rows(light):
         assert again == [row for row in recorded if row["round"] == str(number)]
 
 
-@pytest.mark.parametrize(("name", "choice"), [("excluded", "exclude"), ("light", "downweight")])
-@pytest.mark.parametrize("after", [-1, 1])
+@pytest.mark.parametrize(
+    ("name", "choice", "after"),
+    [
+        ("excluded", "exclude", 1),
+        ("light", "downweight", -1),
+        pytest.param("excluded", "exclude", -1, marks=pytest.mark.long),
+        pytest.param("light", "downweight", 1, marks=pytest.mark.long),
+    ],
+)
 def test_a_run_that_goes_on_decides_the_same(name, choice, after, request, tmp_path):
     """Stopped before the decision and after it: everything is as without a stop."""
     whole = request.getfixturevalue(name)

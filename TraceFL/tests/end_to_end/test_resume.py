@@ -209,7 +209,10 @@ def test_a_run_that_breaks_off_after_its_last_round_only_has_to_end(never_stoppe
             "provenance.every=2",
             "strategy=fedprox",
         ),
-        ("privacy=dp_sgd", "privacy.noise_multiplier=1.0", "batch_size=16", "dataset.image_size=64"),
+        pytest.param(
+            ("privacy=dp_sgd", "privacy.noise_multiplier=1.0", "batch_size=16", "dataset.image_size=64"),
+            marks=pytest.mark.long,
+        ),
         (
             "strategy=provenance_selection",
             "strategy.temperature=0.1",

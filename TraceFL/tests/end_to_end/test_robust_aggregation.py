@@ -39,7 +39,13 @@ def attacked_app():
 
 
 @pytest.mark.parametrize(
-    "strategy", [("krum", "strategy.selected=2"), ("bulyan", "strategy.malicious=0"), ("trimmed_mean",), ("median",)]
+    "strategy",
+    [
+        ("krum", "strategy.selected=2"),
+        pytest.param(("bulyan", "strategy.malicious=0"), marks=pytest.mark.long),
+        pytest.param(("trimmed_mean",), marks=pytest.mark.long),
+        pytest.param(("median",), marks=pytest.mark.long),
+    ],
 )
 def test_a_run_with_a_robust_rule(tmp_path, strategy):
     name, *keys = strategy

@@ -215,7 +215,8 @@ def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "shape", "classes"), [("pathmnist", (28, 28, 3), 9), ("organamnist", (28, 28), 11)]
+    ("dataset", "shape", "classes"),
+    [("organamnist", (28, 28), 11), pytest.param("pathmnist", (28, 28, 3), 9, marks=pytest.mark.long)],
 )
 def test_medmnist_runs_from_a_local_file(tmp_path, dataset, shape, classes):
     draw = np.random.default_rng(0)
@@ -242,7 +243,10 @@ def test_medmnist_runs_from_a_local_file(tmp_path, dataset, shape, classes):
 @pytest.mark.parametrize(
     "model",
     [
-        ("model=gpt", "model.config.n_layer=1", "model.config.n_embd=32", "model.config.n_head=2"),
+        pytest.param(
+            ("model=gpt", "model.config.n_layer=1", "model.config.n_embd=32", "model.config.n_head=2"),
+            marks=pytest.mark.long,
+        ),
         (
             "model=bert",
             "model.config.num_hidden_layers=1",

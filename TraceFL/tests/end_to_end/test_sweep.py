@@ -93,7 +93,7 @@ def wait_for_file(folder, pattern, process):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.long)])
 def test_a_killed_run_is_said_and_not_waited_for(launcher, tmp_path):
     keys = once(*SHORT, "num_rounds=300", f"launcher={launcher}", "seed=1")
     command = [sys.executable, "-m", "tracefl.main", *keys]
@@ -113,7 +113,9 @@ def test_a_killed_run_is_said_and_not_waited_for(launcher, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", [pytest.param("ray", marks=pytest.mark.simulation), "in_process"])
+@pytest.mark.parametrize(
+    "backend", ["in_process", pytest.param("ray", marks=[pytest.mark.simulation, pytest.mark.long])]
+)
 def test_a_run_leaves_nothing_behind_in_its_process(tmp_path, backend):
     def run(seed):
         keys = (f"log_dir={tmp_path}", f"seed={seed}", "wandb.mode=offline", f"backend={backend}", "total_cpus=1")

@@ -71,7 +71,7 @@ def test_a_round_s_row_says_what_its_model_gets_right(flipped):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", [1, 3])
+@pytest.mark.parametrize("first", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_it_is_the_run_without_the_client_to_the_bit(monkeypatch, capfd, copied, tmp_path, first):
     status, out, _ = call(monkeypatch, capfd, copied, f"without_from={first}", "without=1", "how=train", "--json")
     assert status == 0

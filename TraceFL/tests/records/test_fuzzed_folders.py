@@ -10,8 +10,8 @@ import pytest
 from tests.helpers.fuzzed import RUNS, examine, make
 
 ROOT_SEED = 16
-ALWAYS = range(25)  # mutations of each run
-LONG = [range(first, first + 100) for first in range(25, 1025, 100)]
+ALWAYS = range(10)  # mutations of each run
+LONG = [range(first, first + 100) for first in range(10, 1010, 100)]
 
 pytestmark = pytest.mark.slow
 

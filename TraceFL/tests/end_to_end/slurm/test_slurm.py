@@ -75,7 +75,7 @@ def here(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.long)])
 def test_launchers_change_no_result(launcher, here, tmp_path):
     status, errors = sweep(*SWEEP, f"launcher={launcher}", cwd=tmp_path)
     assert status == 0, errors
@@ -120,6 +120,7 @@ def test_a_job_script_as_an_array(slurm, here, tmp_path):
     assert records(tmp_path / "logs" / "default") == here
 
 
+@pytest.mark.long  # tests/federation/test_ray_cluster.py has a run on a cluster of two nodes
 def test_a_run_on_a_ray_that_slurm_started(slurm, here, tmp_path):
     """job_cluster.sh on the one node there is: Ray's head in a step of its own, ended with the run."""
     overrides = once(*TINY, *TINY_MODEL, "num_rounds=1", "seed=1", f"log_dir={tmp_path / 'logs'}")
