@@ -155,6 +155,7 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     drafts = [file.with_name(f".{file.name}.partial") for file in paths]
     try:
         for file, draft in zip(paths, drafts, strict=True):
+            draft.unlink(missing_ok=True)  # a link there leads nowhere
             nothing = {"CreationDate": None} if file.suffix == ".pdf" else None  # the same run gives the same file
             figure.savefig(draft, format=file.suffix[1:], dpi=300, metadata=nothing)
         for file, draft in zip(paths, drafts, strict=True):
