@@ -30,8 +30,9 @@ def main() -> None:
         for number in range(options.runs):
             copy = Path(place) / "logs" / "default" / f"run-{number:04d}"
             shutil.copytree(options.run, copy)
-            config = copy / "config.yaml"
-            config.write_text(re.sub(r"^seed: \d+$", f"seed: {number}", config.read_text(), flags=re.MULTILINE))
+            for name, said in (("config.yaml", r"^(seed: )\d+$"), ("results.json", r'^(\s*"seed": )\d+')):
+                text = (copy / name).read_text()
+                (copy / name).write_text(re.sub(said, rf"\g<1>{number}", text, flags=re.MULTILINE))
             seal(copy)
         sys.stdout.write(f"| of {options.runs} runs | s | exit status |\n|---|---|---|\n")
         for command in COMMANDS:
