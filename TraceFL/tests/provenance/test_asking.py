@@ -364,3 +364,37 @@ def test_numbers_of_classes_are_no_logits(situation):
 
     with pytest.raises(ValueError, match="must return logits, got numbers of torch.int64"):
         tracefl.who(Decided().eval(), clients, inputs, SIZES)
+
+
+class TiedText(nn.Module):
+    """A classifier of tokens whose last layer is its embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.out = nn.Embedding(4, 3), nn.Linear(3, 4, bias=False)
+        self.out.weight = self.words.weight
+
+    def forward(self, tokens):
+        return self.out(self.words(tokens).mean(dim=1))
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["in memory", "in files"])
+def test_a_client_has_one_value_of_a_tied_tensor(tmp_path, stored):
+    def given(clients):
+        if not stored:
+            return clients
+        for k, state in clients.items():
+            save_file({name: tensor.clone() for name, tensor in state.items()}, tmp_path / f"{k}.safetensors")
+        return {k: tmp_path / f"{k}.safetensors" for k in clients}
+
+    torch.manual_seed(0)
+    model, inputs = TiedText().eval(), torch.tensor([[0, 1], [2, 3]])
+    states = [torch.randn(4, 3) for _ in SIZES]
+    clients = {k: {"words.weight": w, "out.weight": w.clone()} for k, w in zip(SIZES, states, strict=True)}
+    tracefl.who(model, given(clients), inputs, SIZES)
+    clients["clinic b"]["out.weight"] = -states[1]
+    said = (
+        "client 'clinic b' has other values in 'words.weight' than in 'out.weight', which are one tensor of the model"
+    )
+    with pytest.raises(ModelMismatchError, match=said):
+        tracefl.who(model, given(clients), inputs, SIZES)

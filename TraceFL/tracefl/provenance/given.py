@@ -68,7 +68,10 @@ def named(owner: str, given: Any, like: Mapping[str, Tensor], *, whole: bool = T
             if name not in names and (tied := next((names[other] for other in others if other in names), None)):
                 names[name] = tied
         if all(name in names for name in needed):
-            return _checked(owner, held, names, like, whole, exact)
+            found = _checked(owner, held, names, like, whole, exact)
+            if whole:
+                _check_tied(owner, held, names, aliases)
+            return found
     if not whole:
         return NamedWeights(held, {name: name for name in own}) if isinstance(held, SafetensorsFile) else given
     raise ModelMismatchError(_differences(owner, own, needed, aliases, like))
@@ -108,6 +111,26 @@ def _check_numbers(owner: str, name: str, tensor: Tensor) -> None:
         raise ModelMismatchError(
             f"{owner} has {name!r} in {tensor.dtype} and {kind}; weights are dense floating-point numbers"
         )
+
+
+def _check_tied(
+    owner: str,
+    held: SafetensorsFile | Mapping[str, Any],
+    names: Mapping[str, str],
+    aliases: Mapping[str, Sequence[str]],
+) -> None:
+    """Refuse two values of what the model has once: it would be asked with one, and the answer be about the other."""
+    for first, second in ((name, other) for name, others in aliases.items() for other in others if name < other):
+        if first in names and second in names and names[first] != names[second]:
+            one, two = (
+                held.tensor(own) if isinstance(held, SafetensorsFile) else as_tensor(held[own])
+                for own in (names[first], names[second])
+            )
+            if one is not two and not torch.allclose(one.double(), two.double(), rtol=0, atol=0, equal_nan=True):
+                raise ModelMismatchError(
+                    f"{owner} has other values in {names[second]!r} than in {names[first]!r}, which are one tensor of "
+                    "the model: leave one of them out, or give both alike"
+                )
 
 
 def _in_order(owner: str, arrays: Sequence[Any], like: Mapping[str, Tensor]) -> dict[str, Any]:
