@@ -31,12 +31,11 @@ log = logging.getLogger(__name__)
 
 # For Ray's processes. The first two make glibc's allocator keep the memory of a step's gradients for the next step,
 # instead of returning it and faulting it in again page by page: a training step of ResNet-18 takes 7 % less time. The
-# third is how long Ray's agents outlive a cluster that was killed with its run, and how long Ray's processes wait for
-# each other while they start, which takes a busy machine more than 15 s; Ray's default is 60 s.
+# third is how long Ray's agents outlive a cluster that was killed with its run; Ray's default is 60 s.
 _RAY_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
 }
 
 _NOT_STARTED, _REMEDY = "Ray did not start", "try again, or set backend=in_process"
@@ -62,11 +61,13 @@ def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
         A future that is done, or raises, when Ray can be used.
     """
     with ExitStack() as stack:
+        is_over = threading.Event()
         with block_sigusr2():
             if resources.address is None:
-                starting = _in_background(_START_SECONDS, _start, resources, stack.enter_context(fenced()))
+                starting = _in_background(_START_SECONDS, is_over, _start, resources, stack.enter_context(fenced()))
             else:
-                starting = _in_background(_JOIN_SECONDS, _connect, resources.address)
+                starting = _in_background(_JOIN_SECONDS, is_over, _connect, resources.address)
+        stack.callback(is_over.set)
         try:
             yield starting
         finally:
@@ -74,10 +75,12 @@ def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
             _end()
 
 
-def _in_background(seconds: float, start: Callable[..., None], *arguments: Any) -> Future[Any]:
+def _in_background(
+    seconds: float, is_over: threading.Event, start: Callable[..., None], *arguments: Any
+) -> Future[Any]:
     """Call a function in a thread that keeps nobody waiting: Ray's calls wait for ever for a process that stands still.
 
-    What it has then started ends with this process.
+    Linux ends Ray's processes with the thread that started them, so the thread stays until ``is_over`` is set.
     """
     starting: Future[Any] = Future()
     once = threading.Lock()
@@ -96,6 +99,7 @@ def _in_background(seconds: float, start: Callable[..., None], *arguments: Any) 
             end(None)
         finally:
             limit.cancel()
+        is_over.wait()
 
     too_long = ClusterLostError(f"{_NOT_STARTED}: no answer from it for {seconds:.0f} s; {_REMEDY}")
     limit = threading.Timer(seconds, end, [too_long])
