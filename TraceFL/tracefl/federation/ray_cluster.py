@@ -39,8 +39,7 @@ _RAY_ENVIRONMENT = {
 }
 
 _NOT_STARTED, _REMEDY = "Ray did not start", "try again, or set backend=in_process"
-_START_SECONDS = 180.0
-_JOIN_SECONDS = 180.0
+_START_SECONDS = 180.0  # or to connect
 _CONNECT_SECONDS = 10.0
 _END_SECONDS = 30.0
 _ANSWER_SECONDS = 60.0
@@ -66,7 +65,7 @@ def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
             if resources.address is None:
                 starting = _in_background(_START_SECONDS, is_over, _start, resources, stack.enter_context(fenced()))
             else:
-                starting = _in_background(_JOIN_SECONDS, is_over, _connect, resources.address)
+                starting = _in_background(_START_SECONDS, is_over, _connect, resources.address)
         stack.callback(is_over.set)
         try:
             yield starting
