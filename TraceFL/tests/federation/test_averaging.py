@@ -97,6 +97,19 @@ def test_whole_numbers_that_are_the_same_stay_so_in_the_average():
     assert torch.equal(averaged.told.outcomes[0].record.global_weights["table"], numbers)
 
 
+def test_the_next_round_starts_from_what_is_recorded_counters_included():
+    start = {"w": torch.zeros(2), "counter": torch.tensor(0)}
+    examples = {"0": 36, "1": 21, "10": 36}  # by which the average of 12s is 11.999999999999998
+    state = {"w": torch.ones(2), "counter": torch.tensor(12)}
+    replies = {k: replied(state, {"num-examples": n, "train-loss": 0.5}) for k, n in examples.items()}
+    counted = server(initial_weights=start, max_update_norm=None)
+    sent = counted.round(replies, weights=start)
+    recorded = counted.told.outcomes[0].record.global_weights
+    assert recorded["counter"] == 12
+    for name, tensor in recorded.items():
+        assert (sent[name].dtype, sent[name].tolist()) == (tensor.dtype, tensor.tolist())
+
+
 def test_where_most_change_nothing_there_is_no_bound():
     assert bound_of([0.0, 0.0, 5.0], 5.0) is None
     assert bound_of([1.0, 2.0, 9.0, 9.0], 5.0) == 10.0

@@ -29,13 +29,11 @@ class Averaged:
 
     Attributes:
         record: The round as it would be.
-        arrays: Its new global weights, in Flower's form.
         metrics: Means over its clients.
         capped: Client id to what of its reply was brought down to a bound, in words.
     """
 
     record: RoundRecord
-    arrays: ArrayRecord
     metrics: MetricRecord
     capped: Mapping[str, str]
 
@@ -122,7 +120,7 @@ class Averaging:
             before_noise=None if before_noise is None else like(before_noise, declared),
             aggregation=self._plan.aggregation,
         )
-        return Averaged(record, arrays, metrics, capped)
+        return Averaged(record, metrics, capped)
 
     def _bounded_names(self) -> list[tuple[str, list[str]]]:
         """Return what is bounded together, each with its tensors' names: the trained parameters, and the buffers.

@@ -139,7 +139,9 @@ class TracedFedAvg(FedAvg):
                 next_clipping_norm=None if self._central is None else self._central.clipping_norm,
             )
         )
-        return made.arrays, made.metrics
+        # What is recorded is what the next round starts from, in this session as in one that is resumed: to Flower's
+        # average of a counter, 11.99..., a client would say 11, and the record 12.
+        return ArrayRecord(dict(made.record.global_weights)), made.metrics
 
     def aggregate(
         self, server_round: int, messages: Sequence[Message]
