@@ -6,6 +6,7 @@ from tests.helpers.configuration import compose_settings
 from tests.helpers.flower_processes import APP, Flower
 from tests.helpers.processes import wait_until
 from tests.helpers.runs import SMALL_MODEL
+from tests.helpers.sockets import answer_to_a_stranger, listening
 from tests.helpers.tables import read_untimed
 from tracefl.experiment.runner import run_settings
 
@@ -71,3 +72,26 @@ def test_a_bare_name_is_no_experiment_and_the_output_tells(flower):
     status, said, output = finished(flower, run_id)
     assert status == "finished:completed", said + output
     assert "tracefl: experiment none, the main job (choose one: --run-config exp_1.toml)" in output
+
+
+def test_what_listens_while_it_runs_asks_a_stranger_for_the_token_or_is_flowers_own(flower, tmp_path):
+    superlink = flower.processes["superlink"].pid
+    before = listening(superlink)
+    assert before == {flower.port: ("127.0.0.1", "flower-superlin")}  # asks nobody: docs/threats.md says so
+    run_id = flower.submit(
+        f"experiment='smoke' log_dir='{tmp_path}' num_rounds=1000 overrides='run_name=run'", *ONE_CPU
+    )
+    rounds = tmp_path / "smoke" / "run" / "rounds.csv"
+    wait_until(
+        lambda: rounds.exists() and rounds.read_text().count("\n") > 1, lambda: flower.ask("log", run_id, "--show")
+    )
+    sockets = {port: owner for port, owner in listening(superlink).items() if port not in before}
+    assert len(sockets) >= 6, sockets  # of the GCS, the raylet (2), its agent, a worker and the simulation
+    said = {(port, *owner): _answer(port, owner[0]) for port, owner in sockets.items()}
+    assert set(said.values()) == {"UNAUTHENTICATED", "401"}, said
+    assert flower.status(run_id)[0] == "running"
+    flower.flwr("stop", run_id)
+
+
+def _answer(port, address):
+    return answer_to_a_stranger(port, "127.0.0.1" if address == "::" else address)

@@ -27,10 +27,10 @@ def listening(pid):
     return found
 
 
-def answer_to_a_stranger(port, calls=RAY_CALLS):
+def answer_to_a_stranger(port, host="127.0.0.1", calls=RAY_CALLS):
     """Return what a port of this machine says to who brings nothing: the gRPC status, or that of HTTP, as a number."""
     said = set()
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
         for call in calls:
             try:
                 channel.unary_unary(call)(b"", timeout=10)
@@ -38,7 +38,7 @@ def answer_to_a_stranger(port, calls=RAY_CALLS):
             except grpc.RpcError as error:
                 said.add(error.code().name)
     if said == {"UNAVAILABLE"}:  # it does not speak gRPC
-        asked = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        asked = http.client.HTTPConnection(host, port, timeout=10)
         asked.request("POST", "/", b"")
         return str(asked.getresponse().status)
     return ", ".join(sorted(said - {"UNIMPLEMENTED"}))  # by services that this port does not have
