@@ -25,8 +25,6 @@ command -v "$python" > /dev/null || python=python
 cpus=${SLURM_CPUS_PER_TASK:-1}
 nodes=$SLURM_JOB_NUM_NODES
 export FLWR_TELEMETRY_ENABLED=0 RAY_USAGE_STATS_ENABLED=0 PYTHONPATH=$PWD/TraceFL${PYTHONPATH:+:$PYTHONPATH}
-# Flower ends its workers by a task that Ray counts as failed, would report, and sometimes cannot any more.
-export RAY_enable_output_error_log_if_still_retry=0
 # Ray answers the processes of this job alone: they inherit the token.
 RAY_AUTH_TOKEN=$("$python" -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN

@@ -156,40 +156,6 @@ def test_nothing_is_left_of_a_killed_run(tmp_path):
     wait_until(lambda: not family.keys() & {pid for pid, _, _ in processes()}, lambda: f"{family}: {processes()}")
 
 
-ENDS_AT_ONCE = """
-import signal
-import sys
-import time
-import ray
-from tracefl.common.signals import StopRequest
-from tracefl.federation.ray_cluster import Resources, ray_cluster
-
-class Worker:  # as Flower's ends
-    def ready(self):
-        return True
-    def terminate(self):
-        ray.actor.exit_actor()
-
-with StopRequest() as stop, ray_cluster(Resources(2, 0, 1, 0)) as starting:
-    starting.result()
-    stop.listen()
-    signal.raise_signal(signal.SIGTERM)  # Ray's own handler would say a lot
-    assert stop.signal == "SIGTERM"
-    workers = [ray.remote(Worker).options(max_restarts=-1, max_task_retries=1).remote() for _ in range(2)]
-    ray.get([worker.ready.remote() for worker in workers])
-    for worker in workers:
-        worker.terminate.remote()
-    time.sleep(float(sys.argv[1]))
-"""
-
-
-@pytest.mark.parametrize("seconds", [pytest.param("0", marks=pytest.mark.long), "0.02"])
-def test_workers_that_end_with_their_cluster_say_nothing(tmp_path, seconds):
-    command = [sys.executable, "-W", "ignore", "-c", ENDS_AT_ONCE, seconds]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
 @pytest.mark.parametrize(
     ("start", "said"),
     [

@@ -191,11 +191,7 @@ def _init(resources: Resources, folder: Path) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
         _temp_dir=str(folder),
-        _system_config={
-            "preload_python_modules": ["tracefl.federation.worker_imports"],
-            # Flower ends its workers with a task that Ray takes for a failure and tries to report.
-            "enable_output_error_log_if_still_retry": False,
-        },
+        _system_config={"preload_python_modules": ["tracefl.federation.worker_imports"]},
     )
 
 

@@ -21,20 +21,12 @@ class Federation:
 
     Args:
         grid: Flower's connection to the nodes.
-        least_nodes: Number of nodes to wait for.
         max_in_flight: Most messages awaiting a reply, usually the number of workers; None for no limit. More would only
             fill the memory, since each message carries the whole model.
     """
 
-    def __init__(
-        self,
-        grid: Grid,
-        least_nodes: int = 1,
-        max_in_flight: int | None = None,
-    ) -> None:
-        self._grid = grid
-        self._least_nodes = least_nodes
-        self._max_in_flight = max_in_flight
+    def __init__(self, grid: Grid, max_in_flight: int | None = None) -> None:
+        self._grid, self._max_in_flight = grid, max_in_flight
 
     def run(self, plan: FederationPlan, hooks: FederationHooks) -> None:
         """Run the remaining rounds of a plan.
@@ -55,9 +47,9 @@ class Federation:
         """Return the clients that can take part in the next round: client id to node id."""
         del hooks
         deadline = time.monotonic() + CONNECT_SECONDS
-        while len(nodes := sorted(self._grid.get_node_ids())) < self._least_nodes:
+        while not (nodes := sorted(self._grid.get_node_ids())):
             if time.monotonic() > deadline:
-                raise RoundFailedError(f"{len(nodes)} of {self._least_nodes} nodes of the simulation are there")
+                raise RoundFailedError(f"the simulation has no node after {CONNECT_SECONDS:g} s")
             time.sleep(POLL_SECONDS)
         return {client_id: nodes[number % len(nodes)] for number, client_id in enumerate(plan.client_ids)}
 

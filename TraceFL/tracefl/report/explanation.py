@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tracefl.common.words import percent
-from tracefl.provenance import ClientPart, Explanation
+from tracefl.provenance import ClientPart, Explanation, Method
 from tracefl.questions.one_input import ExplainedInput, Question
 
 CLIENTS_SHOWN = 12
@@ -70,13 +70,7 @@ def show(console: Console, answer: ExplainedInput) -> None:
         say("clients left out, exactly, one at a time: by how much the centered logit falls")
         console.print(_removals(checked, found, names))
     say()
-    say(
-        "no layers: a robust rule made this model, of which no part is a client's own; each contribution is what "
-        "aggregating again without the client changes"
-        if not found.layers
-        else f"contributions are to the {'true label' if method.target == 'label' else method.target} logit, "
-        f"weighting={method.weighting} reference={method.reference} layer_decay={method.layer_decay:g}"
-    )
+    say(_method_words(found, method))
 
 
 def as_json(answer: ExplainedInput) -> dict[str, Any]:
@@ -160,6 +154,19 @@ def _clients(found: Explanation) -> Table:
     return table
 
 
+def _method_words(found: Explanation, method: Method) -> str:
+    if not found.layers:
+        return (
+            "no layers: a robust rule made this model, of which no part is a client's own; each contribution is what "
+            "aggregating again without the client changes"
+        )
+    target = "true label" if method.target == "label" else method.target
+    return (
+        f"contributions are to the {target} logit, weighting={method.weighting} reference={method.reference} "
+        f"layer_decay={method.layer_decay:g}"
+    )
+
+
 def _layers(found: Explanation) -> Table:
     parts = group_layers(found.layers)
     shown = found.clients[:_LAYER_CLIENTS]
@@ -170,8 +177,7 @@ def _layers(found: Explanation) -> Table:
     columns = [by_part(client, parts) for client in shown]
     for name, *values in zip(parts, *columns, strict=True):
         table.add_row(name, *(f"{value:+.3f}" for value in values))
-    sums = ("-" if client.estimate is None else f"{client.estimate:+.3f}" for client in shown)
-    table.add_row("sum", *sums, style="bold")
+    table.add_row("sum", *(f"{client.estimate:+.3f}" for client in shown), style="bold")
     return table
 
 

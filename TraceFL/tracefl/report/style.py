@@ -1,6 +1,6 @@
 """The style of all figures: those for a paper, one column wide, and the same look, larger, for a screen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,14 +131,7 @@ def write_figure(figure: Figure, path: Path) -> None:
 
     What stood in the file's place is replaced, so that a link there leads nowhere.
     """
-    draft = path.with_name(f".{path.name}.partial")
-    try:
-        draft.unlink(missing_ok=True)
-        figure.savefig(draft, format=path.suffix[1:].lower())
-        draft.replace(path)
-    finally:
-        plt.close(figure)
-        draft.unlink(missing_ok=True)
+    _write(figure, [path])
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
@@ -152,16 +145,21 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
         The files, each written completely or not at all.
     """
     paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf")]
-    drafts = [file.with_name(f".{file.name}.partial") for file in paths]
+    _write(figure, paths, dpi=300)
+    return paths
+
+
+def _write(figure: Figure, paths: Sequence[Path], **settings: Any) -> None:
+    drafts = [path.with_name(f".{path.name}.partial") for path in paths]
     try:
-        for file, draft in zip(paths, drafts, strict=True):
-            draft.unlink(missing_ok=True)  # a link there leads nowhere
-            nothing = {"CreationDate": None} if file.suffix == ".pdf" else None  # the same run gives the same file
-            figure.savefig(draft, format=file.suffix[1:], dpi=300, metadata=nothing)
-        for file, draft in zip(paths, drafts, strict=True):
-            draft.replace(file)
+        for path, draft in zip(paths, drafts, strict=True):
+            draft.unlink(missing_ok=True)  # a link there would be followed
+            kind = path.suffix[1:].lower()
+            undated = {"CreationDate": None} if kind == "pdf" else None  # the same run gives the same file
+            figure.savefig(draft, format=kind, metadata=undated, **settings)
+        for path, draft in zip(paths, drafts, strict=True):
+            draft.replace(path)
     finally:
         plt.close(figure)
         for draft in drafts:
             draft.unlink(missing_ok=True)
-    return paths
