@@ -17,7 +17,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import count
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +40,25 @@ WORDS = {"run.log", "status.json", "report.html", "SHA256SUMS", "command.txt", "
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
-def begin(folder: Path, backend: str) -> multiprocessing.process.BaseProcess:
-    """Start a run in a process group of its own, and wait until it is."""
+def begin(folder: Path, *keys: str, **variables: str) -> BaseProcess:
+    """Start a run in a process group of its own, and wait until it is.
+
+    Args:
+        folder: Of its folder, ``default/run``.
+        keys: Further keys.
+        variables: Of its environment.
+    """
     (folder / "output").unlink(missing_ok=True)
-    process = PROCESSES.Process(target=_run, args=([*KEYS, f"log_dir={folder}", f"backend={backend}"], folder))
+    process = PROCESSES.Process(target=_run, args=([*KEYS, f"log_dir={folder}", *keys], variables, folder))
     process.start()
     while not (folder / "output").exists() and process.exitcode is None:
         time.sleep(0.01)
     return process
 
 
-def _run(words: list[str], folder: Path) -> None:
+def _run(words: list[str], variables: dict[str, str], folder: Path) -> None:
     os.setsid()
+    os.environ.update(variables)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where this runs in a shell's background
     output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -86,6 +95,12 @@ def deciding_files(run: Path) -> dict[str, Any]:
     return found
 
 
+def differing_files(run: Path, expected: dict[str, Any]) -> list[str]:
+    """Return what decides an answer and is not as expected."""
+    found = deciding_files(run)
+    return sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+
+
 def fault_of(run: Path, number: signal.Signals, status: int | None) -> str | None:
     """Return what is wrong with how a run ended; None for nothing."""
     from tracefl.records.status import read_run_state
@@ -98,6 +113,65 @@ def fault_of(run: Path, number: signal.Signals, status: int | None) -> str | Non
     return f"exit status {status}, and the run is {state}"
 
 
+class Kills:
+    """Runs that are disturbed, and what became of them.
+
+    Args:
+        place: For their folders.
+        seed: Of the moments and the signals.
+    """
+
+    def __init__(self, place: Path, seed: int) -> None:
+        self._place, self._draw = place, random.Random(seed)
+        self._ended: dict[tuple[str, ...], list[tuple[float, str | None]]] = defaultdict(list)
+        self.resumed = self.same = 0
+
+    def disturb(self, backend: str, kills: int) -> None:
+        """Disturb runs on a backend until there were enough kills."""
+        whole = self._place / backend
+        whole.mkdir()
+        began = time.monotonic()
+        begin(whole, f"backend={backend}").join()
+        seconds = time.monotonic() - began
+        expected = deciding_files(whole / "default" / "run")
+        for number in count(1):
+            if kills <= 0:
+                return
+            folder = self._place / f"{backend}-{number}"
+            folder.mkdir()
+            run, disturbed = folder / "default" / "run", 0
+            while not (run / "results.json").exists():
+                process = begin(folder, f"backend={backend}")
+                process.join(self._draw.uniform(0, seconds) if disturbed < kills else None)
+                if process.exitcode is None:
+                    self._kill(process, backend, run)
+                    disturbed += 1
+            kills -= disturbed
+            if disturbed:
+                differing = differing_files(run, expected)
+                self.resumed, self.same = self.resumed + 1, self.same + (not differing)
+                sys.stderr.write(f"{folder.name} goes on to other files: {differing}\n")
+
+    def _kill(self, process: BaseProcess, backend: str, run: Path) -> None:
+        number, everyone = self._draw.choice(SIGNALS), self._draw.random() < 0.5
+        began = time.monotonic()
+        (os.killpg if everyone else os.kill)(process.pid or 0, number)
+        process.join(MOST_SECONDS)
+        seconds, fault = time.monotonic() - began, fault_of(run, number, process.exitcode)
+        case = (backend, number.name, "group" if everyone else "process")
+        self._ended[case].append((seconds, fault))
+        sys.stderr.write(f"{run.parent.parent.name} {' '.join(case)}: {process.exitcode} in {seconds:.1f} s, {fault}\n")
+        if fault is not None:
+            process.kill()
+            process.join()
+
+    def rows(self) -> Iterator[str]:
+        """Yield a row in Markdown for each backend, signal and addressee."""
+        for case, ended in sorted(self._ended.items()):
+            wrong = "; ".join(fault for _, fault in ended if fault is not None) or 0
+            yield f"| {' | '.join(case)} | {len(ended)} | {max(seconds for seconds, _ in ended):.1f} | {wrong} |"
+
+
 def main() -> None:
     """Disturb runs until there were enough kills and stops, and print a table."""
     parser = argparse.ArgumentParser()
@@ -106,52 +180,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     PROCESSES.set_forkserver_preload(["tracefl.jobs.preload"])
-    draw = random.Random(options.seed)
-    slowest: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    faults: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    resumed = same = 0
     with tempfile.TemporaryDirectory() as place:
-        begin(Path(place), "in_process").join()  # once more: the first one also waits for the imports
-        for backend, kills in (("in_process", options.kills - options.ray), ("ray", options.ray)):
-            whole = Path(place) / backend
-            whole.mkdir()
-            began = time.monotonic()
-            begin(whole, backend).join()
-            seconds = time.monotonic() - began
-            expected = deciding_files(whole / "default" / "run")
-            numbers = count(1)
-            while kills > 0:
-                folder = Path(place) / f"{backend}-{next(numbers)}"
-                folder.mkdir()
-                run, disturbed = folder / "default" / "run", False
-                while not (run / "results.json").exists():
-                    process = begin(folder, backend)
-                    process.join(draw.uniform(0, seconds) if kills > 0 else None)
-                    if process.exitcode is not None:
-                        continue
-                    number, everyone = draw.choice(SIGNALS), draw.random() < 0.5
-                    case = (backend, number.name, "group" if everyone else "process")
-                    (os.killpg if everyone else os.kill)(process.pid or 0, number)
-                    began, disturbed, kills = time.monotonic(), True, kills - 1
-                    process.join(MOST_SECONDS)
-                    slowest[case].append(time.monotonic() - began)
-                    fault = fault_of(run, number, process.exitcode)
-                    ended = process.exitcode, round(slowest[case][-1], 1), fault
-                    sys.stderr.write(f"{folder.name} {' '.join(case)}: {ended}\n")
-                    if fault is not None:
-                        faults[case].append(fault)
-                        process.kill()
-                        process.join()
-                if disturbed:
-                    found = deciding_files(run)
-                    differing = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-                    resumed, same = resumed + 1, same + (not differing)
-                    sys.stderr.write(f"{folder.name} goes on to other files: {differing}\n")
+        begin(Path(place), "backend=in_process").join()  # once more: the first one also waits for the imports
+        kills = Kills(Path(place), options.seed)
+        kills.disturb("in_process", options.kills - options.ray)
+        kills.disturb("ray", options.ray)
     sys.stdout.write("| backend | signal | to the | times | ends within, s | wrong |\n|---|---|---|---|---|---|\n")
-    for case, times in sorted(slowest.items()):
-        wrong = "; ".join(faults[case]) or 0
-        sys.stdout.write(f"| {' | '.join(case)} | {len(times)} | {max(times):.1f} | {wrong} |\n")
-    sys.stdout.write(f"{resumed} runs were disturbed and resumed, {same} of them to identical files\n")
+    sys.stdout.write("\n".join((*kills.rows(), "")))
+    sys.stdout.write(f"{kills.resumed} runs were disturbed and resumed, {kills.same} of them to identical files\n")
 
 
 if __name__ == "__main__":

@@ -164,6 +164,8 @@ HOSTILE = {
     "no examples": (replied(state(0), {"train-loss": 0.5}), f"{METRICS}num-examples"),
     "no metrics": (replied(state(0), {}), METRICS),
     "NaN loss": (metrics(train_loss=float("nan")), "a training loss of nan"),
+    "huge loss": (metrics(train_loss=1.7e308), "a training loss of 1.7e"),
+    "negative loss": (metrics(train_loss=-0.5), "a training loss of -0.5"),
     "infinite loss": (metrics(train_loss=float("-inf")), "a training loss of -inf"),
     "a fraction of examples": (metrics(num_examples=10.0), f"{METRICS}num-examples"),
     "other examples": (metrics(num_examples=11), "it reports 11 examples, expected 10"),

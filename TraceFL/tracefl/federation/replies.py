@@ -8,7 +8,7 @@ a round with one another.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, isfinite
+from math import ceil
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -23,6 +23,7 @@ from tracefl.learning.settings import TrainingSettings
 MOST_EXAMPLES = 10**12
 """More than any client has: what a client says it has beyond this is refused."""
 
+_MOST_LOSS = 1e30  # nats; a client whose training diverges stays below, in float32
 _RECORDS: dict[str, type] = {ARRAYS: ArrayRecord, METRICS: MetricRecord, CLIENT: ConfigRecord}
 _METRICS: dict[str, type] = {NUM_EXAMPLES: int, LOSS: float}
 
@@ -138,7 +139,7 @@ def _read_metrics(metrics: MetricRecord, sent: Sent) -> tuple[int, float]:
     num_examples, loss = metrics[NUM_EXAMPLES], metrics[LOSS]
     assert isinstance(num_examples, int)
     assert isinstance(loss, float)
-    if not isfinite(loss):
+    if not 0 <= loss <= _MOST_LOSS:
         raise ValueError(f"a training loss of {loss}")
     if not 1 <= num_examples <= MOST_EXAMPLES or sent.num_examples not in (None, num_examples):
         expected = f"1 to {MOST_EXAMPLES}" if sent.num_examples is None else sent.num_examples
