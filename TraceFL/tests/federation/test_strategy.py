@@ -112,6 +112,25 @@ def test_central_privacy_clips_the_clients_and_keeps_the_average_before_the_nois
     assert outcome.clipping_norm == outcome.next_clipping_norm == 1.0
 
 
+def test_a_tied_parameter_is_clipped_once_and_has_one_noise():
+    privacy = CentralPrivacySettings(noise_multiplier=0.5, clipping_norm=1.0, trace="deployed")
+    start = {"w": torch.zeros(2), "head": torch.zeros(2)}
+    server = Server(
+        clients_per_round=4, privacy=privacy, initial_weights=start, trainable=("w", "head"), tied={"head": "w"}
+    )
+    one = torch.tensor([0.6, 0.8])
+    average = server.round(
+        {k: replied({"w": factor * one, "head": factor * one}) for k, factor in (("0", 1), ("1", 50))}
+    )
+    (outcome,) = server.told.outcomes
+    for weights in outcome.record.clients.values():
+        assert_close(weights["w"], one)  # its norm is counted once
+        assert torch.equal(weights["head"], weights["w"])
+    assert torch.equal(average["head"], average["w"])
+    assert torch.equal(outcome.record.before_noise["head"], outcome.record.before_noise["w"])
+    assert not torch.allclose(average["w"], one)
+
+
 NAN = {"0": trained(1.0, float("nan"))}
 
 

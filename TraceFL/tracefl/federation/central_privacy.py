@@ -1,7 +1,7 @@
 """Flower's central differential privacy, applied to the trainable parameters only."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord
@@ -35,11 +35,20 @@ class CentralPrivacy:
         settings: How to clip and add noise; ``initial_clipping_norm`` applies to the first round that is run.
         clients_per_round: Clients sampled in each round.
         trainable: Names of the trainable parameters.
+        tied: Name of a parameter to the first name of the same one: it is clipped once, and has one noise.
         seed: Root seed.
     """
 
-    def __init__(self, settings: ServerPrivacy, clients_per_round: int, trainable: Sequence[str], seed: int) -> None:
-        self._trainable = tuple(trainable)
+    def __init__(
+        self,
+        settings: ServerPrivacy,
+        clients_per_round: int,
+        trainable: Sequence[str],
+        tied: Mapping[str, str],
+        seed: int,
+    ) -> None:
+        self._trainable = tuple(name for name in trainable if name not in tied)
+        self._tied = {name: first for name, first in tied.items() if first in self._trainable}
         self._seed = seed
         self._mean = _Mean(fraction_evaluate=0.0)
         self._flower: DifferentialPrivacyServerSideFixedClipping | _AdaptiveClipping
@@ -82,7 +91,7 @@ class CentralPrivacy:
         """
         key = self._mean.arrayrecord_key
         sent = [arrays_of(reply) for reply in replies]
-        buffers = [name for name in previous if name not in self._trainable]
+        buffers = [name for name in previous if name not in self._trainable and name not in self._tied]
         for reply, arrays in zip(replies, sent, strict=True):
             reply.content[key] = ArrayRecord({name: arrays[name] for name in buffers})
         averaged_buffers, _ = self._mean.aggregate_train(server_round, replies)
@@ -117,7 +126,8 @@ class CentralPrivacy:
         return ArrayRecord({name: arrays[name] for name in self._trainable} | {_GUARD: Array(np.array([guard]))})
 
     def _whole(self, trainable: ArrayRecord, others: ArrayRecord) -> ArrayRecord:
-        return ArrayRecord(dict(others) | {name: trainable[name] for name in self._trainable})
+        tied = {name: trainable[first] for name, first in self._tied.items()}
+        return ArrayRecord(dict(others) | {name: trainable[name] for name in self._trainable} | tied)
 
 
 class _Mean(FedAvg):

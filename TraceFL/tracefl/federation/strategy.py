@@ -58,7 +58,7 @@ class TracedFedAvg(FedAvg):
         self._hooks = hooks
         self._find_clients = find_clients
         self._central = (
-            CentralPrivacy(plan.privacy, plan.clients_per_round, plan.trainable, plan.seed)
+            CentralPrivacy(plan.privacy, plan.clients_per_round, plan.trainable, plan.tied, plan.seed)
             if plan.privacy is not None
             else None
         )

@@ -65,7 +65,7 @@ def adaptive(noise_multiplier=0.0, initial=1.0, target=0.5, stddev=None):
 
 def aggregate(privacy, states, num_examples=None, server_round=1, seed=0, central=None):
     """Return the new weights, those before the noise, and the clients as they count."""
-    central = central or CentralPrivacy(privacy, len(states), TRAINABLE, seed)
+    central = central or CentralPrivacy(privacy, len(states), TRAINABLE, {}, seed)
     replies = [reply(s, n) for s, n in zip(states, num_examples or [1] * len(states), strict=True)]
     noisy, metrics, before = central.aggregate_train(server_round, ArrayRecord(PREVIOUS), replies)
     assert float(metrics["train-loss"]) == pytest.approx(1.0)
@@ -144,25 +144,25 @@ def test_a_client_that_changed_nothing_counts():
 
 
 def test_fewer_replies_mean_more_noise_each():
-    central = CentralPrivacy(settings(0.5, 2.0), 4, TRAINABLE, 0)
+    central = CentralPrivacy(settings(0.5, 2.0), 4, TRAINABLE, {}, 0)
     noisy, before, _ = aggregate(None, [client(1.0, k) for k in range(2)], central=central)
     noise = (noisy["fc.weight"] - before["fc.weight"]).double()
     assert float(noise.std()) == pytest.approx(0.5 * 2.0 / 2, rel=0.02)
 
 
 def test_the_adaptive_norm_grows_where_too_many_are_clipped_and_shrinks_where_too_few_are():
-    central = CentralPrivacy(adaptive(initial=1.0, target=0.25), 4, TRAINABLE, 0)
+    central = CentralPrivacy(adaptive(initial=1.0, target=0.25), 4, TRAINABLE, {}, 0)
     _, _, clipped = aggregate(None, [client(norm, norm) for norm in (3, 4, 5, 6)], central=central)
     assert [float(update_norm(state)) for state in clipped] == pytest.approx([1.0] * 4, rel=1e-5)
     assert central.clipping_norm == pytest.approx(np.exp(0.2 * (1 - 0.25)))  # all 4 clipped, a quarter wanted
-    central = CentralPrivacy(adaptive(initial=10.0, target=0.25), 4, TRAINABLE, 0)
+    central = CentralPrivacy(adaptive(initial=10.0, target=0.25), 4, TRAINABLE, {}, 0)
     aggregate(None, [client(norm, norm) for norm in (3, 4, 5, 6)], central=central)
     assert central.clipping_norm == pytest.approx(10 * np.exp(0.2 * (0 - 0.25)))
 
 
 @pytest.mark.parametrize("initial", [0.5, 60.0])
 def test_the_adaptive_norm_settles_at_the_quantile(initial):
-    central = CentralPrivacy(adaptive(initial=initial, target=0.5), 4, TRAINABLE, 0)
+    central = CentralPrivacy(adaptive(initial=initial, target=0.5), 4, TRAINABLE, {}, 0)
     for server_round in range(1, 60):
         aggregate(None, [client(norm, norm) for norm in (2, 4, 6, 8)], server_round=server_round, central=central)
     assert 3.5 < central.clipping_norm < 6.5  # the median lies between 4 and 6
@@ -170,7 +170,7 @@ def test_the_adaptive_norm_settles_at_the_quantile(initial):
 
 def test_adaptive_noise_is_that_of_the_norm_that_clipped():
     # Part of the noise multiplier is spent on the count: (z^-2 - (2 stddev)^-2)^-1/2, Andrew et al. 2021, Theorem 1.
-    central = CentralPrivacy(adaptive(0.3, initial=1.0, stddev=0.5), 2, TRAINABLE, 0)
+    central = CentralPrivacy(adaptive(0.3, initial=1.0, stddev=0.5), 2, TRAINABLE, {}, 0)
     noisy, before, _ = aggregate(None, [client(3.0, 1), client(4.0, 2)], central=central)
     z = (0.3**-2 - 1.0**-2) ** -0.5
     noise = (noisy["fc.weight"] - before["fc.weight"]).double()
@@ -181,9 +181,9 @@ def test_adaptive_noise_is_that_of_the_norm_that_clipped():
 def test_the_adaptive_state_depends_on_the_norm_it_starts_from_alone():
     """Round 2 of a run that stops after round 1 is round 2 of one that goes on."""
     states = [client(norm, norm) for norm in (1, 2, 3)]
-    through = CentralPrivacy(adaptive(0.1, stddev=0.4), 3, TRAINABLE, 5)
+    through = CentralPrivacy(adaptive(0.1, stddev=0.4), 3, TRAINABLE, {}, 5)
     aggregate(None, states, server_round=1, central=through)
-    resumed = CentralPrivacy(adaptive(0.1, initial=through.clipping_norm, stddev=0.4), 3, TRAINABLE, 5)
+    resumed = CentralPrivacy(adaptive(0.1, initial=through.clipping_norm, stddev=0.4), 3, TRAINABLE, {}, 5)
     first = aggregate(None, states, server_round=2, central=through)[0]
     second = aggregate(None, states, server_round=2, central=resumed)[0]
     assert all(torch.equal(first[name], second[name]) for name in PREVIOUS)
