@@ -17,6 +17,7 @@ import copy
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -137,7 +138,8 @@ def measured(folder: Path, named: Named, keys: tuple[str, ...]) -> tuple[float, 
     """Train one federation; returns accuracy, share of mispredictions carried by an attacker, and attack success."""
     composed = compose_config([*SMALL, *named.keys, *keys, f"log_dir={folder}", "overwrite=true"])
     settings: Settings = read_settings(composed)
-    run_settings(settings, federation_here(attacked_app(named.attack)), show=lambda *_: None)
+    with redirect_stdout(sys.stderr):  # the rounds' lines
+        run_settings(settings, federation_here(attacked_app(named.attack)), show=lambda *_: None)
     results = list(StoredRun(settings.folder).results())
     wrong = [each for result in results for each in result.traced if each.predicted != each.label]
     carried = fmean(each.responsible in ATTACKERS for each in wrong) if wrong else 0.0

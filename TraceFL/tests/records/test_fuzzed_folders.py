@@ -1,8 +1,10 @@
 """Run folders damaged at random from a fixed seed: each command gives the same answer, or one line.
 
-What checksums that were made again may hide, a signature must tell: ``examine`` has the rule.
+What checksums that were made again may hide, a signature must tell: ``examine`` has the rule. TRACEFL_MUTATIONS is how
+many are made of each run by the long tests: TRACEFL_MUTATIONS=5010 pytest -m long tests/records/test_fuzzed_folders.py
 """
 
+import os
 import shutil
 
 import pytest
@@ -11,7 +13,7 @@ from tests.helpers.fuzzed import RUNS, examine, make
 
 ROOT_SEED = 16
 ALWAYS = range(10)  # mutations of each run
-LONG = [range(first, first + 100) for first in range(10, 1010, 100)]
+LONG = [range(first, first + 100) for first in range(10, int(os.environ.get("TRACEFL_MUTATIONS", "1010")), 100)]
 
 pytestmark = pytest.mark.slow
 
