@@ -276,6 +276,17 @@ def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.softmax(dim=1).gather(1, classes.unsqueeze(1)).squeeze(1)
 
 
+def probabilities_note(logits: Tensor) -> str | None:
+    """Return what is to be said of a model whose ``(B, C)`` outputs look like probabilities; None for logits."""
+    sums = logits.double().sum(dim=1)
+    if bool((logits < 0).any()) or not torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-4):
+        return None
+    return (
+        "the model's outputs are from 0 to 1 and add up to 1: if these are probabilities, contributions are to them, "
+        "and the probabilities that are shown are a softmax of them; leave the model's last softmax out"
+    )
+
+
 def logits_with_all(
     model: nn.Module,
     record: ReadRound,
