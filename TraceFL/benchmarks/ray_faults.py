@@ -29,6 +29,7 @@ FAULTS = {
     for process in ("gcs_server", "raylet", "ray::_Worker.answer")
     for number in (signal.SIGKILL, signal.SIGSTOP)
 }
+_MOST_SAID = 120  # characters
 MEMORY = "the node's memory is full"
 
 
@@ -54,7 +55,7 @@ def strike(process: BaseProcess, run: Path, name: str, number: signal.Signals) -
 def last_words(run: Path) -> str:
     """Return the last line of a run's log that is a warning or worse."""
     lines = [line for line in (run / "run.log").read_text().splitlines() if " WARNING " in line or " ERROR " in line]
-    return lines[-1].split(": ", 1)[-1].replace("|", "/") if lines else "nothing"
+    return lines[-1].split(": ", 1)[-1].replace("|", "/")[:_MOST_SAID] if lines else "nothing"
 
 
 def row(place: Path, fault: str) -> str:
