@@ -251,6 +251,12 @@ def test_the_space_it_needs_is_the_most_it_takes(tmp_path, keep, dtype):
     assert needed == pytest.approx(max(sizes), rel=0.02)
 
 
+def test_a_round_does_not_make_a_run_s_folder_again_that_was_removed(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        RoundStore(tmp_path / "run" / "rounds", "all").commit(result(), record())
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_not_a_round_is_left_alone(tmp_path):
     store = RoundStore(tmp_path, "last")
     for n in (1, 2):

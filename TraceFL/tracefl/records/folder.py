@@ -179,7 +179,8 @@ class RunFolder:
             self._checksums.announce({name: sha256_of_file(draft, name) for name in names})
             for name in names:
                 place = self.path / name
-                place.parent.mkdir(exist_ok=True)
+                if place.parent != self.path:  # which is there, or was removed and is not to be made again
+                    place.parent.mkdir(exist_ok=True)
                 (draft / name).replace(place)
         shutil.rmtree(draft)
 

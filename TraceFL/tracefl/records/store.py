@@ -268,7 +268,8 @@ class RoundStore:
         """Write a round into a draft; return the SHA-256 of its checksums."""
         if draft.exists():
             shutil.rmtree(draft)
-        draft.mkdir(parents=True)
+        self.folder.mkdir(exist_ok=True)  # but not its parent: a run's folder that was removed is not made again
+        draft.mkdir()
         save_weights(draft / "global.safetensors", record.global_weights)
         if self.keep != "none":
             weights = draft / "weights"
