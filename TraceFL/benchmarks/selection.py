@@ -86,7 +86,7 @@ def read(folder: Path) -> Run:
 
 def setting(config: Settings) -> str:
     """Return the same for runs that differ in their strategy and seed alone."""
-    return fingerprint({**config.resolved, "strategy": None, "seed": 0})
+    return fingerprint({**config.resolved, "strategy": {}, "seed": 0})
 
 
 def describe(config: Settings) -> str:

@@ -120,7 +120,7 @@ class TracedFedAvg(FedAvg):
         while True:
             self._check_enough(server_round, sound)
             made, evaluation = self._evaluated(server_round, average, sound)
-            if self._is_sound(evaluation):
+            if evaluation.largest_logit < self._most_logit:
                 break
             for client_id in self._culprits(server_round, average, sound):
                 self._refuse(server_round, client_id, f"with it the round's model gives {_UNSOUND}")
@@ -227,9 +227,10 @@ class TracedFedAvg(FedAvg):
             raise RoundFailedError(f"round {server_round}: the strategy returned no average")
         return made, self._hooks.evaluate(made.record.global_weights)
 
-    def _is_sound(self, evaluation: Evaluation) -> bool:
-        """Return whether a round's model is of any use; of one with privacy's noise, whether it is finite."""
-        return evaluation.largest_logit < (MOST_LOGIT if self._central is None else float("inf"))
+    @property
+    def _most_logit(self) -> float:
+        """From where on a round's model is of no use; one with privacy's noise has to be finite."""
+        return MOST_LOGIT if self._central is None else float("inf")
 
     def _culprits(self, server_round: int, average: Averaging, replies: Mapping[str, Trained]) -> Sequence[str]:
         """Return those without whom the round's model gives sound logits.
@@ -238,11 +239,11 @@ class TracedFedAvg(FedAvg):
             RoundFailedError: There are none: nobody in particular is to blame.
         """
 
-        def is_sound(some: Collection[str]) -> bool:
+        def logit_of(some: Collection[str]) -> float:
             left = {client_id: reply for client_id, reply in replies.items() if client_id in some}
-            return self._is_sound(self._evaluated(server_round, average, left)[1])
+            return self._evaluated(server_round, average, left)[1].largest_logit
 
-        found = culprits(average.by_norm(replies), is_sound)
+        found = culprits(average.by_norm(replies), logit_of, self._most_logit)
         if not found:
             raise RoundFailedError(
                 f"round {server_round}: the average of {len(replies)} clients gives {_UNSOUND}, "
