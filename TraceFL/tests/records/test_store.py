@@ -252,7 +252,7 @@ def test_the_space_it_needs_is_the_most_it_takes(tmp_path, keep, dtype):
 
 
 def test_a_round_does_not_make_a_run_s_folder_again_that_was_removed(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(RecordError, match="cannot be written"):
         RoundStore(tmp_path / "run" / "rounds", "all").commit(result(), record())
     assert not (tmp_path / "run").exists()
 
