@@ -9,6 +9,7 @@ status.json then has, what was said of the fault last, and how many files that d
 run that nobody disturbed.
 """
 
+import argparse
 import signal
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from kills import PROCESSES, ROUNDS, begin, deciding_files, differing_files
 from tracefl.records.status import read_run_state
 
 MOST_SECONDS = 300.0
-KEYS = ("strategy.timeout_seconds=20",)  # of a client that never answers
+KEYS = ("total_cpus=2", "strategy.timeout_seconds=20")  # of two workers; for a client that never answers
 FAULTS = {
     f"{process} is sent {number.name}": (process, number)
     for process in ("gcs_server", "raylet", "ray::_Worker.answer")
@@ -78,6 +79,9 @@ def row(place: Path, fault: str) -> str:
 
 def main() -> None:
     """Run once with each fault, and print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--faults", nargs="+", choices=(MEMORY, *FAULTS), metavar="FAULT", help="some of them")
+    options = parser.parse_args()
     PROCESSES.set_forkserver_preload(["tracefl.jobs.preload"])
     with tempfile.TemporaryDirectory() as folder:
         places = {fault: Path(folder) / str(number) for number, fault in enumerate(("", MEMORY, *FAULTS))}
@@ -86,12 +90,15 @@ def main() -> None:
         begin(places[""], "backend=in_process", *KEYS).join()
         expected = deciding_files(places[""] / "default" / "run")
         sys.stdout.write("| fault | s | exit status | state | said | other files |\n|---|---|---|---|---|---|\n")
-        for fault in (MEMORY, *FAULTS):
+        for fault in options.faults or (MEMORY, *FAULTS):
             line = row(places[fault], fault)
             run = places[fault] / "default" / "run"
             if not (run / "results.json").exists():
                 begin(places[fault], "backend=in_process", *KEYS).join()
-            sys.stdout.write(f"{line} {len(differing_files(run, expected))} |\n")
+            differing = differing_files(run, expected)
+            sys.stdout.write(f"{line} {len(differing)} |\n")
+            if differing:
+                sys.stderr.write(f"{fault}: {' '.join(differing)}\n")
             sys.stdout.flush()
 
 
