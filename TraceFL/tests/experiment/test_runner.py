@@ -94,10 +94,10 @@ def heard():
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_signal_stops_a_run_on_ray_which_has_a_handler_of_its_own(tmp_path, monkeypatch, heard):
+def test_a_signal_stops_a_run_on_ray(tmp_path, monkeypatch, heard):
     @contextmanager
-    def ray_cluster(resources):
-        signal.signal(signal.SIGTERM, lambda number, frame: None)  # in place of Ray's
+    def ray_cluster(resources, is_stopped):
+        assert not is_stopped()
         is_up = Future()
         is_up.set_result(None)
         yield is_up
@@ -171,7 +171,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_ray_that_a_signal_ended_while_it_started_was_stopped_and_has_not_failed(tmp_path, monkeypatch, heard, asked):
     @contextmanager
-    def ray_cluster(resources):
+    def ray_cluster(resources, is_stopped):
         lost = Future()
         lost.set_exception(ClusterLostError("Ray did not start"))
         yield lost

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,29 @@ def test_a_ray_that_does_not_start_is_one_line_and_keeps_nobody_waiting(monkeypa
     said = f"^Ray did not start: {said}; try again, or set backend=in_process$"
     with ray_cluster(Resources(1, 0, 1, 0.0)) as up, pytest.raises(ClusterLostError, match=said):
         up.result()
+
+
+def test_a_run_that_is_asked_to_stop_waits_seconds_for_a_ray_that_the_signal_may_have_ended(monkeypatch):
+    monkeypatch.setattr(ray_cluster_module, "_STOPPED_SECONDS", 0.1)
+    monkeypatch.setattr(ray_cluster_module, "_init", lambda resources, folder: threading.Event().wait())
+    began = time.monotonic()
+    with ray_cluster(Resources(1, 0, 1, 0.0), lambda: True) as up, pytest.raises(ClusterLostError, match="for 0 s"):
+        up.result()
+    assert time.monotonic() - began < ray_cluster_module._START_SECONDS / 2
+
+
+HEARS = """
+import signal
+from tracefl.common.signals import StopRequest
+from tracefl.federation.ray_cluster import Resources, ray_cluster
+
+with StopRequest() as stop, ray_cluster(Resources(1, 0, 1, 0)) as up:
+    up.result()
+    signal.raise_signal(signal.SIGTERM)
+    print(stop.signal)
+"""
+
+
+def test_ray_leaves_a_run_its_handlers_of_signals(tmp_path):
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", HEARS], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "SIGTERM\n", "")

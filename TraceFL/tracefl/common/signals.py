@@ -25,14 +25,8 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # Python handles signals in no other
-            self._before = {number: signal.getsignal(number) for number in _SIGNALS}
-            self.listen()
+            self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
         return self
-
-    def listen(self) -> None:
-        """Install the handlers, again once Ray has started: Ray installs one of its own that aborts the process."""
-        for number in self._before:
-            signal.signal(number, self._receive)
 
     def __exit__(self, *error: object) -> None:
         self._restore_handlers()

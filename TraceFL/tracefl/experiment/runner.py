@@ -151,12 +151,11 @@ def _simulate_on_ray(
     with heavy_imports():
         from tracefl.federation.ray_cluster import ray_cluster
 
-    with ray_cluster(resources) as ray_is_up, ThreadPoolExecutor(1) as background:
+    with ray_cluster(resources, lambda: stop.signal is not None) as ray_is_up, ThreadPoolExecutor(1) as background:
         with heavy_imports():  # before the thread: Flower's modules import each other, and fail if two threads do so
             from tracefl.federation.ray_grid import federation_on_ray
         preparing = background.submit(prepare)
         wait([ray_is_up])
-        stop.listen()
         experiment = preparing.result()
         try:
             ray_is_up.result()

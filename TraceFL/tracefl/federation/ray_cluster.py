@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tracefl.common.signals import block_sigusr2
@@ -40,15 +42,17 @@ _RAY_ENVIRONMENT = {
 
 _NOT_STARTED, _REMEDY = "Ray did not start", "try again, or set backend=in_process"
 _START_SECONDS = 180.0  # or to connect
+_STOPPED_SECONDS = 10.0  # the same, from when the run is asked to stop: the signal may have been Ray's, too
 _CONNECT_SECONDS = 10.0
-_END_SECONDS = 30.0
+_END_SECONDS, _END_UNSTARTED_SECONDS = 30.0, 5.0
+_WATCH_SECONDS = 0.2
 _ANSWER_SECONDS = 60.0
 _LONGEST_REASON = 200  # characters
 _SEE_SECONDS = 30.0  # longest wait for a file to appear on another node, which takes seconds on network file systems
 
 
 @contextmanager
-def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
+def ray_cluster(resources: Resources, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[Future[Any]]:
     """Start Ray or connect to a cluster, in a thread; on exit, stop Ray or disconnect from the cluster.
 
     Both end within minutes, whatever happens to Ray's processes.
@@ -56,27 +60,31 @@ def ray_cluster(resources: Resources) -> Iterator[Future[Any]]:
     A Ray that is started is of use to this process alone, see ray_fence.py. It is given no runtime environment, because
     otherwise clients would not run in the workers already started.
 
+    Args:
+        resources: CPUs and GPUs, and the cluster's address where it is not to be started.
+        is_stopped: Whether the run was asked to stop: then Ray's start is waited for no longer than seconds.
+
     Yields:
         A future that is done, or raises, when Ray can be used.
     """
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True  # Ray's aborts this process at SIGTERM; the run has its own
     with ExitStack() as stack:
         is_over = threading.Event()
         with block_sigusr2():
             if resources.address is None:
-                starting = _in_background(_START_SECONDS, is_over, _start, resources, stack.enter_context(fenced()))
+                start = partial(_start, resources, stack.enter_context(fenced()))
             else:
-                starting = _in_background(_START_SECONDS, is_over, _connect, resources.address)
+                start = partial(_connect, resources.address)
+            starting = _in_background(start, is_over, is_stopped)
         stack.callback(is_over.set)
         try:
             yield starting
         finally:
             wait([starting])  # Ray cannot be stopped while it starts
-            _end()
+            _end(_END_SECONDS if starting.exception() is None else _END_UNSTARTED_SECONDS)
 
 
-def _in_background(
-    seconds: float, is_over: threading.Event, start: Callable[..., None], *arguments: Any
-) -> Future[Any]:
+def _in_background(start: Callable[[], None], is_over: threading.Event, is_stopped: Callable[[], bool]) -> Future[Any]:
     """Call a function in a thread that keeps nobody waiting: Ray's calls wait for ever for a process that stands still.
 
     Linux ends Ray's processes with the thread that started them, so the thread stays until ``is_over`` is set.
@@ -91,33 +99,40 @@ def _in_background(
 
     def call() -> None:
         try:
-            start(*arguments)
+            start()
         except BaseException as error:  # noqa: BLE001 - it is the future's
             end(error)
         else:
             end(None)
-        finally:
-            limit.cancel()
         is_over.wait()
 
-    too_long = ClusterLostError(f"{_NOT_STARTED}: no answer from it for {seconds:.0f} s; {_REMEDY}")
-    limit = threading.Timer(seconds, end, [too_long])
-    for thread in (limit, threading.Thread(target=call)):
-        thread.daemon = True
-        thread.start()
+    def watch() -> None:
+        began = time.monotonic()
+        stopped: float | None = None
+        limit = _START_SECONDS
+        while time.monotonic() - began < limit:
+            if wait([starting], _WATCH_SECONDS).done:
+                return
+            if stopped is None and is_stopped():
+                stopped = time.monotonic() - began
+                limit = min(limit, stopped + _STOPPED_SECONDS)
+        end(ClusterLostError(f"{_NOT_STARTED}: no answer from it for {limit:.0f} s; {_REMEDY}"))
+
+    for target in (watch, call):
+        threading.Thread(target=target, daemon=True).start()
     return starting
 
 
-def _end() -> None:
+def _end(seconds: float) -> None:
     """Stop Ray, or disconnect from a cluster that is not ours; nothing of it can keep this process waiting."""
     processes = RayProcesses()
     ending = threading.Thread(target=ray.shutdown, daemon=True)
     ending.start()
-    ending.join(_END_SECONDS)
+    ending.join(seconds)
     if ending.is_alive():
-        log.warning("Ray has not ended after %.0f s: its processes are killed", _END_SECONDS)
+        log.warning("Ray has not ended after %.0f s: its processes are killed", seconds)
         processes.kill()
-        ending.join(_END_SECONDS)
+        ending.join(seconds)
 
 
 def clients_at_once(resources: Resources) -> int:
