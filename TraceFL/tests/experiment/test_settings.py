@@ -42,7 +42,7 @@ def test_every_choice_composes(group, choice):
         overrides += (
             ["dataset.name=x", "dataset.input_columns=[image]", "dataset.label_column=label"] if choice == "hub" else []
         )
-    if choice == "bulyan":
+    if choice in ("krum", "bulyan"):
         overrides += ["clients_per_round=8", "num_clients=8"]
     if group == "baselines":
         overrides += ["fault=label_flip"]
@@ -110,6 +110,12 @@ def test_presets_are_those_of_the_design(preset, values):
         (["client_resources.gpus=0.5"], "client_resources.gpus=0.5 is above the 0 GPUs"),
         (["store.keep=some"], "store.keep must be one of none, last, all, got 'some'"),
         (["store.dtype=int8"], "store.dtype must be one of float32, bfloat16, got 'int8'"),
+        (["strategy=krum"], "strategy=krum needs clients_per_round of at least 5, .*got 4"),
+        (["strategy=trimmed_mean", "strategy.cut=0.2"], "strategy=trimmed_mean needs clients_per_round of at least 6"),
+        (
+            ["strategy=krum", "clients_per_round=5", "store.dtype=bfloat16"],
+            "strategy=krum may choose other clients of weights that were rounded; store.dtype=bfloat16 rounds them",
+        ),
         (["strategy=bulyan"], "strategy=bulyan needs clients_per_round of at least 8, .*got 4"),
         (["strategy=krum", "strategy.selected=4"], "strategy=krum needs clients_per_round of at least 5"),
         (["strategy=krum", "strategy.selected=0"], "strategy.selected must be a whole number of at least 1"),

@@ -38,13 +38,13 @@ class Told:
     joined: list[tuple[str, list[int]]] = field(default_factory=list)
 
 
-def make_evaluation(largest_logit=1.0):
+def make_evaluation(is_sound=True):
     """The server's evaluation of a model, where there is no model."""
-    return Evaluation(0.5, 1.0, torch.zeros(1, dtype=torch.int64), torch.ones(1), largest_logit)
+    return Evaluation(0.5, 1.0, torch.zeros(1, dtype=torch.int64), torch.ones(1), 1.0 if is_sound else torch.inf)
 
 
-def make_hooks(told=None, logit_of=lambda weights: 1.0):
-    """``logit_of``: the largest logit of a state dict."""
+def make_hooks(told=None, is_sound=lambda weights: True):
+    """``is_sound``: whether a state dict gives sound logits."""
     told = Told() if told is None else told
 
     def replied():
@@ -53,7 +53,7 @@ def make_hooks(told=None, logit_of=lambda weights: 1.0):
     return FederationHooks(
         on_sampled=lambda server_round, clients: told.sampled.append((server_round, clients)),
         on_reply=replied,
-        evaluate=lambda weights: make_evaluation(logit_of(weights)),
+        evaluate=lambda weights: make_evaluation(is_sound(weights)),
         on_round=told.outcomes.append,
         on_joined=lambda client_id, client: told.joined.append((client_id, list(client.counts))),
     )

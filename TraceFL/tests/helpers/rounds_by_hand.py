@@ -12,10 +12,10 @@ NODES = {"0": 7, "1": 8, "2": 7, "10": 8}
 class Server:
     """A strategy, and what it told its hooks; ``round`` runs one round with the replies that are given."""
 
-    def __init__(self, strategy="fedavg", logit_of=lambda weights: 1.0, nodes=None, **plan):
+    def __init__(self, strategy="fedavg", is_sound=lambda weights: True, nodes=None, **plan):
         self.told = Told()
         self.plan = make_plan(strategy=strategy, **plan)
-        hooks = make_hooks(self.told, logit_of)
+        hooks = make_hooks(self.told, is_sound)
         self.strategy = STRATEGIES[strategy](self.plan, hooks, lambda: NODES if nodes is None else nodes)
 
     def configure(self, server_round=1, weights=None):

@@ -87,6 +87,54 @@ def test_two_clients_that_are_each_other_s_nearest_are_a_tie_that_the_first_wins
     assert made["w"].item() == pytest.approx(1.1)
 
 
+@pytest.mark.parametrize("rule", [Aggregation("krum", malicious=1, selected=2), Aggregation("bulyan", malicious=1)])
+@pytest.mark.parametrize("far", [1e6, 1e10, 1e30, 1e150])
+@pytest.mark.parametrize("place", ["0", "1", "7"])
+def test_a_client_that_is_far_from_all_others_does_not_blur_who_is_near(rule, far, place):
+    for seed in range(5):
+        clients = vectors(seed=seed) | {place: {"w": torch.full((5,), far, dtype=torch.float64)}}
+        made = rule.aggregate(clients, SHARES, {"w": clients["0"]["w"]})["w"]
+        assert made.tolist() == pytest.approx(by_hand(rule, clients, SHARES), rel=1e-9)
+
+
+def test_a_client_that_is_far_from_all_others_does_not_blur_whether_a_model_is_the_rule_s():
+    model, record = round_of(Aggregation("krum", malicious=1, selected=3))
+    clients = {**record.clients, "7": {n: torch.full_like(w, 1e8) for n, w in record.clients["7"].items()}}
+    floating = {n: w for n, w in record.global_weights.items() if w.is_floating_point()}
+    made = record.aggregation.aggregate(clients, record.client_weights, floating)
+    made = {n: made[n].to(w) if n in made else w for n, w in record.global_weights.items()}
+    right = replace(record, clients=clients, global_weights=made)
+    assert compare_whole(read_round(model, right)).refusal is None
+    assert (
+        "is not what median makes"
+        in compare_whole(read_round(model, replace(right, aggregation=Aggregation("median")))).refusal
+    )
+    wrong = {n: w + 0.01 if w.is_floating_point() else w for n, w in made.items()}
+    assert "is not what krum makes" in compare_whole(read_round(model, replace(right, global_weights=wrong))).refusal
+
+
+def test_fewer_clients_than_a_rule_is_robust_for_make_no_model():
+    fewest = {
+        Aggregation("krum", malicious=1): 4,
+        Aggregation("krum", malicious=1, selected=6): 6,
+        Aggregation("bulyan", malicious=1): 7,
+        Aggregation("trimmed_mean", cut=0.2): 5,  # of four it would leave out none
+        Aggregation("trimmed_mean"): 1,
+        Aggregation("median"): 1,
+    }
+    for rule, least in fewest.items():
+        assert rule.fewest == least
+        some = dict(list(vectors().items())[: least - 1])
+        with pytest.raises(RecordError, match=f"at least {least} clients, got {least - 1}"):
+            rule.aggregate(some, SHARES, {"w": torch.zeros(5)})
+
+
+def test_a_client_that_is_not_in_the_round_cannot_be_left_out():
+    _, record = round_of(Aggregation("median"))
+    with pytest.raises(KeyError):
+        weights_without(record, 0)
+
+
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [({"malicious": -1}, "-1"), ({"selected": 0}, "0"), ({"cut": 0.5}, "0.5"), ({"cut": float("nan")}, "nan")],

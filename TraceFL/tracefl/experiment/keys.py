@@ -70,6 +70,11 @@ def _check_strategy(settings: Settings) -> None:
         raise ConfigError(
             f"{rule} makes no average whose parts a preset could split among the clients; give provenance=leave_one_out"
         )
+    if strategy.name in ("krum", "bulyan") and settings.store.dtype != "float32":
+        raise ConfigError(
+            f"{rule} may choose other clients of weights that were rounded; store.dtype={settings.store.dtype} rounds "
+            "them: give store.dtype=float32"
+        )
     if settings.mitigate is not None:
         raise ConfigError(f"{rule} has no weights that mitigate={settings.mitigate.name} could lower; give one of them")
     if settings.baselines.rules:

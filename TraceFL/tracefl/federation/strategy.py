@@ -21,7 +21,7 @@ from tracefl.federation.messages import CLIENT_ID, LOSS
 from tracefl.federation.patience import Patience
 from tracefl.federation.plan import FederationHooks, FederationPlan, RoundOutcome
 from tracefl.federation.replies import Sent, Trained, error_cause, read_reply
-from tracefl.federation.robust import aggregate, flowers
+from tracefl.federation.robust import aggregate
 from tracefl.learning.training import Evaluation
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class TracedFedAvg(FedAvg):
         while True:
             self._check_enough(server_round, sound)
             made, evaluation = self._evaluated(server_round, average, sound)
-            if evaluation.largest_logit < self._most_logit:
+            if self._is_sound(evaluation):
                 break
             for client_id in self._culprits(server_round, average, sound):
                 self._refuse(server_round, client_id, f"with it the round's model gives {_UNSOUND}")
@@ -227,10 +227,9 @@ class TracedFedAvg(FedAvg):
             raise RoundFailedError(f"round {server_round}: the strategy returned no average")
         return made, self._hooks.evaluate(made.record.global_weights)
 
-    @property
-    def _most_logit(self) -> float:
-        """From where on a round's model is of no use; one with privacy's noise has to be finite."""
-        return MOST_LOGIT if self._central is None else float("inf")
+    def _is_sound(self, evaluation: Evaluation) -> bool:
+        """Return whether a round's model is of any use; of one with privacy's noise, whether it is finite."""
+        return evaluation.largest_logit < (MOST_LOGIT if self._central is None else float("inf"))
 
     def _culprits(self, server_round: int, average: Averaging, replies: Mapping[str, Trained]) -> Sequence[str]:
         """Return those without whom the round's model gives sound logits.
@@ -238,12 +237,15 @@ class TracedFedAvg(FedAvg):
         Raises:
             RoundFailedError: There are none: nobody in particular is to blame.
         """
+        rule = self.plan.aggregation
 
-        def logit_of(some: Collection[str]) -> float:
+        def is_sound(some: Collection[str]) -> bool:
+            if rule is not None and len(some) < rule.fewest:
+                return True  # nothing is known of them yet
             left = {client_id: reply for client_id, reply in replies.items() if client_id in some}
-            return self._evaluated(server_round, average, left)[1].largest_logit
+            return self._is_sound(self._evaluated(server_round, average, left)[1])
 
-        found = culprits(average.by_norm(replies), logit_of, self._most_logit)
+        found = culprits(average.by_norm(replies), is_sound)
         if not found:
             raise RoundFailedError(
                 f"round {server_round}: the average of {len(replies)} clients gives {_UNSOUND}, "
@@ -278,14 +280,16 @@ class ProvenanceSelection(TracedFedAvg):
 
 
 class Robust(TracedFedAvg):
-    """FedAvg whose server makes one model of the clients' by a robust rule of Flower's, see robust.py."""
+    """FedAvg whose server makes one model of the clients' by a robust rule, see robust.py."""
 
     def aggregate(
         self, server_round: int, messages: Sequence[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return what the rule makes of sound replies."""
+        """Return what the rule makes of sound replies, and the means of their metrics."""
+        del server_round
         assert self.plan.aggregation is not None
-        return aggregate(flowers(self.plan.aggregation), server_round, messages)
+        metrics = self.train_metrics_aggr_fn([message.content for message in messages], self.weighted_by_key)
+        return aggregate(self.plan.aggregation, messages), metrics
 
 
 STRATEGIES: dict[str, type[TracedFedAvg]] = {

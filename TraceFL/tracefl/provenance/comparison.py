@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tracefl.provenance.record import RoundRecord
-from tracefl.provenance.robust import aggregated, not_finite
+from tracefl.provenance.robust import aggregated_sizes, not_finite
 from tracefl.provenance.sources import NamedWeights
 
 _BLOCKS, _ENTRIES = 4, 256  # of a tensor that are compared: blocks of rows, and entries of each
@@ -135,10 +135,10 @@ def _compare_aggregated(record: RoundRecord) -> Compared:
     eps = max((torch.finfo(tensor.dtype).eps for tensor in made.values()), default=0.0)
     eps = max(eps, 0.0 if record.clients_dtype is None else torch.finfo(record.clients_dtype).eps)
     largest, refusal, beyond = 0.0, None, 1.0
-    for name, again in aggregated(record).items():
+    sums = max(2.0, len(record.clients) / 2)  # of a mean whose sum is in the weights' own type, as a server may do it
+    for name, again, size in aggregated_sizes(record):
         apart = (made[name].double() - again).abs()
-        size = torch.stack([weights[name].detach().cpu().abs().double() for weights in record.clients.values()])
-        rounding = 2 * eps * size.amax(dim=0) + torch.finfo(torch.float32).tiny
+        rounding = sums * eps * size + torch.finfo(torch.float32).tiny
         if apart.numel():
             largest = max(largest, float(apart.max()))
             if (worst := float((apart / rounding).nan_to_num(nan=math.inf).max())) > beyond:

@@ -75,7 +75,9 @@ def attribute_round(
         kept = [k for k, possible in zip(record.clients, removals.possible.tolist(), strict=True) if not possible]
         raise RecordError(
             f"round {record.server_round}, of {len(record.clients)} clients, has no {record.aggregation.rule} with "
-            f"finite logits without client {kept[0]!r}; the rule needs {record.aggregation.fewest} clients at least"
+            f"finite logits without client {kept[0]!r}"
+            + "".join(f", which client {by!r} prevents" for k, by in removals.prevented.items() if k == kept[0] and by)
+            + f"; the rule needs {record.aggregation.fewest} clients at least"
         )
     target: Target
     if method.target != "label":

@@ -1,10 +1,11 @@
 """A round that a robust rule aggregated, made again by that rule: of all its clients, or without some."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
 from tracefl.errors import ModelMismatchError
+from tracefl.provenance.aggregation import mean_of
 from tracefl.provenance.record import ClientId, RoundRecord
 
 
@@ -20,8 +21,31 @@ def aggregated(record: RoundRecord, without: Sequence[ClientId] = ()) -> dict[st
     Raises:
         ModelMismatchError: A client lacks a tensor, or has it in another shape, or values that are not finite.
         RecordError: The others are fewer than the rule needs.
+        KeyError: There is no such client.
+    """
+    unknown = [client_id for client_id in without if client_id not in record.client_weights]
+    if unknown:
+        raise KeyError(unknown[0])
+    assert record.aggregation is not None
+    clients, like = _states(record, without)
+    return record.aggregation.aggregate(clients, record.client_weights, like)
+
+
+def aggregated_sizes(record: RoundRecord) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield by name what the rule makes of all clients, and the largest absolute value that each entry is the mean of.
+
+    Arguments and errors are those of ``aggregated``.
     """
     assert record.aggregation is not None
+    clients, like = _states(record, ())
+    for name, values, weights in record.aggregation.kept(clients, record.client_weights, like):
+        yield name, mean_of(values, weights), values.abs().amax(dim=0)
+
+
+def _states(
+    record: RoundRecord, without: Sequence[ClientId]
+) -> tuple[dict[ClientId, dict[str, Tensor]], dict[str, Tensor]]:
+    """Return the floating-point tensors of all clients but some, and those of the global model."""
     like = {name: weights for name, weights in record.global_weights.items() if weights.is_floating_point()}
     clients = {}
     for client_id, weights in record.clients.items():
@@ -32,7 +56,7 @@ def aggregated(record: RoundRecord, without: Sequence[ClientId] = ()) -> dict[st
             for name, tensor in clients[client_id].items():
                 if not tensor.isfinite().all():
                     raise not_finite(client_id, name)
-    return record.aggregation.aggregate(clients, record.client_weights, like)
+    return clients, like
 
 
 def tensor_of(client_id: ClientId, weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:

@@ -193,6 +193,8 @@ class Tracer:
             return None
         inputs, labels = examples.batch(positions)
         removals = ExactRemovals(model, record, inputs, self.compute)
+        if record.aggregation is not None and self._has_no_answer(removals):
+            return None
         began = time.perf_counter()
         method = self.provenance.method
         with reworded(lambda text: None if text == method.weakness else text.replace("; also=", "; provenance.also=")):
@@ -209,6 +211,26 @@ class Tracer:
         seconds = attributed - began, time.perf_counter() - attributed
         classes = evaluation.predicted[positions], evaluation.probabilities[positions]
         return _Answer(positions, inputs, labels, *classes, attribution, effects, *seconds)
+
+    def _has_no_answer(self, removals: ExactRemovals) -> bool:
+        """Return whether a client of a round that a robust rule aggregated cannot be left out, and say why.
+
+        Then nothing can be told of that client, and so not who carries a prediction: such a round has no estimates.
+        """
+        removals.find(torch.ones_like(removals.known))
+        if removals.possible.all():
+            return False
+        record = removals.record
+        ids = [k for k, possible in zip(record.clients, removals.possible.tolist(), strict=True) if not possible]
+        by = [prevented_words(client_id, by) for client_id, by in removals.prevented.items()]
+        assert record.aggregation is not None
+        log.warning(
+            "round=%d nothing is traced: %s",
+            record.server_round,
+            "; ".join(by)
+            or f"{record.aggregation.rule} makes no model without client {ids[0]} of {len(record.clients)} clients",
+        )
+        return True
 
     def finds_nobody(self, record: RoundRecord) -> bool:
         """Whether faulty clients are sought and none takes part in the round, of which nothing is then traced."""

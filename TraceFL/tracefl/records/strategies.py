@@ -1,5 +1,6 @@
 """What each strategy says in a configuration. Imports no torch, so that an illegal value is answered at once."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
@@ -98,7 +99,7 @@ class KrumSettings(AveragingSettings):
     @property
     def fewest_clients(self) -> int:
         """One more than the rule needs."""
-        return self.selected + 1
+        return max(self.selected, 2 * self.malicious + 2) + 1
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class TrimmedMeanSettings(AveragingSettings):
     @property
     def fewest_clients(self) -> int:
         """One more than the rule needs."""
-        return 2
+        return 1 + (math.ceil(1 / self.cut) if self.cut else 1)
 
 
 @dataclass(frozen=True)
