@@ -28,7 +28,7 @@ KEYS = (
     *("model=densenet121", "dataset.image_size=32", "provenance.inputs=all", "resume=true", "run_name=run"),
     *("++model.config.block_config=[1,1,1,1]", "++model.config.growth_rate=4", "++model.config.num_init_features=8"),
     *("num_clients=5", "clients_per_round=3", f"num_rounds={ROUNDS}", "client.epochs=1", "dirichlet_alpha=1.0"),
-    *("dataset.max_examples_per_client=64", "dataset.max_server_examples=60", "total_cpus=1", "store=all"),
+    *("dataset.max_examples_per_client=64", "dataset.max_server_examples=60", "total_cpus=2", "store=all"),
 )
 PLACES = {"folder", "backend", "server_peak_memory_bytes"}  # keys of results.json
 MOST_SECONDS = 60.0
