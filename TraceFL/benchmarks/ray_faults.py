@@ -24,7 +24,7 @@ from kills import PROCESSES, ROUNDS, begin, deciding_files, differing_files
 from tracefl.records.status import read_run_state
 
 MOST_SECONDS = 300.0
-KEYS = ("strategy.timeout_seconds=20",)  # of a client that never answers
+KEYS = ("strategy.timeout_seconds=60",)  # of a client that never answers
 FAULTS = {
     f"{process} is sent {number.name}": (process, number)
     for process in ("gcs_server", "raylet", "ray::_Worker.answer")
