@@ -19,6 +19,7 @@ from tracefl.provenance import RoundRecord, explain, removal_effects
 from tracefl.provenance.showing import png
 
 SIZES = {"clinic a": 1200, "clinic b": 300, "clinic c": 500}
+OTHERS = "the model that is asked is the clients' average; the weights that the model itself holds are others"
 P = {"clinic a": 0.6, "clinic b": 0.15, "clinic c": 0.25}
 
 
@@ -84,7 +85,7 @@ def test_it_averages_the_clients_by_their_sizes_and_leaves_the_model_as_it_was(s
     assert_close(answer.contributions[answer.exact].double(), expected[answer.exact], rtol=1e-3, atol=1e-4)
     record = RoundRecord(1, clients, P, averaged(clients), averaged(clients))
     assert_close(removal_effects(model, record, x), expected, rtol=1e-3, atol=1e-4)  # by the engine's own exact way
-    assert answer.notes == ("asked is the clients' average, not the model's own weights, which are others",)
+    assert answer.notes == (OTHERS,)
 
 
 def test_sizes_may_be_shares_or_in_the_order_of_the_clients(situation):
@@ -111,7 +112,7 @@ def test_without_sizes_all_count_equally_and_that_is_said(situation):
 def test_a_model_that_holds_another_average_is_warned_of(situation):
     model, clients, x = situation
     model.load_state_dict(averaged(clients))
-    with pytest.warns(UserWarning, match="count equally; asked is the clients' average.*give sizes") as caught:
+    with pytest.warns(UserWarning, match=f"count equally; {OTHERS}; .*give sizes") as caught:
         tracefl.who(model, clients, x)
     assert caught[0].filename == __file__
 

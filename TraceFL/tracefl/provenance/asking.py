@@ -79,7 +79,9 @@ def who(
     given = {k: _of_its_own(weights, asked) for k, weights in given.items()}
     record = _averaged(asked, given, shares)
     if (distance := _distance(record, asked.state_dict())) > 0:
-        notes.append("asked is the clients' average, not the model's own weights, which are others")
+        notes.append(
+            "the model that is asked is the clients' average; the weights that the model itself holds are others"
+        )
         if sizes is None and distance < _distance(record, record.clients[next(iter(clients))]):
             # Nearer than a client: likely an average of them too, with weights that were not given.
             warnings.warn("; ".join([*notes, "if these are the round's, give sizes"]), stacklevel=3)

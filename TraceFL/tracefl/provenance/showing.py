@@ -129,9 +129,9 @@ def as_text(heading: str, shown: Sequence[Shown], count: int, notes: Sequence[st
         count: How many inputs there are.
         notes: What was assumed.
     """
-    lines = [heading]
+    lines = _wrapped(heading)
     for each in shown:
-        lines += ["", f"{each.heading}: {each.verdict}"]
+        lines += ["", *_wrapped(f"{each.heading}: {each.verdict}", later="  ")]
         if each.text is not None:
             lines.append(f"  {' '.join(each.text.split())}")
         how = "exact" if each.has_effects else ""
@@ -139,11 +139,16 @@ def as_text(heading: str, shown: Sequence[Shown], count: int, notes: Sequence[st
         lines += [_line(client, each.has_effects, mark) for client, mark in _first(each)]
         if len(each.clients) > _MOST_CLIENTS:
             lines.append(f"  and {len(each.clients) - _MOST_CLIENTS} more clients: ranked() and to_frame() have all")
-        lines += textwrap.wrap(each.caveat or "", WIDTH, initial_indent="  ", subsequent_indent="    ")
+        lines += _wrapped(each.caveat or "", "  ", "    ")
     if count > len(shown):
         lines += ["", f"and {count - len(shown)} more inputs: to_frame() has all"]
-    lines += ["", *(f"note: {note}" for note in notes)] if notes else []
+    lines += ["", *(line for note in notes for line in _wrapped(note, "note: ", " " * 6))] if notes else []
     return "\n".join(_cut(plain(line), WIDTH) for line in lines)
+
+
+def _wrapped(text: str, first: str = "", later: str = "") -> list[str]:
+    """Return a sentence as lines of at most ``WIDTH`` columns, none of it cut; ``first`` and ``later`` begin them."""
+    return textwrap.wrap(plain(text), WIDTH, initial_indent=first, subsequent_indent=later)
 
 
 def _first(shown: Shown) -> list[tuple[ShownClient, bool]]:
