@@ -14,7 +14,7 @@ from tracefl.common.warned import reworded
 from tracefl.provenance.answer import Answer
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
-from tracefl.provenance.given import tensors_of
+from tracefl.provenance.given import check_by_id, tensors_of
 from tracefl.provenance.inputs import Inputs, forward, plain_model, read_batch
 from tracefl.provenance.method import attribute_round
 from tracefl.provenance.modes import in_any_mode
@@ -60,14 +60,15 @@ def who(
         compute: The device, and the bounds on memory.
 
     Raises:
+        TypeError: ``clients`` is no mapping, ``method`` no ``Method``, or a number in ``sizes`` none.
         ValueError: There are no clients or no inputs, inputs are not the model's, or ``sizes``, ``labels``,
             ``class_names`` or ``texts`` are not as many as they should be.
         ModelMismatchError: A client's weights are not the model's in name or shape, or not finite.
         LayerNotTraceableError: As ``attribute``.
         CheckError: As ``attribute``.
     """
-    if not isinstance(clients, Mapping):
-        raise TypeError(f"clients must be a mapping of ids to weights, got {type(clients).__name__}")
+    method = Method.checked(method)
+    check_by_id(clients)
     if not clients:
         raise ValueError("no clients: who() needs the weights of at least one")
     asked = plain_model(model)
@@ -201,12 +202,16 @@ def _shape(inputs: Inputs) -> str:
 
 def _advice(model: nn.Module, inputs: Inputs, place: torch.device) -> str:
     """Return what to do where the inputs are one input without a batch dimension; empty where they are not."""
-    one: Inputs = {k: v[None] for k, v in inputs.items()} if isinstance(inputs, Mapping) else inputs.detach()[None]
+    if isinstance(inputs, Mapping):
+        one: Inputs = {k: v[None] if isinstance(v, Tensor) else v for k, v in inputs.items()}
+        remedy = "give {k: v.unsqueeze(0) for k, v in inputs.items()}"
+    else:
+        one, remedy = inputs.detach()[None], "give inputs.unsqueeze(0)"
     try:
         logits = forward(model, read_batch(model, one, place).part(0, 1, place))
     except (RuntimeError, ValueError, IndexError, TypeError):
         return ""
-    return "; this is one input without a batch dimension: give inputs.unsqueeze(0)" if len(logits) == 1 else ""
+    return f"; this is one input without a batch dimension: {remedy}" if len(logits) == 1 else ""
 
 
 def _checked_labels(labels: Sequence[int] | Tensor | None, count: int, num_classes: int) -> Tensor | None:

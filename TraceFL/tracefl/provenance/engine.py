@@ -30,7 +30,7 @@ from tracefl.errors import ModelMismatchError
 from tracefl.provenance.attribution import Attribution
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
-from tracefl.provenance.given import named, tensors_of
+from tracefl.provenance.given import check_by_id, named, tensors_of
 from tracefl.provenance.inputs import Batch, Inputs, plain_model, read_batch
 from tracefl.provenance.layers import OPTIONS
 from tracefl.provenance.modes import in_any_mode
@@ -105,8 +105,10 @@ def attribute(
         LayerNotTraceableError: A name in ``layers`` cannot be traced.
         CheckError: The result does not hold.
         RecordError: A client's file cannot be read.
+        TypeError: ``clients`` is no mapping.
         ValueError: No clients, no inputs, or an argument out of range.
     """
+    check_by_id(clients)
     if isinstance(reference, str) and reference not in ("global", "none"):
         raise ValueError(f"reference must be global, none or weights by name, got {reference!r}")
     if p is None and weighting != "none" and len(clients) > 1:

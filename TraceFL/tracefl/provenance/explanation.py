@@ -266,13 +266,14 @@ def explain(
         compute: The device, and the bounds on memory.
 
     Raises:
+        TypeError: ``method`` is no ``Method``.
         ValueError: There is more than one input, ``against`` is the predicted class or no class of the model, or the
             target is the true label's logit and no label is given.
         ModelMismatchError: As ``attribute_round``.
         LayerNotTraceableError: As ``attribute_round``.
         RecordError: As ``attribute_round``.
     """
-    method = method or Method()
+    method = Method() if method is None else Method.checked(method)
     record = read_round(plain_model(global_model), record)
     if method.target == "label" and label is None:
         raise ValueError("the target is the true label's logit, and the input's label is not known")

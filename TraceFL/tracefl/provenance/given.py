@@ -21,6 +21,18 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
 
 
+def check_by_id(clients: Any) -> None:
+    """Refuse clients that no ids name.
+
+    Raises:
+        TypeError: They are no mapping.
+    """
+    if not isinstance(clients, Mapping):
+        raise TypeError(
+            f"clients must be a mapping of ids to weights, got {type(clients).__name__}: give dict(enumerate(clients))"
+        )
+
+
 def named(owner: str, given: Any, like: Mapping[str, Tensor], *, whole: bool = True, exact: bool = False) -> Any:
     """Return weights under the names of ``like``, from which theirs may differ by a common prefix.
 
@@ -72,6 +84,8 @@ def named(owner: str, given: Any, like: Mapping[str, Tensor], *, whole: bool = T
             if whole:
                 _check_tied(owner, held, names, aliases)
             return found
+    if deeper := _within(owner, held):
+        raise ModelMismatchError(deeper)
     if not whole:
         return NamedWeights(held, {name: name for name in own}) if isinstance(held, SafetensorsFile) else given
     raise ModelMismatchError(_differences(owner, own, needed, aliases, like))
@@ -176,6 +190,16 @@ def _aliases(like: Mapping[str, Tensor]) -> dict[str, list[str]]:
     return {
         name: [other for other in tied if other != name] for tied in names.values() if len(tied) > 1 for name in tied
     }
+
+
+def _within(owner: str, held: SafetensorsFile | Mapping[str, Any]) -> str:
+    """Return that the weights lie deeper, in one of a checkpoint's entries; empty where they do not."""
+    if isinstance(held, SafetensorsFile):
+        return ""
+    for name, entry in held.items():
+        if isinstance(entry, Mapping) and any(hasattr(tensor, "shape") for tensor in entry.values()):
+            return f"{owner} is a mapping with {_first(list(held))}, and no state dict: give its {name!r}"
+    return ""
 
 
 def _differences(

@@ -153,6 +153,7 @@ def read_batch(model: Callable[..., Any], inputs: Inputs, device: torch.device) 
         device: Where the model is.
 
     Raises:
+        TypeError: The inputs are neither a tensor nor a mapping that holds one.
         ValueError: There are no inputs, or none of a mapping's tensors has as many rows as the model gives logits.
     """
     if isinstance(inputs, Tensor):
@@ -162,6 +163,9 @@ def read_batch(model: Callable[..., Any], inputs: Inputs, device: torch.device) 
     if not isinstance(inputs, Mapping):
         raise TypeError(f"inputs are a tensor or a mapping of the model's arguments, got {type(inputs).__name__}")
     rows = {name: len(value) for name, value in inputs.items() if isinstance(value, Tensor) and value.ndim}
+    if inputs and not any(isinstance(value, Tensor) for value in inputs.values()):
+        held = ", ".join(f"{name}: {type(value).__name__}" for name, value in inputs.items())
+        raise TypeError(f'inputs hold no tensor ({held}): give tensors, of a tokenizer by return_tensors="pt"')
     if not rows or not max(rows.values()):
         raise ValueError("no inputs: at least one is needed, as the first dimension of the mapping's tensors")
     if len(set(rows.values())) == 1:

@@ -52,12 +52,14 @@ def attribute_round(
             are kept in it.
 
     Raises:
+        TypeError: ``method`` is no ``Method``.
         ModelMismatchError: As ``attribute``, or names or shapes are not the model's.
         LayerNotTraceableError: As ``attribute``.
         RecordError: The method needs the clients' average, and the record is none, see ``RoundRecord``.
         ValueError: ``by_layer`` with a method that is told to verify; or the target is the true label's logit, and no
             labels are given.
     """
+    method = Method.checked(method)
     if by_layer and method.verify:
         raise ValueError(f"by_layer=True divides estimates among layers, and verify={method.verify} replaces them")
     proofs = Proofs(0) if by_layer else proofs_of(method, len(record.clients))

@@ -1,7 +1,7 @@
 """The options of an attribution, which are read and checked before torch is imported."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 Precision: TypeAlias = Literal["float32", "bf16"]
 Verify: TypeAlias = int | Literal["all"]
@@ -93,6 +93,21 @@ class Method:
     def weakness(self) -> str:
         """How a client can change what is said of it and not what its own model predicts; empty where it cannot."""
         return gamed(self.target)
+
+    @staticmethod
+    def checked(given: Any) -> "Method":
+        """Return a method that a caller gave.
+
+        Raises:
+            TypeError: It is something else, such as a preset's name.
+        """
+        if isinstance(given, Method):
+            return given
+        got = repr(given) if isinstance(given, str) else type(given).__name__
+        raise TypeError(
+            f"method must be a tracefl.provenance.Method, got {got}: give Method(), the preset removal, or "
+            "Method.fault(), Method.artifact(), Method.paper() or Method.leave_one_out()"
+        )
 
     @classmethod
     def artifact(cls) -> "Method":

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tracefl.errors import ModelMismatchError, RecordError, TraceFLError
 from tracefl.provenance.comparison import Compared, compare
-from tracefl.provenance.given import named, tensors_of
+from tracefl.provenance.given import check_by_id, named, tensors_of
 from tracefl.provenance.inputs import Batch
 from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.shares import SHARES_ROUNDING, shares_of
@@ -97,12 +97,14 @@ def read_round(model: nn.Module | None, record: RoundRecord) -> ReadRound:
         record: The record; one that was read is returned as it is.
 
     Raises:
+        TypeError: The clients are no mapping.
         RecordError: A client has no weight, or one that is not positive; or they neither sum to 1 nor are numbers of
             examples; or the server's step is no positive number.
         ModelMismatchError: Names or shapes are not the model's. Those of a client are looked at when it is read.
     """
     if isinstance(record, ReadRound):
         return record
+    check_by_id(record.clients)
     step = record.server_step
     if step != "nonlinear" and not (isinstance(step, int | float) and math.isfinite(step) and step > 0):
         raise RecordError(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ def shares_of(clients: Iterable[ClientId], sizes: Sizes | None, name: str = "p")
         name: What the caller calls ``sizes``, for the messages.
 
     Raises:
+        TypeError: What should be a number is none, such as a text.
         ValueError: A client has no number, a number has no client, one is negative or not finite, or their sum is that
             of neither.
     """
@@ -33,6 +34,8 @@ def shares_of(clients: Iterable[ClientId], sizes: Sizes | None, name: str = "p")
     if sizes is None:
         return {k: 1 / len(ids) for k in ids}
     if not isinstance(sizes, Mapping):
+        if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+            raise TypeError(f"{name} must be numbers, one for each client, got {sizes!r}")
         values = sizes.tolist() if isinstance(sizes, Tensor) else list(sizes)
         if len(values) != len(ids):
             raise ValueError(f"{name} has {len(values)} numbers for {len(ids)} clients; give one for each client")
@@ -46,7 +49,7 @@ def shares_of(clients: Iterable[ClientId], sizes: Sizes | None, name: str = "p")
             f"{name} has numbers for clients that are not there, {', '.join(map(repr, unknown))}: without "
             "them the others are not the whole average; give their weights too, or leave their numbers out"
         )
-    numbers = {k: float(sizes[k]) for k in ids}
+    numbers = {k: _number(sizes[k], f"{name} of {k!r}") for k in ids}
     wrong = {k: n for k, n in numbers.items() if not (math.isfinite(n) and n >= 0)}
     if wrong:
         raise ValueError(f"{name} must be positive numbers, got {', '.join(f'{n} of {k!r}' for k, n in wrong.items())}")
@@ -56,6 +59,12 @@ def shares_of(clients: Iterable[ClientId], sizes: Sizes | None, name: str = "p")
     if total > 1 and all(n == int(n) for n in numbers.values()):
         return {k: n / total for k, n in numbers.items()}
     raise ValueError(f"{name} adds up to {total:g}: neither shares, which add up to 1, nor whole numbers of examples")
+
+
+def _number(given: Any, what: str) -> float:
+    if isinstance(given, str | bytes) or not hasattr(given, "__float__"):
+        raise TypeError(f"{what} must be a number, got {given!r}")
+    return float(given)
 
 
 def _named(sizes: Mapping[ClientId, float]) -> str:

@@ -264,11 +264,18 @@ def draw(ax: Any, clients: Sequence[Any], contributions: Tensor, exact: Tensor, 
 
     Raises:
         ConfigError: matplotlib is not installed.
+        TypeError: ``ax`` is no Axes.
     """
     names, inputs = [_no_formula(str(client)) for client in clients], len(contributions)
     if ax is None:
         size = (6.4, 0.8 + 0.3 * len(names)) if inputs == 1 else (1.5 + 0.5 * len(names), 1.2 + 0.3 * min(inputs, 30))
         ax = imported("matplotlib.pyplot", "plot()").subplots(figsize=size, layout="constrained")[1]
+    elif not isinstance(ax, imported("matplotlib.axes", "plot()").Axes):
+        got = repr(ax) if isinstance(ax, str | int) else type(ax).__name__
+        raise TypeError(
+            f"ax must be matplotlib Axes, got {got}; of one input: answer[i].plot(); to write a file: "
+            "answer.plot().figure.savefig('answer.png')"
+        )
     if inputs == 1:
         values = contributions[0].tolist()
         order = contributions[0].nan_to_num(-torch.inf).argsort(stable=True).tolist()

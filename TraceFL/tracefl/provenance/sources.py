@@ -37,9 +37,11 @@ class SafetensorsFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        begin = b""
         try:
             with self.path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
+                begin = file.read(8)
+                (length,) = struct.unpack("<Q", begin)
                 size = os.fstat(file.fileno()).st_size
                 if length > size:
                     raise ValueError(f"a header of {length} bytes in a file of {size}")
@@ -52,6 +54,10 @@ class SafetensorsFile:
         except OSError as error:
             raise RecordError(f"{self.path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, struct.error) as error:
+            if _is_pickled(begin) and self.path.suffix != ".npz":
+                raise RecordError(
+                    f"{self.path} is no safetensors file; load it: torch.load({str(self.path)!r}, weights_only=True)"
+                ) from error
             raise RecordError(f"{self.path} is no whole safetensors file ({error})") from error
 
     @property
@@ -104,6 +110,11 @@ class SafetensorsFile:
         finally:
             os.close(descriptor)
         return tensor
+
+
+def _is_pickled(begin: bytes) -> bool:
+    """Whether a file that begins so is one of ``torch.save``, today's ZIP or a bare pickle, and no damaged other."""
+    return begin.startswith(b"PK\x03\x04") or (begin[:1] == b"\x80" and begin[1:2] < b"\x06" and any(begin[3:]))
 
 
 class InMemory:

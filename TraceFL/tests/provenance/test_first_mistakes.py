@@ -1,0 +1,141 @@
+"""What a newcomer gives in place of what is meant is refused in one line, which says what to give."""
+
+import re
+
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from torch import nn
+
+import tracefl
+from tests.helpers.models import bert
+from tracefl.errors import ModelMismatchError, RecordError, TraceFLError
+from tracefl.provenance import Method, RoundRecord, attribute, attribute_round, explain
+
+X = torch.tensor([[1.0, 2.0]])
+METHODS = "Method.fault(), Method.artifact(), Method.paper() or Method.leave_one_out()"
+
+
+@pytest.fixture
+def federation():
+    """A linear model that holds the average of two clients, and the two."""
+    model = nn.Linear(2, 3)
+    clients = {
+        "a": torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
+        "b": torch.tensor([[3.0, 0.0], [1.0, 0.0], X[0]]),
+    }
+    states = {k: {"weight": weight, "bias": torch.zeros(3)} for k, weight in clients.items()}
+    model.load_state_dict({"weight": (clients["a"] + clients["b"]) / 2, "bias": torch.zeros(3)})
+    return model, states
+
+
+def asked(federation, **change):
+    """Ask with something else in the place of what is right; returns the error, which is one line."""
+    model, clients = federation
+    with pytest.raises((TypeError, ValueError, TraceFLError)) as caught:
+        tracefl.who(model, **{"clients": clients, "inputs": X, "sizes": [1, 1], **change})
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(("given", "said"), [("removal", "'removal'"), (Method, "type"), (None, "NoneType")])
+def test_a_method_is_no_name(federation, given, said):
+    error = asked(federation, method=given)
+    assert isinstance(error, TypeError)
+    assert str(error) == (
+        f"method must be a tracefl.provenance.Method, got {said}: give Method(), the preset removal, or {METHODS}"
+    )
+
+
+def test_a_rounds_method_is_no_name_either(federation):
+    model, clients = federation
+    record = RoundRecord(1, clients, {"a": 0.5, "b": 0.5}, model.state_dict(), model.state_dict())
+    for ask in (attribute_round, explain):
+        with pytest.raises(TypeError, match="method must be a tracefl.provenance.Method, got 'fault'"):
+            ask(model, record, X, method="fault")
+    assert explain(model, record, X, method=None).clients
+
+
+def test_clients_need_ids(federation):
+    model, clients = federation
+    states = list(clients.values())
+    said = "clients must be a mapping of ids to weights, got list: give dict(enumerate(clients))"
+    assert str(asked(federation, clients=states)) == said
+    record = RoundRecord(1, states, [0.5, 0.5], model.state_dict(), model.state_dict())
+    for ask in (lambda: attribute(model, states, X, p=[1, 1]), lambda: attribute_round(model, record, X)):
+        with pytest.raises(TypeError, match=re.escape(said)):
+            ask()
+    assert tracefl.who(model, dict(enumerate(states)), X, [1, 1]).client_ids == (0, 1)
+
+
+def test_a_plot_is_drawn_in_axes(federation):
+    answer = tracefl.who(*federation, X, [1, 1])
+    words = "ax must be matplotlib Axes, got {}; of one input: answer[i].plot(); to write a file: answer.plot().figure."
+    for given, said in ((0, "0"), ("o.png", "'o.png'"), (plt, "module")):
+        with pytest.raises(TypeError, match=re.escape(words.format(said))):
+            answer.plot(given)
+    figure, ax = plt.subplots()
+    assert answer.plot(ax) is ax
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_client_is_to_be_loaded(federation, tmp_path, zipped):
+    path = tmp_path / "a.pt"
+    torch.save(federation[1]["a"], path, _use_new_zipfile_serialization=zipped)
+    error = asked(federation, clients={**federation[1], "a": path})
+    assert isinstance(error, RecordError)
+    assert str(error) == f"{path} is no safetensors file; load it: torch.load({str(path)!r}, weights_only=True)"
+    loaded = torch.load(str(path), weights_only=True)
+    assert tracefl.who(federation[0], {**federation[1], "a": loaded}, X, [1, 1]).client_ids == ("a", "b")
+
+
+def test_a_damaged_safetensors_file_is_no_pickle(federation, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"\x80\x02\0\0\0\0\0\0{")  # its header of 640 bytes is lost
+    error = asked(federation, clients={"a": tmp_path / "a.safetensors"}, sizes=None)
+    assert "is no whole safetensors file" in str(error)
+
+
+def test_a_checkpoint_holds_a_state_dict(federation):
+    model, clients = federation
+    checkpoint = {"epoch": 3, "state_dict": clients["a"], "optimizer": {"state": {}, "param_groups": []}}
+    said = "client 'a' is a mapping with 'epoch', 'state_dict', 'optimizer', and no state dict: give its 'state_dict'"
+    error = asked(federation, clients={**clients, "a": checkpoint})
+    assert (type(error), str(error)) == (ModelMismatchError, said)
+    with pytest.raises(ModelMismatchError, match="give its 'state_dict'"):
+        attribute(model, {**clients, "a": checkpoint}, X, p=[1, 1])
+
+
+def test_a_tokenizers_lists_are_no_tensors(federation):
+    error = asked(federation, inputs={"input_ids": [[1, 2]], "attention_mask": [[1, 1]]})
+    assert isinstance(error, TypeError)
+    assert str(error) == (
+        "inputs hold no tensor (input_ids: list, attention_mask: list): give tensors, of a tokenizer by "
+        'return_tensors="pt"'
+    )
+
+
+def test_a_mapping_without_a_batch_dimension():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = bert().eval()
+    inputs = {"input_ids": torch.arange(1, 7), "attention_mask": torch.ones(6, dtype=torch.int64), "return_dict": True}
+    with pytest.raises(ValueError, match="without a batch dimension") as caught:
+        tracefl.who(model, {"a": model.state_dict()}, inputs)
+    remedy = str(caught.value).split("dimension: give ")[1].split("}")[0]
+    assert remedy == "{k: v.unsqueeze(0) for k, v in inputs.items()"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"a": "12", "b": "3"}, "sizes of 'a' must be a number, got '12'"),
+        (["12", 3], "sizes of 'a' must be a number, got '12'"),
+        ({"a": None, "b": 3}, "sizes of 'a' must be a number, got None"),
+        ("12", "sizes must be numbers, one for each client, got '12'"),
+        (12, "sizes must be numbers, one for each client, got 12"),
+    ],
+)
+def test_sizes_are_numbers(federation, sizes, said):
+    error = asked(federation, sizes=sizes)
+    assert (type(error), str(error)) == (TypeError, said)
