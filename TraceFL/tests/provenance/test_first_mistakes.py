@@ -139,3 +139,26 @@ def test_a_mapping_without_a_batch_dimension():
 def test_sizes_are_numbers(federation, sizes, said):
     error = asked(federation, sizes=sizes)
     assert (type(error), str(error)) == (TypeError, said)
+
+
+def test_updates_are_no_weights(federation):
+    model, weight = federation[0], federation[0].weight.detach()
+    updates = {k: {"weight": share * weight, "bias": torch.zeros(3)} for k, share in {"a": 0.02, "b": 0.06}.items()}
+    said = "the clients' weights look like updates: their norm is 0.04 of the model's; give weights: previous + update"
+    with pytest.warns(UserWarning, match=re.escape(said)) as caught:
+        answer = tracefl.who(model, updates, X)
+    assert answer.notes[0] == said
+    assert answer.notes[1].startswith("no sizes were given")
+    assert str(answer).split("\n\n")[-1].startswith("note: the clients' weights look like updates")
+    assert [warning.filename for warning in caught if said in str(warning.message)] == [__file__]
+
+
+def test_small_weights_and_a_model_of_zeros_are_no_updates(federation, recwarn):
+    model, clients = federation
+    halved = {k: {name: tensor / 2 for name, tensor in state.items()} for k, state in clients.items()}
+    nothing = nn.Linear(2, 3)
+    nn.init.zeros_(nothing.weight)
+    nn.init.zeros_(nothing.bias)
+    for asked_model, given in ((model, halved), (nothing, clients)):
+        assert not any("updates" in note for note in tracefl.who(asked_model, given, X, [1, 1]).notes)
+    assert not [warning for warning in recwarn if "updates" in str(warning.message)]

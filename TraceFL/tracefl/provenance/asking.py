@@ -28,6 +28,9 @@ from tracefl.provenance.shares import Sizes, shares_of
 ClientState: TypeAlias = Mapping[str, Tensor] | Sequence[Any] | str | Path | nn.Module
 """A client's state dict, its tensors in that order (Flower's NDArrays), its safetensors file, or its model."""
 
+_LIKE_UPDATES = 0.3
+"""Share of the norm of the model's parameters below which an average of others looks like one of updates."""
+
 
 @in_any_mode
 def who(
@@ -48,7 +51,8 @@ def who(
     Args:
         model: The clients' architecture. The average is made of the clients; the model's own weights are not asked, and
             are the same afterwards.
-        clients: Client id to its weights after local training.
+        clients: Client id to its weights after local training, and not what training changed: an average far smaller
+            than the model's own weights is warned of.
         inputs: ``(B, ...)`` one or many inputs, as the model takes them, or a mapping of such tensors.
         sizes: Each client's number of training examples, or its share of the average: by id, or in the order of
             ``clients``. None for a plain average, in which all count equally; the answer says so.
@@ -79,6 +83,9 @@ def who(
     given = {k: weights.state_dict() if isinstance(weights, nn.Module) else weights for k, weights in clients.items()}
     given = {k: _of_its_own(weights, asked) for k, weights in given.items()}
     record = _averaged(asked, given, shares)
+    if looks_like := _updates_words(asked, record):
+        notes.insert(0, looks_like)
+        warnings.warn(looks_like, stacklevel=3)
     if (distance := _distance(record, asked.state_dict())) > 0:
         notes.append(
             "the model that is asked is the clients' average; the weights that the model itself holds are others"
@@ -158,6 +165,21 @@ def _averaged(model: nn.Module, clients: Mapping[ClientId, Any], shares: Mapping
     average = float64_average(record)
     made = {name: average[name].to(tensor.dtype) if name in average else tensor for name, tensor in own.items()}
     return replace(record, previous_global=made, global_weights=made)
+
+
+def _updates_words(model: nn.Module, record: RoundRecord) -> str:
+    """Return that clients' weights look like what training added to the model's own; empty where they do not."""
+    names = [name for name, tensor in model.named_parameters() if tensor.is_floating_point()]
+    own, made = (
+        math.sqrt(sum(float(weights[name].double().square().sum()) for name in names))
+        for weights in (model.state_dict(), record.global_weights)
+    )
+    if not made < _LIKE_UPDATES * own:  # nor where one is not finite
+        return ""
+    return (
+        f"the clients' weights look like updates: their norm is {made / own:.2g} of the model's; give weights: "
+        "previous + update"
+    )
 
 
 def _distance(record: RoundRecord, weights: Mapping[str, Tensor]) -> float:

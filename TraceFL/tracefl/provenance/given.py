@@ -194,7 +194,7 @@ def _aliases(like: Mapping[str, Tensor]) -> dict[str, list[str]]:
 
 def _within(owner: str, held: SafetensorsFile | Mapping[str, Any]) -> str:
     """Return that the weights lie deeper, in one of a checkpoint's entries; empty where they do not."""
-    if isinstance(held, SafetensorsFile):
+    if isinstance(held, SafetensorsFile | NamedWeights):  # tensors alone
         return ""
     for name, entry in held.items():
         if isinstance(entry, Mapping) and any(hasattr(tensor, "shape") for tensor in entry.values()):
