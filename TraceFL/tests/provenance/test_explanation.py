@@ -89,7 +89,8 @@ def test_three_targets_of_one_forward_are_to_the_bit_those_of_three(method, monk
         k = list(clients).index(client.client_id)
         assert client.estimate == float(whole.contributions[0, k])
         assert client.by_layer == tuple(whole.by_layer[0, k].tolist())
-        assert client.against == float(sides[0][0, k].double() - sides[1][0, k].double())
+        estimated = float(sides[0][0, k].double() - sides[1][0, k].double())
+        assert client.against == (client.removal.against_effect if client.is_exact else estimated)
 
 
 def test_one_client_is_the_whole_average():
@@ -174,3 +175,25 @@ def test_where_exact_effects_order_the_clients_contributions_may_not_and_that_is
     assert not found.is_in_order
     assert found.caveat == "the order is that of the exact effects; contributions order the clients otherwise"
     assert all(client.score is None for client in found._shown().clients)
+
+
+@pytest.mark.parametrize(("method", "exact"), [(Method(), True), (Method(verify=0), False), (Method.fault(), False)])
+def test_what_a_client_adds_to_a_lead_is_exact_where_its_contribution_is(method, exact):
+    """A model that is not linear: leaving a client out changes the lead otherwise than to first order."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4))
+    clients = {k: {n: w + torch.randn_like(w) for n, w in model.state_dict().items()} for k in "abc"}
+    average = {n: sum(clients[k][n] for k in clients) / 3 for n in clients["a"]}
+    x = torch.randn(1, 3)
+    logits = torch.func.functional_call(model, average, (x,))[0].detach()
+    predicted, other = logits.topk(2).indices.tolist()
+    found = explain(
+        model, RoundRecord(1, clients, dict.fromkeys("abc", 1 / 3), average, average), x, method, against=other
+    )
+    assert found.is_exact == exact
+    for client in found.clients:
+        rest = {n: sum(clients[k][n] for k in clients if k != client.client_id) / 2 for n in average}
+        without = torch.func.functional_call(model, rest, (x,))[0].detach()
+        falls = float((logits - without)[predicted] - (logits - without)[other])
+        assert client.removal.against_effect == pytest.approx(falls, abs=1e-4)
+        assert (client.against == pytest.approx(falls, abs=1e-4)) == exact

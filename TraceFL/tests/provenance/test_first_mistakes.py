@@ -70,7 +70,7 @@ def test_clients_need_ids(federation):
 
 def test_a_plot_is_drawn_in_axes(federation):
     answer = tracefl.who(*federation, X, [1, 1])
-    words = "ax must be matplotlib Axes, got {}; of one input: answer[i].plot(); to write a file: answer.plot().figure."
+    words = "ax must be matplotlib Axes, got {}; to write a file: answer.plot().figure."
     for given, said in ((0, "0"), ("o.png", "'o.png'"), (plt, "module")):
         with pytest.raises(TypeError, match=re.escape(words.format(said))):
             answer.plot(given)

@@ -180,3 +180,38 @@ def test_without_layers_there_is_no_panel_and_no_table_of_them(draw):
     assert "no layers: a robust rule made this model" in said
     answer = as_json(ExplainedInput(IMAGE, of_a_robust_rule(3), Method(), NAMES))
     assert (answer["layers"], answer["clients"][0]["estimate"], answer["clients"][0]["by_layer"]) == ([], None, ())
+
+
+def lines_of(found, width=80):
+    console = TerminalConsole(file=io.StringIO(), width=width)
+    show(console, ExplainedInput(IMAGE, found, Method(), NAMES))
+    return console.file.getvalue().splitlines()
+
+
+def exactly(found, count):
+    """The explanation with the contributions of the first ``count`` clients exact."""
+    first = [
+        replace(c, contribution=c.removal.effect, against=c.removal.against_effect, is_exact=True)
+        for c in found.clients[:count]
+    ]
+    return replace(found, clients=(*first, *found.clients[count:]))
+
+
+def test_an_exact_contribution_is_one_column_and_no_sum_of_layers():
+    lines = lines_of(exactly(explained(3), 3))
+    (heading,) = [line for line in lines if " weight " in line]
+    assert heading.split() == ["client", "exact", "contribution", "score", "weight", "holds", "against", "2"]
+    row = next(line for line in lines if line.split()[:2] == ["2", "1"])
+    assert row.split()[2:4] == ["+1.000", "0.500"]
+    assert row.split()[-1] == "+2.500"  # how far the lead falls, as in the table of removals
+    place = next(n for n, line in enumerate(lines) if line.startswith("sum"))
+    assert lines[place + 1] == "the layers add up to the first-order estimate, and not to the exact contributions above"
+
+
+def test_where_some_contributions_are_exact_both_columns_stand_and_it_is_said():
+    lines = lines_of(exactly(explained(4), 2))
+    (heading,) = [line for line in lines if " weight " in line]
+    assert heading.split()[1:4] == ["contribution", "exact", "effect"]
+    said = "the layers add up to the first-order estimate, and not to the contributions above that are exact"
+    assert said in lines
+    assert not any("the layers add up" in line for line in lines_of(explained(4)))

@@ -2,10 +2,11 @@
 
 Client k's estimate is what ``attribute_round`` estimates for the method's target, and its parts by layer sum up to it;
 its contribution T_k is the same, or its exact effect where the method verifies. Why class c and not class d is answered
-by the difference of their logits: T_k(c) - T_k(d), with the method's own weighting, reference and layers. The first
-clients are then left out of the average, exactly and one at a time. Where that is known of all clients, it orders them
-and says who carries the prediction, or that nobody does. A robust rule's model is no sum of its clients' parts: of such
-a round there is no estimate and nothing by layer, and all contributions are exact effects.
+by the difference of their logits: T_k(c) - T_k(d), with the method's own weighting, reference and layers, or, where T_k
+is exact, by how much it falls without the client. The first clients are then left out of the average, exactly and one
+at a time. Where that is known of all clients, it orders them and says who carries the prediction, or that nobody does.
+A robust rule's model is no sum of its clients' parts: of such a round there is no estimate and nothing by layer, and
+all contributions are exact effects.
 """
 
 import logging
@@ -67,7 +68,8 @@ class ClientPart:
         score: Softmax of the contributions over the round's clients, 0 to 1.
         by_layer: What each layer adds to the estimate, in the order of ``Explanation.layers``.
         held: Training examples of the predicted class that it holds; None where that is not known.
-        against: Contribution to the lead over the other class, in logits; None where none was named.
+        against: Contribution to the lead over the other class, in logits, exact where ``contribution`` is; None where
+            no class was named.
         removal: The prediction without it; None where it was not computed.
         is_exact: Whether the contribution is the exact effect of that removal.
     """
@@ -118,6 +120,11 @@ class Explanation:
     def is_settled(self) -> bool:
         """Whether the exact effects of all clients are known, which then order them."""
         return all(client.removal is not None for client in self.clients)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all contributions are exact effects, and none an estimate."""
+        return all(client.is_exact for client in self.clients)
 
     @property
     def is_in_order(self) -> bool:
@@ -310,7 +317,8 @@ def explain(
     parts = []
     for k in (ids.index(client_id) for client_id, _ in answer.ranking(0)):
         removal = _removal(logits, without[ids[k]], predicted, against) if ids[k] in without else None
-        exact_toward = None if removal is None or estimate is not None else removal.against_effect
+        is_exact = removal is not None and answer.verified is not None and bool(answer.verified[0, k])
+        lead_part = None if toward is None else float(toward[k])
         parts.append(
             ClientPart(
                 client_id=ids[k],
@@ -322,9 +330,9 @@ def explain(
                 if estimate is None or estimate.by_layer is None
                 else tuple(estimate.by_layer[0, k].tolist()),
                 held=None if label_counts is None else int(label_counts[k, predicted]),
-                against=exact_toward if toward is None else float(toward[k]),
+                against=removal.against_effect if removal is not None and is_exact else lead_part,
                 removal=removal,
-                is_exact=removal is not None and answer.verified is not None and bool(answer.verified[0, k]),
+                is_exact=is_exact,
             )
         )
     if len(without) == len(ids):

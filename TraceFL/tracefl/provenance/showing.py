@@ -273,8 +273,7 @@ def draw(ax: Any, clients: Sequence[Any], contributions: Tensor, exact: Tensor, 
     elif not isinstance(ax, imported("matplotlib.axes", "plot()").Axes):
         got = repr(ax) if isinstance(ax, str | int) else type(ax).__name__
         raise TypeError(
-            f"ax must be matplotlib Axes, got {got}; of one input: answer[i].plot(); to write a file: "
-            "answer.plot().figure.savefig('answer.png')"
+            f"ax must be matplotlib Axes, got {got}; to write a file: answer.plot().figure.savefig('answer.png')"
         )
     if inputs == 1:
         values = contributions[0].tolist()

@@ -64,6 +64,9 @@ def show(console: Console, answer: ExplainedInput) -> None:
         say()
         say(f"estimated contribution by layer ({len(found.layers)} layers), in logits")
         console.print(_layers(found))
+        if any(client.is_exact for client in found.clients):
+            exact = "exact contributions above" if found.is_exact else "contributions above that are exact"
+            say(f"the layers add up to the first-order estimate, and not to the {exact}")
     checked = [client for client in found.clients if client.removal is not None]
     if checked:
         say()
@@ -136,16 +139,18 @@ def _carried(found: Explanation) -> str:
 
 def _clients(found: Explanation) -> Table:
     with_scores, contradicted = found.is_in_order, found.contradicted
-    table = _table("", "client", "contribution", "exact effect", *(["score"] if with_scores else []), "weight", "holds")
+    numbers = ["exact contribution"] if found.is_exact else ["contribution", "exact effect"]  # the same, if it is exact
+    table = _table("", "client", *numbers, *(["score"] if with_scores else []), "weight", "holds")
     if found.against is not None:
         table.add_column(f"against {found.against}", justify="right")
     for rank, client in enumerate(found.clients[:CLIENTS_SHOWN], 1):
         mark = " *" if client.client_id in contradicted else ""
+        effect = "-" if client.removal is None else f"{client.removal.effect:+.3f}{mark}"
         row = [
             str(rank),
             client.client_id,
             f"{client.contribution:+.3f}",
-            "-" if client.removal is None else f"{client.removal.effect:+.3f}{mark}",
+            *([] if found.is_exact else [effect]),
             *([f"{client.score:.3f}"] if with_scores else []),
             percent(client.weight),
             "-" if client.held is None else str(client.held),
