@@ -108,6 +108,18 @@ def test_the_exact_check_is_of_what_somebody_carries(tmp_path):
     )
 
 
+@pytest.mark.parametrize("verified", [("2", "0", "3"), ("2", "0")])
+def test_there_is_nothing_to_check_where_contributions_are_the_exact_removals(tmp_path, verified):
+    effects = (("2", 1.5), ("0", 0.5), ("3", -0.5))
+    carried = [wrong(i, BY_2, counterfactual_client="2", contributions=effects, verified=verified) for i in range(2)]
+    words = said(tmp_path, [result(1, carried)], "provenance.inputs=all")[2]
+    nothing = (
+        "Each client was left out exactly: contributions are what that changes, so that there is nothing to check."
+    )
+    assert (words == nothing) == (len(verified) == len(BY_2))
+    assert words.startswith("Checked by") == (len(verified) < len(BY_2))
+
+
 def test_a_run_that_traces_only_correct_predictions_says_so(tmp_path):
     words = said(tmp_path, [result(1, [right(0)])], "provenance.inputs=correct")
     assert words[1] == "Only right predictions were traced; provenance.inputs=all traces wrong ones too."

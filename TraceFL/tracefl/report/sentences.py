@@ -235,10 +235,14 @@ def _of_correct(rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
 
 
 def _of_removals(inputs: Sequence[TracedInput], what: str) -> Iterator[Sentence]:
-    """Yield how often the exact removal of every client names the same one."""
+    """Yield how often the exact removal of every client names the same one, unless contributions are those removals."""
     known = [t for t in inputs if t.counterfactual_client is not None]
     checked = [t for t in known if t.responsible is not None]
-    if checked:
+    if checked and all(len(t.verified) == len(t.ranking) for t in checked):
+        yield Sentence(
+            "Each client was left out exactly: contributions are what that changes, so that there is nothing to check."
+        )
+    elif checked:
         agree = sum(t.counterfactual_client == t.traced_client for t in checked)
         somebodys = " that somebody carries" if len(checked) < len(known) else ""
         yield Sentence(
