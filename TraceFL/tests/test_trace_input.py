@@ -88,6 +88,11 @@ def test_a_round_as_json(image_run, ask):
     assert (told["suspects"], told["provenance_seconds"] > 0) == ([], True)
 
 
+def test_a_rounds_rows_are_written_and_that_is_said(image_run, tmp_path, ask):
+    assert ask(image_run, f"csv={tmp_path / 'rows.csv'}").splitlines()[-1] == f"written: {tmp_path / 'rows.csv'}"
+    assert (tmp_path / "rows.csv").read_text().startswith("round,input_index,")
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_an_image_file_is_prepared_as_the_data_were(image_run, tmp_path, ask):
     pixels = load_examples(image_run / "server.safetensors").features["pixels"][1]
@@ -122,6 +127,8 @@ def test_tables_and_picture(image_run, tmp_path, ask):
     assert "layer4.0" in shown
     assert f"lead over {other} falls by" in shown
     assert Image.open(tmp_path / "why.png").size[0] > 1000
+    assert shown.splitlines()[-1] == f"written: {tmp_path / 'why.png'}"
+    assert "written" not in ask(image_run, "input=0", f"png={tmp_path / 'why.png'}", "--json")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def _trace(given: Given) -> None:
     from tracefl.common.text_files import write_atomically
     from tracefl.questions.retrace import retrace
     from tracefl.records.tables import PROVENANCE_COLUMNS, provenance_rows, to_csv
-    from tracefl.report.console import TerminalConsole, say_json
+    from tracefl.report.console import TerminalConsole, say, say_json
     from tracefl.report.terminal import terminal_lines
     from tracefl.report.trace import as_json, show
 
@@ -54,12 +54,15 @@ def _trace(given: Given) -> None:
     if JSON in given.flags:
         say_json({"run": str(given.folder), **as_json(server_round, trace)})
     else:
-        show(TerminalConsole(), server_round, trace)
+        console = TerminalConsole()
+        show(console, server_round, trace)
+        if "csv" in given.values:
+            say(console, f"written: {given.values['csv']}")
 
 
 def _explain(given: Given) -> None:
     from tracefl.questions.one_input import explain_stored
-    from tracefl.report.console import TerminalConsole, say_json
+    from tracefl.report.console import TerminalConsole, say, say_json
     from tracefl.report.explanation import as_json, show
     from tracefl.report.terminal import terminal_lines
 
@@ -81,7 +84,10 @@ def _explain(given: Given) -> None:
     if JSON in given.flags:
         say_json(as_json(answer))
     else:
-        show(TerminalConsole(), answer)
+        console = TerminalConsole()
+        show(console, answer)
+        if "png" in given.values:
+            say(console, f"written: {given.values['png']}")
 
 
 if __name__ == "__main__":
