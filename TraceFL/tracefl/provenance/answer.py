@@ -149,6 +149,7 @@ class Answer(Sequence["Answer"]):
 
         Raises:
             ConfigError: matplotlib is not installed.
+            TypeError: ``ax`` is no Axes.
         """
         title = f"Contributions to {self._prediction(0)}" if len(self) == 1 else "Contributions, in logits"
         return draw(ax, self.client_ids, self.contributions, self.exact, title)

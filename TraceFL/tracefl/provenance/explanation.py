@@ -204,6 +204,7 @@ class Explanation:
 
         Raises:
             ConfigError: matplotlib is not installed.
+            TypeError: ``ax`` is no Axes.
         """
         shown = self._shown()
         values = torch.tensor([[client.contribution for client in shown.clients]])

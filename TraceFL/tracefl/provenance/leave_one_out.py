@@ -105,6 +105,7 @@ class Counterfactuals:
 
         Raises:
             ConfigError: matplotlib is not installed.
+            TypeError: ``ax`` is no Axes.
         """
         return draw(ax, self.client_ids, self.effects, self.measured, "Effects of leaving each client out")
 
