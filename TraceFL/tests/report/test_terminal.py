@@ -4,7 +4,7 @@ from rich.console import Console
 
 from tests.helpers.made_page import make_run, result, traced_input
 from tracefl.records.progress import Progress
-from tracefl.report.terminal import Terminal, columns_key, show_run, terminal_lines
+from tracefl.report.terminal import Terminal, columns_key, rounds_table, show_run, terminal_lines
 
 
 def test_a_round_is_one_short_line_on_the_terminal_and_whole_in_the_log(capsys, caplog):
@@ -27,6 +27,19 @@ def test_the_columns_of_a_table_are_explained_as_they_were_measured():
     faulty = columns_key(seeks_faulty=True, knows_faulty=True).plain
     assert "is faulty" in faulty
     assert "top holder" not in faulty
+
+
+def test_the_widest_round_fits_80_columns(capsys):
+    whole = dict.fromkeys(("global_accuracy", "localization_accuracy", "chance_accuracy", "top_holder_accuracy"), 1.0)
+    row = {
+        **whole,
+        **{"round": 1000, "clients_dropped": 1, "counterfactual_agreement": 1.0, "counterfactual_correlation": -0.99},
+        **{"inputs_traced": 150, "train_seconds": 9999.9, "provenance_seconds": 999.99},
+    }
+    Console(width=80).print(rounds_table([row], "a run"))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert all(word in shown for word in ("1000*", "100.0% (100.0%)", "10000", "1000"))
 
 
 def test_where_nobody_is_known_to_be_faulty_no_column_says_so(tmp_path, capsys):

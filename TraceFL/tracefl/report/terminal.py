@@ -127,7 +127,7 @@ class Terminal(Observer):
 
 def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Return the rounds as a table, percentages beside chance; * marks a round that went without a client."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for heading in (
         "round",
         "global\naccuracy",
@@ -150,10 +150,15 @@ def rounds_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
             percent(row["counterfactual_agreement"]),
             "-" if correlation is None else f"{correlation:.2f}",
             str(row["inputs_traced"]),
-            f"{row['train_seconds']:.1f}",
-            f"{row['provenance_seconds']:.2f}",
+            _in_five(row["train_seconds"], 1),
+            _in_five(row["provenance_seconds"], 2),
         )
     return table
+
+
+def _in_five(seconds: float, decimals: int) -> str:
+    """Return seconds with as many decimals as five columns hold."""
+    return next(text for d in range(decimals, -1, -1) if len(text := f"{seconds:.{d}f}") <= 5 or not d)
 
 
 def columns_key(seeks_faulty: bool, knows_faulty: bool) -> Text:
