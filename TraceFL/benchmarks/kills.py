@@ -37,6 +37,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ENDS = {signal.SIGKILL: {-9}, signal.SIGTERM: {75, -15}, signal.SIGINT: {130, -2}}
 # Words about a run, and of when and where it ran.
 WORDS = {"run.log", "status.json", "report.html", "SHA256SUMS", "command.txt", "config.yaml", "rounds.png"}
+HELD = {".claim", ".work"}  # by a run that is killed after its last round; the next command that opens it deletes them
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
@@ -84,7 +85,7 @@ def deciding_files(run: Path) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for path in run.rglob("*"):
-        if path.is_file() and path.name not in WORDS:
+        if path.is_file() and path.name not in WORDS and HELD.isdisjoint(path.relative_to(run).parts):
             found[str(path.relative_to(run))] = path.read_bytes()
             if path.suffix == ".json":
                 found[str(path.relative_to(run))] = timeless(json.loads(path.read_text()))
