@@ -129,6 +129,14 @@ def test_fewer_clients_than_a_rule_is_robust_for_make_no_model():
             rule.aggregate(some, SHARES, {"w": torch.zeros(5)})
 
 
+def test_a_rule_that_weighs_nobody_counts_a_client_of_weight_0():
+    model, record = round_of(Aggregation("median"))
+    weights = {**record.client_weights, "0": 0.0, "1": record.client_weights["0"] + record.client_weights["1"]}
+    inputs = torch.randn(2, 6, generator=torch.Generator().manual_seed(2))
+    expected = attribute_round(model, record, inputs).contributions
+    assert torch.equal(attribute_round(model, replace(record, client_weights=weights), inputs).contributions, expected)
+
+
 def test_a_client_that_is_not_in_the_round_cannot_be_left_out():
     _, record = round_of(Aggregation("median"))
     with pytest.raises(KeyError):

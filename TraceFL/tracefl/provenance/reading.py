@@ -160,7 +160,7 @@ def _shares(record: RoundRecord) -> dict[ClientId, float]:
     except ValueError as error:
         raise RecordError(f"{error}. Is a client missing?") from error
     for k, share in shares.items():
-        if share == 0:
+        if share == 0 and (record.aggregation is None or record.aggregation.rule == "krum"):
             raise RecordError(
                 f"client {k!r} has weight 0: nothing of it is in the average, and its contribution is 0; leave it out "
                 "of the record"
