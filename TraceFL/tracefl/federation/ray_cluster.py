@@ -42,7 +42,7 @@ _RAY_ENVIRONMENT = {
 
 _NOT_STARTED, _REMEDY = "Ray did not start", "try again, or set backend=in_process"
 _START_SECONDS = 180.0  # or to connect
-_STOPPED_SECONDS = 10.0  # the same, from when the run is asked to stop: the signal may have been Ray's, too
+_STOPPED_SECONDS = 2.0  # the same, from when the run is asked to stop: the signal may have been Ray's, too
 _CONNECT_SECONDS = 10.0
 _END_SECONDS, _END_UNSTARTED_SECONDS = 30.0, 5.0
 _WATCH_SECONDS = 0.2
