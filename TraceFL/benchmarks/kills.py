@@ -109,11 +109,11 @@ def fault_of(run: Path, number: signal.Signals, status: int | None) -> str | Non
     if status is None:
         return f"still there after {MOST_SECONDS:.0f} s"
     state = read_run_state(run, ROUNDS).state
-    if (
-        state == "done"
-        if status in (0, -9) and (run / "results.json").exists()
-        else status in ENDS[number] and state in ("stopped", "to do")
-    ):
+    if (run / "results.json").exists():  # then nothing is lost any more, whatever ended the process
+        right = state == "done" and status in {0, *ENDS[number]}
+    else:
+        right = state in ("stopped", "to do") and status in ENDS[number]
+    if right:
         return None
     return f"exit status {status}, and the run is {state}"
 
