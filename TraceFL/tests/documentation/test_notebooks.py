@@ -18,10 +18,6 @@ def write(path, *cells):
     return path
 
 
-def living():
-    return {pid for pid, name in descendants(os.getpid()).items() if name != "ps"}  # but the look itself
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_kept_without_outputs(path):
     notebook = read(path)
@@ -42,7 +38,9 @@ def test_a_notebook_runs_in_a_folder_of_its_own_and_shows_what_it_says(tmp_path)
 
 
 def test_a_cell_that_raises_stops_the_build_and_its_kernel(tmp_path):
-    before = living()
+    said = tmp_path / "pid"
+    cell = f"import os; open({str(said)!r}, 'w').write(str(os.getpid())); raise ValueError('no such thing')"
     with pytest.raises(CellExecutionError, match="no such thing"):
-        execute(write(tmp_path / "made.ipynb", "raise ValueError('no such thing')"))
-    wait_until(lambda: living() <= before, lambda: str(descendants(os.getpid())))  # a process takes a moment to go
+        execute(write(tmp_path / "made.ipynb", cell))
+    kernel = int(said.read_text())
+    wait_until(lambda: kernel not in descendants(os.getpid()))  # which takes a moment to go
