@@ -127,7 +127,7 @@ def double(path, draw, aside):
 
 
 def drop_round(path, draw, aside):
-    place = next((folder for folder in path.parents if folder.name.isdigit()), None)
+    place = next((folder for folder in path.parents if folder.parent.name == "rounds"), None)
     if place is None:
         return None
     if draw.random() < 0.5:
