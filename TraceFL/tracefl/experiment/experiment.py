@@ -122,7 +122,7 @@ class Experiment:
             client_ids=tuple(self.num_examples),
             num_rounds=settings.num_rounds,
             clients_per_round=settings.clients_per_round,
-            min_clients=max(strategy.min_clients, 1 if strategy.aggregation is None else strategy.aggregation.fewest),
+            min_clients=max(strategy.min_clients, strategy.fewest_clients - 1),  # a round of these counts, untraced
             timeout_seconds=strategy.timeout_seconds,
             strategy=strategy.name,
             proximal_mu=strategy.proximal_mu if isinstance(strategy, ProximalSettings) else 0.0,

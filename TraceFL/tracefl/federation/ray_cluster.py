@@ -107,15 +107,12 @@ def _in_background(start: Callable[[], None], is_over: threading.Event, is_stopp
         is_over.wait()
 
     def watch() -> None:
-        began = time.monotonic()
-        stopped: float | None = None
-        limit = _START_SECONDS
+        began, limit = time.monotonic(), _START_SECONDS
         while time.monotonic() - began < limit:
             if wait([starting], _WATCH_SECONDS).done:
                 return
-            if stopped is None and is_stopped():
-                stopped = time.monotonic() - began
-                limit = min(limit, stopped + _STOPPED_SECONDS)
+            if is_stopped():
+                limit = min(limit, time.monotonic() - began + _STOPPED_SECONDS)
         end(ClusterLostError(f"{_NOT_STARTED}: no answer from it for {limit:.0f} s; {_REMEDY}"))
 
     for target in (watch, call):

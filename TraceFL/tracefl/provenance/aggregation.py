@@ -3,9 +3,10 @@
 They make what Flower's strategies ``Krum``, ``MultiKrum``, ``Bulyan``, ``FedTrimmedAvg`` and ``FedMedian`` make, of a
 round's floating-point weights and buffers, in float64. Where clients tie, as two do that are each other's nearest, the
 first one is taken, where Flower's choice is left to rounding: the same rule has to make the round, and make it again to
-answer. None of them is a sum of what the clients sent, so no part of
-the model is a client's own, and no first-order effect is defined: what can be told exactly is what the rule would have
-made of the others.
+answer.
+
+None of them is a sum of what the clients sent, so no part of the model is a client's own, and no first-order effect is
+defined: what can be told exactly is what the rule would have made of the others.
 """
 
 import math

@@ -193,9 +193,9 @@ class Tracer:
             return None
         inputs, labels = examples.batch(positions)
         removals = ExactRemovals(model, record, inputs, self.compute)
+        began = time.perf_counter()
         if record.aggregation is not None and self._has_no_answer(removals):
             return None
-        began = time.perf_counter()
         method = self.provenance.method
         with reworded(lambda text: None if text == method.weakness else text.replace("; also=", "; provenance.also=")):
             attribution = attribute_round(
