@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 import tracefl
 from tracefl.errors import CheckError, ConfigError, ModelMismatchError
-from tracefl.provenance import RoundRecord, explain, removal_effects
+from tracefl.provenance import RoundRecord, removal_effects
 from tracefl.provenance.showing import png
 
 SIZES = {"clinic a": 1200, "clinic b": 300, "clinic c": 500}
@@ -354,33 +354,6 @@ def test_a_client_may_be_the_model_that_is_asked_itself(situation):
     expected = tracefl.who(Small().eval(), clients, inputs, SIZES).attribution
     found = tracefl.who(model, clients | {"clinic a": model.state_dict()}, inputs, SIZES).attribution
     assert_close(found.contributions, expected.contributions)
-
-
-def test_numbers_of_classes_are_no_logits(situation):
-    _, clients, inputs = situation
-
-    class Decided(Small):
-        def forward(self, inputs):
-            return super().forward(inputs).argmax(dim=1)
-
-    with pytest.raises(ValueError, match="must return logits, got numbers of torch.int64"):
-        tracefl.who(Decided().eval(), clients, inputs, SIZES)
-
-
-def test_probabilities_in_the_place_of_logits_are_said_to_be_none(situation):
-    _, clients, inputs = situation
-
-    class Normalised(Small):
-        def forward(self, inputs):
-            return super().forward(inputs).softmax(dim=1)
-
-    words = "leave the model's last softmax out"
-    assert any(words in note for note in tracefl.who(Normalised().eval(), clients, inputs, SIZES).notes)
-    assert not any(words in note for note in tracefl.who(Small().eval(), clients, inputs, SIZES).notes)
-    made = averaged(clients)
-    record = RoundRecord(1, clients, P, previous_global=made, global_weights=made)
-    with pytest.warns(UserWarning, match=words):
-        explain(Normalised().eval(), record, inputs[:1])
 
 
 class TiedText(nn.Module):

@@ -162,3 +162,27 @@ def test_small_weights_and_a_model_of_zeros_are_no_updates(federation, recwarn):
     for asked_model, given in ((model, halved), (nothing, clients)):
         assert not any("updates" in note for note in tracefl.who(asked_model, given, X, [1, 1]).notes)
     assert not [warning for warning in recwarn if "updates" in str(warning.message)]
+
+
+def test_numbers_of_classes_are_no_logits(federation):
+    class Decided(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs).argmax(dim=1)
+
+    with pytest.raises(ValueError, match="must return logits, got numbers of torch.int64"):
+        tracefl.who(Decided(2, 3), federation[1], X, [1, 1])
+
+
+def test_probabilities_in_the_place_of_logits_are_said_to_be_none(federation):
+    class Normalised(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs).softmax(dim=1)
+
+    model, clients = federation
+    words = "leave the model's last softmax out"
+    assert any(words in note for note in tracefl.who(Normalised(2, 3), clients, X, [1, 1]).notes)
+    assert not any(words in note for note in tracefl.who(model, clients, X, [1, 1]).notes)
+    made = dict(model.state_dict())
+    record = RoundRecord(1, clients, {"a": 0.5, "b": 0.5}, previous_global=made, global_weights=made)
+    with pytest.warns(UserWarning, match=words):
+        explain(Normalised(2, 3), record, X)
