@@ -19,6 +19,7 @@ from tests.helpers.runs import TINY_MODEL, run
 from tests.helpers.tables import read_untimed
 from tracefl.errors import RunStopped
 from tracefl.main import main
+from tracefl.questions.verify import verify
 from tracefl.records.store import RoundStore
 
 pytestmark = pytest.mark.slow
@@ -265,3 +266,13 @@ def test_a_run_that_the_disk_cannot_hold_is_refused(tmp_path, monkeypatch, capfd
     assert "of disk and" in last
     assert "keep less: store=last" in last
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_kept_less_at_first_is_whole(tmp_path):
+    """As ``tracefl verify`` sees it: weights that were deleted as they were to be are not missing."""
+    keys = (*TINY_MODEL, "num_rounds=3", "resume=true")
+    with pytest.raises(RunStopped):
+        run(tmp_path, *keys, "store=last", stop_in=3)
+    found = verify(run(tmp_path, *keys, "store=all"))
+    assert found.problems == []
+    assert [average.server_round for average in found.averages] == [2, 3]

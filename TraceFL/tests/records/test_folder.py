@@ -117,6 +117,33 @@ def test_keeping_less_than_before_is_said(place, caplog):
     assert "store.keep=last, and the run has kept all so far: weights of earlier rounds are deleted" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("keeps", "stored"),
+    [("last all", [1, 2]), ("none all", [2]), ("all last all", [2, 3]), ("all none all", [3]), ("all last none", [])],
+)
+def test_what_an_earlier_session_was_to_delete_is_not_missing(place, keeps, stored):
+    """Each session records a round, and keeps as much as its command says."""
+    for number, keep in enumerate(keeps.split(), 1):
+        folder, recorded = begun(place, "num_rounds=3", f"store={keep}", resume=number > 1)
+        assert recorded == [*range(1, number)]
+        folder.commit(result(number), record(number))
+        folder.close()
+    rounds = folder_of(place, "num_rounds=3", f"store={keep}").rounds
+    assert rounds.stored_rounds() == stored
+    kept = [n for n in range(1, number + 1) if rounds.has_kept(n)]
+    assert kept == stored or keep == "none"  # which wants none
+
+
+def test_weights_that_were_to_stay_and_are_gone_are_missing(place):
+    write(place, [1], "store=all", finish=False)
+    shutil.rmtree(place / "rounds/0001/weights")
+    folder, recorded = begun(place, "store=all", resume=True)
+    folder.close()
+    assert recorded == [1]
+    assert folder.rounds.has_kept(1)
+    assert folder.rounds.stored_rounds() == []
+
+
 def test_the_command_that_was_typed_is_kept(tmp_path):
     settings = compose_settings(f"log_dir={tmp_path}", "run_name=run")
     typed = ["model=gpt", "resume=true", "overwrite=true", "dataset.path=/my data/${dataset.name}"]

@@ -142,13 +142,15 @@ class RunFolder:
         if self.is_complete and not self.settings.overwrite:
             raise RecordError(f"{self.path} was completed by another process meanwhile; nothing was run", 1)
         recorded: tuple[RoundResult, ...] = ()
+        kept_so_far = self._keep_of_the_last_session() if resume else self.rounds.keep
         if resume:
-            self._warn_if_less_is_kept()
             if self.rounds.drop_unusable_rounds():
                 recorded = tuple(self.rounds.results())
         if not recorded:
             self._clear()
         self._checksums = ChangingChecksums(self.path, self._kept(recorded))
+        if kept_so_far != "all":
+            self._let_go_of_deleted(recorded)
         remove(self.path / RESULTS)  # of a run that was not complete after all
         self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(self.settings.resolved))))
         if self.command is not None:
@@ -256,16 +258,28 @@ class RunFolder:
             name: sha256_of_file(self.path, name) for name in of_rounds
         }
 
-    def _warn_if_less_is_kept(self) -> None:
-        """Warn where weights that the run has stored so far will be deleted."""
-        if is_there(self.path, "config.yaml"):
-            before, keeps = read_config(self.path / "config.yaml").store.keep, get_args(Keep)
-            if keeps.index(before) > keeps.index(self.rounds.keep):
-                log.warning(
-                    "store.keep=%s, and the run has kept %s so far: weights of earlier rounds are deleted",
-                    self.rounds.keep,
-                    before,
-                )
+    def _keep_of_the_last_session(self) -> Keep:
+        """Return which weights the run has kept so far; warn where some of them will be deleted."""
+        if not is_there(self.path, "config.yaml"):
+            return self.rounds.keep
+        before, keeps = read_config(self.path / "config.yaml").store.keep, get_args(Keep)
+        if keeps.index(before) > keeps.index(self.rounds.keep):
+            log.warning(
+                "store.keep=%s, and the run has kept %s so far: weights of earlier rounds are deleted",
+                self.rounds.keep,
+                before,
+            )
+        return before
+
+    def _let_go_of_deleted(self, rounds: Sequence[RoundResult]) -> None:
+        """Take the weights that earlier sessions deleted, as their store.keep said, out of their rounds' checksums.
+
+        Otherwise a session that keeps more would leave a run of which weights are missing.
+        """
+        for number in (result.server_round for result in rounds):
+            text = self.rounds.checksums_without_deleted(number)
+            if text is not None:
+                self.write(round_checksums(number), text)
 
     def _clear(self) -> None:
         """Delete all but the configuration; results.json first, so that a kill leaves the run unfinished."""

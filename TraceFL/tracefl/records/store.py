@@ -91,9 +91,8 @@ class RoundStore:
         except (OSError, RecordError) as error:
             shutil.rmtree(draft, ignore_errors=True)  # gives back the space that it took
             raise error if isinstance(error, RecordError) else cannot_write(place, error) from error
-        if self.keep == "last":
-            self._drop_clients(before=result.server_round)
         if self.keep != "all":
+            self._drop_clients(before=result.server_round)
             self._drop_global_models(before=result.server_round - 1)
 
     def bytes_needed(self, model: Mapping[str, Tensor], clients: int, num_rounds: int, with_noise: bool = False) -> int:
@@ -195,6 +194,22 @@ class RoundStore:
             RecordError: Its checksums are missing or damaged.
         """
         return any(name.startswith("weights/") for name in self._files(server_round).checksums)
+
+    def checksums_without_deleted(self, server_round: int) -> str | None:
+        """Return a round's checksums without its clients' weights where those are gone; None where nothing is gone.
+
+        Raises:
+            RecordError: Its checksums are missing or damaged.
+        """
+        files = self._files(server_round)
+        if not self.has_kept(server_round) or (self._place(server_round) / "weights").exists():
+            return None
+        return "".join(
+            f"{digest}  {name}\n"
+            for name, digests in files.checksums.items()
+            for digest in digests
+            if not name.startswith("weights/")
+        )
 
     def check_stored(self, server_round: int) -> None:
         """Refuse a round whose clients' weights are not kept.
