@@ -173,6 +173,23 @@ def test_numbers_of_classes_are_no_logits(federation):
         tracefl.who(Decided(2, 3), federation[1], X, [1, 1])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_coarse_numbers_says_which_effects_are_rounding(federation, dtype):
+    """The bound is that of the error of any effect, or near it: compared with the same weights in float64."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 5))
+    clients = {
+        k: {name: t + 0.1 * torch.randn_like(t) for name, t in model.to(dtype).state_dict().items()} for k in "ab"
+    }
+    inputs = torch.randn(40, 8).to(dtype)
+    exact = tracefl.who(model.double(), clients, inputs.double(), [1, 1])
+    assert not any("rounds its logits" in note for note in exact.notes)
+    coarse = tracefl.who(model.to(dtype), clients, inputs, [1, 1])
+    (said,) = (found for note in coarse.notes if (found := re.search(r"rounds its logits by (\S+) or more", note)))
+    missed = (coarse.attribution.contributions - exact.attribution.contributions).abs()
+    assert 0.2 * float(said[1]) < missed.max() < 3 * float(said[1])
+
+
 def test_probabilities_in_the_place_of_logits_are_said_to_be_none(federation):
     class Normalised(nn.Linear):
         def forward(self, inputs):

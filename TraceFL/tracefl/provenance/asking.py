@@ -22,7 +22,7 @@ from tracefl.provenance.options import Method
 from tracefl.provenance.prevention import prevented_note
 from tracefl.provenance.reading import ReadRound, holding, read_round
 from tracefl.provenance.record import ClientId, RoundRecord
-from tracefl.provenance.removal import class_probability, float64_average, logits_without, probabilities_note
+from tracefl.provenance.removal import class_probability, float64_average, logits_notes, logits_without
 from tracefl.provenance.shares import Sizes, shares_of
 
 ClientState: TypeAlias = Mapping[str, Tensor] | Sequence[Any] | str | Path | nn.Module
@@ -136,7 +136,7 @@ def answer_round(
         labels=labels,
         notes=(
             *([method.weakness] if method.weakness else []),
-            *([odd] if (odd := probabilities_note(logits)) else []),
+            *logits_notes(plain_model(model), logits),
             *([f"all clients were left out exactly: {found.doubt}"] if found.doubt else []),
             *(prevented_note(client_id, by) for client_id, by in found.prevented.items()),
         ),

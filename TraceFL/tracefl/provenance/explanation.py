@@ -30,7 +30,7 @@ from tracefl.provenance.options import Method
 from tracefl.provenance.prevention import prevented_words
 from tracefl.provenance.reading import read_round
 from tracefl.provenance.record import ClientId, RoundRecord
-from tracefl.provenance.removal import effects_of, logits_without, probabilities_note
+from tracefl.provenance.removal import effects_of, logits_notes, logits_without
 from tracefl.provenance.showing import Shown, ShownClient, as_html, as_text, draw
 from tracefl.provenance.targets import Target
 from tracefl.provenance.verification import ExactRemovals, verified
@@ -290,8 +290,8 @@ def explain(
     logits, _ = logits_without(global_model, record, inputs, (), check=check, compute=compute)  # (1, C)
     if len(logits) != 1:
         raise ValueError(f"one input is explained at a time, got {len(logits)}")
-    if odd := probabilities_note(logits):
-        warnings.warn(odd, stacklevel=3)
+    for note in logits_notes(plain_model(global_model), logits):
+        warnings.warn(note, stacklevel=3)
     predicted = int(logits.argmax())
     if against is not None:
         _check_against(against, predicted, logits.shape[1])

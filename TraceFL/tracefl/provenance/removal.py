@@ -277,15 +277,23 @@ def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.softmax(dim=1).gather(1, classes.unsqueeze(1)).squeeze(1)
 
 
-def probabilities_note(logits: Tensor) -> str | None:
-    """Return what is to be said of a model whose ``(B, C)`` outputs look like probabilities; None for logits."""
+def logits_notes(model: nn.Module, logits: Tensor) -> list[str]:
+    """Return what is to be said of a model's ``(B, C)`` logits: that they look like probabilities, or are coarse."""
+    notes = []
     from_one = (logits.double().sum(dim=1) - 1).abs()
-    if bool((logits < 0).any()) or not bool((from_one <= _PROBABILITIES_WITHIN).all()):
-        return None
-    return (
-        "the model's outputs are from 0 to 1 and add up to 1: if these are probabilities, contributions are to them, "
-        "and the probabilities that are shown are a softmax of them; leave the model's last softmax out"
-    )
+    if not bool((logits < 0).any()) and bool((from_one <= _PROBABILITIES_WITHIN).all()):
+        notes.append(
+            "the model's outputs are from 0 to 1 and add up to 1: if these are probabilities, contributions are to "
+            "them, and the probabilities that are shown are a softmax of them; leave the model's last softmax out"
+        )
+    coarse = {p.dtype for p in model.parameters()} & {torch.bfloat16, torch.float16}
+    if coarse:
+        step = max(torch.finfo(dtype).eps for dtype in coarse) * float(logits.abs().max())
+        notes.append(
+            f"the model's numbers are {', '.join(sorted(str(dtype).removeprefix('torch.') for dtype in coarse))}, which "
+            f"rounds its logits by {step:.1g} or more: effects as small say nothing; ask model.float()"
+        )
+    return notes
 
 
 def logits_with_all(
