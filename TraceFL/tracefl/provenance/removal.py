@@ -288,10 +288,11 @@ def logits_notes(model: nn.Module, logits: Tensor) -> list[str]:
         )
     coarse = {p.dtype for p in model.parameters()} & {torch.bfloat16, torch.float16}
     if coarse:
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in coarse))
         step = max(torch.finfo(dtype).eps for dtype in coarse) * float(logits.abs().max())
         notes.append(
-            f"the model's numbers are {', '.join(sorted(str(dtype).removeprefix('torch.') for dtype in coarse))}, which "
-            f"rounds its logits by {step:.1g} or more: effects as small say nothing; ask model.float()"
+            f"the model's numbers are {names}, which rounds its logits by {step:.1g} or more: effects as small say "
+            "nothing; ask model.float()"
         )
     return notes
 

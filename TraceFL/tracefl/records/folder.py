@@ -143,9 +143,8 @@ class RunFolder:
             raise RecordError(f"{self.path} was completed by another process meanwhile; nothing was run", 1)
         recorded: tuple[RoundResult, ...] = ()
         kept_so_far = self._keep_of_the_last_session() if resume else self.rounds.keep
-        if resume:
-            if self.rounds.drop_unusable_rounds():
-                recorded = tuple(self.rounds.results())
+        if resume and self.rounds.drop_unusable_rounds():
+            recorded = tuple(self.rounds.results())
         if not recorded:
             self._clear()
         self._checksums = ChangingChecksums(self.path, self._kept(recorded))
