@@ -120,6 +120,14 @@ def test_checksums_with_a_line_twice(run):
     assert f"line {len(lines) + 1} is there twice" in refused(run, CHECKSUMS)
 
 
+def test_checksums_that_were_cut(run):
+    """Wherever that is: in a line, after one, or before the end of the last one, which loses nothing."""
+    whole = (run / CHECKSUMS).read_bytes()
+    for length in (len(whole) - 1, len(whole) - 2, whole.rindex(b"\n", 0, -1) + 1, 1, 0):
+        (run / CHECKSUMS).write_bytes(whole[:length])
+        refused(run, CHECKSUMS)
+
+
 def test_a_run_that_goes_on_is_not_shorter_for_a_lost_line(run):
     (run / "results.json").unlink()
     lose_line(run, f"rounds/0002/{CHECKSUMS}")

@@ -74,7 +74,9 @@ def parse_checksums(data: bytes, path: Path) -> Checksums:
         lines = data.decode().split("\n")  # and at nothing else that ends a line of text
     except UnicodeDecodeError as error:
         raise RecordError(f"{path} is damaged: it is no text") from error
-    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
+    if lines.pop():
+        raise RecordError(f"{path} is damaged: its last line has no end")
+    for number, line in enumerate(lines, 1):
         parts = _LINE.fullmatch(line)
         if parts is None:
             raise RecordError(f"{path} is damaged: line {number} is no checksum and the name of a file")
