@@ -12,6 +12,14 @@ from tracefl.errors import ConfigError, RecordError
 from tracefl.records.checksums import CHECKSUMS
 from tracefl.records.signature import SIGNATURE, check_signature, read_private_key, read_public_key, sign
 
+_BOUNDS = ("-----BEGIN OPENSSH PRIVATE KEY-----", "-----END OPENSSH PRIVATE KEY-----")
+_LOCKED = (
+    "b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABCBJ1NqGIx4QbZ7yYzNK0TgAAAAEAAAAAEA"
+    "AAAzAAAAC3NzaC1lZDI1NTE5AAAAIJIciRe/VR2juhpfQ/rjVqpXjhCbywAv5jonGYXhgFq1AAAAkD8LiMnz8wVklimN45Rw"
+    "LeXetQ/tY2CIxLwBCRiEWxQnqUUxxJCHR+OVlZOz3kUgkFt9baCDhtPTDRCIXXtI9u4LqLV7mhJl+vTSEPYTlJu1oLPTmWGG"
+    "93iDEdNse6Iz66uk1Uh4YvSDlRGc/PS3mlPArVcpaUGIzHPZlEgXN075NCvuXCSs3vcD8hs3fs2mxg=="
+)
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -117,6 +125,16 @@ def test_a_key_with_a_password_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no private key that is without a password"):
         read_private_key(private)
     read_public_key(public)
+
+
+def test_a_key_with_a_password_that_openssh_made_is_refused(tmp_path):
+    """A throw-away key of ``ssh-keygen -t ed25519 -N secret``, which may need a library to be opened at all."""
+    path = tmp_path / "key"
+    path.write_text(
+        "\n".join((*_BOUNDS[:1], *(_LOCKED[i : i + 70] for i in range(0, len(_LOCKED), 70)), _BOUNDS[1], ""))
+    )
+    with pytest.raises(ConfigError, match="holds no private key that is without a password"):
+        read_private_key(path)
 
 
 def test_the_keys_are_not_taken_for_each_other(keys):
