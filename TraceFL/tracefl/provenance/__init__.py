@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tracefl.provenance.asking import who
     from tracefl.provenance.attribution import Attribution
     from tracefl.provenance.compute import Compute
+    from tracefl.provenance.confusion import Confusions, confusions
     from tracefl.provenance.engine import attribute
     from tracefl.provenance.explanation import ClientPart, Explanation, Removal, explain
     from tracefl.provenance.layers import register_layer
@@ -39,6 +40,7 @@ __all__ = [
     "Counterfactuals",
     "ClientPart",
     "Compute",
+    "Confusions",
     "Explanation",
     "LocalizationScores",
     "Method",
@@ -49,6 +51,7 @@ __all__ = [
     "TracedInput",
     "attribute",
     "attribute_round",
+    "confusions",
     "counterfactuals",
     "exact_shapley",
     "explain",

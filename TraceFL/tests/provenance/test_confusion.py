@@ -1,0 +1,124 @@
+"""Pushes from class to class, beside models that are built, run and averaged over one input at a time."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.helpers.net_rounds import Net, P, Round, mean
+from tracefl.provenance import RoundRecord, confusions
+from tracefl.provenance.confusion import standardized
+
+N, C = 40, 4
+INPUTS = torch.randn(N, 6, generator=torch.Generator().manual_seed(5))
+LABELS = torch.randint(C, (N,), generator=torch.Generator().manual_seed(6))
+
+
+@pytest.fixture
+def made():
+    """A round of three clients in float64, and its record."""
+    made = Round(scale=1.0, dtype=torch.float64)
+    return made, RoundRecord(1, made.clients, P, made.start, made.weights)
+
+
+def logits(weights):
+    model = Net().eval().double()
+    model.load_state_dict(weights)
+    with torch.no_grad():
+        return model(INPUTS.double())
+
+
+def slow(made):
+    """Return each client's effects, ``{client: (N, C)}``, from models that are averaged anew."""
+    whole = logits(made.weights)
+    found = {}
+    for client in P:
+        others = {k: p / (1 - P[client]) for k, p in P.items() if k != client}
+        found[client] = whole - logits(mean({k: made.clients[k] for k in others}, others))
+    return whole, found
+
+
+def test_pushes_are_the_means_over_the_inputs_of_a_class(made):
+    made, record = made
+    found = confusions(made.model, record, INPUTS.double(), LABELS)
+    whole, effects = slow(made)
+    assert found.client_ids == tuple(P)
+    assert found.inputs.tolist() == [int((y == LABELS).sum()) for y in range(C)]
+    for k, client in enumerate(P):
+        for y, c in itertools.product(range(C), repeat=2):
+            each = [float(effects[client][i, c] - effects[client][i, y]) for i in range(N) if LABELS[i] == y]
+            assert float(found.push[k, y, c]) == pytest.approx(math.fsum(each) / len(each), abs=1e-9)
+        for c in range(C):
+            centered = [
+                float(effects[client][i, c] - effects[client][i].mean())
+                for i in range(N)
+                if int(whole[i].argmax()) != c
+            ]
+            assert float(found.toward[k, c]) == pytest.approx(math.fsum(centered) / len(centered), abs=1e-9)
+
+
+def test_the_rest_is_what_no_constant_of_a_class_explains(made):
+    made, record = made
+    found = confusions(made.model, record, INPUTS.double(), LABELS)
+    pairs = [(y, c) for y in range(C) for c in range(C) if y != c]
+    design = np.zeros((len(pairs), C))
+    for row, (y, c) in enumerate(pairs):
+        design[row, c], design[row, y] = 1, -1
+    for k in range(len(P)):
+        pushes = np.array([float(found.push[k, y, c]) for y, c in pairs])
+        constants = np.linalg.lstsq(design, pushes, rcond=None)[0]
+        expected = pushes - design @ constants
+        assert [float(found.rest[k, y, c]) for y, c in pairs] == pytest.approx(expected.tolist(), abs=1e-9)
+
+
+def test_a_constant_of_each_class_changes_no_rest_and_no_order_of_what_is_left(made):
+    """An honest client that holds more of a class raises its logit everywhere: that is no confusion."""
+    made, record = made
+    before = confusions(made.model, record, INPUTS.double(), LABELS)
+    shifted = {n: t.clone() for n, t in made.clients["c"].items()}
+    shifted["last.bias"] += torch.tensor([5.0, -2.0, 0.0, 1.0])
+    clients = {**made.clients, "c": shifted}
+    average = mean(clients, P)
+    after = confusions(made.model, RoundRecord(1, clients, P, made.start, average), INPUTS.double(), LABELS)
+    assert_close(after.rest, before.rest, rtol=0, atol=1e-9)
+    assert float((after.push - before.push).abs().max()) > 0.1
+
+
+def test_suspicion_is_in_standard_deviations_over_the_clients(made):
+    made, record = made
+    found = confusions(made.model, record, INPUTS.double(), LABELS)
+    for y, c in [(0, 1), (3, 2)]:
+        toward, rest = found.toward[:, c].tolist(), found.rest[:, y, c].tolist()
+        expected = [
+            (t - np.mean(toward)) / np.std(toward) + (r - np.mean(rest)) / np.std(rest)
+            for t, r in zip(toward, rest, strict=True)
+        ]
+        assert found.suspicion[:, y, c].tolist() == pytest.approx(expected)
+
+
+def test_equal_clients_are_not_suspected():
+    assert standardized(torch.ones(3, 2)).tolist() == [[0, 0], [0, 0], [0, 0]]
+    found = standardized(torch.tensor([[1.0], [torch.nan], [3.0]]))
+    assert found[[0, 2]].flatten().tolist() == [-1, 1]
+    assert found[1].isnan()
+
+
+def test_a_class_without_inputs_says_nothing_of_its_inputs(made):
+    made, record = made
+    labels = LABELS.clone()
+    labels[labels == 2] = 1
+    found = confusions(made.model, record, INPUTS.double(), labels)
+    assert found.inputs[2] == 0
+    assert found.push[:, 2].isnan().all()
+    assert not found.push[:, [0, 1, 3]].isnan().any()
+    assert found.suspicion.isfinite().all()
+
+
+@pytest.mark.parametrize("labels", [LABELS[:-1], LABELS + 1, LABELS - 1])
+def test_labels_are_the_inputs_classes(made, labels):
+    made, record = made
+    with pytest.raises(ValueError, match="labels must be 40 classes from 0 to 3, one for each input"):
+        confusions(made.model, record, INPUTS.double(), labels)
