@@ -259,10 +259,10 @@ ATTACKS: dict[str, Attack] = {
     "hide within": Attack("the same, within 4.9 medians", lambda scene: _alone(hidden(scene, WITHIN))),
     "hide from fault": Attack(
         "optimises it to stay out of the estimate of `fault`",
-        lambda scene: _alone(hidden(scene, preset=Method.fault())),
+        lambda scene: _alone(hidden(scene, preset=Method.unlike())),
     ),
     "hide from fault within": Attack(
-        "the same, within 4.9 medians", lambda scene: _alone(hidden(scene, WITHIN, Method.fault()))
+        "the same, within 4.9 medians", lambda scene: _alone(hidden(scene, WITHIN, Method.unlike()))
     ),
     "batch norm": Attack(
         "a backdoor in BatchNorm's scale and shift alone", lambda scene: _alone(by_batch_norm(scene)), normalised=True

@@ -45,7 +45,7 @@ METHODS = {
     "removal, verify=0": Method(verify=0),
     "artifact": Method.artifact(),
     "paper": Method.paper(),
-    "fault": Method.fault(),
+    "unlike": Method.unlike(),
 }
 TARGET, TRIGGER = 0, Trigger(size=3)
 WARM_UP_ROUNDS = 4

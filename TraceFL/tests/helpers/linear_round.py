@@ -33,8 +33,8 @@ def record(server_round=2):
     return RoundRecord(server_round, clients, p, honest, average)
 
 
-def tracer(fault=None, *overrides, baselines=()):
-    settings = compose_settings("provenance=fault", "provenance.also=[]", *overrides)
+def tracer(fault=None, *overrides, baselines=(), preset="unlike"):
+    settings = compose_settings(f"provenance={preset}", "provenance.also=[]", *overrides)
     return Tracer(settings.provenance, COUNTS, fault, baselines)
 
 

@@ -238,7 +238,7 @@ def test_krum_chooses_anew_among_the_others():
         )
 
 
-@pytest.mark.parametrize("asked", [Method.artifact(), Method.paper(), Method.fault()], ids=str)
+@pytest.mark.parametrize("asked", [Method.artifact(), Method.paper(), Method.unlike()], ids=str)
 def test_what_is_defined_by_an_average_is_refused(asked):
     model, record = round_of(Aggregation("median"))
     with pytest.raises(RecordError, match="aggregated by median.*leave_one_out"):

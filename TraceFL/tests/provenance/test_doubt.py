@@ -110,7 +110,7 @@ def test_estimates_that_miss_what_is_found_are_not_gone_by():
 
 def test_a_method_that_proves_nobody_is_never_in_doubt():
     model, record = hidden_round()
-    for method in (Method(verify=0), Method.fault(), Method.leave_one_out()):
+    for method in (Method(verify=0), Method.unlike(), Method.leave_one_out()):
         assert attribute_round(model, record, INPUTS, method=method).doubt == ""
 
 

@@ -141,7 +141,7 @@ def many(seed, count=6):
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("method", [Method.artifact(), Method.paper(), Method.fault(), Method(verify=0), Method()])
+@pytest.mark.parametrize("method", [Method.artifact(), Method.paper(), Method.unlike(), Method(verify=0), Method()])
 def test_no_exact_effect_contradicts_a_place_without_a_word(method, seed):
     (model, record), x = many(seed)
     found = explain(model, record, x, method)
@@ -177,7 +177,7 @@ def test_where_exact_effects_order_the_clients_contributions_may_not_and_that_is
     assert all(client.score is None for client in found._shown().clients)
 
 
-@pytest.mark.parametrize(("method", "exact"), [(Method(), True), (Method(verify=0), False), (Method.fault(), False)])
+@pytest.mark.parametrize(("method", "exact"), [(Method(), True), (Method(verify=0), False), (Method.unlike(), False)])
 def test_what_a_client_adds_to_a_lead_is_exact_where_its_contribution_is(method, exact):
     """A model that is not linear: leaving a client out changes the lead otherwise than to first order."""
     torch.manual_seed(0)

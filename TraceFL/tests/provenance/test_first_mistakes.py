@@ -13,7 +13,7 @@ from tracefl.errors import ModelMismatchError, RecordError, TraceFLError
 from tracefl.provenance import Method, RoundRecord, attribute, attribute_round, explain
 
 X = torch.tensor([[1.0, 2.0]])
-METHODS = "Method.fault(), Method.artifact(), Method.paper() or Method.leave_one_out()"
+METHODS = "Method.unlike(), Method.artifact(), Method.paper() or Method.leave_one_out()"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ METHODS = {
     "leave_one_out": Method.leave_one_out(),
     "artifact": Method.artifact(),
     "paper": Method.paper(),
-    "fault": Method.fault(),
+    "unlike": Method.unlike(),
     "margin": replace(Method.artifact(), target="margin"),
     "label": replace(Method.artifact(), target="label"),
     "predicted removal": Method(target="predicted"),

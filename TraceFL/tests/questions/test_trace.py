@@ -9,7 +9,7 @@ from tests.helpers.configuration import compose_settings
 from tests.helpers.linear_round import COUNTS, FLIP, LABELS, linear_examples, linear_model, record, trace, tracer
 from tracefl.learning.faults import Fault, Trigger
 from tracefl.learning.training import Evaluation
-from tracefl.provenance import RoundRecord, removal, verification
+from tracefl.provenance import RoundRecord, confusions, removal, verification, weights_without
 from tracefl.questions.suspects import NOBODY_FAULTY, mean_suspects
 from tracefl.questions.trace import Tracer
 
@@ -115,8 +115,8 @@ def test_the_contributions_are_those_of_the_ranking(model, server):
     )
 
 
-def test_a_backdoor_is_asked_with_its_trigger(model, server):
-    # The trigger makes pixel 2 white; the faulty client was taught that this means class 0.
+def backdoored(model):
+    """Return a fault and a round whose client 1 was taught that a white pixel 2 means class 0; the model holds it."""
     backdoor = Fault("backdoor", ("1",), from_round=1, target=0, trigger=Trigger(size=1), share=0.5)
     round_record = record()
     weights = {"1.weight": torch.tensor([[1.0, 0.0, 9.0], [0.0, 1.0, 0.0], [0.0, 0.0, -9.0]]), "1.bias": torch.zeros(3)}
@@ -125,6 +125,12 @@ def test_a_backdoor_is_asked_with_its_trigger(model, server):
     average = {name: sum(p[k] * clients[k][name] for k in p) for name in weights}
     round_record = RoundRecord(2, clients, p, round_record.previous_global, average)
     model.load_state_dict(average)
+    return backdoor, round_record
+
+
+def test_a_backdoor_is_asked_with_its_trigger(model, server):
+    # The trigger makes pixel 2 white; the faulty client was taught that this means class 0.
+    backdoor, round_record = backdoored(model)
     unaware = Evaluation(0.0, 1.0, LABELS, torch.ones(6))  # without the trigger all is well
     found = tracer(backdoor).trace(model, round_record, server, unaware)
     assert [t.input_index for t in found.traced] == [1, 2, 3, 4]  # every example of another class
@@ -200,3 +206,53 @@ def test_the_exact_removal_as_the_answer_agrees_with_itself(model, server):
         assert [len(t.verified) for t in estimated] == [checked] * len(found.traced)
         for one, other in zip(estimated, found.traced, strict=True):
             assert dict(one.contributions) == pytest.approx(dict(other.contributions), abs=1e-6)
+
+
+def test_the_faulty_client_is_who_pushes_inputs_of_the_class(model, server):
+    """Each misprediction's suspicions are those of its confusion, asked of all of the server's inputs."""
+    found = trace(tracer(FLIP, preset="fault"), model, server)
+    assert [t.input_index for t in found.traced] == [1, 2, 4]
+    whole = confusions(model, record(), *server.batch(torch.arange(6)))
+    for traced in found.traced:
+        expected = dict(zip(("0", "1", "2"), whole.suspicion[:, traced.label, traced.predicted].tolist(), strict=True))
+        assert dict(traced.suspicions) == pytest.approx(expected)
+        assert [value for _, value in traced.suspicions] == sorted(expected.values(), reverse=True)
+        assert (traced.traced_client, traced.localized) == ("1", True)
+        assert dict(traced.contributions) == pytest.approx(traced.exact_effects)  # who carried it is another question
+    ranked = [pair.split(":") for pair in found.suspects[0]["ranking"].split()]
+    assert {k: float(v) for k, v in ranked} == pytest.approx(
+        {k: sum(dict(t.suspicions)[k] for t in found.traced) for k in ("0", "1", "2")}, rel=1e-5
+    )
+
+
+def test_a_confusion_is_asked_of_some_inputs_of_each_class(model, server):
+    found = trace(tracer(FLIP, "provenance.class_inputs=1", preset="fault"), model, server)
+    some = confusions(model, record(), *server.batch(torch.tensor([0, 1, 3])))  # the first of each class
+    assert dict(found.traced[0].suspicions)["1"] == pytest.approx(float(some.suspicion[1, 1, 0]))
+
+
+def test_correct_predictions_are_no_confusion(model, server):
+    found = trace(tracer(None, "provenance.inputs=all", preset="fault"), model, server)
+    assert [bool(t.suspicions) for t in found.traced] == [t.predicted != t.label for t in found.traced]
+    assert all(t.traced_client == t.ranking[0][0] for t in found.traced if not t.suspicions)
+
+
+def test_a_trigger_is_asked_of_with_the_trigger(model, server):
+    backdoor, round_record = backdoored(model)
+    found = tracer(backdoor, preset="fault").trace(model, round_record, server)
+    triggered = backdoor.inputs(server)
+    whole = confusions(model, round_record, *triggered.batch(torch.arange(6)))
+    assert [t.input_index for t in found.traced] == [1, 2, 3, 4]
+    assert all(t.localized for t in found.traced)
+    assert dict(found.traced[0].suspicions)["1"] == pytest.approx(float(whole.suspicion[1, 1, 0]))
+
+
+def test_nothing_is_said_of_a_client_that_cannot_be_left_out(model, server, monkeypatch, caplog):
+    def broken(record, client_id, *_, **__):
+        whole = weights_without(record, client_id)
+        return {name: t / 0 if client_id == "2" else t for name, t in whole.items()}
+
+    monkeypatch.setattr(removal, "weights_without", broken)
+    found = trace(tracer(FLIP, "provenance.counterfactual=false", preset="fault"), model, server)
+    assert "round=2 not suspected: without client 2 the model gives logits that are not finite" in caplog.text
+    assert all(dict(t.suspicions)["2"] == 0 and t.traced_client == "1" for t in found.traced)

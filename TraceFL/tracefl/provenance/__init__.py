@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         score_inputs,
         select_inputs,
         select_mispredicted,
+        select_of_each_class,
         spearman,
         summarize,
     )
@@ -63,6 +64,7 @@ __all__ = [
     "score_suspicions",
     "select_inputs",
     "select_mispredicted",
+    "select_of_each_class",
     "spearman",
     "summarize",
     "weights_without",

@@ -8,19 +8,19 @@ from class y to class c is
 
     push_k[y, c] = mean over the inputs i of class y of (E_k[i, c] - E_k[i, y]),
 
-in logits, and its push towards c, which needs no labels,
+in logits, and its push towards c is the mean of that over the other classes:
 
-    toward_k[c] = mean over the inputs i that are not predicted as c of (E_k[i, c] - mean over all classes of E_k[i]).
+    toward_k[c] = mean over the classes y other than c of push_k[y, c].
 
-An honest client that holds much of c pushes everything towards c, so that both hold for it. What it does not do is to
-make the two classes alike: whatever it raises c by for inputs of y, it raises c by more for inputs of c. So beside the
-push towards c stands what is left of push_k[y, c] when a constant for each class, which is what holding more or less of
-it does, is taken out:
+Who was taught that all of them are c has the largest of these, but an honest client that holds much of c pushes
+everything towards it, too. What it does not do is to make two classes alike: whatever it raises c by for inputs of y,
+it raises c by more for inputs of c. So beside it stands what is left of push_k[y, c] without a constant for each class,
+which is all that holding more or less of a class adds:
 
     rest_k[y, c] = push_k[y, c] - (b_k[c] - b_k[y]),
 
-where b_k[c] is the mean over y of (push_k[y, c] - push_k[c, y]) / 2, the least squares fit. One forward pass a client
-gives all pairs of classes at once.
+where b_k[c] is the mean over y of (push_k[y, c] - push_k[c, y]) / 2, the least squares fit. Who was taught that y is c
+and nothing else stands out by that. One forward pass a client gives all pairs of classes at once.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,6 @@ class Confusions:
         client_ids: The K clients.
         push: ``(K, C, C)`` float64 in logits, entry ``[k, y, c]`` of inputs of class y towards class c; 0 on the
             diagonal, NaN where no input is of class y.
-        toward: ``(K, C)`` float64 in logits, of inputs that are not predicted as c; NaN where all are.
         inputs: ``(C,)`` int64, how many inputs are of each class.
         prevented: Clients that cannot be left out since the model without them gives logits that are not finite, each
             with the client that makes them so, None where it is none alone. Their entries are NaN.
@@ -55,9 +54,14 @@ class Confusions:
 
     client_ids: tuple[ClientId, ...]
     push: Tensor
-    toward: Tensor
     inputs: Tensor
     prevented: Mapping[ClientId, ClientId | None] = field(default_factory=dict)
+
+    @property
+    def toward(self) -> Tensor:
+        """``(K, C)``: the mean push of inputs of the other classes towards a class."""
+        others = ~torch.eye(self.push.shape[1], dtype=torch.bool)
+        return self.push.where(others, torch.nan).nanmean(dim=1)
 
     @property
     def rest(self) -> Tensor:
@@ -126,8 +130,7 @@ def confusions(
         if labels.shape != (len(logits),) or not ((labels >= 0) & (labels < classes)).all():
             raise ValueError(f"labels must be {len(logits)} classes from 0 to {classes - 1}, one for each input")
         of_class = _means(labels.to(place), classes)
-        not_predicted = _others(logits)
-        pushes, towards, prevented = [], [], {}
+        pushes, prevented = [], {}
         for client_id, without in without_each(model, record, batch, None, size, place, check):
             effects = logits - without
             if not effects.isfinite().all():
@@ -135,12 +138,9 @@ def confusions(
                 effects = torch.full_like(effects, torch.nan)
             means = of_class @ effects  # (C, C)
             pushes.append((means - means.diagonal().unsqueeze(1)).cpu())
-            centered = effects - effects.mean(dim=1, keepdim=True)
-            towards.append((not_predicted * centered).sum(dim=0).cpu())
     return Confusions(
         tuple(record.clients),
         torch.stack(pushes),
-        torch.stack(towards),
         torch.bincount(labels, minlength=classes).cpu(),
         prevented,
     )
@@ -150,13 +150,6 @@ def _means(labels: Tensor, classes: int) -> Tensor:
     """Return what takes the mean over each class's inputs, ``(C, N)``; NaN for a class without any."""
     chosen = (labels == torch.arange(classes, device=labels.device).unsqueeze(1)).double()
     return chosen / chosen.sum(dim=1, keepdim=True)
-
-
-def _others(logits: Tensor) -> Tensor:
-    """Return each input's part in the mean over those not predicted as a class, ``(N, C)``; NaN where all are."""
-    classes = logits.shape[1]
-    chosen = (logits.argmax(dim=1, keepdim=True) != torch.arange(classes, device=logits.device)).double()
-    return chosen / chosen.sum(dim=0)
 
 
 def _preventer(

@@ -106,7 +106,7 @@ class Method:
         got = repr(given) if isinstance(given, str) else type(given).__name__
         raise TypeError(
             f"method must be a tracefl.provenance.Method, got {got}: give Method(), the preset removal, or "
-            "Method.fault(), Method.artifact(), Method.paper() or Method.leave_one_out()"
+            "Method.unlike(), Method.artifact(), Method.paper() or Method.leave_one_out()"
         )
 
     @classmethod
@@ -120,8 +120,8 @@ class Method:
         return replace(cls.artifact(), weighting="num_examples")
 
     @classmethod
-    def fault(cls) -> "Method":
-        """Return what finds faulty clients: whose weights are unlike the others' in what led to a misprediction."""
+    def unlike(cls) -> "Method":
+        """Return what asks whose weights are unlike the others' in what led to a misprediction, near the output most."""
         return cls(layer_decay=0.5, weighting="none", also=())
 
     @classmethod

@@ -24,7 +24,8 @@ class TracedInput:
         input_index: Position in the server's examples.
         label: True class.
         predicted: Class the global model predicts.
-        traced_client: Client with the highest contribution, whether or not it carries the prediction.
+        traced_client: Client with the highest contribution, whether or not it carries the prediction; where suspicions
+            are known, the most suspected one.
         expected_clients: Those to one of which it should be traced, as the paper has it: for a correct prediction the
             participants that hold the label, for a misprediction those known to be faulty; empty where none is known.
         localized: The traced client is one of them; None where none is known.
@@ -41,6 +42,8 @@ class TracedInput:
         probability: The predicted class's, 0 to 1; None where it was not recorded.
         effects: (client id, exact effect of its removal in logits), in the order of the ranking, of all clients whose
             removal is possible; empty where the removals were not computed.
+        suspicions: (client id, how far it stands out in pushing inputs of this class towards the predicted one, in
+            standard deviations, see ``confusion.py``), highest first; empty where it was not asked.
     """
 
     input_index: int
@@ -59,6 +62,7 @@ class TracedInput:
     verified: tuple[str, ...] = ()
     probability: float | None = None
     effects: tuple[tuple[str, float], ...] = ()
+    suspicions: tuple[tuple[str, float], ...] = ()
 
     @cached_property
     def exact_effects(self) -> dict[str, float]:
@@ -147,6 +151,20 @@ def select_mispredicted(misled: Tensor, max_inputs: int) -> Tensor:
     return found[torch.arange(max_inputs) * len(found) // max_inputs]
 
 
+def select_of_each_class(labels: Tensor, max_inputs: int) -> Tensor:
+    """Choose inputs of each class, evenly spaced where there are more than asked for.
+
+    Args:
+        labels: ``(N,)`` the true classes.
+        max_inputs: How many of a class at most.
+
+    Returns:
+        ``(M,)`` int64 positions, ascending.
+    """
+    chosen = [select_mispredicted(labels == c, max_inputs) for c in labels.unique()]
+    return torch.cat(chosen).sort().values if chosen else torch.zeros(0, dtype=torch.int64)
+
+
 def score_inputs(
     attribution: Attribution,
     input_indices: Tensor,
@@ -155,6 +173,7 @@ def score_inputs(
     held: Tensor | None,
     effects: Tensor | None,
     probabilities: Tensor | None = None,
+    suspicions: Tensor | None = None,
 ) -> tuple[TracedInput, ...]:
     """Score every traced input against what is known of the participants.
 
@@ -168,9 +187,14 @@ def score_inputs(
         effects: ``(M, K)`` exact removal effects, NaN for clients that cannot be left out; None where they were not
             computed. Agreement and correlation are among the others.
         probabilities: ``(M,)`` of the predicted classes, 0 to 1; None where they are not known.
+        suspicions: ``(M, K)`` how far each client stands out for the input's confusion, NaN of a correct prediction;
+            None where it was not asked.
     """
     ids = attribution.client_ids
-    traced = attribution.contributions.argmax(dim=1)
+    by = attribution.contributions.double()
+    if suspicions is not None:
+        by = torch.where(suspicions.isnan(), by, suspicions)
+    traced = by.argmax(dim=1)
     known = [] if effects is None else torch.nonzero(~effects.isnan().any(dim=0)).flatten().tolist()
     correlations = None if effects is None else spearman(attribution.contributions[:, known], effects[:, known])
     exact = [] if effects is None else effects.tolist()
@@ -198,9 +222,16 @@ def score_inputs(
                 verified=attribution.verified_clients(i),
                 probability=None if probabilities is None else float(probabilities[i]),
                 effects=tuple((k, exact[i][column[k]]) for k, _ in ranking if k in column),
+                suspicions=() if suspicions is None or suspicions[i].isnan().any() else _ranked(ids, suspicions[i]),
             )
         )
     return tuple(rows)
+
+
+def _ranked(ids: Sequence[str], values: Tensor) -> tuple[tuple[str, float], ...]:
+    """Return clients with their values, ``(K,)``, highest first; equal ones in the order of ``ids``."""
+    order = values.argsort(descending=True, stable=True).tolist()
+    return tuple((ids[k], float(values[k])) for k in order)
 
 
 def summarize(traced: tuple[TracedInput, ...]) -> LocalizationScores:

@@ -21,9 +21,11 @@ from tracefl.provenance import (
     RoundRecord,
     TracedInput,
     attribute_round,
+    confusions,
     score_inputs,
     select_inputs,
     select_mispredicted,
+    select_of_each_class,
 )
 from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.prevention import prevented_words
@@ -66,6 +68,7 @@ class _Answer:
         probabilities: ``(M,)`` of these classes, 0 to 1.
         attribution: Contributions ``(M, K)``.
         effects: ``(M, K)`` exact removal effects in logits, NaN of clients that cannot be left out; or None.
+        suspicions: ``(M, K)`` in standard deviations, of each input's confusion, NaN of correct predictions; or None.
         provenance_seconds: As in ``RoundTrace``.
         counterfactual_seconds: As in ``RoundTrace``.
     """
@@ -79,11 +82,19 @@ class _Answer:
     effects: Tensor | None
     provenance_seconds: float
     counterfactual_seconds: float
+    suspicions: Tensor | None = None
 
     def score(self, expected: Tensor | None, held: Tensor | None) -> tuple[TracedInput, ...]:
         """Score the answer against what is known of the participants, as ``score_inputs`` does."""
         return score_inputs(
-            self.attribution, self.positions, self.labels, expected, held, self.effects, self.probabilities
+            self.attribution,
+            self.positions,
+            self.labels,
+            expected,
+            held,
+            self.effects,
+            self.probabilities,
+            self.suspicions,
         )
 
 
@@ -177,8 +188,9 @@ class Tracer:
             seed=self.seed,
             device=self.device,
         )
-        contributions, seconds = answer.attribution.contributions, answer.provenance_seconds
-        suspects = compare_rules(contributions, seconds, evidence, faulty, self.baselines)
+        by = answer.attribution.contributions if answer.suspicions is None else answer.suspicions
+        suspects = compare_rules(by, answer.provenance_seconds, evidence, faulty, self.baselines)
+        seconds = answer.provenance_seconds
         return RoundTrace(traced, suspects, seconds, answer.counterfactual_seconds, answer.attribution.doubt)
 
     def _answer(
@@ -201,6 +213,7 @@ class Tracer:
             attribution = attribute_round(
                 model, record, inputs, labels, method, compute=self.compute, removals=removals
             )
+        suspicions = self._suspicions(model, record, examples, labels, evaluation.predicted[positions])
         attributed = time.perf_counter()
         if attribution.doubt:
             count = len(record.clients)
@@ -210,7 +223,23 @@ class Tracer:
         effects = self._effects(record, removals)
         seconds = attributed - began, time.perf_counter() - attributed
         classes = evaluation.predicted[positions], evaluation.probabilities[positions]
-        return _Answer(positions, inputs, labels, *classes, attribution, effects, *seconds)
+        return _Answer(positions, inputs, labels, *classes, attribution, effects, *seconds, suspicions)
+
+    def _suspicions(
+        self, model: nn.Module, record: RoundRecord, examples: Examples, labels: Tensor, predicted: Tensor
+    ) -> Tensor | None:
+        """Return how far each client stands out for the confusion of each traced input, ``(M, K)``.
+
+        NaN of correct predictions; None where confusions are not asked about, or where there are none.
+        """
+        wrong = labels != predicted
+        if self.provenance.suspect_by != "confusion" or len(record.clients) < 2 or not wrong.any():
+            return None
+        chosen = select_of_each_class(examples.labels, self.provenance.class_inputs)
+        found = confusions(model, record, *examples.batch(chosen), compute=self.compute)
+        for client_id, by in found.prevented.items():
+            log.warning("round=%d not suspected: %s", record.server_round, prevented_words(client_id, by))
+        return found.suspicion[:, labels, predicted].t().where(wrong.unsqueeze(1), torch.nan)
 
     def _has_no_answer(self, removals: ExactRemovals) -> bool:
         """Return whether a client of a round that a robust rule aggregated cannot be left out, and say why.

@@ -153,7 +153,7 @@ def read_result(files: CheckedFiles, server_round: int) -> RoundResult:
 def _traced(fields: dict[str, Any]) -> TracedInput:
     """Return a traced input; JSON's lists were tuples, and ``responsible`` follows from the effects."""
     del fields["responsible"]
-    lists = ("expected_clients", "ranking", "contributions", "verified", "effects")
+    lists = ("expected_clients", "ranking", "contributions", "verified", "effects", "suspicions")
     return TracedInput(**fields | {name: tuple(fields[name]) for name in lists})
 
 
@@ -174,7 +174,7 @@ def _contradiction(result: RoundResult, server_round: int) -> str | None:
         named = {traced.traced_client, *traced.verified, traced.counterfactual_client or traced.traced_client}
         if not ranked or (ranked | named) - participants or named - ranked:
             return f"input {traced.input_index} is traced to clients that are not the round's"
-        for pairs in (traced.ranking, traced.contributions, traced.effects):
+        for pairs in (traced.ranking, traced.contributions, traced.effects, traced.suspicions):
             if pairs and (len(pairs) != len(ranked) or {client for client, _ in pairs} != ranked):
                 return f"input {traced.input_index} has numbers of other clients than it ranks"
     return None

@@ -129,6 +129,7 @@ class TracedFields(TypedDict):
     verified: list[ClientId]
     probability: Fraction | None
     effects: OfClients
+    suspicions: OfClients
     responsible: ClientId | None
 
 

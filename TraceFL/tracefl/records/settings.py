@@ -39,6 +39,7 @@ from tracefl.records.naming import fingerprint
 from tracefl.records.reading import reading
 from tracefl.records.strategies import Inputs, Strategy
 
+SuspectBy = Literal["contribution", "confusion"]
 Keep = Literal["none", "last", "all"]
 Dtype = Literal["float32", "bfloat16"]
 Kind = Literal["weights", "updates"]
@@ -91,6 +92,9 @@ class ProvenanceSettings:
             without knowing of a fault; None for mispredicted ones in a run with faulty clients, else correct ones.
         inputs_per_label: Correctly predicted server inputs of each held label.
         max_inputs: Mispredicted server inputs.
+        suspect_by: By what a client is suspected where mispredictions are traced to the faulty: its contribution to the
+            misprediction, or how far it pushes all inputs of the true class towards the predicted one.
+        class_inputs: Server inputs of each class that the latter is asked of, at most.
         every: Rounds between two traced rounds.
         counterfactual: Check the answers against each client's exact removal.
         batch_size: Inputs in one forward.
@@ -114,6 +118,8 @@ class ProvenanceSettings:
     inputs: Inputs | None
     inputs_per_label: Count
     max_inputs: Count
+    suspect_by: SuspectBy
+    class_inputs: Count
     every: Count
     counterfactual: bool
     batch_size: Count

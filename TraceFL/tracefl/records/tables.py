@@ -55,10 +55,12 @@ PROVENANCE_COLUMNS = (
     "ranking",
     "counterfactual_client",
     "counterfactual_correlation",
+    "suspicions",
 )
 """One row for each traced input. ``responsible``: the client that carries the prediction, or nobody.
 ``contributions``, ``effects``: client and its contribution or exact effect, in logits, and ``ranking``: client and its
-score, all three in the order of the contributions. ``verified``: whose contribution is its exact effect."""
+score, all three in the order of the contributions. ``verified``: whose contribution is its exact effect.
+``suspicions``: client and how far it stands out for the input's confusion, in standard deviations, highest first."""
 
 NOBODY = "nobody"
 """In place of a client where no client carries a prediction."""
@@ -121,6 +123,7 @@ def provenance_rows(server_round: int, traced: Iterable[TracedInput]) -> Iterabl
             "contributions": _of_clients(t.contributions),
             "verified": " ".join(t.verified),
             "effects": _of_clients(t.effects),
+            "suspicions": _of_clients(t.suspicions),
         }
 
 
