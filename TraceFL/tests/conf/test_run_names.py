@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tracefl.conf.run_names import below_roots, find_run, known_runs, runs_folder
+from tracefl.conf.run_names import below_roots, find_run, known_runs, last_run, replay_name, runs_folder
 from tracefl.errors import RecordError
 
 
@@ -48,6 +48,30 @@ def test_last_is_the_run_that_was_written_last_at_any_depth(place):
     assert found("last") == "logs/default/a"
     place("results/exp_1/b", written="results.json")
     assert found("last") == "results/exp_1/b"
+
+
+@pytest.mark.parametrize("without", [["3"], ["3", "17"], [*map(str, range(12))]])
+def test_what_a_replay_trained_is_not_last(place, without):
+    replayed = f"logs/default/a-{replay_name(without, 2)}"
+    place("logs/default/b", "logs/default/a", replayed)
+    assert found("last") == "logs/default/a"
+    assert found(f"{replayed[:-1]}") == replayed
+    place("logs/default/b", f"{replayed}-{replay_name(['5'], 1)}", written="status.json")
+    assert found("last") == "logs/default/b"
+
+
+def test_a_run_of_ones_own_without_a_client_is_last(place):
+    place("logs/default/a", "logs/default/without-3-from-1", "logs/default/a-without-3")
+    assert found("last") == "logs/default/a-without-3"
+    place("logs/default/without-3-from-1")
+    assert found("last") == "logs/default/without-3-from-1"
+
+
+def test_where_only_replays_are_left_none_is_last(place):
+    place("logs/default/a-without-3-from-1")
+    assert last_run() is None
+    with pytest.raises(RecordError, match="there is no run below .*, or give a run's folder"):
+        find_run("last")
 
 
 def test_what_lies_in_a_run_or_is_hidden_is_no_run(place, tmp_path):

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from tracefl.conf.key_text import base_keys, choices, group_keys, group_names, named_values
-from tracefl.conf.run_names import LAST, known_runs
+from tracefl.conf.run_names import LAST, known_runs, last_run
 from tracefl.conf.tool import HELP, VERSION, Grammar
 
 # Where nothing is offered, as after csv=, a shell completes the names of files.
@@ -103,6 +103,6 @@ def _runs(last: str) -> Iterator[str]:
     """Yield the runs by name, those of an equal name and what looks like a path by path."""
     runs = known_runs()
     names = [run.name for run in runs]
-    if runs:
+    if last_run() is not None:
         yield LAST
     yield from (str(run) if "/" in last or names.count(run.name) > 1 else run.name for run in runs)

@@ -1,7 +1,9 @@
 """Which run a command line names: by its folder, by the beginning of its name, or as ``last``."""
 
+import hashlib
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,6 +15,8 @@ ROOTS = ("logs", "results")
 """Folders of runs in the current one: those of ``tracefl run``, and of the Flower app."""
 
 _MOST_NAMED = 5
+_CLIENTS_NAMED = 8  # in a replay's name
+_REPLAYED = re.compile(r".+-without-(\d+(-\d+)*|\d+-clients-[0-9a-f]{8})-from-\d+")
 
 
 def run_folders(root: Path) -> Iterator[Path]:
@@ -30,12 +34,34 @@ def known_runs() -> list[Path]:
     return sorted((run for root in ROOTS for run in run_folders(Path(root))), key=_written, reverse=True)
 
 
+def last_run() -> Path | None:
+    """Return the run that was written last; None where there is none.
+
+    One that ``tracefl replay`` trained without some clients, in a folder beside the run's, is an answer about that run:
+    it would take the place of the run that the next question is about.
+    """
+    return next((run for run in known_runs() if not _REPLAYED.fullmatch(run.name)), None)
+
+
+def replay_name(without: Sequence[str], without_from: int) -> str:
+    """Return the name of a replay's files, and what follows the run's name in that of a retrained run's folder.
+
+    Args:
+        without: Ids of the clients, ascending, one or more.
+        without_from: The first round without them.
+    """
+    named = "-".join(without)
+    if len(without) > _CLIENTS_NAMED:
+        named = f"{len(without)}-clients-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
+    return f"without-{named}-from-{without_from}"
+
+
 def find_run(text: str) -> Path:
     """Return the run that a text names.
 
     Args:
         text: A run's folder; the beginning of a run's name, or of its path, that no other run shares; or ``last``, the
-            run that was written last. The latter are looked up below ``ROOTS``.
+            ``last_run``. The latter are looked up below ``ROOTS``.
 
     Raises:
         RecordError: It names no run, or several.
@@ -44,10 +70,10 @@ def find_run(text: str) -> Path:
     if _is_run(folder):
         return folder
     if text == LAST:
-        runs = known_runs()
-        if not runs:
+        last = last_run()
+        if last is None:
             raise RecordError(f"there is no run below {_roots()}; make one with `tracefl run`, or give a run's folder")
-        return runs[0]
+        return last
     if folder.is_dir():
         below = sorted(file.parent for depth in ("*", "*/*") for file in folder.glob(f"{depth}/config.yaml"))
         if below:

@@ -1,12 +1,12 @@
 """A stored run without some of its clients from some round on: averaged again, or trained again."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tracefl.common.words import percent
+from tracefl.conf.run_names import replay_name
 from tracefl.errors import ConfigError, RecordError
 from tracefl.learning.faults.words import describe_fault
 from tracefl.learning.measures import Measures, measure, read_measures
@@ -16,7 +16,6 @@ from tracefl.records.run import StoredRun
 
 Retrain = Callable[[StoredRun, str, int, Sequence[str], Sequence[str]], tuple[Path, str | None]]
 
-_NAMED = 8  # clients in a file's name
 _ROUNDING = 1e-3  # fraction of a round's movement of the weights: averages in float32 are off by less
 
 
@@ -112,10 +111,7 @@ class ReplayRequest:
     @property
     def name(self) -> str:
         """Return the name of its files and of the retrained run's folder."""
-        named = "-".join(self.without)
-        if len(self.without) > _NAMED:
-            named = f"{len(self.without)}-clients-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
-        return f"without-{named}-from-{self.without_from}"
+        return replay_name(self.without, self.without_from)
 
 
 def replay(request: ReplayRequest, retrain: Retrain) -> Replay:

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from tracefl.common.environment import peak_memory
 from tracefl.common.words import counted, duration, percent
-from tracefl.conf.run_names import LAST, known_runs
+from tracefl.conf.run_names import LAST, last_run
 from tracefl.questions.suspects import mean_suspects
 from tracefl.records.observer import Observer
 from tracefl.records.progress import Progress as RunProgress
@@ -254,7 +254,8 @@ def show_answer(
         say(console, f"report: {run.folder / REPORT}")
     say(console, f"run folder: {run.folder}")
     console.print("to ask more:")
-    is_last = next((each.resolve() for each in known_runs()), None) == run.folder.resolve()
+    last = last_run()
+    is_last = last is not None and last.resolve() == run.folder.resolve()
     for command in next_commands(run, rounds, LAST if is_last else None):
         say(console, f"  {command}")
 
