@@ -1,10 +1,12 @@
 """The paper's figures and tables from one's own runs: ``tracefl figures [FOLDER] figure=2``.
 
-    figure=2,3   among 2, 3, 4, 5 and 6: a picture as PNG and PDF, and what it draws as CSV. Figure 2 is over the
-                 rounds, a file for each alpha; Figure 5 has a second one over the classes
+    figure=2,3   among 2, 3, 4, 5 and 6: a picture as PNG and PDF, and what it
+                 draws as CSV. Figure 2 is over the rounds, a file for each
+                 alpha; Figure 5 has a second one over the classes
     table=1      among 1, 2 and 3: as CSV, Markdown and LaTeX
     --all        all of them
-    exp=NAME     the runs of FOLDER/NAME, whatever they are; without it those of the figure's own experiments
+    exp=NAME     the runs of FOLDER/NAME, whatever they are; without it those of
+                 the figure's own experiments
     out=FOLDER   where to write (default: FOLDER/figures)
 
 FOLDER is where the runs are: unless given logs/, or results/ of the Flower app where there is no logs/NAME.

@@ -137,9 +137,9 @@ def test_on_a_terminal_the_first_word_does_not_wait(monkeypatch, capsys, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "status", "out"),
     [
-        ([], 2, "Help.\nusage: USAGE\n"),
-        (["--help"], 0, "Help.\nusage: USAGE\n"),
-        (["nowhere", "-h"], 0, "Help.\nusage: USAGE\n"),
+        ([], 2, "Help.\n\nusage: USAGE\n"),
+        (["--help"], 0, "Help.\n\nusage: USAGE\n"),
+        (["nowhere", "-h"], 0, "Help.\n\nusage: USAGE\n"),
         (["nowhere", "--version"], 0, f"tracefl {__version__}\n"),
     ],
 )

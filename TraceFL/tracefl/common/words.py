@@ -1,6 +1,10 @@
 """Numbers formatted for people, and others' words made fit to be repeated."""
 
 from collections.abc import Sequence
+from textwrap import fill
+
+NARROW = 80
+"""Columns of the narrowest usual terminal."""
 
 MOST_CHARACTERS = 300
 """Of what somebody else says, such as a client, so many characters are repeated."""
@@ -17,6 +21,17 @@ def repeated(words: object, most: int = MOST_CHARACTERS) -> str:
     kept = text[: 4 * most]  # enough where most of it is space
     line = " ".join("".join(each if each.isprintable() else " " for each in kept).split())
     return line if len(line) <= most and len(kept) == len(text) else f"{line[:most]}..."
+
+
+def wrapped(text: str, indent: str = "", columns: int = NARROW) -> str:
+    """Return a text in lines of so many columns, broken at blanks alone: a longer word, such as a path, stays whole.
+
+    Args:
+        text: The text; its own line breaks do not count.
+        indent: What its lines but the first begin with.
+        columns: Of a line, at most.
+    """
+    return fill(text, columns, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def duration(seconds: float | None) -> str:

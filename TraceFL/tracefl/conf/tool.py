@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from textwrap import fill
 from typing import Any, Literal, NoReturn
 
 from tracefl import __version__
 from tracefl.common.imports import broken_library, missing_library
 from tracefl.common.names import did_you_mean
 from tracefl.common.paths import expand
+from tracefl.common.words import wrapped
 from tracefl.conf.key_text import configuration_keys
 from tracefl.conf.readers import Reader, folder
 from tracefl.conf.run_names import find_run, runs_folder
@@ -187,7 +187,7 @@ def run_tool(document: str | None, grammar: Grammar, run: Callable[[Given], None
         grammar: What it takes.
         run: Does the work, given the arguments; imports what it needs itself, so that help does not wait for it.
     """
-    arguments, help_text = sys.argv[1:], f"{document}\n{wrapped_usage(grammar.usage)}\n"
+    arguments, help_text = sys.argv[1:], program_help(document or "", grammar.usage)
     with one_line_errors():
         if answer_at_once(arguments, help_text):
             sys.exit(0)
@@ -198,9 +198,16 @@ def run_tool(document: str | None, grammar: Grammar, run: Callable[[Given], None
         run(given)
 
 
-def wrapped_usage(usage: str) -> str:
-    """Return how a command is used, in lines of at most 100 characters."""
-    return fill(f"usage: {usage}", 100, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+def program_help(document: str, usage: str) -> str:
+    """Return a program's docstring as a terminal shows it, in narrow lines and without backticks, and its usage.
+
+    Args:
+        document: The docstring; paragraphs that are indented stay as they are.
+        usage: See ``Grammar``.
+    """
+    paragraphs = document.strip("\n").replace("``", "").split("\n\n")
+    shown = [text if text.startswith(" ") else wrapped(text) for text in paragraphs]
+    return "\n\n".join([*shown, f"{wrapped(f'usage: {usage}', '    ')}\n"])
 
 
 def answer_at_once(arguments: Sequence[str], help_text: str) -> bool:

@@ -7,30 +7,36 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tracefl.conf.tool import JSON, Grammar, answer_at_once, one_line_errors, read_arguments, say_help, wrapped_usage
+from tracefl.conf.tool import JSON, Grammar, answer_at_once, one_line_errors, program_help, read_arguments, say_help
 from tracefl.errors import ConfigError
 from tracefl.jobs.plan import Job, plan_jobs
 from tracefl.paper.runs import EXTENDED, JOBS
 
 _USAGE = "tracefl jobs NAME [INDEX] [--list | --count | --status | --smoke] [--extended] [--json] [key=value ...]"
-HELP_TEXT = f"""The paper's experiments, and the runs of each: ``tracefl jobs NAME``, or the script of that name.
+_DOCUMENT = f"""The paper's experiments, and the runs of each: ``tracefl jobs NAME``, or the script of that name.
 
 NAME is one of {", ".join(JOBS)}; what follows chooses among its runs:
 
     (nothing)     run all that are not complete, one after the other
-    INDEX         only these: 3, or 0-5, or 0,2,8-11; from 0, as in sbatch --array (SLURM_ARRAY_TASK_ID is used too)
+    INDEX         only these: 3, or 0-5, or 0,2,8-11; from 0, as in sbatch
+                  --array (SLURM_ARRAY_TASK_ID is used too)
     --list        print the command of every run
     --count       print how many there are
-    --status      print which are done, running, failed, stopped and to do, and the time left
-    --smoke       run them in miniature, with data sets of the folder DATA_ROOT where it holds them
-    --extended    beside any of these: with the runs beyond the paper's, of job_faulty_exps.sh
+    --status      print which are done, running, failed, stopped and to do, and
+                  the time left
+    --smoke       run them in miniature, with data sets of the folder DATA_ROOT
+                  where it holds them
+    --extended    beside any of these: with the runs beyond the paper's, of
+                  job_faulty_exps.sh
 
-What follows is passed on to every run: device=cuda client_resources.gpus=0.1 'dataset.path=/data/${{dataset.name}}'
+What follows is passed on to every run:
+
+    device=cuda client_resources.gpus=0.1 'dataset.path=/data/${{dataset.name}}'
+
 Give the same to --status. Runs go on where they stopped; begin again with resume=false overwrite=true.
 --json prints what --list, --count and --status say as JSON.
-
-{wrapped_usage(_USAGE)}
 """
+HELP_TEXT = program_help(_DOCUMENT, _USAGE)
 ACTIONS = ("--list", "--count", "--status", "--smoke")
 _SHOWN = ("--list", "--count", "--status")  # answers, rather than runs
 GRAMMAR = Grammar(usage=_USAGE, flags=(*ACTIONS, "--extended", JSON), groups=None, first="INDEX", names=tuple(JOBS))
