@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers.commands import ask_main
+from tests.helpers.commands import ask_main, flat
 from tests.helpers.configuration import TINY
 from tests.helpers.forked import ForkedMain
 from tests.helpers.made_runs import give_fault
@@ -120,9 +120,9 @@ def test_tables_and_picture(image_run, tmp_path, ask):
     found = json.loads(ask(image_run, "input=0", "--json"))
     other = next(number for number in range(4) if number != found["predicted"]["class"])
     shown = ask(image_run, "input=0", f"against={NAMES[other].upper()}", f"png={tmp_path / 'why.png'}")
-    assert f"predicted {found['predicted']['class']} ({found['predicted']['name']}) with probability" in shown
-    assert "server's example 0, labelled 0 (ant)" in shown
-    assert f"ahead of {other} ({NAMES[other]}) by" in shown
+    assert f"predicted {found['predicted']['class']} ({found['predicted']['name']}) with probability" in flat(shown)
+    assert "server's example 0, labelled 0 (ant)" in flat(shown)
+    assert f"ahead of {other} ({NAMES[other]}) by" in flat(shown)
     assert f"{found['clients'][0]['contribution']:+.3f}" in shown
     assert "layer4.0" in shown
     assert f"lead over {other} falls by" in shown
@@ -189,7 +189,7 @@ def test_a_backdoor_is_asked_with_its_trigger(image_run, tmp_path, ask):
     run = shutil.copytree(image_run, tmp_path / "backdoor")
     give_fault(run, Fault("backdoor", ("0",), from_round=1, target=0, trigger=Trigger(size=5), share=0.5))
     shown = ask(run, "input=1")
-    assert "server's example 1, with the trigger in it, labelled 1 (bee)" in shown
+    assert "server's example 1, with the trigger in it, labelled 1 (bee)" in flat(shown)
     plain = ask(run, "input=1", "provenance.inputs=correct")
     assert "server's example 1, labelled 1 (bee)" in plain
     assert shown.splitlines()[1:] != plain.splitlines()[1:]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.torch import load_file
 
 from tests.helpers.changed_runs import change_json, covered, freshen
-from tests.helpers.commands import call_main
+from tests.helpers.commands import call_main, flat
 from tests.helpers.keys import write_key
 from tests.helpers.runs import TINY_MODEL, run
 from tracefl.questions.verify import verify
@@ -38,13 +39,19 @@ def call(monkeypatch, capfd):
 
 
 def problems(out):
-    return [line.removeprefix("not whole: ") for line in out.splitlines() if line.startswith("not whole: ")]
+    return [line.removeprefix("not whole: ") for line in facts(out) if line.startswith("not whole: ")]
+
+
+def facts(out):
+    """Return what was printed, a fact a line, wherever the terminal's width broke it."""
+    return re.sub("\n {11,}", " ", out).splitlines()
 
 
 def test_a_whole_run_is_whole(call, copied):
     status, out, err = call(copied)
     assert (status, err) == (0, "")
-    checked, rounds, averages, not_covered, signature, last = out.splitlines()
+    checked, rounds, averages, not_covered, signature, last = facts(out)
+    assert max(len(line) for line in out.splitlines() if str(copied) not in line) <= 80
     assert checked == f"checksums    {len(covered(copied))} files as written"
     assert rounds == "rounds       2, the run is complete"
     numbers = sum(
@@ -94,7 +101,7 @@ def test_what_a_run_leaves_is_whole(call, tmp_path, keys, words):
     folder = run(tmp_path, *TINY_MODEL, *keys)
     status, out, _ = call(folder)
     assert status == 0, out
-    assert words in out
+    assert words in flat(out)
     _, freshened, _ = call(folder)
     assert freshened == out
 
@@ -106,7 +113,7 @@ def test_a_run_on_texts_and_one_that_mitigates_are_whole(call, tmp_path):
     folder = run(tmp_path / "text", *text, "dataset=synthetic_text", "dataset.max_tokens=16", "store=all")
     status, out, _ = call(folder)
     assert status == 0, out
-    assert "in rounds 1 to 2" in out
+    assert "in rounds 1 to 2" in flat(out)
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
     freshen(folder)
     status, out, _ = call(folder)
@@ -117,7 +124,7 @@ def test_a_run_on_texts_and_one_that_mitigates_are_whole(call, tmp_path):
     assert (folder / "mitigation.csv").exists()
     status, out, _ = call(folder)
     assert status == 0, out
-    assert "made again of all clients in rounds 1 to 3" in out
+    assert "made again of all clients in rounds 1 to 3" in flat(out)
 
 
 def test_every_turned_bit_cut_and_missing_file_is_named(call, copied):
@@ -169,8 +176,8 @@ def test_other_files_are_named_as_not_covered(call, copied):
     (copied / "away").symlink_to("/etc")
     status, out, _ = call(copied)
     assert status == 0
-    assert r"notes \x1b[31m" in out
-    assert "away, ledger.csv, " in out
+    assert r"notes \x1b[31m" in flat(out)
+    assert "away, ledger.csv, " in flat(out)
     for number in range(9):
         (copied / f"z{number}").write_text("")
     assert " and 8 more" in call(copied)[1]

@@ -16,6 +16,11 @@ def call_main(monkeypatch, capture, main, name, *arguments):
     return status, out, err
 
 
+def flat(text):
+    """Return what was printed as one line, wherever the terminal's width broke it."""
+    return " ".join(text.split())
+
+
 def ask_main(monkeypatch, capture, main, name, *arguments):
     """Call a command that answers or refuses; returns what is printed, or the error's line."""
     status, out, err = call_main(monkeypatch, capture, main, name, *arguments)

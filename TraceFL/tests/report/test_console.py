@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 import tracefl
-from tracefl.report.console import TerminalConsole, say, table_console
+from tracefl.report.console import TerminalConsole, say, say_files, say_wrapped, table_console
 
 
 def table():
@@ -57,6 +57,33 @@ def test_a_table_in_a_file_has_the_width_that_is_asked_for(monkeypatch, capsys):
     assert (table_console().width, table_console(150).width) == (100, 150)
     monkeypatch.setenv("COLUMNS", "70")
     assert table_console(150).width == 70
+
+
+def said_in(columns, say_it):
+    shown = io.StringIO()
+    say_it(TerminalConsole(file=shown, width=columns))
+    return shown.getvalue().splitlines()
+
+
+def test_a_text_is_broken_at_blanks_and_a_path_is_not():
+    path = f"logs/{'long' * 30}/a-run"
+    shown = said_in(40, lambda console: say_wrapped(console, f"not whole: {path} is one-two {'word ' * 20}", "  "))
+    assert [line.strip() for line in shown if path in line] == [path]
+    assert all(len(line) <= 40 for line in shown if path not in line)
+    assert all(line.startswith("  ") for line in shown[1:])
+    assert " ".join(" ".join(shown).split()) == f"not whole: {path} is one-two {'word ' * 20}".strip()
+
+
+def test_files_are_named_on_one_line_where_they_fit():
+    assert said_in(40, lambda console: say_files(console, "written", ["a.csv", Path("a.png")])) == [
+        "written: a.csv, a.png"
+    ]
+    assert said_in(20, lambda console: say_files(console, "written", ["a.csv", "a.png"])) == [
+        *("written:", "  a.csv", "  a.png")
+    ]
+    assert said_in(9, lambda console: say_files(console, "written", ["a/long/path.csv"])) == [
+        "written: a/long/path.csv"
+    ]
 
 
 def test_nothing_is_printed_past_it():

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from matplotlib import pyplot as plt
 
+from tests.helpers.commands import flat
 from tracefl.provenance import ClientPart, Explanation, Method, Removal
 from tracefl.questions.one_input import ExplainedInput, Question
 from tracefl.report.console import TerminalConsole
@@ -122,7 +123,7 @@ def test_an_exact_effect_against_the_order_is_marked_and_said(draw):
     words = "by exact effects client 1 (+9.000) comes before client 0 (+2.000)"
     out = io.StringIO()
     show(TerminalConsole(file=out, width=100), found)
-    assert words in out.getvalue()
+    assert words in flat(out.getvalue())
     assert [line.split()[:2] for line in out.getvalue().splitlines() if " * " in line[:60]] == [["1", "0"]]
     assert as_json(found)["contradicted"] == ["0"]
     clients = draw(IMAGE, found.found)[2]
@@ -137,7 +138,7 @@ def test_nobody_is_said_by_the_tables_and_the_json():
     said = ExplainedInput(TEXT, replace(whole, clients=tuple(against)), Method(), NAMES)
     out = io.StringIO()
     show(TerminalConsole(file=out, width=100), said)
-    assert "carried by nobody: without any one client the model is as sure, by exact removals" in out.getvalue()
+    assert "carried by nobody: without any one client the model is as sure, by exact removals" in flat(out.getvalue())
     assert as_json(said)["responsible"] is None
     turned = replace(whole, clients=whole.clients[::-1])  # as exact effects may order them: no score contradicts that
     show(TerminalConsole(file=out, width=100), ExplainedInput(TEXT, turned, Method(), NAMES))
@@ -198,7 +199,7 @@ def exactly(found, count):
 
 
 def test_an_exact_contribution_is_one_column_and_no_sum_of_layers():
-    lines = lines_of(exactly(explained(3), 3))
+    lines = lines_of(exactly(explained(3), 3), width=100)
     (heading,) = [line for line in lines if " weight " in line]
     assert heading.split() == ["client", "exact", "contribution", "score", "weight", "holds", "against", "2"]
     row = next(line for line in lines if line.split()[:2] == ["2", "1"])
@@ -209,7 +210,7 @@ def test_an_exact_contribution_is_one_column_and_no_sum_of_layers():
 
 
 def test_where_some_contributions_are_exact_both_columns_stand_and_it_is_said():
-    lines = lines_of(exactly(explained(4), 2))
+    lines = lines_of(exactly(explained(4), 2), width=100)
     (heading,) = [line for line in lines if " weight " in line]
     assert heading.split()[1:4] == ["contribution", "exact", "effect"]
     said = "the layers add up to the first-order estimate, and not to the contributions above that are exact"

@@ -1,5 +1,6 @@
 import logging
 
+import pytest
 from rich.console import Console
 
 from tests.helpers.made_page import make_run, result, traced_input
@@ -17,6 +18,16 @@ def test_a_round_is_one_short_line_on_the_terminal_and_whole_in_the_log(capsys, 
     (shown,) = capsys.readouterr().out.splitlines()
     assert shown == "round 1 of 4: accuracy 50.0%, 1 predictions traced, 2s"
     assert "round=1/4 accuracy=50.0% loss=1.5000 localization=100.0% chance=33.3%" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_line_of_the_log_is_wrapped_on_a_terminal_and_stays_one_line_in_a_file(capsys, is_terminal):
+    message = "labels with few examples dropped " * 4
+    with terminal_lines(Console(width=80, force_terminal=is_terminal, color_system=None)):
+        logging.getLogger("tracefl.test").warning(message)
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == (2 if is_terminal else 1)
+    assert " ".join(shown) == f"warning: {message}"[: None if not is_terminal else -1]
 
 
 def test_the_columns_of_a_table_are_explained_as_they_were_measured():

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
@@ -11,6 +11,7 @@ from rich.control import Control
 from rich.segment import Segment
 
 from tracefl.common.streams import discard_output
+from tracefl.common.words import wrapped
 from tracefl.errors import plain
 
 WIDE = 150
@@ -77,3 +78,19 @@ def say_json(found: Mapping[str, Any]) -> None:
 def say(console: Console, text: str) -> None:
     """Print a line unchanged, neither wrapped nor coloured."""
     console.print(text, soft_wrap=True, highlight=False)
+
+
+def say_wrapped(console: Console, text: str, indent: str = "") -> None:
+    """Print a text in lines that fit the console; its lines but the first begin with ``indent``."""
+    say(console, wrapped(text, indent, console.width))
+
+
+def say_files(console: Console, what: str, files: Sequence[object]) -> None:
+    """Print the paths of files: on one line where they fit, else each on its own, since a path cannot be broken."""
+    line = f"{what}: {', '.join(map(str, files))}"
+    if len(line) <= console.width or len(files) == 1:
+        say(console, line)
+    else:
+        say_wrapped(console, f"{what}:")
+        for file in files:
+            say(console, f"  {file}")

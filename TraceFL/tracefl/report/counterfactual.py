@@ -11,7 +11,7 @@ from rich.table import Table
 from tracefl.common.bootstrap import FEWEST
 from tracefl.common.words import percent
 from tracefl.questions.counterfactual import GroundTruth, known
-from tracefl.report.console import say
+from tracefl.report.console import say_files, say_wrapped
 from tracefl.report.terminal import interval_text, two_ends
 
 CLIENTS_SHOWN = 20
@@ -71,7 +71,7 @@ def show(console: Console, truth: GroundTruth, name: str, csv: Path | None) -> N
     shown, middle = two_ends(list(clients), CLIENTS_SHOWN)
     count = len(truth.input_indices)
     right = sum(a == b for a, b in zip(truth.labels, truth.found.predicted.tolist(), strict=True))
-    say(
+    say_wrapped(
         console,
         f"{name}, round {truth.server_round}: {count} inputs ({right} predicted right, {count - right} wrong), each of "
         f"{len(clients)} clients removed from the average",
@@ -80,8 +80,8 @@ def show(console: Console, truth: GroundTruth, name: str, csv: Path | None) -> N
     if truth.shapley is not None:
         console.print(_shapley_values(truth, [clients[client_id] for client_id in shown]))
     for line in _notes(truth, clients, middle):
-        say(console, line)
-    say(console, f"every input and client: {csv or 'csv=FILE or --json'}")
+        say_wrapped(console, line)
+    say_files(console, "every input and client", [csv or "csv=FILE or --json"])
 
 
 def _removals(truth: GroundTruth, rows: Sequence[dict[str, Any]], is_cut: bool) -> Table:

@@ -10,6 +10,7 @@ from rich.table import Table
 from tracefl.common.words import percent
 from tracefl.provenance import ClientPart, Explanation, Method
 from tracefl.questions.one_input import ExplainedInput, Question
+from tracefl.report.console import say_wrapped
 
 CLIENTS_SHOWN = 12
 LAYERS_SHOWN = 16
@@ -50,7 +51,7 @@ def show(console: Console, answer: ExplainedInput) -> None:
     question, found, method, names = answer
 
     def say(text: str = "") -> None:
-        console.print(text, soft_wrap=True, highlight=False)
+        say_wrapped(console, text)
 
     for line in _headlines(question, found, names):
         say(line)

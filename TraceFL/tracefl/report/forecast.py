@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from tracefl.common.words import counted, duration
+from tracefl.report.console import say, say_wrapped
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,11 @@ class Forecast:
 
 
 def show_forecast(console: Console, forecast: Forecast) -> None:
-    """Print it, one fact a line."""
-    for line in forecast_lines(forecast):
-        console.print(line, soft_wrap=True, highlight=False)
+    """Print it, each fact on a line of its own, or on as many as it fills."""
+    what, *facts = forecast_lines(forecast)
+    say(console, what)  # with the run's folder, to be copied
+    for line in facts:
+        say_wrapped(console, line, " " * 10)
 
 
 def forecast_lines(forecast: Forecast) -> Iterator[str]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from tracefl.common.bootstrap import FEWEST, ends
 from tracefl.common.words import counted
 from tracefl.questions.ledger import RunLedger, Tally
-from tracefl.report.console import say
+from tracefl.report.console import say_files, say_wrapped
 from tracefl.report.terminal import interval_text, two_ends
 
 ALL = "all"
@@ -127,15 +127,15 @@ def show(console: Console, run_ledger: RunLedger, name: str, written: Sequence[s
             + ("?" if run_ledger.uncertainty.is_few(client_id) else ""),
             end_section=bool(middle) and place == CLIENTS_SHOWN // 2 - 1,
         )
-    say(
+    say_wrapped(
         console,
         f"{name}: {counted(ledger.rounds, 'round')}, {len(ledger.traced_rounds)} traced; contributions in logits to "
         f"{run_ledger.predictions(True)} correct and {run_ledger.predictions(False)} wrong predictions",
     )
     console.print(table)
     for line in _notes(run_ledger, middle):
-        say(console, line)
-    say(console, f"by class and with the rounds of each client: {', '.join(written)}")
+        say_wrapped(console, line)
+    say_files(console, "by class and with the rounds of each client", written)
 
 
 def _notes(run_ledger: RunLedger, middle: int) -> Iterator[str]:

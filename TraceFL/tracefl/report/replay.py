@@ -11,7 +11,7 @@ from tracefl.common.words import percent
 from tracefl.learning.measures import Measures
 from tracefl.questions.replay import Replay, ReplayedRound
 from tracefl.report.class_axis import short_names
-from tracefl.report.console import say
+from tracefl.report.console import say_files, say_wrapped
 from tracefl.report.explanation import class_words
 
 ALL = "all"
@@ -82,7 +82,8 @@ def as_json(replay: Replay) -> dict[str, Any]:
 
 def show(console: Console, replay: Replay, written: Sequence[str]) -> None:
     """Print the rounds, the classes after the last of them, and what a reader needs to know."""
-    say(console, f"{replay.name} without {replay.clients_words} from round {replay.without_from}, {replay.how_words}")
+    who = f"{replay.name} without {replay.clients_words}"
+    say_wrapped(console, f"{who} from round {replay.without_from}, {replay.how_words}")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     attack = ("attack success\nwith", "\nwithout") if replay.has_attack else ()
     for heading in ("round", "clients", "removed", "global accuracy\nwith", "\nwithout", *attack):
@@ -96,8 +97,8 @@ def show(console: Console, replay: Replay, written: Sequence[str]) -> None:
     console.print(table)
     _show_classes(console, replay)
     for line in replay.notes:
-        say(console, line)
-    say(console, f"written: {', '.join(written)}")
+        say_wrapped(console, line)
+    say_files(console, "written", written)
 
 
 def _show_classes(console: Console, replay: Replay) -> None:
@@ -108,7 +109,7 @@ def _show_classes(console: Console, replay: Replay) -> None:
     title = f"accuracy of each class after round {last.server_round}"
     if len(rows) > CLASSES_SHOWN:
         title += f", the {CLASSES_SHOWN} of {len(rows)} that change most"
-    say(console, title)
+    say_wrapped(console, title)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     names = short_names(replay.label_names)
     for heading in ("class", "with", "without"):

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tracefl.common.environment import peak_memory
-from tracefl.common.words import counted, duration, percent
+from tracefl.common.words import counted, duration, percent, wrapped
 from tracefl.conf.run_names import LAST, last_run
 from tracefl.questions.suspects import mean_suspects
 from tracefl.records.observer import Observer
@@ -303,6 +303,9 @@ class _TerminalHandler(logging.Handler):
         text = getattr(record, ON_TERMINAL, None) or record.getMessage()
         if record.name == "py.warnings":  # "file:line: Category: message\n  source line"
             text = text.splitlines()[0].split(": ", 2)[-1]
-        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.lower()}: {text}"
+        if self._console.is_terminal:  # in a file a line of the log stays one
+            text = wrapped(text, columns=self._console.width)
         with contextlib.suppress(OSError):  # a terminal that is gone, or a full disk behind it: run.log has it all
-            self._console.print(prefix + text, soft_wrap=True, highlight=False)
+            say(self._console, text)

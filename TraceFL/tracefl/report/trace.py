@@ -11,7 +11,7 @@ from tracefl.provenance import summarize
 from tracefl.questions.suspects import mean_suspects
 from tracefl.questions.trace import RoundTrace
 from tracefl.records.tables import NOBODY
-from tracefl.report.console import say
+from tracefl.report.console import say_wrapped
 from tracefl.report.terminal import suspects_table
 
 _KEY = (
@@ -65,21 +65,20 @@ def show(console: Console, server_round: int, trace: RoundTrace) -> None:
         )
     if not trace.traced:
         why = next((row["note"] for row in trace.suspects if row["note"]), "no input was chosen")
-        say(console, f"round {server_round}: no prediction is traced: {why}")
+        say_wrapped(console, f"round {server_round}: no prediction is traced: {why}")
         return
     console.print(table)
-    say(console, _KEY)
+    say_wrapped(console, _KEY)
     if trace.suspects:
         console.print(suspects_table(mean_suspects(trace.suspects)))
     s = summarize(trace.traced)
     correlation = s.counterfactual_correlation
-    console.print(
+    say_wrapped(
+        console,
         f"round {server_round}: {s.inputs_traced} inputs, localization {percent(s.localization_accuracy)} "
         f"(chance {percent(s.chance_accuracy)}), top holder {percent(s.top_holder_accuracy)}, "
         f"counterfactual agreement {percent(s.counterfactual_agreement)}, "
         f"nobody carries {percent(s.nobody_fraction)}, "
         f"correlation {'-' if correlation is None else f'{correlation:.3f}'}, "
         f"{trace.provenance_seconds:.2f} s",
-        soft_wrap=True,
-        highlight=False,
     )

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tracefl.common.words import counted, numbers
 from tracefl.questions.verify import Verification
-from tracefl.report.console import say
+from tracefl.report.console import say, say_wrapped
 
 _SIGNATURES = {
     "good": "SHA256SUMS is signed with the key that was given",
@@ -34,9 +34,9 @@ def show(console: Console, found: Verification) -> None:
         "signature": _SIGNATURES[found.signature],
     }
     for name, words in lines.items():
-        say(console, f"{name:<12} {words}")
+        say_wrapped(console, f"{name:<12} {words}", " " * 13)
     for problem in found.problems:
-        say(console, f"not whole: {problem}")
+        say_wrapped(console, f"not whole: {problem}", " " * 11)
     say(console, f"{found.folder} is {'whole' if found.is_whole else 'not whole'}")
 
 
