@@ -4,6 +4,7 @@ import io
 
 from rich.console import Console
 
+from tests.helpers.commands import flat
 from tests.helpers.made_page import traced_input
 from tracefl.questions.trace import RoundTrace
 from tracefl.report.trace import as_json, show
@@ -23,6 +24,16 @@ def test_the_terminal_says_who_carries_and_nobody():
     assert rows["1"] == ["nobody", "-1.204", "-0.125", "0"]
     assert rows["12345"] == ["2", "-1.204", "+0.750", "0"]
     assert "nobody carries 50.0%" in out.getvalue()  # of the two whose exact effects are known
+
+
+def test_where_every_client_was_left_out_its_contribution_is_one_column():
+    out = io.StringIO()
+    exact = {"contributions": (("2", 0.75), ("0", 0.25), ("3", -0.25)), "verified": ("0", "2", "3")}
+    show(Console(file=out, width=80), 3, RoundTrace((traced_input(12345, **OTHER, **exact),)))
+    shown = flat(out.getvalue())
+    assert "exact contribution is that client's" in shown
+    assert "exact effect" not in shown
+    assert "12345 0 0 2 +0.750 0 yes" in shown
 
 
 def test_the_json_says_it_too():

@@ -56,6 +56,11 @@ class RoundResult:
         return int(self.row["round"])
 
 
+def are_exact(traced: Iterable[TracedInput]) -> bool:
+    """Return whether all contributions to some traced inputs are the exact effects of leaving the clients out."""
+    return all(len(t.verified) == len(t.ranking) for t in traced)
+
+
 def times_refused(results: Iterable[RoundResult]) -> dict[str, int]:
     """Return the clients whose replies were refused, each with in how many rounds, in the order of their ids."""
     return _by_id(Counter(client for result in results for client in result.refused))

@@ -22,7 +22,7 @@ from tracefl.learning.faults import Fault
 from tracefl.provenance import TracedInput
 from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.suspects import NOBODY_FAULTY, PROVENANCE
-from tracefl.records.result import RoundResult, bounds_words, left_out_words, times_capped, times_refused
+from tracefl.records.result import RoundResult, are_exact, bounds_words, left_out_words, times_capped, times_refused
 from tracefl.records.run import StoredRun
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _of_removals(inputs: Sequence[TracedInput], what: str) -> Iterator[Sentence]
     """Yield how often the exact removal of every client names the same one, unless contributions are those removals."""
     known = [t for t in inputs if t.counterfactual_client is not None]
     checked = [t for t in known if t.responsible is not None]
-    if checked and all(len(t.verified) == len(t.ranking) for t in checked):
+    if checked and are_exact(checked):
         yield Sentence(
             "Each client was left out exactly: contributions are what that changes, so that there is nothing to check."
         )

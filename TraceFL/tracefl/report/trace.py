@@ -10,14 +10,13 @@ from tracefl.common.words import percent
 from tracefl.provenance import summarize
 from tracefl.questions.suspects import mean_suspects
 from tracefl.questions.trace import RoundTrace
+from tracefl.records.result import are_exact
 from tracefl.records.tables import NOBODY
 from tracefl.report.console import say_wrapped
 from tracefl.report.terminal import suspects_table
 
-_KEY = (
-    "carried by: whose exact removal costs the prediction most, else whose contribution is highest; contribution and "
-    "exact effect are that client's, in logits; first: the highest contribution, which localization scores"
-)
+_CARRIED = "carried by: whose exact removal costs the prediction most, else whose contribution is highest"
+_FIRST = "first: the highest contribution, which localization scores"
 
 
 def as_json(server_round: int, trace: RoundTrace) -> dict[str, Any]:
@@ -37,18 +36,10 @@ def as_json(server_round: int, trace: RoundTrace) -> dict[str, Any]:
 
 def show(console: Console, server_round: int, trace: RoundTrace) -> None:
     """Print the traced inputs, and how the attribution fared compared with chance."""
+    is_exact = are_exact(trace.traced)
+    values = ("exact contri-\nbution",) if is_exact else ("contri-\nbution", "exact\neffect")  # the same, if exact
     table = Table(box=None, pad_edge=False)
-    for heading in (
-        "input",
-        "label",
-        "predicted",
-        "carried\nby",
-        "contri-\nbution",
-        "exact\neffect",
-        "first",
-        "localized",
-        "chance",
-    ):
+    for heading in ("input", "label", "predicted", "carried\nby", *values, "first", "localized", "chance"):
         table.add_column(heading, justify="right")
     for t in trace.traced:
         client = t.responsible or t.by_effect[0]
@@ -58,7 +49,7 @@ def show(console: Console, server_round: int, trace: RoundTrace) -> None:
             str(t.predicted),
             t.responsible or NOBODY,
             f"{dict(t.contributions)[client]:+.3f}",
-            f"{t.exact_effects[client]:+.3f}" if client in t.exact_effects else "-",
+            *([] if is_exact else [f"{t.exact_effects[client]:+.3f}" if client in t.exact_effects else "-"]),
             t.traced_client,
             "-" if t.localized is None else "yes" if t.localized else "no",
             percent(t.chance),
@@ -68,7 +59,8 @@ def show(console: Console, server_round: int, trace: RoundTrace) -> None:
         say_wrapped(console, f"round {server_round}: no prediction is traced: {why}")
         return
     console.print(table)
-    say_wrapped(console, _KEY)
+    whose = "exact contribution is" if is_exact else "contribution and exact effect are"
+    say_wrapped(console, f"{_CARRIED}; {whose} that client's, in logits; {_FIRST}")
     if trace.suspects:
         console.print(suspects_table(mean_suspects(trace.suspects)))
     s = summarize(trace.traced)

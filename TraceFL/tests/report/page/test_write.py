@@ -139,6 +139,20 @@ def test_a_run_made_from_python_has_no_command(tmp_path):
     assert "tracefl run" not in words
 
 
+def test_contributions_that_are_the_exact_effects_are_shown_once(tmp_path):
+    both = ("contribution to correct ones", "exact effect on correct ones", "largest exact effect")
+    (tmp_path / "estimated").mkdir()
+    words = " ".join(Page(write_page(make_run(tmp_path / "estimated", ROUNDS))).words.split())
+    assert all(each in words for each in both)
+    assert "exact contribution" not in words
+    effects = (("0", 0.5), ("2", -0.25), ("3", -0.5))
+    exact = traced_input(0, contributions=effects, effects=effects, verified=("0", "2", "3"))
+    words = " ".join(Page(write_page(make_run(tmp_path, [result(1, [exact])]))).words.split())
+    assert "exact contribution to correct ones" in words
+    assert not any(each in words for each in both[1:])
+    assert "that this is the exact effect of its removal" in words
+
+
 def test_where_the_time_went(tmp_path):
     words = " ".join(Page(write_page(make_run(tmp_path, ROUNDS))).words.split())
     assert "training on the clients, and averaging 4.0 2.00 10.0%" in words  # of 40 s

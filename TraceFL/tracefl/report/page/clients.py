@@ -10,7 +10,7 @@ from tracefl.common.bootstrap import FEWEST, Bootstrap, Interval
 from tracefl.common.words import counted
 from tracefl.provenance import TracedInput
 from tracefl.questions.ledger import ContributionLedger
-from tracefl.records.result import times_capped, times_refused
+from tracefl.records.result import are_exact, times_capped, times_refused
 from tracefl.report.page.heat import changed_labels, mean_contributions, shown_clients
 from tracefl.report.page.inputs import short
 from tracefl.report.page.record import RunRecord
@@ -142,12 +142,14 @@ class PageClients:
         not_shown: What is not on the page, in words.
         common: What all removals of correct, and of wrong, predictions have in common: the mean in logits and its
             interval; the mean is None where no exact effects are known.
+        is_exact: All contributions are the exact effects themselves.
     """
 
     rows: tuple[ClientRow, ...]
     sections: Mapping[str, Mapping[str, Any]]
     not_shown: tuple[str, ...]
     common: tuple[tuple[Number, Interval | None], ...] = ()
+    is_exact: bool = False
 
 
 def page_clients(record: RunRecord) -> PageClients:
@@ -196,7 +198,7 @@ def page_clients(record: RunRecord) -> PageClients:
         )
     if not with_rounds:
         not_shown.append("a client's rounds one by one; provenance.csv has them")
-    return PageClients(tuple(rows), sections, tuple(not_shown), in_common)
+    return PageClients(tuple(rows), sections, tuple(not_shown), in_common, are_exact(t for _, t in record.traced))
 
 
 def _set_intervals(

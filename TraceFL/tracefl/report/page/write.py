@@ -120,6 +120,7 @@ def render(record: RunRecord, replay: "Replay | None" = None) -> str:
         "rounds": len(rows),
         "stored": stored,
         "clients": clients.sections,
+        "exact": clients.is_exact,
     }
     return (
         _environment()
@@ -145,8 +146,8 @@ def render(record: RunRecord, replay: "Replay | None" = None) -> str:
             heat=heat,
             clients=clients,
             kinds=kinds,
-            client_orders=_client_orders(kinds),
-            input_orders=_INPUT_ORDERS,
+            client_orders=_client_orders(kinds, clients.is_exact),
+            input_orders=[each for each in _INPUT_ORDERS if each[0] != "effect" or not clients.is_exact],
             stored=numbers(stored),
             fault=None if settings.fault is None else describe_fault(settings.fault, settings.num_clients),
             rules=mean_suspects(row for result in record.rounds for row in result.suspects),
@@ -182,14 +183,14 @@ def _kinds(clients: PageClients) -> list[str]:
     return [kind for kind in ("correct", "wrong") if any(getattr(row, kind).traced for row in clients.rows)]
 
 
-def _client_orders(kinds: Sequence[str]) -> list[tuple[str, str]]:
+def _client_orders(kinds: Sequence[str], is_exact: bool) -> list[tuple[str, str]]:
     """Return the orders of the clients: keys as in the address, and their words."""
     orders = [("", "by number"), ("rounds", "most rounds first"), ("examples", "most examples first")]
     for kind in kinds:
         orders += [
             (kind, f"most {kind} predictions carried first"),
             (f"{kind}_contribution", f"highest contribution to {kind} ones first"),
-            (f"{kind}_effect", f"largest exact effect on {kind} ones first"),
+            *([] if is_exact else [(f"{kind}_effect", f"largest exact effect on {kind} ones first")]),
             (f"{kind}_own", f"largest effect of its own on {kind} ones first"),
         ]
     return orders
