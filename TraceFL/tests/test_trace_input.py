@@ -47,7 +47,7 @@ def test_the_numbers_are_the_rounds_attribution(image_run, ask):
     assert found["round"] == 1
     assert found["predicted"]["class"] == int(expected.predicted)
     assert found["predicted"]["name"] == NAMES[int(expected.predicted)]
-    assert found["input"] == {"kind": "input", "given": "2", "text": None, "label": 2}
+    assert found["input"] == {"kind": "input", "given": "2", "text": None, "label": 2, "unlike": None}
     assert [(c["client_id"], pytest.approx(c["score"])) for c in found["clients"]] == list(answer.ranking(0))
     for client in found["clients"][:3]:
         exact = float(answer.contributions[0, list(P).index(client["client_id"])])

@@ -118,6 +118,15 @@ def against_the_order():
     return replace(found, clients=(first, larger, *rest))
 
 
+@pytest.mark.parametrize("unlike", [None, False, True])
+def test_an_image_unlike_the_servers_is_said_to_be(unlike):
+    out = io.StringIO()
+    answer = ExplainedInput(replace(IMAGE, is_unlike=unlike), explained(3), Method(), NAMES)
+    show(TerminalConsole(file=out, width=80), answer)
+    assert ("this image is unlike any of the server's" in out.getvalue()) == (unlike is True)
+    assert as_json(answer)["input"]["unlike"] is unlike
+
+
 def test_an_exact_effect_against_the_order_is_marked_and_said(draw):
     found = ExplainedInput(IMAGE, against_the_order(), Method(), NAMES)
     words = "by exact effects client 1 (+9.000) comes before client 0 (+2.000)"

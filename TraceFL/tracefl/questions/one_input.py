@@ -18,7 +18,8 @@ from tracefl.provenance import Explanation, Method, explain
 from tracefl.provenance.inputs import Inputs
 from tracefl.questions.overrides import asks_before_noise, read_tracer
 from tracefl.questions.trace import Tracer
-from tracefl.records.run import StoredRun
+from tracefl.questions.unlike import is_unlike
+from tracefl.records.run import SERVER, StoredRun
 
 WAYS = ("image", "text", "input")
 
@@ -35,6 +36,7 @@ class Question:
         label: True class; None where it is not known.
         pixels: ``(3, H, W)`` uint8 as the model sees them; None for text.
         text: As the model sees it, truncated to its length; None for images.
+        is_unlike: Whether an image of one's own is like none of the server's; None where that is not known.
     """
 
     way: str
@@ -44,6 +46,7 @@ class Question:
     label: int | None = None
     pixels: Tensor | None = None
     text: str | None = None
+    is_unlike: bool | None = None
 
 
 class ExplainedInput(NamedTuple):
@@ -157,7 +160,9 @@ def _image(run: StoredRun, tracer: Tracer, given: str) -> Question:
         raise DataError(f"image={given!r} {error}") from error
     none = torch.zeros(1, dtype=torch.int64)
     examples = Examples({PIXELS: pixels}, none, none, dataset.mean, dataset.std)
-    return Question("image", given, f"image {path.name}", examples.batch(none)[0], pixels=pixels[0])
+    unlike = is_unlike(pixels[0], run.server.features[PIXELS]) if run.files.has(SERVER) else None
+    inputs, _ = examples.batch(none)
+    return Question("image", given, f"image {path.name}", inputs, pixels=pixels[0], is_unlike=unlike)
 
 
 def _text(run: StoredRun, tracer: Tracer, given: str) -> Question:

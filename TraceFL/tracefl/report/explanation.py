@@ -91,6 +91,7 @@ def as_json(answer: ExplainedInput) -> dict[str, Any]:
             "given": question.given,
             "text": question.text,
             "label": question.label,
+            "unlike": question.is_unlike,
         },
         "predicted": named(found.predicted),
         "probabilities": list(found.probabilities),
@@ -115,6 +116,11 @@ def _headlines(question: Question, found: Explanation, names: Sequence[str]) -> 
         f"predicted {class_words(found.predicted, names)} with probability {percent(found.probability)}; next is "
         f"{class_words(second, names)} with {percent(found.probabilities[second])}"
     )
+    if question.is_unlike:
+        yield (
+            "this image is unlike any of the server's: it may show none of the classes, and is answered as one of them "
+            "all the same"
+        )
     if found.holders_fraction is not None:
         holders = sum(bool(client.held) for client in found.clients)
         yield (
