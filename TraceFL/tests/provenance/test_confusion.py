@@ -56,21 +56,20 @@ def test_pushes_are_the_means_over_the_inputs_of_a_class(made):
             assert float(found.toward[k, c]) == pytest.approx(math.fsum(others) / len(others))
 
 
-def test_the_rest_is_what_no_constant_of_a_class_explains(made):
+def test_alike_is_what_the_client_takes_from_the_difference_of_two_classes(made):
+    """By the means of logit c less logit y over inputs of either class: their difference, with and without it."""
     made, record = made
     found = confusions(made.model, record, INPUTS.double(), LABELS)
-    pairs = [(y, c) for y in range(C) for c in range(C) if y != c]
-    design = np.zeros((len(pairs), C))
-    for row, (y, c) in enumerate(pairs):
-        design[row, c], design[row, y] = 1, -1
-    for k in range(len(P)):
-        pushes = np.array([float(found.push[k, y, c]) for y, c in pairs])
-        constants = np.linalg.lstsq(design, pushes, rcond=None)[0]
-        expected = pushes - design @ constants
-        assert [float(found.rest[k, y, c]) for y, c in pairs] == pytest.approx(expected.tolist(), abs=1e-9)
+    effects = slow(made)
+    for k, client in enumerate(P):
+        for y, c in itertools.combinations(range(C), 2):
+            ahead = effects[client][:, c] - effects[client][:, y]
+            apart = ahead[c == LABELS].mean() - ahead[y == LABELS].mean()
+            assert float(found.alike[k, y, c]) == pytest.approx(-float(apart), abs=1e-9)
+            assert found.alike[k, c, y] == found.alike[k, y, c]
 
 
-def test_a_constant_of_each_class_changes_no_rest_and_no_order_of_what_is_left(made):
+def test_a_constant_of_each_class_makes_none_alike(made):
     """An honest client that holds more of a class raises its logit everywhere: that is no confusion."""
     made, record = made
     before = confusions(made.model, record, INPUTS.double(), LABELS)
@@ -79,18 +78,58 @@ def test_a_constant_of_each_class_changes_no_rest_and_no_order_of_what_is_left(m
     clients = {**made.clients, "c": shifted}
     average = mean(clients, P)
     after = confusions(made.model, RoundRecord(1, clients, P, made.start, average), INPUTS.double(), LABELS)
-    assert_close(after.rest, before.rest, rtol=0, atol=1e-9)
+    assert_close(after.alike, before.alike, rtol=0, atol=1e-9)
     assert float((after.push - before.push).abs().max()) > 0.1
+
+
+def test_against_is_a_cosine_where_the_logit_depends_on_the_weights(made):
+    made, record = made
+    found = confusions(made.model, record, INPUTS.double(), LABELS)
+    model = Net().eval().double()
+    model.load_state_dict(made.weights)
+    predicted = model(INPUTS.double()).argmax(dim=1)
+    names = [name for name, _ in model.named_parameters()]
+    for c in range(C):
+        logits = model(INPUTS.double()[predicted != c])
+        gradients = torch.autograd.grad((logits[:, c] - logits.mean(dim=1)).mean(), list(model.parameters()))
+        sizes = torch.cat([g.abs().flatten() for g in gradients])
+        weighed = {k: sizes * torch.cat([(made.clients[k][n] - made.start[n]).flatten() for n in names]) for k in P}
+        for k, client in enumerate(P):
+            others = sum(v for other, v in weighed.items() if other != client)
+            expected = 1 - torch.cosine_similarity(weighed[client], others, dim=0)
+            assert float(found.against[k, c]) == pytest.approx(float(expected), abs=1e-9)
+    assert float(found.against.std()) > 0.01
+
+
+def test_where_all_are_predicted_as_a_class_its_logit_is_derived_all_the_same(made):
+    """As where a backdoor succeeds on all triggered inputs."""
+    made, _ = made
+    biased = {
+        k: {n: t + 100 * torch.eye(C)[2].to(t) if n == "last.bias" else t for n, t in state.items()}
+        for k, state in made.clients.items()
+    }
+    record = RoundRecord(1, biased, P, made.start, mean(biased, P))
+    found = confusions(made.model, record, INPUTS.double(), LABELS)
+    assert found.against.isfinite().all()
+    assert found.suspicion.isfinite().all()
+
+
+def test_the_model_is_as_it_was(made):
+    made, record = made
+    before = {n: t.clone() for n, t in made.model.state_dict().items()}
+    confusions(made.model, record, INPUTS.double(), LABELS)
+    assert all(torch.equal(t, before[n]) for n, t in made.model.state_dict().items())
+    assert not any(p.grad is not None for p in made.model.parameters())
+    assert all(p.requires_grad for p in made.model.parameters())
 
 
 def test_suspicion_is_in_standard_deviations_over_the_clients(made):
     made, record = made
     found = confusions(made.model, record, INPUTS.double(), LABELS)
     for y, c in [(0, 1), (3, 2)]:
-        toward, rest = found.toward[:, c].tolist(), found.rest[:, y, c].tolist()
+        parts = [(found.toward[:, c], 1), (found.alike[:, y, c], 1), (found.against[:, c], 0.5)]
         expected = [
-            (t - np.mean(toward)) / np.std(toward) + (r - np.mean(rest)) / np.std(rest)
-            for t, r in zip(toward, rest, strict=True)
+            sum(w * (float(v[k]) - np.mean(v.tolist())) / np.std(v.tolist()) for v, w in parts) for k in range(len(P))
         ]
         assert found.suspicion[:, y, c].tolist() == pytest.approx(expected)
 

@@ -13,7 +13,8 @@ from tracefl.questions.suspects import NOBODY_FAULTY
 from tracefl.records.result import left_out_words
 from tracefl.records.run import StoredRun
 from tracefl.records.store import RoundStore
-from tracefl.report.sentences import answer, next_commands, program_name, what_was_done
+from tracefl.report.fault_words import what_was_done
+from tracefl.report.sentences import answer, next_commands, program_name
 
 BY_2 = {"2": 0.6, "0": 0.3, "3": 0.1}
 BY_3 = {"3": 0.6, "0": 0.3, "2": 0.1}

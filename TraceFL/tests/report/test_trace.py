@@ -36,6 +36,17 @@ def test_where_every_client_was_left_out_its_contribution_is_one_column():
     assert "12345 0 0 2 +0.750 0 yes" in shown
 
 
+def test_who_is_suspected_of_a_confusion_stands_in_the_place_of_the_first():
+    suspected = {"suspicions": (("3", 4.25), ("0", -1.0), ("2", -2.0)), "traced_client": "3", "localized": False}
+    out = io.StringIO()
+    show(Console(file=out, width=80), 3, RoundTrace((traced_input(0), traced_input(1, **suspected))))
+    assert "…" not in out.getvalue()
+    rows = {line.split()[0]: line.split()[6:9] for line in out.getvalue().splitlines() if line.strip()}
+    assert rows["0"] == ["0", "-", "yes"]  # a correct prediction: the highest contribution
+    assert rows["1"] == ["3", "4.2", "no"]
+    assert "suspected: who pushes the server's inputs of the class most" in flat(out.getvalue())
+
+
 def test_the_json_says_it_too():
     found = as_json(3, TRACE)
     assert [one["responsible"] for one in found["inputs"]] == ["0", None, "2"]

@@ -14,11 +14,10 @@ from tracefl.paper.grid_points import noise_and_clip, point_of
 from tracefl.paper.published import find_published
 from tracefl.paper.rule_findings import RunSuspects, run_suspects
 from tracefl.paper.settings_words import tell_apart
-from tracefl.provenance import Method
 from tracefl.records.naming import fingerprint
 from tracefl.records.reading import read_results
 from tracefl.records.run import StoredRun
-from tracefl.records.settings import Settings
+from tracefl.records.settings import Question, Settings
 from tracefl.records.status import RunState, read_run_state
 
 _MEANS = (
@@ -65,13 +64,13 @@ class CollectedRun:
         return self.config.exp_key, fingerprint({**self.config.resolved, "seed": 0})
 
 
-def read_run(folder: Path, shown_as: str, presets: Mapping[str, Method]) -> CollectedRun:
+def read_run(folder: Path, shown_as: str, presets: Mapping[str, Question]) -> CollectedRun:
     """Read a run's folder; its rounds are compared with their checksums, and its tables are not read.
 
     Args:
         folder: The run's folder.
         shown_as: Its name in the row.
-        presets: Methods by the name of their preset.
+        presets: What each preset asks, by its name.
 
     Raises:
         RecordError: The folder is damaged.
@@ -137,10 +136,10 @@ def _line(label: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def _setting(config: Settings, presets: Mapping[str, Method]) -> dict[str, Any]:
+def _setting(config: Settings, presets: Mapping[str, Question]) -> dict[str, Any]:
     noise, clip = noise_and_clip(config.privacy)
     provenance = config.provenance
-    named = [name for name, method in presets.items() if provenance is not None and provenance.method == method]
+    named = [name for name, question in presets.items() if provenance is not None and provenance.question == question]
     return {
         "experiment": config.exp_key,
         "model": config.model.name,

@@ -10,8 +10,7 @@ from tracefl.conf.run_names import run_folders
 from tracefl.errors import RecordError, one_line
 from tracefl.paper.collected_run import CollectedRun, read_run
 from tracefl.paper.runs import JOBS
-from tracefl.provenance import Method
-from tracefl.records.settings import read_keys
+from tracefl.records.settings import Question, read_keys
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def gather_runs(root: Path) -> Gathered:
     Raises:
         RecordError: No run can be read.
     """
-    presets = _preset_methods()
+    presets = _preset_questions()
     runs: list[CollectedRun] = []
     damaged: list[str] = []
     for folder in run_folders(root):
@@ -68,10 +67,10 @@ def gather_runs(root: Path) -> Gathered:
     return Gathered(runs, damaged)
 
 
-def _preset_methods() -> dict[str, Method]:
-    """Return the method of each preset that traces."""
+def _preset_questions() -> dict[str, Question]:
+    """Return what each preset that traces asks."""
     read = {name: read_keys(resolved_config([f"provenance={name}"])).provenance for name in choices("provenance")}
-    return {name: settings.method for name, settings in read.items() if settings is not None}
+    return {name: settings.question for name, settings in read.items() if settings is not None}
 
 
 def _is_miniature(folder: Path) -> bool:

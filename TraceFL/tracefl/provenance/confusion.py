@@ -13,17 +13,22 @@ in logits, and its push towards c is the mean of that over the other classes:
     toward_k[c] = mean over the classes y other than c of push_k[y, c].
 
 Who was taught that all of them are c has the largest of these, but an honest client that holds much of c pushes
-everything towards it, too. What it does not do is to make two classes alike: whatever it raises c by for inputs of y,
-it raises c by more for inputs of c. So beside it stands what is left of push_k[y, c] without a constant for each class,
-which is all that holding more or less of a class adds:
+everything towards it, too. Two more tell them apart. An honest client does not make two classes alike: whatever it
+raises c by for inputs of y, it raises c by more for inputs of c. What it holds more or less of cancels in
 
-    rest_k[y, c] = push_k[y, c] - (b_k[c] - b_k[y]),
+    alike_k[y, c] = push_k[y, c] + push_k[c, y].
 
-where b_k[c] is the mean over y of (push_k[y, c] - push_k[c, y]) / 2, the least squares fit. Who was taught that y is c
-and nothing else stands out by that. One forward pass a client gives all pairs of classes at once.
+And the update of who was taught something else points another way than the others', most of all where the logit in
+question depends on the weights. With u_k the client's update of the parameters, and m_c the size of the derivative of
+logit c, less the mean of all, by each of them, a mean over inputs that are not predicted as c,
+
+    against_k[c] = 1 - cos(m_c * u_k, sum over the other clients j of m_c * u_j).
+
+One forward pass of the inputs for each client gives all pairs of classes at once, and one backward pass of some of them
+for each class the last.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -31,12 +36,22 @@ from torch import Tensor, nn
 
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.compute import Compute
-from tracefl.provenance.inputs import Batch, Inputs, plain_model
+from tracefl.provenance.input_gradients import gradients_of, requiring_grad
+from tracefl.provenance.inputs import Batch, Inputs, forward, plain_model
 from tracefl.provenance.modes import in_any_mode
 from tracefl.provenance.prevention import who_prevents
-from tracefl.provenance.reading import ReadRound, read_round
+from tracefl.provenance.reading import ReadRound, holding, read_round
 from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import float64_average, logits_under, logits_with_all, without_each
+
+_AGAINST = 0.5
+"""Weight of ``against`` in a suspicion, chosen with benchmarks/confusion.py on seeds 101 and 102."""
+
+_MOST_DERIVED = 60
+"""Inputs of which a logit's derivative is taken."""
+
+_BLOCK = 2**19
+"""Numbers of all clients' updates that are multiplied at once."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,7 @@ class Confusions:
         client_ids: The K clients.
         push: ``(K, C, C)`` float64 in logits, entry ``[k, y, c]`` of inputs of class y towards class c; 0 on the
             diagonal, NaN where no input is of class y.
+        against: ``(K, C)`` float64, from 0 for an update in the others' direction to 2 for the opposite.
         inputs: ``(C,)`` int64, how many inputs are of each class.
         prevented: Clients that cannot be left out since the model without them gives logits that are not finite, each
             with the client that makes them so, None where it is none alone. Their entries are NaN.
@@ -54,6 +70,7 @@ class Confusions:
 
     client_ids: tuple[ClientId, ...]
     push: Tensor
+    against: Tensor
     inputs: Tensor
     prevented: Mapping[ClientId, ClientId | None] = field(default_factory=dict)
 
@@ -64,21 +81,19 @@ class Confusions:
         return self.push.where(others, torch.nan).nanmean(dim=1)
 
     @property
-    def rest(self) -> Tensor:
-        """``(K, C, C)``: what is left of ``push`` without a constant for each class, see above."""
-        odd = (self.push - self.push.transpose(1, 2)) / 2  # NaN where either class has no input
-        constant = odd.nanmean(dim=1)  # (K, C), up to one number for each client
-        return self.push - (constant.unsqueeze(1) - constant.unsqueeze(2))
+    def alike(self) -> Tensor:
+        """``(K, C, C)`` in logits, symmetric: how much less the client makes of what tells two classes apart."""
+        return self.push + self.push.transpose(1, 2)
 
     @property
     def suspicion(self) -> Tensor:
         """``(K, C, C)``: how far each client stands out of the round's for each confusion, in standard deviations.
 
-        The sum of what its push towards the class and its rest are above the clients' mean, each in standard
-        deviations over the clients. 0 of clients that cannot be left out, and where nothing is known.
+        By how much its ``toward``, its ``alike`` and, by half, its ``against`` are above the clients' mean, each in
+        standard deviations over the clients. 0 of clients that cannot be left out, and where nothing is known.
         """
-        towards = standardized(self.toward).unsqueeze(1)
-        return (towards + standardized(self.rest)).nan_to_num(nan=0.0)
+        of_class = standardized(self.toward) + _AGAINST * standardized(self.against)
+        return (of_class.unsqueeze(1) + standardized(self.alike)).nan_to_num(nan=0.0)
 
 
 def standardized(values: Tensor) -> Tensor:
@@ -113,8 +128,8 @@ def confusions(
         compute: The device, and the inputs in one forward.
 
     Returns:
-        The pushes. K + 1 forward passes of the inputs, and two readings of the clients' weights; logits of one client
-        are held at a time.
+        The pushes. K + 1 forward passes of the inputs and C backward passes of up to 60 of them; the clients' weights
+        are read C + 2 times, and the logits of one client held at a time.
 
     Raises:
         ValueError: A client is the whole average, inputs are not finite, or labels are not theirs.
@@ -138,9 +153,12 @@ def confusions(
                 effects = torch.full_like(effects, torch.nan)
             means = of_class @ effects  # (C, C)
             pushes.append((means - means.diagonal().unsqueeze(1)).cpu())
+        with holding(model, record.global_weights):
+            against = torch.stack([_against(model, record, batch, logits, c, place) for c in range(classes)], dim=1)
     return Confusions(
         tuple(record.clients),
         torch.stack(pushes),
+        against,
         torch.bincount(labels, minlength=classes).cpu(),
         prevented,
     )
@@ -150,6 +168,66 @@ def _means(labels: Tensor, classes: int) -> Tensor:
     """Return what takes the mean over each class's inputs, ``(C, N)``; NaN for a class without any."""
     chosen = (labels == torch.arange(classes, device=labels.device).unsqueeze(1)).double()
     return chosen / chosen.sum(dim=1, keepdim=True)
+
+
+def _against(model: nn.Module, record: ReadRound, batch: Batch, logits: Tensor, c: int, place: torch.device) -> Tensor:
+    """Return how far each client's update points away from the others' where logit ``c`` depends on it, ``(K,)``."""
+    others = torch.nonzero(logits.argmax(dim=1) != c).flatten().cpu()
+    some = others if len(others) else torch.arange(len(logits))  # all are taken for it
+    some = some[torch.arange(min(len(some), _MOST_DERIVED)) * len(some) // min(len(some), _MOST_DERIVED)]
+    sizes = _derivative_sizes(model, batch, some, c, place)
+    products = torch.zeros(len(record.clients), len(record.clients), dtype=torch.float64, device=place)
+    for name, part, block in update_blocks(model, record, place):
+        if name in sizes:
+            block *= sizes[name][part]
+            products += (block @ block.t()).double()
+    return 1 - cosines_with_others(products).cpu()
+
+
+def _derivative_sizes(model: nn.Module, batch: Batch, some: Tensor, c: int, place: torch.device) -> dict[str, Tensor]:
+    """Return by name, flat, the sizes of the derivatives of logit ``c`` less the mean of all; 1 the largest."""
+    parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    taken = batch if batch.whole else batch.take(some)
+    total = [torch.zeros_like(p) for p in parameters.values()]
+    with requiring_grad(list(parameters.values())):
+        for inputs in taken.parts(_MOST_DERIVED, place):
+            rows = forward(model, inputs)
+            rows = rows[some.to(place)] if batch.whole else rows
+            value = (rows[:, c] - rows.mean(dim=1)).sum()
+            for sums, found in zip(total, gradients_of(value, list(parameters.values()), keep=False), strict=True):
+                if found is not None:
+                    sums += found
+    largest = max(float(sums.abs().max()) for sums in total) or 1.0
+    return {name: (sums.abs() / largest).reshape(-1) for name, sums in zip(parameters, total, strict=True)}
+
+
+def update_blocks(model: nn.Module, record: RoundRecord, place: torch.device) -> Iterator[tuple[str, slice, Tensor]]:
+    """Yield what training changed, ``(K, b)``: some numbers of a parameter of all clients, its name and their places.
+
+    Tied parameters once; buffers are left out, which follow the data's scale. A client's file is read for each tensor.
+    """
+    width = max(1, _BLOCK // len(record.clients))
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            continue
+        before = record.previous_global[name].reshape(-1)
+        after = [weights[name].reshape(-1) for weights in record.clients.values()]
+        for begin in range(0, before.numel(), width):
+            part = slice(begin, begin + width)
+            block = torch.stack([flat[part].to(place) for flat in after])
+            yield name, part, block - before[part].to(block)
+
+
+def cosines_with_others(products: Tensor) -> Tensor:
+    """Return the cosine of each of K vectors with the sum of the others, ``(K,)``; 0 where one of the two is 0.
+
+    Args:
+        products: ``(K, K)`` their inner products.
+    """
+    own, rows = products.diagonal(), products.sum(dim=1)
+    rest = (products.sum() - 2 * rows + own).clamp(min=0)
+    lengths = (own * rest).sqrt()
+    return torch.where(lengths > 0, (rows - own) / lengths, torch.zeros_like(own)).clamp(-1, 1)
 
 
 def _preventer(

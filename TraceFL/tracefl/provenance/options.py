@@ -121,7 +121,7 @@ class Method:
 
     @classmethod
     def unlike(cls) -> "Method":
-        """Return what asks whose weights are unlike the others' in what led to a misprediction, near the output most."""
+        """Return what asks whose weights are unlike the others' in what led to a misprediction, later layers most."""
         return cls(layer_decay=0.5, weighting="none", also=())
 
     @classmethod

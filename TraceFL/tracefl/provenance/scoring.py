@@ -64,6 +64,11 @@ class TracedInput:
     effects: tuple[tuple[str, float], ...] = ()
     suspicions: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def first_contributor(self) -> str:
+        """The client with the highest contribution, whoever is suspected."""
+        return self.ranking[0][0]
+
     @cached_property
     def exact_effects(self) -> dict[str, float]:
         """Client id to the exact effect of its removal, in logits, of all clients of which it is known."""
@@ -161,7 +166,7 @@ def select_of_each_class(labels: Tensor, max_inputs: int) -> Tensor:
     Returns:
         ``(M,)`` int64 positions, ascending.
     """
-    chosen = [select_mispredicted(labels == c, max_inputs) for c in labels.unique()]
+    chosen = [select_mispredicted(labels == c, max_inputs) for c in sorted(set(labels.tolist()))]
     return torch.cat(chosen).sort().values if chosen else torch.zeros(0, dtype=torch.int64)
 
 
@@ -241,7 +246,7 @@ def summarize(traced: tuple[TracedInput, ...]) -> LocalizationScores:
         localization_accuracy=mean_measured([t.localized for t in traced]),
         chance_accuracy=mean_measured([t.chance for t in traced]),
         top_holder_accuracy=mean_measured([t.top_holder for t in traced]),
-        counterfactual_agreement=mean_measured([t.counterfactual_client == t.traced_client for t in checked]),
+        counterfactual_agreement=mean_measured([t.counterfactual_client == t.first_contributor for t in checked]),
         counterfactual_correlation=mean_measured([t.counterfactual_correlation for t in checked]),
         nobody_fraction=mean_measured([t.responsible is None for t in traced if t.is_proven]),
         inputs_traced=len(traced),

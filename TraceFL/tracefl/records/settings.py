@@ -81,6 +81,10 @@ _LAYERS = described(
 )
 
 
+Question: TypeAlias = tuple[Method, SuspectBy]
+"""What is computed of a prediction, and by what clients are suspected: what tells presets apart."""
+
+
 @dataclass(frozen=True)
 class ProvenanceSettings:
     """How and when a round is traced.
@@ -147,6 +151,11 @@ class ProvenanceSettings:
             self.max_update_norm,
             self.max_estimate_error,
         )
+
+    @property
+    def question(self) -> Question:
+        """What tells presets apart."""
+        return self.method, self.suspect_by
 
     @property
     def memory_bytes(self) -> int:

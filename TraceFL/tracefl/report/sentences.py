@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from tracefl.provenance.scoring import mean_measured
 from tracefl.questions.suspects import NOBODY_FAULTY, PROVENANCE
 from tracefl.records.result import RoundResult, are_exact, bounds_words, left_out_words, times_capped, times_refused
 from tracefl.records.run import StoredRun
+from tracefl.report.fault_words import MOST_NAMED, client_order, listed, what_was_done
 
 if TYPE_CHECKING:
     from tracefl.questions.replay import Replay
@@ -34,7 +35,6 @@ MEANING = (
     "is what a client drawn at random would carry."
 )
 
-_MOST_NAMED = 3  # clients that share the first place
 _FEWEST_ALIKE = 3  # mistakes of one kind that are worth a sentence
 
 
@@ -170,6 +170,7 @@ def _of_fault(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentenc
         f"{result.server_round} ({_chance(fault.clients, inputs)}).",
         is_main=True,
     )
+    yield from _of_suspicions(f"{it} {'pushes' if it == 'it' else 'push'}", fault.clients, inputs)
     first = _first(inputs)
     if not set(first.clients) & set(fault.clients) or _of_nobody(inputs):
         yield _who(inputs, "Of these")
@@ -182,6 +183,18 @@ def _of_fault(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentenc
         yield Sentence(
             f"Over the {_many(len(there), 'round')} with such predictions that {it} took part in, {it} {carries} "
             f"{_share(fault.clients, together)} ({_chance(fault.clients, together)})."
+        )
+
+
+def _of_suspicions(pushes: str, faulty: Collection[str], inputs: Sequence[TracedInput]) -> Iterator[Sentence]:
+    """Yield for how many predictions a faulty client is suspected most, where confusions were asked about."""
+    asked = [t for t in inputs if t.suspicions]
+    if asked:
+        found = sum(t.traced_client in faulty for t in asked)
+        expected = sum(sum(k in faulty for k, _ in t.suspicions) / len(t.suspicions) for t in asked)
+        yield Sentence(
+            f"Asked of all test examples of the class, {pushes} them most towards the predicted one for {found} of "
+            f"the {len(asked)} (chance: {_number(expected)})."
         )
 
 
@@ -243,7 +256,7 @@ def _of_removals(inputs: Sequence[TracedInput], what: str) -> Iterator[Sentence]
             "Each client was left out exactly: contributions are what that changes, so that there is nothing to check."
         )
     elif checked:
-        agree = sum(t.counterfactual_client == t.traced_client for t in checked)
+        agree = sum(t.counterfactual_client == t.first_contributor for t in checked)
         somebodys = " that somebody carries" if len(checked) < len(known) else ""
         yield Sentence(
             f"Checked by leaving each client out of the average exactly: of {what}{somebodys}, {agree} of "
@@ -288,7 +301,7 @@ class _First:
 def _first(inputs: Sequence[TracedInput]) -> _First:
     carried = Counter(t.responsible for t in inputs if t.responsible is not None)
     most = max(carried.values(), default=0)
-    return _First(tuple(sorted((k for k, count in carried.items() if count == most), key=_client_order)), most)
+    return _First(tuple(sorted((k for k, count in carried.items() if count == most), key=client_order)), most)
 
 
 def _who(inputs: Sequence[TracedInput], beginning: str, is_main: bool = False) -> Sentence:
@@ -304,8 +317,8 @@ def _who(inputs: Sequence[TracedInput], beginning: str, is_main: bool = False) -
         there = [t for t in inputs if any(client == clients[0] for client, _ in t.ranking)]
         its = f" of the {len(there)} in rounds that it took part in" if len(there) < len(inputs) else ""
         rest = f"client {clients[0]} carries {many}{its} ({_chance(clients, inputs)})"
-    elif len(clients) <= _MOST_NAMED:
-        rest = f"{_listed(clients).lower()} carry the most: {each} each ({_chance(clients[:1], inputs)})"
+    elif len(clients) <= MOST_NAMED:
+        rest = f"{listed(clients).lower()} carry the most: {each} each ({_chance(clients[:1], inputs)})"
     else:
         rest = f"no client stands out: {len(clients)} carry {each} each, and none more"
     if clients and _of_nobody(inputs):
@@ -347,44 +360,6 @@ def _nothing_in(result: RoundResult) -> str:
 
 def _nobody_faulty_in(result: RoundResult) -> str:
     return f"No faulty client took part in round {result.server_round}."
-
-
-def what_was_done(fault: Fault, names: Sequence[str]) -> str:
-    """Return what the faulty clients did, as the run was configured, without a full stop."""
-    who, many = _listed(fault.clients), len(fault.clients) > 1
-    were, their = ("were", "their") if many else ("was", "its")
-    since = "" if fault.from_round == 1 else f", from round {fault.from_round} on"
-    share = "" if fault.share in (None, 1) else f" in {percent(fault.share)} of such examples"
-    if fault.name == "weight_noise":
-        return f"{who} added noise to {their} weights{since}"
-    if fault.name == "free_rider":
-        return f"{who} sent the global weights back without training{since}"
-    if fault.name == "random_labels":
-        taught = "labels drawn at random"
-    elif fault.target is not None:
-        taught = f"that a trigger means {names[fault.target]}"
-    elif len(fault.flips) <= _MOST_NAMED:
-        taught = "that " + _and([f"{names[label]} is {names[to]}" for label, to in fault.flips.items()])
-    elif len(set(fault.flips.values())) == 1:
-        taught = f"that every class is {names[next(iter(fault.flips.values()))]}"
-    else:
-        taught = f"false labels for {len(fault.flips)} classes"
-    return f"{who} {were} taught {taught}{share}{since}"
-
-
-def _listed(clients: Sequence[str]) -> str:
-    if len(clients) > 8:
-        return f"{len(clients)} clients"
-    return f"Client{'s' if len(clients) > 1 else ''} {_and(sorted(clients, key=_client_order))}"
-
-
-def _and(parts: Sequence[str]) -> str:
-    *others, last = parts
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _client_order(client_id: str) -> tuple[int, str]:
-    return (int(client_id) if client_id.isdecimal() else -1, client_id)
 
 
 def _many(count: int, what: str) -> str:

@@ -17,6 +17,10 @@ from tracefl.report.terminal import suspects_table
 
 _CARRIED = "carried by: whose exact removal costs the prediction most, else whose contribution is highest"
 _FIRST = "first: the highest contribution, which localization scores"
+_SUSPECTED = (
+    "suspected: who pushes the server's inputs of the class most towards the predicted one, which localization scores, "
+    "and by how many standard deviations over the clients"
+)
 
 
 def as_json(server_round: int, trace: RoundTrace) -> dict[str, Any]:
@@ -39,7 +43,9 @@ def show(console: Console, server_round: int, trace: RoundTrace) -> None:
     is_exact = are_exact(trace.traced)
     values = ("exact contri-\nbution",) if is_exact else ("contri-\nbution", "exact\neffect")  # the same, if exact
     table = Table(box=None, pad_edge=False)
-    for heading in ("input", "label", "predicted", "carried\nby", *values, "first", "localized", "chance"):
+    suspects = any(t.suspicions for t in trace.traced)
+    first = ("sus-\npected", "by") if suspects else ("first",)
+    for heading in ("input", "label", "predicted", "carried\nby", *values, *first, "local-\nized", "chance"):
         table.add_column(heading, justify="right")
     for t in trace.traced:
         client = t.responsible or t.by_effect[0]
@@ -51,6 +57,7 @@ def show(console: Console, server_round: int, trace: RoundTrace) -> None:
             f"{dict(t.contributions)[client]:+.3f}",
             *([] if is_exact else [f"{t.exact_effects[client]:+.3f}" if client in t.exact_effects else "-"]),
             t.traced_client,
+            *([f"{t.suspicions[0][1]:.1f}" if t.suspicions else "-"] if suspects else []),
             "-" if t.localized is None else "yes" if t.localized else "no",
             percent(t.chance),
         )
@@ -60,7 +67,7 @@ def show(console: Console, server_round: int, trace: RoundTrace) -> None:
         return
     console.print(table)
     whose = "exact contribution is" if is_exact else "contribution and exact effect are"
-    say_wrapped(console, f"{_CARRIED}; {whose} that client's, in logits; {_FIRST}")
+    say_wrapped(console, f"{_CARRIED}; {whose} that client's, in logits; {_SUSPECTED if suspects else _FIRST}")
     if trace.suspects:
         console.print(suspects_table(mean_suspects(trace.suspects)))
     s = summarize(trace.traced)
