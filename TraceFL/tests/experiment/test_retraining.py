@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests.helpers.commands import call_main
+from tests.helpers.commands import call_main, flat
 from tests.helpers.configuration import TINY, compose_settings
 from tests.helpers.replayed_runs import make_replayed_run
 from tests.helpers.runs import SMALL_MODEL, run
