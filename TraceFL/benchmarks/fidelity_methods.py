@@ -226,7 +226,7 @@ METHODS: dict[str, Answer] = {
     "gradients at both": along_the_path(0.0, 1.0),
     "gradient half way": along_the_path(0.5),
     "last layer only": last_layer,
-    "fault": _by(Method(layer_decay=0.5, weighting="none", also=())),
+    "unlike": _by(Method.unlike()),
     "artifact": _by(ARTIFACT),
     "paper": _by(Method(0.9, "num_examples", "none", "predicted", also=())),
     "own logit": _rule("own_logit"),
