@@ -79,12 +79,15 @@ def test_defaults_are_the_embedded_default():
         ("leave_one_out", (1.0, "leave_one_out", "global", "centered", "all")),
         ("artifact", (0.9, "none", "none", "predicted", None)),
         ("paper", (0.9, "num_examples", "none", "predicted", None)),
-        ("fault", (0.5, "none", "global", "centered", None)),
+        ("unlike", (0.5, "none", "global", "centered", None)),
+        ("fault", (1.0, "leave_one_out", "global", "centered", None)),
     ],
 )
 def test_presets_are_those_of_the_design(preset, values):
-    m = compose_settings(f"provenance={preset}").provenance.method
+    provenance = compose_settings(f"provenance={preset}").provenance
+    m = provenance.method
     assert (m.layer_decay, m.weighting, m.reference, m.target, m.verify) == values
+    assert provenance.suspect_by == ("confusion" if preset == "fault" else "contribution")
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ LATER = {
     ("mitigate", "gain_alone"): None,
     ("provenance", "max_update_norm"): 3,
     ("provenance", "max_estimate_error"): 1,
+    ("provenance", "suspect_by"): "contribution",
+    ("provenance", "class_inputs"): 30,
 }
 
 # Keys whose default became null, each with the number that was the default before, which stands for it in runs' names.
