@@ -1,9 +1,11 @@
 """Small rounds whose clients are near a model, as evidence."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
-from tests.helpers.models import clients_near
+from tests.helpers.models import clients_near, states_near
 from tracefl.provenance import RoundRecord
 from tracefl.questions.baselines import Evidence
 
@@ -61,3 +63,20 @@ def point_evidence(points, num_faults=1):
     nn.init.zeros_(model.weight)
     clients = {str(k): {"weight": point[None]} for k, point in enumerate(points)}
     return evidence_of(model, clients, torch.ones(2, points.shape[1], dtype=torch.float64), num_faults=num_faults)
+
+
+def with_history(evidence, rounds=3, scale=0.1):
+    """The evidence with earlier rounds of the same clients, each of which ends where the next one begins."""
+    p, end, earlier = evidence.record.client_weights, evidence.record.previous_global, []
+    for number in range(rounds, 0, -1):
+        start = states_near(end, 1, scale, seed=50 + number)["0"]
+        sent = states_near(end, len(p), scale, seed=100 + number)
+        off = {name: tensor - end[name] for name, tensor in average(sent, dict.fromkeys(sent, 1)).items()}
+        clients = {
+            client: {n: t - off[n] if t.is_floating_point() else t for n, t in weights.items()}
+            for client, weights in zip(p, sent.values(), strict=True)
+        }
+        earlier.insert(0, RoundRecord(number, clients, p, start, average(clients, p)))
+        end = start
+    record = replace(evidence.record, server_round=rounds + 1)
+    return replace(evidence, record=record, history=tuple(lambda one=one: one for one in earlier))

@@ -46,6 +46,11 @@ def model_and_inputs(name, dtype=torch.float32, num_inputs=3):
 
 def clients_near(model, num_clients=3, scale=0.05, seed=1):
     """Client id to state dict: the model's parameters and floating buffers, each with noise of its own."""
+    return states_near(model.state_dict(), num_clients, scale, seed)
+
+
+def states_near(state, num_clients, scale, seed):
+    """The same of a state dict."""
     generator = torch.Generator().manual_seed(seed)
 
     def noisy(tensor):
@@ -54,4 +59,4 @@ def clients_near(model, num_clients=3, scale=0.05, seed=1):
         noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
         return tensor + scale * noise * tensor.abs().mean()
 
-    return {str(k): {n: noisy(t) for n, t in model.state_dict().items()} for k in range(num_clients)}
+    return {str(k): {n: noisy(t) for n, t in state.items()} for k in range(num_clients)}

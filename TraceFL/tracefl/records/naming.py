@@ -54,6 +54,7 @@ LATER = {
     ("provenance", "max_estimate_error"): 1,
     ("provenance", "suspect_by"): "contribution",
     ("provenance", "class_inputs"): 30,
+    ("baselines", "history"): 5,  # changes nothing without the rules that came with it
 }
 
 # Keys whose default became null, each with the number that was the default before, which stands for it in runs' names.

@@ -53,6 +53,12 @@ _MOST_BYTES = 1 << 20  # of a config.yaml
 BaselineName = Literal[
     "artifact",
     "feddebug",
+    "flforensics",
+    "fltracer",
+    "fldetector",
+    "flanders",
+    "lfighter",
+    "shapfed",
     "krum",
     "multi_krum",
     "update_norm",
@@ -201,9 +207,10 @@ Mitigate: TypeAlias = ExclusionSettings | DownweightSettings
 
 @dataclass(frozen=True)
 class BaselineSettings:
-    """Rules beside provenance, in the order in which tables show them."""
+    """Rules beside provenance, in the order in which tables show them; ``history`` as in ``Evidence``, in rounds."""
 
     rules: Annotated[tuple[BaselineName, ...], Constraint(are_different, "(each at most once)")]
+    history: Count
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tests.helpers.evidence import average, cnn_evidence, evidence_of
+from tests.helpers.evidence import average, cnn_evidence, evidence_of, with_history
 from tests.helpers.models import model_and_inputs
 from tracefl.provenance import RoundRecord, score_suspicions
 from tracefl.questions.baselines import RULES, Evidence, NotApplicableError
 
-OF_EACH_INPUT = {"artifact", "shapley", "removal", "own_logit", "last_bias"}
+OF_EACH_INPUT = {"artifact", "flforensics", "shapley", "removal", "own_logit", "last_bias"}
 
 
 def test_own_logit_is_the_client_s_model_run():
@@ -64,7 +64,7 @@ def test_most_examples_and_random():
 
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_answers_in_one_way_and_changes_nothing(name):
-    evidence = cnn_evidence(5)
+    evidence = with_history(cnn_evidence(5))
     before, record = copy.deepcopy((evidence.model.state_dict(), evidence.record))
     suspicions = RULES[name](evidence)
     assert suspicions.shape == ((3, 5) if name in OF_EACH_INPUT else (5,))
@@ -88,7 +88,7 @@ def test_every_rule_takes_a_text_model_or_says_why_not(name, family):
     start = {n: t.clone() for n, t in model.state_dict().items()}
     p = dict.fromkeys(clients, 0.25)
     record = RoundRecord(1, clients, p, start, average(clients, p))
-    evidence = Evidence(record, model, inputs, torch.tensor([0, 1, 2]), seed=0)
+    evidence = with_history(Evidence(record, model, inputs, torch.tensor([0, 1, 2]), seed=0))
     if name == "feddebug" or (name == "last_bias" and family == "gpt"):
         with pytest.raises(NotApplicableError):
             RULES[name](evidence)

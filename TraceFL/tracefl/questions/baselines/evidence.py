@@ -1,7 +1,8 @@
 """What a rule is given, and what it returns: one suspicion per client of the round."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from tracefl.errors import TraceFLError
 from tracefl.provenance import RoundRecord
 from tracefl.provenance.inputs import Inputs
+
+PastRound: TypeAlias = Callable[[], RoundRecord]
+"""What reads an earlier round when it is called, so that not all of them are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Evidence:
         seed: Root seed of what a rule draws.
         num_faults: How many clients a rule may suspect, at least 1; the same for every rule.
         device: Where to compute.
+        history: The rounds right before this one, oldest first and without a gap, for the rules of ``NEED_HISTORY``.
     """
 
     record: RoundRecord
@@ -32,10 +37,33 @@ class Evidence:
     seed: int
     num_faults: int = 1
     device: torch.device | str = "cpu"
+    history: Sequence[PastRound] = ()
 
     def __post_init__(self) -> None:
         if self.num_faults < 1:
             raise ValueError(f"a rule looks for at least 1 faulty client, got num_faults={self.num_faults}")
+
+    @property
+    def rounds(self) -> Iterator[RoundRecord]:
+        """Yield the earlier rounds, oldest first, each read when its turn comes, and then the round itself."""
+        for read in self.history:
+            yield read()
+        yield self.record
+
+    def check_history(self, rule: str, fewest: int) -> None:
+        """Refuse evidence of too few rounds.
+
+        Args:
+            rule: Its name.
+            fewest: Earlier rounds that it needs.
+
+        Raises:
+            NotApplicableError: There are fewer.
+        """
+        if len(self.history) < fewest:
+            raise NotApplicableError(
+                f"{rule} needs the weights of the {fewest} rounds before this one, and has those of {len(self.history)}"
+            )
 
 
 Rule = Callable[[Evidence], Tensor]

@@ -1,13 +1,14 @@
 """Rules that any method must beat: own logit, last bias, most examples, chance."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tracefl.provenance import Compute
 from tracefl.provenance.capture import frozen_eval
 from tracefl.provenance.inputs import read_batch
 from tracefl.provenance.removal import logits_under
 from tracefl.questions.baselines.evidence import Evidence, NotApplicableError
+from tracefl.questions.baselines.last_layer import last_linear
 
 
 @torch.no_grad()
@@ -45,14 +46,9 @@ def last_bias(evidence: Evidence) -> Tensor:
     Raises:
         NotApplicableError: The model has no linear layer, or its last one has no bias or fewer outputs than classes.
     """
-    linear = [(name, module) for name, module in evidence.model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise NotApplicableError("last_bias reads the last linear layer's bias; this model has no linear layer")
-    name, layer = linear[-1]
+    name, layer = last_linear(evidence, "last_bias")
     if layer.bias is None:
         raise NotApplicableError(f"last_bias reads the last linear layer's bias; this model's {name!r} has none")
-    if layer.out_features <= int(evidence.predicted.max()):
-        raise NotApplicableError(f"last_bias: the last linear layer, {name!r}, gives fewer numbers than classes")
     parameter = f"{name}.bias" if name else "bias"
     biases = torch.stack([weights[parameter] for weights in evidence.record.clients.values()], dim=1)  # (C, K)
     return biases.detach().cpu().double()[evidence.predicted.cpu()]

@@ -4,33 +4,43 @@ BatchNorm's running means and variances are buffers, not parameters, and are lef
 a learning rate, and their changes (norms of 72 to 716 on ResNet-18) would drown those of the weights (8 to 14).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tracefl.provenance import RoundRecord
 from tracefl.questions.baselines.evidence import Evidence
 
 _BLOCK_NUMBERS = 2**19  # for all clients together: 4 MiB in float64
 
 
-def update_blocks(evidence: Evidence) -> Iterator[Tensor]:
+def update_blocks(evidence: Evidence, record: RoundRecord | None = None) -> Iterator[Tensor]:
     """Yield the K updates, a few parameters at a time, as ``(K, b)`` float64 on the evidence's device.
 
     Never more than one block is held in float64, however many clients and parameters there are.
+
+    Args:
+        evidence: Its model says what the parameters are.
+        record: The round; None for the evidence's own.
     """
-    record = evidence.record
-    clients = list(record.clients.values())  # stored ones are read from their files each time
-    width = max(1, _BLOCK_NUMBERS // len(clients))
-    for name, parameter in evidence.model.named_parameters():  # tied weights once
+    record = evidence.record if record is None else record
+    # Stored clients are read from their files each time that they are asked for.
+    for block in weight_blocks(evidence.model, [record.previous_global, *record.clients.values()], evidence.device):
+        yield block[1:] - block[0]
+
+
+def weight_blocks(
+    model: nn.Module, states: Sequence[Mapping[str, Tensor]], device: torch.device | str
+) -> Iterator[Tensor]:
+    """Yield the parameters of R state dicts, a few at a time, as ``(R, b)`` float64."""
+    width = max(1, _BLOCK_NUMBERS // len(states))
+    for name, parameter in model.named_parameters():  # tied weights once
         if not parameter.is_floating_point():
             continue
-        before = record.previous_global[name].reshape(-1)
-        after = [weights[name].reshape(-1) for weights in clients]
-        for begin in range(0, before.numel(), width):
-            place = slice(begin, begin + width)
-            block = torch.stack([flat[place] for flat in after]).to(evidence.device).double()
-            yield block.sub_(before[place].to(evidence.device))
+        rows = [state[name].reshape(-1) for state in states]
+        for begin in range(0, rows[0].numel(), width):
+            yield torch.stack([row[begin : begin + width].to(device) for row in rows]).double()
 
 
 def squared_distances(evidence: Evidence) -> Tensor:
