@@ -29,6 +29,8 @@ FLIP = (
     "store=all",
 )
 
+FORETELLING = ("fldetector", "flanders")  # from two earlier rounds
+
 
 @pytest.fixture(scope="module")
 def flipped(tmp_path_factory):
@@ -47,6 +49,9 @@ def test_every_rule_has_a_row_in_every_round_with_inputs(flipped):
         of_round = [row for row in with_inputs if row["round"] == server_round]
         assert [row["rule"] for row in of_round] == ["provenance", *RULES]
         for row in of_round:
+            if server_round == "2" and row["rule"] in FORETELLING:
+                assert row["note"].endswith("needs the weights of the 2 rounds before this one, and has those of 1")
+                continue
             assert row["note"] == ""
             assert float(row["chance_accuracy"]) == 0.4
             assert 1.5 <= float(row["mean_rank"]) <= 4.5
@@ -66,7 +71,7 @@ def test_results_hold_the_means(flipped):
     table = [row for row in read_csv(flipped / "suspects.csv") if int(row["inputs"])]
     assert set(suspects) == {"provenance", *RULES}
     for rule, mean in suspects.items():
-        of_rule = [float(row["localization_accuracy"]) for row in table if row["rule"] == rule]
+        of_rule = [float(row["localization_accuracy"]) for row in table if row["rule"] == rule and not row["note"]]
         assert mean["localization_accuracy"] == pytest.approx(sum(of_rule) / len(of_rule))
         assert mean["rounds"] == len(of_rule)
     mean = suspects["provenance"]
@@ -102,3 +107,19 @@ def test_a_resumed_run_has_the_same_suspects(flipped, tmp_path):
     (folder / "rounds/0003/round.json").write_text("{}")  # damaged: the round is run again
     run(tmp_path, *FLIP, "resume=true")
     assert [{**row, "seconds": ""} for row in read_csv(folder / "suspects.csv")] == before
+
+
+def test_a_resumed_run_whose_rounds_are_not_stored_says_so_and_begins_its_history_anew(flipped, tmp_path):
+    folder = shutil.copytree(flipped, tmp_path / "default" / "run")
+    (folder / "results.json").unlink()
+    (folder / "rounds/0003/round.json").write_text("{}")
+    shutil.rmtree(folder / "rounds/0001/weights")
+    run(tmp_path, *FLIP, "resume=true")
+    assert (
+        "flforensics, fltracer, fldetector, flanders look back at 1 of the 2 rounds before round 3"
+        in (folder / "run.log").read_text()
+    )
+    last = {row["rule"]: row for row in read_csv(folder / "suspects.csv") if row["round"] == "3"}
+    assert all("and has those of 1" in last[rule]["note"] for rule in FORETELLING)
+    assert last["fltracer"]["ranking"]
+    assert not (folder / ".work").exists()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 
@@ -24,13 +25,17 @@ from tracefl.learning.privacy.settings import DpSgdSettings, ServerPrivacy
 from tracefl.learning.training import Evaluation, evaluate, why_untrainable
 from tracefl.provenance import RoundRecord
 from tracefl.provenance.traced import trace
+from tracefl.questions.baselines import NEED_HISTORY
 from tracefl.questions.suspects import Row
 from tracefl.questions.trace import RoundTrace, Tracer
 from tracefl.records.folder import RunFolder
+from tracefl.records.recent import RecentRounds
 from tracefl.records.result import RoundResult
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import Settings
 from tracefl.records.strategies import ProximalSettings
+
+log = logging.getLogger(__name__)
 
 MAX_WEIGHT_MULTIPLE = 3.0
 """Of the round's median number of examples, by which no client of a deployment is weighted, where nothing is said."""
@@ -65,6 +70,9 @@ class Experiment:
         held = prepared.data.label_counts.sum(dim=1).tolist()
         self.num_examples = {str(client): examples for client, examples in enumerate(held) if examples}
         self.tracer = self._tracer()
+        self.recent: RecentRounds | None = None
+        if self.tracer is not None and NEED_HISTORY.intersection(self.tracer.baselines):
+            self.recent = RecentRounds(folder.work / "rounds", settings.baselines.history)
         self.privacy = resumed_privacy(settings.privacy, ())
         self.accountant = make_accountant(settings, self.model, prepared.data.server, self.num_examples)
         self.selection = read_selection(settings.strategy)
@@ -85,6 +93,10 @@ class Experiment:
             settings.num_rounds,
             with_noise=isinstance(settings.privacy, ServerPrivacy),
         )
+        if self.recent is not None:
+            kept = min(settings.baselines.history + 1, settings.num_rounds)  # one is added before one is deleted
+            whole = sum(tensor.nbytes for tensor in self.model.state_dict().values())
+            weights += kept * (settings.clients_per_round + 3) * whole
         faulty = {} if self.prepared.fault is None else self.prepared.fault.examples
         everyone = (*data.clients.values(), data.server, *faulty.values())
         return weights + sum(tensor.nbytes for examples in everyone for tensor in examples.features.values())
@@ -109,6 +121,23 @@ class Experiment:
         """Write what the clients read and what later questions need, and free the memory of the clients' examples."""
         self.prepared = save_clients(self.folder.work, self.prepared)
         save_inputs(self.folder, self.prepared)
+
+    def recall(self, rounds_done: int) -> None:
+        """Take up, for the rules that look back, those of the last rounds whose weights earlier sessions stored."""
+        if self.recent is None:
+            return
+        wanted = min(self.settings.baselines.history, rounds_done)
+        stored = self.folder.rounds.stored_before(rounds_done + 1, wanted)
+        for number in stored:
+            self.recent.add(self.folder.rounds.read(number, self.model.state_dict()))
+        if len(stored) < wanted:
+            log.warning(
+                "%s look back at %d of the %d rounds before round %d: no other weights of them are stored",
+                ", ".join(name for name in self.settings.baselines.rules if name in NEED_HISTORY),
+                len(stored),
+                wanted,
+                rounds_done + 1,
+            )
 
     def plan(self, rounds_done: int) -> FederationPlan:
         """Return the plan of the rounds after ``rounds_done``."""
@@ -192,6 +221,8 @@ class Experiment:
         measures = measure(model, data.server, data.num_classes, self.prepared.truth, self.settings.device, evaluation)
         evaluate_seconds += time.perf_counter() - began
         trace, mitigated = self._trace(record, evaluation)
+        if self.recent is not None and record.server_round < self.settings.num_rounds:
+            self.recent.add(record)
         row = round_row(outcome, trace, train_seconds, evaluate_seconds)
         row |= privacy_columns(outcome, self.accountant) | measure_columns(measures)
         result = RoundResult(
@@ -247,6 +278,8 @@ class Experiment:
         if self.settings.traces_before_noise:
             record, evaluation = record.without_noise(), None
             self.model.load_state_dict(dict(record.global_weights))
+        if self.recent is not None:
+            tracer = dataclasses.replace(tracer, history=self.recent.readers)
         trace = tracer.trace(self.model, record, server, evaluation)
         if self.mitigation is None:
             return trace, ()

@@ -56,6 +56,7 @@ def run_session(
     """
     experiment.resume(recorded)
     experiment.write_inputs()
+    experiment.recall(len(recorded))
     prepared, folder = experiment.prepared, experiment.folder
     for note in prepared.data.notes:
         log.info("data: %s", note)

@@ -33,8 +33,20 @@ def read_tracer(run: StoredRun, overrides: Sequence[str] = ()) -> Tracer:
     settings: ProvenanceSettings | None = read_value(ProvenanceSettings | None, groups["provenance"], "provenance")
     if settings is None:
         raise ConfigError("provenance.enabled=false traces nothing; give provenance=removal")
-    baselines = read(BaselineSettings, groups["baselines"], "baselines").rules
+    baselines = read_baselines(run, overrides).rules
     return Tracer(settings, run.label_counts, run.fault, baselines, run.settings.seed, run.device)
+
+
+def read_baselines(run: StoredRun, overrides: Sequence[str] = ()) -> BaselineSettings:
+    """Return the run's settings of the group baselines, with overrides applied; arguments as of ``read_tracer``.
+
+    Raises:
+        ConfigError: An override is illegal.
+    """
+    found: BaselineSettings = read(
+        BaselineSettings, _groups(run.settings.resolved, overrides)["baselines"], "baselines"
+    )
+    return found
 
 
 def asks_before_noise(run: StoredRun, overrides: Sequence[str] = ()) -> bool:

@@ -2,10 +2,13 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tracefl.errors import ConfigError
-from tracefl.questions.overrides import asks_before_noise, read_tracer
+from tracefl.questions.baselines import NEED_HISTORY
+from tracefl.questions.overrides import asks_before_noise, read_baselines, read_tracer
 from tracefl.questions.trace import RoundTrace
 from tracefl.records.run import StoredRun
 from tracefl.records.settings import NO_MISPREDICTIONS
@@ -35,4 +38,7 @@ def retrace(folder: Path, server_round: int | None = None, overrides: Sequence[s
         raise ConfigError(f"baselines.rules={list(tracer.baselines)} {NO_MISPREDICTIONS}")
     if tracer.provenance.method.weakness:
         log.warning("provenance: %s", tracer.provenance.method.weakness)
+    if NEED_HISTORY.intersection(tracer.baselines):
+        before = run.store.stored_before(record.server_round, read_baselines(run, overrides).history)
+        tracer = replace(tracer, history=tuple(partial(run.store.read, n, model.state_dict()) for n in before))
     return record.server_round, tracer.trace(model, record, run.server)

@@ -30,7 +30,7 @@ from tracefl.provenance import (
 from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.prevention import prevented_words
 from tracefl.provenance.verification import ExactRemovals
-from tracefl.questions.baselines import Evidence
+from tracefl.questions.baselines import Evidence, PastRound
 from tracefl.questions.suspects import Row, compare_rules, row_without_inputs
 from tracefl.records.settings import ProvenanceSettings
 
@@ -109,6 +109,7 @@ class Tracer:
         baselines: Names of the rules compared with provenance on mispredictions.
         seed: Root seed of what the rules draw.
         device: Where to compute.
+        history: The rounds before the one that is traced, as in ``Evidence``.
     """
 
     provenance: ProvenanceSettings
@@ -117,6 +118,7 @@ class Tracer:
     baselines: tuple[str, ...] = ()
     seed: int = 0
     device: torch.device | str = "cpu"
+    history: tuple[PastRound, ...] = ()
 
     @property
     def compute(self) -> Compute:
@@ -187,6 +189,7 @@ class Tracer:
             num_faults=1 if faulty is None else int(faulty.sum()),
             seed=self.seed,
             device=self.device,
+            history=self.history,
         )
         by = answer.attribution.contributions if answer.suspicions is None else answer.suspicions
         suspects = compare_rules(by, answer.provenance_seconds, evidence, faulty, self.baselines)

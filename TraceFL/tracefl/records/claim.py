@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 CLAIM = ".claim"
 WORK = ".work"
-"""Working files of a run, deleted at its end: the clients' prepared examples."""
+"""Working files of a run, deleted at its end: the clients' prepared examples, and rounds that rules look back at."""
 
 _MOST_BYTES = 1 << 16  # of a claim
 _HEARTBEAT_SECONDS = 5.0

@@ -99,7 +99,7 @@ class RunFolder:
 
     @property
     def work(self) -> Path:
-        """Working files, deleted at the run's end: the clients' prepared examples."""
+        """Working files, deleted at the run's end: see ``claim.WORK``."""
         return self.path / WORK
 
     def refuse_if_claimed(self) -> None:

@@ -187,6 +187,18 @@ class RoundStore:
         found = self._numbers("weights")
         return found if self._run is None else [number for number in found if self._run.has(round_checksums(number))]
 
+    def stored_before(self, server_round: int, limit: int) -> list[int]:
+        """Return up to ``limit`` rounds right before one, ascending and without a gap, whose clients' weights are kept.
+
+        Raises:
+            RecordError: One is there that the run's checksums do not speak of.
+        """
+        stored = set(self.stored_rounds())
+        found: list[int] = []
+        while len(found) < limit and server_round - 1 - len(found) in stored:
+            found.insert(0, server_round - 1 - len(found))
+        return found
+
     def has_kept(self, server_round: int) -> bool:
         """Return whether the clients' weights of a round were kept when it was recorded, whether or not they still are.
 

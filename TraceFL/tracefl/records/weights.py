@@ -147,7 +147,12 @@ def _compare(header: Mapping[str, TensorHeader], like: Mapping[str, Tensor], pat
         )
 
 
-def _load(folder: Path, name: str) -> dict[str, Tensor]:
+def load_unchecked(folder: Path, name: str) -> dict[str, Tensor]:
+    """Read what ``save_weights`` wrote, of files that have no checksums or were compared with them before.
+
+    Raises:
+        RecordError: The file is missing or damaged.
+    """
     with _loading(folder / name), opened(folder, name) as descriptor:
         return load_file(path_of(descriptor))
 
@@ -214,7 +219,7 @@ class StoredClients(Mapping[str, Mapping[str, Tensor]]):
             RecordError: Its file is gone.
         """
         name = self._files[client_id]
-        kept = _load(self._folder, name)
+        kept = load_unchecked(self._folder, name)
         return {key: self._restored(key, tensor, name.startswith("update-")) for key, tensor in kept.items()}
 
     def __iter__(self) -> Iterator[str]:
