@@ -34,7 +34,8 @@ from tracefl.experiment.settings import read_settings
 from tracefl.learning.faults import Fault
 from tracefl.learning.training import evaluate, train
 from tracefl.provenance import Method, RoundRecord, attribute_round, confusions, removal_effects, score_suspicions
-from tracefl.provenance.confusion import cosines_with_others, standardized, update_blocks
+from tracefl.provenance.confusion import standardized
+from tracefl.provenance.updates import cosines_with_others, update_blocks
 from tracefl.records.settings import Settings
 
 CLIENTS, ROUNDS, SIZE = 10, 5, 16
@@ -179,7 +180,7 @@ def suspicions_of(model: nn.Module, record: RoundRecord, prepared: Prepared, fau
     pairs = torch.stack((server.labels[misled], predicted[misled])).unique(dim=1)
     inputs, labels = server.batch(misled)
     products = sum(
-        ((block.double() @ block.double().t()) for _, _, block in update_blocks(model, record, PLACE)),
+        (block @ block.t() for _, _, block in update_blocks(model, record, PLACE)),
         torch.zeros(CLIENTS, CLIENTS, dtype=torch.float64),
     )
     parts = {

@@ -97,7 +97,7 @@ def test_against_is_a_cosine_where_the_logit_depends_on_the_weights(made):
         for k, client in enumerate(P):
             others = sum(v for other, v in weighed.items() if other != client)
             expected = 1 - torch.cosine_similarity(weighed[client], others, dim=0)
-            assert float(found.against[k, c]) == pytest.approx(float(expected), abs=1e-9)
+            assert float(found.against[k, c]) == pytest.approx(float(expected), abs=1e-6)  # products in float32
     assert float(found.against.std()) > 0.01
 
 

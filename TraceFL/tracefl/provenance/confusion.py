@@ -28,7 +28,7 @@ One forward pass of the inputs for each client gives all pairs of classes at onc
 for each class the last.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -43,15 +43,13 @@ from tracefl.provenance.prevention import who_prevents
 from tracefl.provenance.reading import ReadRound, holding, read_round
 from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import float64_average, logits_under, logits_with_all, without_each
+from tracefl.provenance.updates import cosines_with_others, update_blocks
 
 _AGAINST = 0.5
 """Weight of ``against`` in a suspicion, chosen with benchmarks/confusion.py on seeds 101 and 102."""
 
 _MOST_DERIVED = 60
 """Inputs of which a logit's derivative is taken."""
-
-_BLOCK = 2**19
-"""Numbers of all clients' updates that are multiplied at once."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ def _against(model: nn.Module, record: ReadRound, batch: Batch, logits: Tensor, 
     some = some[torch.arange(min(len(some), _MOST_DERIVED)) * len(some) // min(len(some), _MOST_DERIVED)]
     sizes = _derivative_sizes(model, batch, some, c, place)
     products = torch.zeros(len(record.clients), len(record.clients), dtype=torch.float64, device=place)
-    for name, part, block in update_blocks(model, record, place):
+    for name, part, block in update_blocks(model, record, place, torch.float32):
         if name in sizes:
             block *= sizes[name][part]
             products += (block @ block.t()).double()
@@ -199,35 +197,6 @@ def _derivative_sizes(model: nn.Module, batch: Batch, some: Tensor, c: int, plac
                     sums += found
     largest = max(float(sums.abs().max()) for sums in total) or 1.0
     return {name: (sums.abs() / largest).reshape(-1) for name, sums in zip(parameters, total, strict=True)}
-
-
-def update_blocks(model: nn.Module, record: RoundRecord, place: torch.device) -> Iterator[tuple[str, slice, Tensor]]:
-    """Yield what training changed, ``(K, b)``: some numbers of a parameter of all clients, its name and their places.
-
-    Tied parameters once; buffers are left out, which follow the data's scale. A client's file is read for each tensor.
-    """
-    width = max(1, _BLOCK // len(record.clients))
-    for name, parameter in model.named_parameters():
-        if not parameter.is_floating_point():
-            continue
-        before = record.previous_global[name].reshape(-1)
-        after = [weights[name].reshape(-1) for weights in record.clients.values()]
-        for begin in range(0, before.numel(), width):
-            part = slice(begin, begin + width)
-            block = torch.stack([flat[part].to(place) for flat in after])
-            yield name, part, block - before[part].to(block)
-
-
-def cosines_with_others(products: Tensor) -> Tensor:
-    """Return the cosine of each of K vectors with the sum of the others, ``(K,)``; 0 where one of the two is 0.
-
-    Args:
-        products: ``(K, K)`` their inner products.
-    """
-    own, rows = products.diagonal(), products.sum(dim=1)
-    rest = (products.sum() - 2 * rows + own).clamp(min=0)
-    lengths = (own * rest).sqrt()
-    return torch.where(lengths > 0, (rows - own) / lengths, torch.zeros_like(own)).clamp(-1, 1)
 
 
 def _preventer(

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from omegaconf import OmegaConf
 from rich.filesize import decimal
@@ -258,16 +258,12 @@ class RunFolder:
         }
 
     def _keep_of_the_last_session(self) -> Keep:
-        """Return which weights the run has kept so far; warn where some of them will be deleted."""
+        """Return which weights the run has kept so far; warn where some of them will be deleted: by ``last`` alone."""
         if not is_there(self.path, "config.yaml"):
             return self.rounds.keep
-        before, keeps = read_config(self.path / "config.yaml").store.keep, get_args(Keep)
-        if keeps.index(before) > keeps.index(self.rounds.keep):
-            log.warning(
-                "store.keep=%s, and the run has kept %s so far: weights of earlier rounds are deleted",
-                self.rounds.keep,
-                before,
-            )
+        before = read_config(self.path / "config.yaml").store.keep
+        if before == "all" and self.rounds.keep == "last":
+            log.warning("store.keep=last, and the run has kept all so far: weights of earlier rounds are deleted")
         return before
 
     def _let_go_of_deleted(self, rounds: Sequence[RoundResult]) -> None:

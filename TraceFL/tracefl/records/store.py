@@ -91,8 +91,9 @@ class RoundStore:
         except (OSError, RecordError) as error:
             shutil.rmtree(draft, ignore_errors=True)  # gives back the space that it took
             raise error if isinstance(error, RecordError) else cannot_write(place, error) from error
-        if self.keep != "all":
+        if self.keep == "last":
             self._drop_clients(before=result.server_round)
+        if self.keep != "all":
             self._drop_global_models(before=result.server_round - 1)
 
     def bytes_needed(self, model: Mapping[str, Tensor], clients: int, num_rounds: int, with_noise: bool = False) -> int:

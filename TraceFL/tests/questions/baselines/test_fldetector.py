@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from tests.helpers.evidence import cnn_evidence, with_history
 from tests.helpers.federations import flipping_federation
-from tracefl.questions.baselines import RULES, NotApplicableError, updates
+from tracefl.questions.baselines import RULES, NotApplicableError
 
 
 def vector_of(evidence, weights):
@@ -41,7 +41,7 @@ def read_slowly(evidence):
 @pytest.mark.parametrize("block_numbers", [2**19, 40])
 @pytest.mark.parametrize("rounds", [2, 4])
 def test_it_agrees_with_a_slow_reading(rounds, block_numbers, monkeypatch):
-    monkeypatch.setattr(updates, "_BLOCK_NUMBERS", block_numbers)
+    monkeypatch.setattr("tracefl.provenance.updates._BLOCK", block_numbers)
     evidence = with_history(cnn_evidence(5), rounds)
     assert_close(RULES["fldetector"](evidence), read_slowly(evidence), rtol=1e-6, atol=1e-9)
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from tests.helpers.evidence import cnn_evidence, with_history
 from tests.helpers.federations import flipping_federation
-from tracefl.questions.baselines import RULES, NotApplicableError, updates
+from tracefl.questions.baselines import RULES, NotApplicableError
 from tracefl.questions.baselines.fltracer import modified_z
 
 
@@ -37,7 +37,7 @@ def read_slowly(evidence, record):
 
 @pytest.mark.parametrize("block_numbers", [2**19, 7])
 def test_it_is_the_mean_of_slow_readings_of_the_rounds(block_numbers, monkeypatch):
-    monkeypatch.setattr(updates, "_BLOCK_NUMBERS", block_numbers)
+    monkeypatch.setattr("tracefl.provenance.updates._BLOCK", block_numbers)
     evidence = with_history(cnn_evidence(5), rounds=2)
     rounds = torch.tensor([read_slowly(evidence, record) for record in evidence.rounds], dtype=torch.float64)
     assert_close(RULES["fltracer"](evidence), rounds.mean(dim=0))

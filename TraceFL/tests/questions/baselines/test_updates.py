@@ -23,7 +23,7 @@ def update_vectors(evidence):
 
 @pytest.fixture(params=[2**19, 7])
 def block_numbers(request, monkeypatch):
-    monkeypatch.setattr(updates, "_BLOCK_NUMBERS", request.param)
+    monkeypatch.setattr("tracefl.provenance.updates._BLOCK", request.param)
 
 
 @pytest.mark.usefixtures("block_numbers")

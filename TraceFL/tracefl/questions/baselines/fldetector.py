@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tracefl.provenance import RoundRecord
+from tracefl.provenance.updates import weight_blocks
 from tracefl.questions.baselines.evidence import Evidence, NotApplicableError
-from tracefl.questions.baselines.updates import weight_blocks
 
 
 def fldetector(evidence: Evidence) -> Tensor:
@@ -68,7 +68,7 @@ def _distances(evidence: Evidence, records: Sequence[RoundRecord], clients: Sequ
     w, g = rows[: len(starts)], rows[len(starts) :] - rows[:last]  # what each is made of
     moves = torch.cat([w[1:last] - w[: last - 1], g[1:] - g[:-1], w[last:] - w[last - 1 : last]])  # s, y and v
     products = torch.zeros(len(moves), len(moves), dtype=torch.float64, device=evidence.device)
-    for block in weight_blocks(evidence.model, [*starts, *ends], evidence.device):
+    for _, _, block in weight_blocks(evidence.model, [*starts, *ends], evidence.device):
         vectors = moves.to(block) @ block
         products.addmm_(vectors, vectors.t())
     change = hessian_times(products.cpu()) @ moves  # H v, made of starts and ends
@@ -76,7 +76,7 @@ def _distances(evidence: Evidence, records: Sequence[RoundRecord], clients: Sequ
     sent = [records[t].clients[client] for t in (last, last - 1) for client in clients]
     squares = torch.zeros(len(clients), dtype=torch.float64, device=evidence.device)
     change = change - w[last - 1] + w[last]  # the actual update less the last one, but for what clients sent
-    for block in weight_blocks(evidence.model, [*starts, *ends, *sent], evidence.device):
+    for _, _, block in weight_blocks(evidence.model, [*starts, *ends, *sent], evidence.device):
         own, before = block[len(rows) :].chunk(2)
         squares += (own - before - change.to(block) @ block[: len(rows)]).square_().sum(dim=1)
     return squares.sqrt().cpu()

@@ -1,46 +1,24 @@
-"""The clients' updates: what local training changed, theta_k - theta_previous, over the floating-point parameters.
+"""The clients' updates as the rules compare them, see ``provenance/updates.py``."""
 
-BatchNorm's running means and variances are buffers, not parameters, and are left out: they follow the data's scale, not
-a learning rate, and their changes (norms of 72 to 716 on ResNet-18) would drown those of the weights (8 to 14).
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tracefl.provenance import RoundRecord
+from tracefl.provenance import RoundRecord, updates
 from tracefl.questions.baselines.evidence import Evidence
-
-_BLOCK_NUMBERS = 2**19  # for all clients together: 4 MiB in float64
 
 
 def update_blocks(evidence: Evidence, record: RoundRecord | None = None) -> Iterator[Tensor]:
     """Yield the K updates, a few parameters at a time, as ``(K, b)`` float64 on the evidence's device.
-
-    Never more than one block is held in float64, however many clients and parameters there are.
 
     Args:
         evidence: Its model says what the parameters are.
         record: The round; None for the evidence's own.
     """
     record = evidence.record if record is None else record
-    # Stored clients are read from their files each time that they are asked for.
-    for block in weight_blocks(evidence.model, [record.previous_global, *record.clients.values()], evidence.device):
-        yield block[1:] - block[0]
-
-
-def weight_blocks(
-    model: nn.Module, states: Sequence[Mapping[str, Tensor]], device: torch.device | str
-) -> Iterator[Tensor]:
-    """Yield the parameters of R state dicts, a few at a time, as ``(R, b)`` float64."""
-    width = max(1, _BLOCK_NUMBERS // len(states))
-    for name, parameter in model.named_parameters():  # tied weights once
-        if not parameter.is_floating_point():
-            continue
-        rows = [state[name].reshape(-1) for state in states]
-        for begin in range(0, rows[0].numel(), width):
-            yield torch.stack([row[begin : begin + width].to(device) for row in rows]).double()
+    for _, _, block in updates.update_blocks(evidence.model, record, evidence.device):
+        yield block
 
 
 def squared_distances(evidence: Evidence) -> Tensor:
