@@ -91,7 +91,7 @@ def test_the_presets_on_a_linear_model(linear):
     expected = {
         "artifact": columns(lambda k: linear.own(linear.clients[k])),
         "paper": columns(lambda k: P[k] * linear.own(linear.clients[k])),
-        "fault": columns(lambda k: linear.centered(linear.clients[k]) - whole),
+        "unlike": columns(lambda k: linear.centered(linear.clients[k]) - whole),
     }
     for preset, values in expected.items():
         assert_close(contributions(preset, linear.model, linear.record, linear.inputs), values)
