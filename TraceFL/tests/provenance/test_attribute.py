@@ -109,7 +109,7 @@ def test_the_labels_are_asked_for_where_they_are_needed(situation):
         attribute_round(model, record, x, method=Method(target="label", weighting="none"))
 
 
-@pytest.mark.parametrize("preset", ["artifact", "paper", "fault", "leave_one_out"])
+@pytest.mark.parametrize("preset", ["artifact", "paper", "unlike", "leave_one_out"])
 def test_a_preset_is_the_configuration_s(preset):
     from tests.helpers.configuration import compose_settings
 
