@@ -59,9 +59,17 @@ def test_the_rows_by_hand(tmp_path):
     traced = traced_input(1, 3, predicted=0, scores={"2": 0.7, "3": 0.2, "0": 0.1}, expected=("0",), **given)
     (row,) = read(tmp_path, [result(5, [traced])]).rows
     assert row == {
-        "r": 5, "i": 1, "l": 3, "p": 0, "ok": False, "q": 0.8125, "n": 3, "first": 3, "c": 0.3333, "by": "3", "t": "2",
+        "r": 5, "i": 1, "l": 3, "p": 0, "ok": False, "q": 0.8125, "n": 3, "first": 3, "c": 0.3333, "by": "3",
+        "t": "2", "s": None,
         "k": [["3", -0.5, 0.5, None, 0], ["2", 1.25, 0.25, None, 0], ["0", -0.75, -1.0, None, 1]],
     }  # fmt: skip
+
+
+def test_a_row_whose_confusion_was_asked_about(tmp_path):
+    """It is localized by suspicion, whoever carried it."""
+    asked = {"suspicions": (("3", 4.25), ("0", -1.0), ("2", -2.0)), "traced_client": "3", "localized": False}
+    (row,) = read(tmp_path, [result(1, [traced_input(1, 3, predicted=0, expected=("2",), **asked)])]).rows
+    assert (row["t"], row["s"], row["first"], row["ok"]) == ("3", 4.25, 3, False)
 
 
 def test_a_row_that_nobody_carries(tmp_path):

@@ -33,7 +33,8 @@ class PageInputs:
             ``k`` clients as [client, contribution in logits, exact effect in logits or None, score, 1 where expected],
             by exact effect where all are known, else by contribution; the score None where those two orders differ,
             ``n`` how many there are, ``first`` the place of the first expected one where the traced client is none,
-            ``c`` chance, ``by`` who carries the prediction, None for nobody, ``t`` the traced client.
+            ``c`` chance, ``by`` who carries the prediction, None for nobody, ``t`` the traced client, ``s`` its
+            suspicion in standard deviations, None where that was not asked.
         shown: Input to its picture as a data URI, or to its text.
         are_pictures: Whether they are pictures.
         not_shown: What is not on the page, in words.
@@ -127,7 +128,8 @@ def _row(server_round: int, t: TracedInput) -> dict[str, Any]:
     expected, effects, contributions = set(t.expected_clients), t.exact_effects, dict(t.contributions)
     order, scores = t.by_effect, dict(t.ranking)
     agree = order == tuple(scores)
-    ranks = [rank for rank, client in enumerate(order, 1) if client in expected]
+    scored = [client for client, _ in t.suspicions] or order  # in the order that localization goes by
+    ranks = [rank for rank, client in enumerate(scored, 1) if client in expected]
     return {
         "r": server_round,
         "i": t.input_index,
@@ -148,6 +150,7 @@ def _row(server_round: int, t: TracedInput) -> dict[str, Any]:
         "c": None if t.chance is None else round(t.chance, 4),
         "by": t.responsible,
         "t": t.traced_client,
+        "s": short(t.suspicions[0][1]) if t.suspicions else None,
     }
 
 
