@@ -33,7 +33,7 @@ def test_the_average_before_the_noise_is_kept(tmp_path):
 
 def test_a_run_s_folder_that_was_removed_is_not_made_again(tmp_path):
     with pytest.raises(RecordError, match="cannot be written"):
-        RecentRounds(tmp_path / "gone/work/rounds", limit=1).add(record())
+        RecentRounds(tmp_path / "gone/kept/rounds", limit=1).add(record())
 
 
 def test_rounds_before_one_end_at_the_first_gap(tmp_path):

@@ -43,6 +43,7 @@ from tracefl.provenance.prevention import who_prevents
 from tracefl.provenance.reading import ReadRound, holding, read_round
 from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.removal import float64_average, logits_under, logits_with_all, without_each
+from tracefl.provenance.scoring import select_mispredicted
 from tracefl.provenance.updates import cosines_with_others, update_blocks
 
 _AGAINST = 0.5
@@ -170,10 +171,9 @@ def _means(labels: Tensor, classes: int) -> Tensor:
 
 def _against(model: nn.Module, record: ReadRound, batch: Batch, logits: Tensor, c: int, place: torch.device) -> Tensor:
     """Return how far each client's update points away from the others' where logit ``c`` depends on it, ``(K,)``."""
-    others = torch.nonzero(logits.argmax(dim=1) != c).flatten().cpu()
-    some = others if len(others) else torch.arange(len(logits))  # all are taken for it
-    some = some[torch.arange(min(len(some), _MOST_DERIVED)) * len(some) // min(len(some), _MOST_DERIVED)]
-    sizes = _derivative_sizes(model, batch, some, c, place)
+    others = logits.argmax(dim=1).cpu() != c
+    asked = others if others.any() else ~others  # all are taken for it
+    sizes = _derivative_sizes(model, batch, select_mispredicted(asked, _MOST_DERIVED), c, place)
     products = torch.zeros(len(record.clients), len(record.clients), dtype=torch.float64, device=place)
     for name, part, block in update_blocks(model, record, place, torch.float32):
         if name in sizes:

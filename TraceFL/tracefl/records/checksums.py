@@ -10,7 +10,7 @@ either. So a kill at any moment leaves no file that looks damaged.
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -86,6 +86,11 @@ def parse_checksums(data: bytes, path: Path) -> Checksums:
     return found
 
 
+def checksum_lines(found: Iterable[tuple[str, str]]) -> str:
+    """Return the lines of a ``SHA256SUMS``, of files' paths and their SHA-256."""
+    return "".join(f"{digest}  {name}\n" for name, digest in found)
+
+
 def write_checksums(folder: Path) -> str:
     """Write the SHA-256 of every file below a round's folder into its ``SHA256SUMS``; return that file's own."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -105,7 +110,7 @@ def sha256_of_file(folder: Path, name: str) -> str:
 
 
 def _write(folder: Path, names: list[str]) -> str:
-    text = "".join(f"{sha256_of_file(folder, name)}  {name}\n" for name in names if name != CHECKSUMS)
+    text = checksum_lines((name, sha256_of_file(folder, name)) for name in names if name != CHECKSUMS)
     write_atomically(folder / CHECKSUMS, text)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -134,7 +139,7 @@ class ChangingChecksums:
         after = {name: digest for name, digest in {**self._kept, **changes}.items() if digest is not None}
         before = {n: self._kept[n] for n in changes if n in after and self._kept.get(n, after[n]) != after[n]}
         lines = [(name, each[name]) for name in sorted(after) for each in (before, after) if name in each]
-        write_atomically(self._folder / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in lines))
+        write_atomically(self._folder / CHECKSUMS, checksum_lines(lines))
         self._kept = after
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
-from tracefl.records.checksums import CheckedFiles, round_checksums, write_checksums
+from tracefl.records.checksums import CheckedFiles, checksum_lines, round_checksums, write_checksums
 from tracefl.records.result import RoundResult, as_json, read_result
 from tracefl.records.settings import Dtype, Keep, Kind
 from tracefl.records.weights import (
@@ -214,15 +214,11 @@ class RoundStore:
         Raises:
             RecordError: Its checksums are missing or damaged.
         """
-        files = self._files(server_round)
-        if not self.has_kept(server_round) or (self._place(server_round) / "weights").exists():
+        listed = self._files(server_round).checksums
+        rest = {name: digests for name, digests in listed.items() if not name.startswith("weights/")}
+        if len(rest) == len(listed) or (self._place(server_round) / "weights").exists():
             return None
-        return "".join(
-            f"{digest}  {name}\n"
-            for name, digests in files.checksums.items()
-            for digest in digests
-            if not name.startswith("weights/")
-        )
+        return checksum_lines((name, digest) for name, digests in rest.items() for digest in digests)
 
     def check_stored(self, server_round: int) -> None:
         """Refuse a round whose clients' weights are not kept.
