@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tracefl.conf.composing import resolved_config
@@ -67,6 +68,7 @@ def gather_runs(root: Path) -> Gathered:
     return Gathered(runs, damaged)
 
 
+@cache
 def _preset_questions() -> dict[str, Question]:
     """Return what each preset that traces asks."""
     read = {name: read_keys(resolved_config([f"provenance={name}"])).provenance for name in choices("provenance")}
