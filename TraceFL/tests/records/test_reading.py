@@ -247,6 +247,15 @@ def test_weights_of_another_model(run):
     assert "does not fit the run's model in" in refused(run, "client-2.safetensors")
 
 
+@pytest.mark.parametrize("name", ["global", "weights/previous_global"])
+def test_a_global_model_in_another_type(run, name):
+    path = run / "rounds" / "0002" / f"{name}.safetensors"
+    save_file({name: t.double() if t.is_floating_point() else t for name, t in load_file(path).items()}, path)
+    write_checksums(run / "rounds" / "0002")
+    seal(run)
+    assert "does not fit the run's model in" in refused(run, path.name)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

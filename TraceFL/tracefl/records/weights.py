@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -55,13 +55,15 @@ def read_weights(files: CheckedFiles, name: str, like: Mapping[str, Tensor] | No
     Args:
         files: The files of the round's folder.
         name: The file.
-        like: Tensors whose names and shapes it has; None for any.
+        like: Tensors whose names, shapes and types it has; None for any.
 
     Raises:
         RecordError: The file is missing, damaged, or of another model.
     """
     with opened_weights(files, name, like) as descriptor, _loading(files.folder / name):
-        return load_file(path_of(descriptor))
+        weights = load_file(path_of(descriptor))
+    _refuse_other([n for n, tensor in (like or {}).items() if weights[n].dtype != tensor.dtype], files.folder / name)
+    return weights
 
 
 def check_weights(files: CheckedFiles, name: str, like: Mapping[str, Tensor] | None = None) -> None:
@@ -140,6 +142,11 @@ def _compare(header: Mapping[str, TensorHeader], like: Mapping[str, Tensor], pat
         if tuple(header[name]["shape"]) != tuple(tensor.shape)
         or (header[name]["dtype"] in FLOATS) != tensor.is_floating_point()
     )
+    _refuse_other(differing, path)
+
+
+def _refuse_other(differing: Sequence[str], path: Path) -> None:
+    """Refuse a file by the names of the tensors in which it is not the model's."""
     if differing:
         raise RecordError(
             f"{path} does not fit the run's model in {len(differing)} tensors, such as {differing[0]!r}; it is "
