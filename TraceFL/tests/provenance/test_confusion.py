@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.helpers.net_rounds import Net, P, Round, mean
-from tracefl.provenance import RoundRecord, confusions
+from tracefl.provenance import RoundRecord, confusion, confusions, select_mispredicted
 from tracefl.provenance.confusion import standardized
 
 N, C = 40, 4
@@ -90,7 +90,8 @@ def test_against_is_a_cosine_where_the_logit_depends_on_the_weights(made):
     predicted = model(INPUTS.double()).argmax(dim=1)
     names = [name for name, _ in model.named_parameters()]
     for c in range(C):
-        logits = model(INPUTS.double()[predicted != c])
+        some = select_mispredicted(predicted != c, confusion._MOST_DERIVED)
+        logits = model(INPUTS.double()[some])
         gradients = torch.autograd.grad((logits[:, c] - logits.mean(dim=1)).mean(), list(model.parameters()))
         sizes = torch.cat([g.abs().flatten() for g in gradients])
         weighed = {k: sizes * torch.cat([(made.clients[k][n] - made.start[n]).flatten() for n in names]) for k in P}
@@ -157,3 +158,40 @@ def test_labels_are_the_inputs_classes(made, labels):
     made, record = made
     with pytest.raises(ValueError, match="labels must be 40 classes from 0 to 3, one for each input"):
         confusions(made.model, record, INPUTS.double(), labels)
+
+
+def test_the_suspicion_for_a_class_is_the_lower_of_two_and_a_quarter_of_the_third(made):
+    made, record = made
+    found = confusions(made.model, record, INPUTS.double(), LABELS)
+    for c in range(C):
+        alike = np.array([z_scores(found.alike[:, y, c].tolist()) for y in range(C) if y != c])  # (C - 1, K)
+        toward, against = (z_scores(values[:, c].tolist()) for values in (found.toward, found.against))
+        for k in range(len(P)):
+            both = min(toward[k], np.quantile(alike[:, k], 0.3))
+            assert float(found.class_suspicion[k, c]) == pytest.approx(both + 0.25 * against[k])
+
+
+def z_scores(values):
+    return (np.array(values) - np.mean(values)) / np.std(values)
+
+
+def test_a_class_without_inputs_tells_nothing_of_the_others(made):
+    """Class 3 has none: the others are judged by each other, and it by nothing but its third part."""
+    made, record = made
+    some = LABELS != 3
+    found = confusions(made.model, record, INPUTS.double()[some], LABELS[some])
+    alike = np.array([z_scores(found.alike[:, y, 0].tolist()) for y in (1, 2)])
+    toward, against = z_scores(found.toward[:, 0].tolist()), z_scores(found.against[:, 0].tolist())
+    expected = np.minimum(toward, np.quantile(alike, 0.3, axis=0)) + 0.25 * against
+    assert found.class_suspicion[:, 0].tolist() == pytest.approx(expected.tolist())
+    assert found.class_suspicion[:, 3].tolist() == [0.0] * len(P)
+
+
+def test_skill_is_by_how_much_the_model_is_right_beyond_chance(made):
+    made, record = made
+    predicted = logits(made.weights).argmax(dim=1)
+    always = confusions(made.model, record, INPUTS.double(), predicted)
+    assert always.skill == pytest.approx(1)
+    found = confusions(made.model, record, INPUTS.double(), LABELS)
+    right = [float((predicted[y == LABELS] == y).double().mean()) for y in range(C)]
+    assert found.skill == pytest.approx((sum(right) / C - 1 / C) / (1 - 1 / C))

@@ -23,9 +23,10 @@ from tracefl.learning.models import initial_model
 from tracefl.learning.privacy.accounting import client_dp_sgd
 from tracefl.learning.privacy.settings import DpSgdSettings, ServerPrivacy
 from tracefl.learning.training import Evaluation, evaluate, why_untrainable
-from tracefl.provenance import RoundRecord
+from tracefl.provenance import RoundRecord, StandOuts
 from tracefl.provenance.traced import trace
 from tracefl.questions.baselines import NEED_HISTORY
+from tracefl.questions.stand_outs import add_round
 from tracefl.questions.suspects import Row
 from tracefl.questions.trace import RoundTrace, Tracer
 from tracefl.records.folder import RunFolder
@@ -75,6 +76,7 @@ class Experiment:
             self.recent = RecentRounds(folder.work / "rounds", settings.baselines.history)
         self.privacy = resumed_privacy(settings.privacy, ())
         self.accountant = make_accountant(settings, self.model, prepared.data.server, self.num_examples)
+        self.stand_outs = StandOuts() if settings.provenance is None else StandOuts(settings.provenance.false_alarms)
         self.selection = read_selection(settings.strategy)
         self.participation = Participation(max_refusals=settings.strategy.max_refusals)
         self.exclude_without(1)
@@ -112,6 +114,7 @@ class Experiment:
                 self.participation.refuse(client_id)
             if self.accountant is not None:
                 self.accountant.add_round((*result.client_weights, *result.dropped))
+            self.stand_outs.add(result.server_round, result.class_suspicions)
             if self.selection is not None:
                 self.selection.ledger.add_round(result)
             if self.mitigation is not None:
@@ -220,7 +223,7 @@ class Experiment:
         began = time.perf_counter()
         measures = measure(model, data.server, data.num_classes, self.prepared.truth, self.settings.device, evaluation)
         evaluate_seconds += time.perf_counter() - began
-        trace, mitigated = self._trace(record, evaluation)
+        trace, stand_outs, mitigated = self._trace(record, evaluation)
         if self.recent is not None and record.server_round < self.settings.num_rounds:
             self.recent.add(record)
         row = round_row(outcome, trace, train_seconds, evaluate_seconds)
@@ -234,6 +237,8 @@ class Experiment:
             refused=tuple(outcome.refused),
             capped=dict(outcome.capped),
             mitigation=mitigated,
+            class_suspicions=trace.class_suspicions,
+            stand_outs=stand_outs,
             doubt=trace.doubt,
         )
         if self.selection is not None:
@@ -262,7 +267,9 @@ class Experiment:
             settings.device,
         )
 
-    def _trace(self, record: RoundRecord, evaluation: Evaluation | None) -> tuple[RoundTrace, tuple[Row, ...]]:
+    def _trace(
+        self, record: RoundRecord, evaluation: Evaluation | None
+    ) -> tuple[RoundTrace, tuple[Row, ...], tuple[Row, ...]]:
         """Trace a round; with ``privacy.trace=before_noise``, its average without noise.
 
         Args:
@@ -270,19 +277,21 @@ class Experiment:
             evaluation: That model's evaluation on the server's examples.
 
         Returns:
-            The trace, and the decisions based on its mispredictions as rows of mitigation.csv.
+            The trace, rows of stand_outs.csv, and the decisions based on both as rows of mitigation.csv.
         """
         tracer, server = self.tracer, self.prepared.data.server
         if tracer is None or record.server_round % tracer.provenance.every:
-            return RoundTrace(), ()
+            return RoundTrace(), (), ()
         if self.settings.traces_before_noise:
             record, evaluation = record.without_noise(), None
             self.model.load_state_dict(dict(record.global_weights))
         if self.recent is not None:
             tracer = dataclasses.replace(tracer, history=self.recent.readers)
         trace = tracer.trace(self.model, record, server, evaluation)
+        stand_outs = add_round(self.stand_outs, record.server_round, trace.class_suspicions)
         if self.mitigation is None:
-            return trace, ()
+            return trace, stand_outs, ()
         able = self.num_examples.keys() - set(map(str, self.settings.without))
         rows, seconds = mitigate_round(self.mitigation, tracer, trace, self.model, record, server, able)
-        return dataclasses.replace(trace, provenance_seconds=trace.provenance_seconds + seconds), rows
+        trace = dataclasses.replace(trace, provenance_seconds=trace.provenance_seconds + seconds)
+        return trace, stand_outs, rows

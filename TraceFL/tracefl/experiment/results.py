@@ -10,6 +10,7 @@ from tracefl.experiment.preparation import Prepared
 from tracefl.federation.plan import RoundOutcome
 from tracefl.provenance import summarize
 from tracefl.provenance.scoring import mean_measured
+from tracefl.questions.stand_outs import summarize_stand_outs
 from tracefl.questions.suspects import mean_suspects
 from tracefl.questions.trace import RoundTrace
 from tracefl.records.result import RoundResult, times_capped, times_refused
@@ -67,6 +68,7 @@ def run_results(
         "final": rows[-1],
         "mean": {name: mean_measured([row[name] for row in rows]) for name in rows[-1] if name not in _NO_MEAN},
         "suspects": mean_suspects(row for result in rounds for row in result.suspects),
+        "stand_outs": summarize_stand_outs(rounds),
         "mitigation": mitigation,
         "clients_dropped": sum(row["clients_dropped"] for row in rows),
         **bounds,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         summarize,
     )
     from tracefl.provenance.shapley import ShapleyValues, exact_shapley, sampled_shapley
+    from tracefl.provenance.standing_out import StandOut, StandOuts, class_suspicions
     from tracefl.provenance.suspicion import SuspicionScores, score_suspicions
 
 __getattr__ = on_demand(__name__, __file__)  # a method's options are read before torch is imported
@@ -48,10 +49,13 @@ __all__ = [
     "Removal",
     "RoundRecord",
     "ShapleyValues",
+    "StandOut",
+    "StandOuts",
     "SuspicionScores",
     "TracedInput",
     "attribute",
     "attribute_round",
+    "class_suspicions",
     "confusions",
     "counterfactuals",
     "exact_shapley",

@@ -49,7 +49,11 @@ from tracefl.provenance.updates import cosines_with_others, update_blocks
 _AGAINST = 0.5
 """Weight of ``against`` in a suspicion, chosen with benchmarks/confusion.py on seeds 101 and 102."""
 
-_MOST_DERIVED = 60
+_AGAINST_OF_CLASS, _FEWEST_ALIKE = 0.25, 0.3
+"""The same in a class's suspicion, and which share of the other classes may be less alike with it: chosen with
+benchmarks/stand_outs.py on seeds from 101 on."""
+
+_MOST_DERIVED = 20
 """Inputs of which a logit's derivative is taken."""
 
 
@@ -63,6 +67,8 @@ class Confusions:
             diagonal, NaN where no input is of class y.
         against: ``(K, C)`` float64, from 0 for an update in the others' direction to 2 for the opposite.
         inputs: ``(C,)`` int64, how many inputs are of each class.
+        skill: How far the model is right beyond chance, as a mean over the classes that have inputs: 0 as often as if
+            it drew one of them, 1 always.
         prevented: Clients that cannot be left out since the model without them gives logits that are not finite, each
             with the client that makes them so, None where it is none alone. Their entries are NaN.
     """
@@ -71,13 +77,13 @@ class Confusions:
     push: Tensor
     against: Tensor
     inputs: Tensor
+    skill: float
     prevented: Mapping[ClientId, ClientId | None] = field(default_factory=dict)
 
     @property
     def toward(self) -> Tensor:
         """``(K, C)``: the mean push of inputs of the other classes towards a class."""
-        others = ~torch.eye(self.push.shape[1], dtype=torch.bool)
-        return self.push.where(others, torch.nan).nanmean(dim=1)
+        return self._of_others(self.push).nanmean(dim=1)
 
     @property
     def alike(self) -> Tensor:
@@ -93,6 +99,22 @@ class Confusions:
         """
         of_class = standardized(self.toward) + _AGAINST * standardized(self.against)
         return (of_class.unsqueeze(1) + standardized(self.alike)).nan_to_num(nan=0.0)
+
+    @property
+    def class_suspicion(self) -> Tensor:
+        """``(K, C)``: how far each client stands out as one that was taught that things are of a class.
+
+        The lower of two, each in standard deviations over the clients: its ``toward``, and the ``alike`` that it has
+        with at least 70 % of the other classes. An honest client that holds much of a class has the first alone, one
+        that knows little the second. Added is a quarter of its ``against``. 0 where nothing is known.
+        """
+        alike = self._of_others(standardized(self.alike)).nanquantile(_FEWEST_ALIKE, dim=1)
+        both = torch.minimum(standardized(self.toward), alike)
+        return (both + _AGAINST_OF_CLASS * standardized(self.against)).nan_to_num(nan=0.0)
+
+    def _of_others(self, values: Tensor) -> Tensor:
+        """Return values of pairs of classes, NaN on the diagonal."""
+        return values.where(~torch.eye(values.shape[1], dtype=torch.bool), torch.nan)
 
 
 def standardized(values: Tensor) -> Tensor:
@@ -159,6 +181,7 @@ def confusions(
         torch.stack(pushes),
         against,
         torch.bincount(labels, minlength=classes).cpu(),
+        _skill(of_class @ (logits.argmax(dim=1) == labels.to(place)).double()),
         prevented,
     )
 
@@ -167,6 +190,12 @@ def _means(labels: Tensor, classes: int) -> Tensor:
     """Return what takes the mean over each class's inputs, ``(C, N)``; NaN for a class without any."""
     chosen = (labels == torch.arange(classes, device=labels.device).unsqueeze(1)).double()
     return chosen / chosen.sum(dim=1, keepdim=True)
+
+
+def _skill(right: Tensor) -> float:
+    """Return how far a model is right beyond chance, by the share of each class's inputs that it is right about."""
+    known = right[~right.isnan()]
+    return (float(known.mean()) * len(known) - 1) / max(1, len(known) - 1)
 
 
 def _against(model: nn.Module, record: ReadRound, batch: Batch, logits: Tensor, c: int, place: torch.device) -> Tensor:

@@ -70,7 +70,9 @@ def _groups(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, di
     asked = dict(o.split("=", 1) for o in overrides if o.partition("=")[0] in GROUPS)
     keys = [o for o in overrides if o.startswith(tuple(f"{group}." for group in GROUPS))]
     try:
-        cfg = compose_config([f"{group}={choice}" for group, choice in asked.items()]) if asked else OmegaConf.create({})
+        cfg = (
+            compose_config([f"{group}={choice}" for group, choice in asked.items()]) if asked else OmegaConf.create({})
+        )
         for group in set(GROUPS) - set(asked):
             cfg[group] = OmegaConf.create(dict(config[group]))
         OmegaConf.set_struct(cfg, True)  # a key that does not exist is refused

@@ -6,7 +6,8 @@ trained on examples of their label. To the faulty: only mispredictions are trace
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,11 @@ from tracefl.learning.training import Evaluation, evaluate
 from tracefl.provenance import (
     Attribution,
     Compute,
+    Confusions,
     RoundRecord,
     TracedInput,
     attribute_round,
+    class_suspicions,
     confusions,
     score_inputs,
     select_inputs,
@@ -29,6 +32,7 @@ from tracefl.provenance import (
 )
 from tracefl.provenance.inputs import Inputs
 from tracefl.provenance.prevention import prevented_words
+from tracefl.provenance.standing_out import FEWEST_CLIENTS
 from tracefl.provenance.verification import ExactRemovals
 from tracefl.questions.baselines import Evidence, PastRound
 from tracefl.questions.suspects import Row, compare_rules, row_without_inputs
@@ -47,6 +51,8 @@ class RoundTrace:
         provenance_seconds: Wall time of the attribution.
         counterfactual_seconds: Wall time of the exact removals; 0 where they are switched off.
         doubt: As in ``Attribution``.
+        class_suspicions: Client id to how far it stands out for each class; of none where that is not asked, or where
+            the round does not count.
     """
 
     traced: tuple[TracedInput, ...] = ()
@@ -54,6 +60,7 @@ class RoundTrace:
     provenance_seconds: float = 0.0
     counterfactual_seconds: float = 0.0
     doubt: str = ""
+    class_suspicions: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,12 @@ class Tracer:
         return self.provenance.inputs == "mispredicted"
 
     @property
+    def adds_up(self) -> bool:
+        """Whether to say of each round how far its clients stand out for any class: the default without a fault."""
+        asked = self.provenance.stand_outs
+        return self.fault is None if asked is None else asked
+
+    @property
     def traces_all_mispredictions(self) -> bool:
         """Whether mispredictions are traced, including those that no known fault leads to."""
         inputs = self.provenance.inputs
@@ -155,13 +168,25 @@ class Tracer:
             server: The server's N examples.
             evaluation: The model's evaluation on them; None to compute it.
         """
+        pushes = _Pushes(self, model, record)
         trace = self._trace_to_faulty if self.seeks_faulty else self._trace_to_holders
-        return trace(model, record, server, evaluation)
+        found = trace(model, record, server, evaluation, pushes)
+        if not self.adds_up or len(record.clients) < FEWEST_CLIENTS:
+            return found
+        began = time.perf_counter()
+        suspicions = class_suspicions(pushes.of(server))
+        seconds = found.provenance_seconds + time.perf_counter() - began
+        return replace(found, class_suspicions=suspicions, provenance_seconds=seconds)
 
     def _trace_to_holders(
-        self, model: nn.Module, record: RoundRecord, server: Examples, evaluation: Evaluation | None
+        self,
+        model: nn.Module,
+        record: RoundRecord,
+        server: Examples,
+        evaluation: Evaluation | None,
+        pushes: "_Pushes",
     ) -> RoundTrace:
-        answer = self._answer(model, record, server, evaluation)
+        answer = self._answer(model, record, server, evaluation, pushes)
         if answer is None:
             return RoundTrace()
         held = self._participants(record).t()[answer.labels]  # (M, K)
@@ -172,11 +197,16 @@ class Tracer:
         return RoundTrace(traced, (), *seconds, answer.attribution.doubt)
 
     def _trace_to_faulty(
-        self, model: nn.Module, record: RoundRecord, server: Examples, evaluation: Evaluation | None
+        self,
+        model: nn.Module,
+        record: RoundRecord,
+        server: Examples,
+        evaluation: Evaluation | None,
+        pushes: "_Pushes",
     ) -> RoundTrace:
         ids = tuple(record.clients)
         faulty = None if self.fault is None else self.fault.faulty(ids, record.server_round)  # (K,)
-        answer = None if self.finds_nobody(record) else self._answer(model, record, server, evaluation)
+        answer = None if self.finds_nobody(record) else self._answer(model, record, server, evaluation, pushes)
         if answer is None:
             return RoundTrace(suspects=(row_without_inputs(record.server_round, ids, faulty),))
         expected = None if faulty is None else faulty.expand(len(answer.positions), len(ids))  # (M, K)
@@ -197,7 +227,12 @@ class Tracer:
         return RoundTrace(traced, suspects, seconds, answer.counterfactual_seconds, answer.attribution.doubt)
 
     def _answer(
-        self, model: nn.Module, record: RoundRecord, server: Examples, evaluation: Evaluation | None
+        self,
+        model: nn.Module,
+        record: RoundRecord,
+        server: Examples,
+        evaluation: Evaluation | None,
+        pushes: "_Pushes",
     ) -> _Answer | None:
         """Attribute the predictions to trace; None if there are none."""
         examples = self.examples_to_trace(server)
@@ -216,7 +251,7 @@ class Tracer:
             attribution = attribute_round(
                 model, record, inputs, labels, method, compute=self.compute, removals=removals
             )
-        suspicions = self._suspicions(model, record, examples, labels, evaluation.predicted[positions])
+        suspicions = self._suspicions(record, examples, labels, evaluation.predicted[positions], pushes)
         attributed = time.perf_counter()
         if attribution.doubt:
             count = len(record.clients)
@@ -229,7 +264,7 @@ class Tracer:
         return _Answer(positions, inputs, labels, *classes, attribution, effects, *seconds, suspicions)
 
     def _suspicions(
-        self, model: nn.Module, record: RoundRecord, examples: Examples, labels: Tensor, predicted: Tensor
+        self, record: RoundRecord, examples: Examples, labels: Tensor, predicted: Tensor, pushes: "_Pushes"
     ) -> Tensor | None:
         """Return how far each client stands out for the confusion of each traced input, ``(M, K)``.
 
@@ -238,11 +273,7 @@ class Tracer:
         wrong = labels != predicted
         if self.provenance.suspect_by != "confusion" or len(record.clients) < 2 or not wrong.any():
             return None
-        chosen = select_of_each_class(examples.labels, self.provenance.class_inputs)
-        found = confusions(model, record, *examples.batch(chosen), compute=self.compute)
-        for client_id, by in found.prevented.items():
-            log.warning("round=%d not suspected: %s", record.server_round, prevented_words(client_id, by))
-        return found.suspicion[:, labels, predicted].t().where(wrong.unsqueeze(1), torch.nan)
+        return pushes.of(examples).suspicion[:, labels, predicted].t().where(wrong.unsqueeze(1), torch.nan)
 
     def _has_no_answer(self, removals: ExactRemovals) -> bool:
         """Return whether a client of a round that a robust rule aggregated cannot be left out, and say why.
@@ -308,6 +339,29 @@ class Tracer:
         if self.provenance.inputs != "all":
             return right
         return torch.cat((right, select_mispredicted(wrong, self.provenance.max_inputs))).sort().values
+
+
+class _Pushes:
+    """Who pushes which class where in a round; found once for the examples that are asked of."""
+
+    def __init__(self, tracer: Tracer, model: nn.Module, record: RoundRecord) -> None:
+        self._tracer = tracer
+        self._model = model
+        self._record = record
+        self._found: list[tuple[Examples, Confusions]] = []
+
+    def of(self, examples: Examples) -> Confusions:
+        """Return the pushes of some of each class of the examples; a client that cannot be left out is logged."""
+        for asked, found in self._found:
+            if asked is examples:
+                return found
+        tracer, record = self._tracer, self._record
+        chosen = select_of_each_class(examples.labels, tracer.provenance.class_inputs)
+        found = confusions(self._model, record, *examples.batch(chosen), compute=tracer.compute)
+        for client_id, by in found.prevented.items():
+            log.warning("round=%d not suspected: %s", record.server_round, prevented_words(client_id, by))
+        self._found.append((examples, found))
+        return found
 
 
 def _unjudged(wrong: TracedInput) -> TracedInput:

@@ -19,6 +19,7 @@ from tracefl.provenance import RoundRecord
 from tracefl.provenance.comparison import compare_whole
 from tracefl.provenance.reading import read_round
 from tracefl.provenance.scoring import mean_measured
+from tracefl.questions.stand_outs import rows_again, summarize_stand_outs
 from tracefl.questions.suspects import mean_suspects
 from tracefl.records.checksums import CHECKSUMS, CheckedFiles, is_covered, listed_rounds, names_below
 from tracefl.records.claim import is_claimed
@@ -178,6 +179,8 @@ def _check_content(found: Verification) -> None:
             _check_tables(found, run, results)
             with found.noting():
                 _check_results(run, results)
+            with found.noting():
+                _check_stand_outs(run, results)
         with found.noting():
             _check_averages(found, run)
 
@@ -234,6 +237,7 @@ def _check_results(run: StoredRun, results: list[RoundResult]) -> None:
             name: mean_measured([row[name] for row in rows]) for name in summary.get("mean", {}) if name in rows[0]
         },
         "suspects": mean_suspects(row for result in results for row in result.suspects),
+        "stand_outs": summarize_stand_outs(results),
         "clients_dropped": sum(row["clients_dropped"] or 0 for row in rows),
         "clients_refused": times_refused(results),
         "clients_capped": times_capped(results),
@@ -243,6 +247,14 @@ def _check_results(run: StoredRun, results: list[RoundResult]) -> None:
     differing = [name for name, value in again.items() if json.dumps(value) != json.dumps(summary.get(name))]
     if differing:
         raise RecordError(f"{run.folder / 'results.json'} does not say what the rounds say, of {', '.join(differing)}")
+
+
+def _check_stand_outs(run: StoredRun, results: list[RoundResult]) -> None:
+    """Add up the rounds' suspicions again, and compare the sums with those recorded."""
+    settings = run.settings.provenance
+    recorded = [dict(row) for result in results for row in result.stand_outs]
+    if recorded and (settings is None or rows_again(results, settings.false_alarms) != recorded):
+        raise RecordError(f"{run.folder / 'stand_outs.csv'} does not say what the rounds' suspicions add up to")
 
 
 def _check_averages(found: Verification, run: StoredRun) -> None:

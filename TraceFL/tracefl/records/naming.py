@@ -38,7 +38,8 @@ FIRST_RUN = "experiment=first_run"
 # Beside the circumstances of a run, which change none of its numbers: what only says where it is computed.
 _WHERE = ("device", "launcher", "hydra")
 
-# Keys that came later, each with the value that means what was done before, which then leaves runs their names.
+# Keys that came later, each with the value that means what was done before, which then leaves runs their names; or with
+# several, in a tuple.
 # The strategy's bounds change nothing of a run in which no client is refused or exceeds one, nor do provenance's.
 LATER = {
     ("dataset", "train_split"): "train",
@@ -54,6 +55,8 @@ LATER = {
     ("provenance", "max_estimate_error"): 1,
     ("provenance", "suspect_by"): "contribution",
     ("provenance", "class_inputs"): 30,
+    ("provenance", "stand_outs"): (None, False),  # either adds nothing to a run's other numbers
+    ("provenance", "false_alarms"): 0.01,
     ("baselines", "history"): 5,  # changes nothing without the rules that came with it
 }
 
@@ -65,7 +68,8 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     """Return eight hexadecimal digits that differ whenever two configurations can give different numbers."""
     kept = without_circumstances(config)
     for (group, key), before in LATER.items():
-        if group in kept and key in kept[group] and kept[group][key] == before:
+        means_before = before if isinstance(before, tuple) else (before,)
+        if group in kept and key in kept[group] and kept[group][key] in means_before:
             del kept[group][key]
     for (group, key), before in _NULL_WAS.items():
         if group in kept and key in kept[group] and kept[group][key] is None:

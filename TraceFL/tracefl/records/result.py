@@ -14,6 +14,7 @@ from tracefl.records.tables import (
     MITIGATION_COLUMNS,
     PROVENANCE_COLUMNS,
     ROUND_COLUMNS,
+    STAND_OUT_COLUMNS,
     SUSPECT_COLUMNS,
     provenance_rows,
 )
@@ -37,6 +38,9 @@ class RoundResult:
         refused: Those of ``dropped`` whose reply was refused.
         capped: Client id to what of its reply was brought down to a bound, in words; ``client_weights`` and the stored
             weights are what was averaged.
+        class_suspicions: Client id to how far it stands out for each class, as ``provenance.standing_out`` has it; of
+            no client where that was not asked or the round does not count.
+        stand_outs: Rows of stand_outs.csv: what that adds up to.
         doubt: Why the estimates were not gone by and all clients were left out exactly; empty where that was not so.
     """
 
@@ -48,6 +52,8 @@ class RoundResult:
     mitigation: tuple[Mapping[str, Any], ...] = ()
     refused: tuple[str, ...] = ()
     capped: Mapping[str, str] = field(default_factory=dict)
+    class_suspicions: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    stand_outs: tuple[Mapping[str, Any], ...] = ()
     doubt: str = ""
 
     @property
@@ -101,6 +107,7 @@ TABLES: dict[str, tuple[Sequence[str], Callable[[RoundResult], Iterable[Mapping[
     "rounds.csv": (ROUND_COLUMNS, lambda result: [result.row]),
     "provenance.csv": (PROVENANCE_COLUMNS, lambda result: provenance_rows(result.server_round, result.traced)),
     "suspects.csv": (SUSPECT_COLUMNS, lambda result: result.suspects),
+    "stand_outs.csv": (STAND_OUT_COLUMNS, lambda result: result.stand_outs),
     "mitigation.csv": (MITIGATION_COLUMNS, lambda result: result.mitigation),
 }
 """Columns of each of a run's tables, and its rows of a round."""
@@ -147,6 +154,8 @@ def read_result(files: CheckedFiles, server_round: int) -> RoundResult:
         mitigation=tuple(content["mitigation"]),
         refused=tuple(content["refused"]),
         capped=content["capped"],
+        class_suspicions={client: tuple(each) for client, each in content["class_suspicions"].items()},
+        stand_outs=tuple(content["stand_outs"]),
         doubt=content["doubt"],
     )
     problem = _contradiction(result, server_round)
@@ -165,13 +174,17 @@ def _traced(fields: dict[str, Any]) -> TracedInput:
 def _contradiction(result: RoundResult, server_round: int) -> str | None:
     """Return in which way a result cannot be that of a round; None where it can."""
     participants = set(result.client_weights)
-    speaks_of = {result.server_round, *(row["round"] for row in (*result.suspects, *result.mitigation))}
+    tables = (*result.suspects, *result.stand_outs, *result.mitigation)
+    speaks_of = {result.server_round, *(row["round"] for row in tables)}
     if speaks_of != {server_round}:
         return f"it speaks of round {min(speaks_of - {server_round})}, in the place of round {server_round}"
     if participants and abs(sum(result.client_weights.values()) - 1) > _ROUNDING:
         return f"the clients' weights sum to {sum(result.client_weights.values()):g}"
     if not (set(result.refused) <= result.dropped.keys() and result.capped.keys() <= participants):
         return "it refused clients that it did not drop, or capped clients that took no part"
+    standing = {row["client"] for row in result.stand_outs}
+    if standing != result.class_suspicions.keys() or standing - participants:
+        return "other clients stand out than took part"
     if participants & result.dropped.keys():
         return "it dropped clients that took part"
     for traced in result.traced:

@@ -92,6 +92,19 @@ class SuspectRow(TypedDict):
 
 
 @with_config(_STRICT)
+class StandOutRow(TypedDict):
+    """A row of stand_outs.csv, see ``tables.STAND_OUT_COLUMNS``."""
+
+    round: RoundNumber
+    client: ClientId
+    toward: Number
+    total: Annotated[float, Field(ge=0)]
+    since: RoundNumber
+    honest_share: Fraction
+    named: bool
+
+
+@with_config(_STRICT)
 class MitigationRow(TypedDict):
     """A row of mitigation.csv, see ``tables.MITIGATION_COLUMNS``."""
 
@@ -145,6 +158,8 @@ class RoundFile(TypedDict):
     mitigation: list[MitigationRow]
     refused: list[ClientId]
     capped: dict[ClientId, Line]
+    class_suspicions: dict[ClientId, list[float]]
+    stand_outs: list[StandOutRow]
     doubt: Line
 
 

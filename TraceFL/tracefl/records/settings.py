@@ -104,7 +104,10 @@ class ProvenanceSettings:
         max_inputs: Mispredicted server inputs.
         suspect_by: By what a client is suspected where mispredictions are traced to the faulty: its contribution to the
             misprediction, or how far it pushes all inputs of the true class towards the predicted one.
-        class_inputs: Server inputs of each class that the latter is asked of, at most.
+        class_inputs: Server inputs of each class that the latter is asked of, at most, and ``stand_outs``.
+        stand_outs: Add up over rounds which clients stand out, for whatever class; None for in a run without faulty
+            clients.
+        false_alarms: Share of runs with honest clients alone in which that may name somebody.
         every: Rounds between two traced rounds.
         counterfactual: Check the answers against each client's exact removal.
         batch_size: Inputs in one forward.
@@ -130,6 +133,8 @@ class ProvenanceSettings:
     max_inputs: Count
     suspect_by: SuspectBy
     class_inputs: Count
+    stand_outs: bool | None
+    false_alarms: Annotated[float, between("(0, 1)")]
     every: Count
     counterfactual: bool
     batch_size: Count

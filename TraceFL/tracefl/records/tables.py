@@ -86,6 +86,11 @@ SUSPECT_COLUMNS = (
 """``seconds``: the rule's, for all inputs. ``ranking``: client and its summed suspicion, most suspicious first.
 ``note``: why a rule does not apply."""
 
+STAND_OUT_COLUMNS = ("round", "client", "toward", "total", "since", "honest_share", "named")
+"""One row for each participant of a round that counts. ``toward``: the class that it stands out for most, after the
+round. ``total``: by how much, added up over its rounds from ``since`` on, in standard deviations. ``honest_share``: of
+runs without a faulty client, the share in which somebody reaches that. ``named``: whether it reaches the bar."""
+
 MITIGATION_COLUMNS = (
     "round",
     "client",

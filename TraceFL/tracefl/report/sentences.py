@@ -21,6 +21,7 @@ from tracefl.common.words import percent
 from tracefl.learning.faults import Fault
 from tracefl.provenance import TracedInput
 from tracefl.provenance.scoring import mean_measured
+from tracefl.questions.stand_outs import summarize_stand_outs
 from tracefl.questions.suspects import NOBODY_FAULTY, PROVENANCE
 from tracefl.records.result import RoundResult, are_exact, bounds_words, left_out_words, times_capped, times_refused
 from tracefl.records.run import StoredRun
@@ -144,6 +145,7 @@ def _answer(run: StoredRun, rounds: Sequence[RoundResult], replay: "Replay | Non
         return
     if run.settings.traces_before_noise:
         yield Sentence("Traced is each round's average before the noise, not the model that was deployed.")
+    yield from _of_stand_outs(run, rounds)
     yield from _of_fault(run, rounds) if run.fault is not None else _of_mistakes(run, rounds)
     yield from _of_correct(rounds)
     if replay is not None:
@@ -184,6 +186,32 @@ def _of_fault(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentenc
             f"Over the {_many(len(there), 'round')} with such predictions that {it} took part in, {it} {carries} "
             f"{_share(fault.clients, together)} ({_chance(fault.clients, together)})."
         )
+
+
+def _of_stand_outs(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Sentence]:
+    """Yield which clients stand out over the rounds, whatever for, where that was asked."""
+    found, settings = summarize_stand_outs(rounds), run.settings.provenance
+    assert settings is not None
+    most = found["most"]
+    if most is None:
+        return
+    for each in found["named"]:
+        yield Sentence(
+            f"Client {each['client']} stands out as one that was taught that others are "
+            f"{run.label_names[each['toward']]}, from round {each['since']} on: somebody stands out so far in "
+            f"{_rare(each['honest_share'])} of runs in which all clients are honest.",
+            is_main=True,
+        )
+    if not found["named"]:
+        yield Sentence(
+            f"No client stands out over {_many(found['rounds'], 'round')}: in {percent(most['honest_share'])} of runs "
+            "in which all clients are honest, somebody stands out as far as any did here."
+        )
+
+
+def _rare(share: float) -> str:
+    """Return a share in percent, at least a hundredth of one."""
+    return percent(share) if share >= 0.001 else "less than 0.1%"
 
 
 def _of_suspicions(pushes: str, faulty: Collection[str], inputs: Sequence[TracedInput]) -> Iterator[Sentence]:

@@ -32,6 +32,7 @@ from tracefl.report.page.clients import PageClients, page_clients
 from tracefl.report.page.heat import MINUS, heat_map
 from tracefl.report.page.inputs import page_inputs
 from tracefl.report.page.record import RunRecord, read_record
+from tracefl.report.page.stand_outs import stand_out_map
 from tracefl.report.page.suspicious import MEANING, MEANING_OF_FAULT, reading_order, suspicious_rounds
 from tracefl.report.sentences import MEANING as MEANING_OF_CARRYING
 from tracefl.report.sentences import answer
@@ -144,6 +145,7 @@ def render(record: RunRecord, replay: "Replay | None" = None) -> str:
             charts=[rounds_chart(rows, marked, width) for width in (WIDTH, PHONE)],
             height=HEIGHT,
             heat=heat,
+            standing=stand_out_map(record),
             clients=clients,
             kinds=kinds,
             client_orders=_client_orders(kinds, clients.is_exact),
