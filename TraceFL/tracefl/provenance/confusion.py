@@ -50,8 +50,8 @@ _AGAINST = 0.5
 """Weight of ``against`` in a suspicion, chosen with benchmarks/confusion.py on seeds 101 and 102."""
 
 _AGAINST_OF_CLASS, _FEWEST_ALIKE = 0.25, 0.3
-"""The same in a class's suspicion, and which share of the other classes may be less alike with it: chosen with
-benchmarks/stand_outs.py on seeds from 101 on."""
+"""The same in a class's suspicion, and which share of the other classes may be less alike with it: chosen
+so, too."""
 
 _MOST_DERIVED = 20
 """Inputs of which a logit's derivative is taken."""
@@ -95,9 +95,10 @@ class Confusions:
         """``(K, C, C)``: how far each client stands out of the round's for each confusion, in standard deviations.
 
         By how much its ``toward``, its ``alike`` and, by half, its ``against`` are above the clients' mean, each in
-        standard deviations over the clients. 0 of clients that cannot be left out, and where nothing is known.
+        standard deviations over the clients, and its ``class_suspicion``. 0 of clients that cannot be left out, and
+        where nothing is known.
         """
-        of_class = standardized(self.toward) + _AGAINST * standardized(self.against)
+        of_class = standardized(self.toward) + _AGAINST * standardized(self.against) + self.class_suspicion
         return (of_class.unsqueeze(1) + standardized(self.alike)).nan_to_num(nan=0.0)
 
     @property

@@ -54,7 +54,7 @@ LATER = {
     ("provenance", "max_update_norm"): 3,
     ("provenance", "max_estimate_error"): 1,
     ("provenance", "suspect_by"): "contribution",
-    ("provenance", "class_inputs"): 30,
+    ("provenance", "class_inputs"): 10,
     ("provenance", "stand_outs"): (None, False),  # either adds nothing to a run's other numbers
     ("provenance", "false_alarms"): 0.01,
     ("baselines", "history"): 5,  # changes nothing without the rules that came with it
