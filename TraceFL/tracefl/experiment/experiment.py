@@ -288,10 +288,8 @@ class Experiment:
         if self.recent is not None:
             tracer = dataclasses.replace(tracer, history=self.recent.readers)
         trace = tracer.trace(self.model, record, server, evaluation)
-        stand_outs = add_round(self.stand_outs, record.server_round, trace.class_suspicions)
         if self.mitigation is None:
-            return trace, stand_outs, ()
+            return trace, add_round(self.stand_outs, record.server_round, trace.class_suspicions), ()
         able = self.num_examples.keys() - set(map(str, self.settings.without))
-        rows, seconds = mitigate_round(self.mitigation, tracer, trace, self.model, record, server, able)
-        trace = dataclasses.replace(trace, provenance_seconds=trace.provenance_seconds + seconds)
-        return trace, stand_outs, rows
+        found = mitigate_round(self.mitigation, self.stand_outs, tracer, trace, self.model, record, server, able)
+        return found.trace, found.stand_outs, found.rows

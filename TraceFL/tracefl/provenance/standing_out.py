@@ -19,9 +19,11 @@ so that the bar follows from the share of honest runs in which it may name someb
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tracefl.provenance.confusion import Confusions
-from tracefl.provenance.record import ClientId
+if TYPE_CHECKING:
+    from tracefl.provenance.confusion import Confusions
+    from tracefl.provenance.record import ClientId
 
 _DRIFT = 1.0  # standard deviations
 _MODE, _SCALE = 0.3, 0.45
@@ -46,14 +48,14 @@ class StandOut:
         honest_share: Share of runs without a faulty client in which somebody reaches that sum, 0 to 1.
     """
 
-    client_id: ClientId
+    client_id: "ClientId"
     toward: int
     total: float
     since: int
     honest_share: float
 
 
-def class_suspicions(found: Confusions) -> dict[ClientId, tuple[float, ...]]:
+def class_suspicions(found: "Confusions") -> "dict[ClientId, tuple[float, ...]]":
     """Return each client's suspicion for each class in a round; of none where the round does not count.
 
     A round counts with at least ``FEWEST_CLIENTS`` clients and a model of ``LEAST_SKILL``. A client that cannot be left
@@ -82,7 +84,7 @@ class StandOuts:
         self._sums: dict[ClientId, list[float]] = {}
         self._since: dict[ClientId, list[int]] = {}
 
-    def add(self, server_round: int, suspicions: Mapping[ClientId, Sequence[float]]) -> tuple[StandOut, ...]:
+    def add(self, server_round: int, suspicions: "Mapping[ClientId, Sequence[float]]") -> tuple[StandOut, ...]:
         """Add a round.
 
         Args:
@@ -114,14 +116,14 @@ class StandOuts:
         return each.total >= self.bar
 
     @property
-    def sums(self) -> dict[ClientId, tuple[float, ...]]:
+    def sums(self) -> "dict[ClientId, tuple[float, ...]]":
         """Each client's sum for each class."""
         return {client: tuple(sums) for client, sums in self._sums.items()}
 
-    def _of(self, clients: Iterable[ClientId]) -> tuple[StandOut, ...]:
+    def _of(self, clients: "Iterable[ClientId]") -> tuple[StandOut, ...]:
         return tuple(self._most(client) for client in clients)
 
-    def _most(self, client: ClientId) -> StandOut:
+    def _most(self, client: "ClientId") -> StandOut:
         sums = self._sums[client]
         c = max(range(len(sums)), key=sums.__getitem__)
         return StandOut(client, c, sums[c], self._since[client][c], _share_of_honest_runs(sums[c]))

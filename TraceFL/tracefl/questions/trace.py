@@ -146,17 +146,6 @@ class Tracer:
         asked = self.provenance.stand_outs
         return self.fault is None if asked is None else asked
 
-    @property
-    def traces_all_mispredictions(self) -> bool:
-        """Whether mispredictions are traced, including those that no known fault leads to."""
-        inputs = self.provenance.inputs
-        return inputs == "all" or (inputs == "mispredicted" and self.fault is None)
-
-    def without_known_fault(self) -> "Tracer":
-        """Return a tracer of all mispredictions, as if no fault were known; it computes no baselines."""
-        mispredicted = replace(self.provenance, inputs="mispredicted")
-        return replace(self, provenance=mispredicted, fault=None, baselines=())
-
     def trace(
         self, model: nn.Module, record: RoundRecord, server: Examples, evaluation: Evaluation | None = None
     ) -> RoundTrace:
@@ -171,12 +160,27 @@ class Tracer:
         pushes = _Pushes(self, model, record)
         trace = self._trace_to_faulty if self.seeks_faulty else self._trace_to_holders
         found = trace(model, record, server, evaluation, pushes)
-        if not self.adds_up or len(record.clients) < FEWEST_CLIENTS:
+        if not self.adds_up:
             return found
         began = time.perf_counter()
-        suspicions = class_suspicions(pushes.of(server))
+        suspicions = self.class_suspicions(model, record, server, pushes)
         seconds = found.provenance_seconds + time.perf_counter() - began
         return replace(found, class_suspicions=suspicions, provenance_seconds=seconds)
+
+    def class_suspicions(
+        self, model: nn.Module, record: RoundRecord, server: Examples, pushes: "_Pushes | None" = None
+    ) -> dict[str, tuple[float, ...]]:
+        """Return how far each client of a round stands out for each class; of none where the round does not count.
+
+        Args:
+            model: The architecture.
+            record: The round.
+            server: The server's examples.
+            pushes: Who pushes which class where in the round, where some of that has been found.
+        """
+        if len(record.clients) < FEWEST_CLIENTS:
+            return {}
+        return class_suspicions((pushes or _Pushes(self, model, record)).of(server))
 
     def _trace_to_holders(
         self,

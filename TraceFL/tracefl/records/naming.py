@@ -50,7 +50,6 @@ LATER = {
     ("strategy", "malicious"): None,
     ("strategy", "selected"): None,
     ("strategy", "cut"): None,
-    ("mitigate", "gain_alone"): None,
     ("provenance", "max_update_norm"): 3,
     ("provenance", "max_estimate_error"): 1,
     ("provenance", "suspect_by"): "contribution",

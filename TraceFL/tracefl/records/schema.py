@@ -110,13 +110,12 @@ class MitigationRow(TypedDict):
 
     round: RoundNumber
     client: ClientId
-    mispredictions: Number
-    named: Number
-    gain: Annotated[float, Field(ge=-1, le=1)] | None
+    toward: Number | None
+    total: Annotated[float, Field(ge=0)] | None
+    named: bool | None
+    gain: Annotated[float, Field(ge=-1, le=1)]
     window_rounds: Ids
-    window_mispredictions: Number
-    window_named: Number
-    window_gain: Annotated[float, Field(ge=-1, le=1)] | None
+    window_gain: Annotated[float, Field(ge=-1, le=1)]
     decision: Line | None
     from_round: RoundNumber | None
     factor: Fraction | None

@@ -176,26 +176,22 @@ class ProvenanceSettings:
 
 @dataclass(frozen=True)
 class ExclusionSettings:
-    """A client that mispredictions are traced to is no longer drawn.
+    """A client that stands out is no longer drawn.
 
     Attributes:
-        share: Share of its window's mispredictions that must name a client.
         gain: Accuracy on the server's examples that the average must gain without it, in more than half of its window's
-            rounds, a fraction.
-        gain_alone: The same that is enough by itself, however seldom mispredictions name the client; None for none.
+            rounds, a fraction; below 0 what leaving it out may cost.
+        gain_alone: The same that is enough of a client that does not stand out; None for none.
         window: Rounds of a client, its last ones.
-        from_round: First round whose mispredictions count.
-        min_mispredictions: Fewest traced mispredictions for a round to count as evidence.
+        from_round: First round whose gains count.
     """
 
     name: ClassVar[str] = "exclude"
 
-    share: Annotated[float, between("(0, 1]")]
-    gain: Annotated[float, between("(0, 1)")]
+    gain: Annotated[float, between("(-1, 1)")]
     gain_alone: Annotated[float, between("(0, 1)")] | None
     window: Count
     from_round: Count
-    min_mispredictions: Count
 
 
 @dataclass(frozen=True)

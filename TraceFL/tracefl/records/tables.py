@@ -94,25 +94,23 @@ runs without a faulty client, the share in which somebody reaches that. ``named`
 MITIGATION_COLUMNS = (
     "round",
     "client",
-    "mispredictions",
+    "toward",
+    "total",
     "named",
     "gain",
     "window_rounds",
-    "window_mispredictions",
-    "window_named",
     "window_gain",
     "decision",
     "from_round",
     "factor",
 )
-"""One row for each participant of a round that counts as evidence.
+"""One row for each participant of a round that counts.
 
-``mispredictions``: those traced. ``named``: those of them that name the client. ``gain``: accuracy on the server's
-examples, a fraction, of the round's average without the client less that with it; empty where the client is not named
-often enough to compute it. ``window_``: over the client's last rounds, this one included; the gain is their median, of
-an even number the lower one, with 0 where it was not computed. ``decision``: exclude, downweight, restore, or too few
-left; empty where nothing changes. ``from_round``: first round in which it holds. ``factor``: of the client's weight,
-1 restores it.
+``toward``, ``total``, ``named``: as in stand_outs.csv; empty where nothing is known of the client. ``gain``: accuracy
+on the server's examples, a fraction, of the round's average without the client less that with it. ``window_``: over the
+client's last rounds, this one included; the gain is their median, of an even number the lower one. ``decision``:
+exclude, downweight, restore, or too few left; empty where nothing changes. ``from_round``: first round in which it
+holds. ``factor``: of the client's weight, 1 restores it.
 """
 
 

@@ -1,4 +1,4 @@
-"""Decides whether to act against a client, from the mispredictions traced to it and the accuracy gained without it."""
+"""Decides whether to act against a client, from how far it stands out and the accuracy gained without it."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -7,22 +7,20 @@ from statistics import median_low
 from typing import Any
 
 from tracefl.federation.participation import Participation
-from tracefl.questions.suspects import Row
 from tracefl.records.settings import DownweightSettings, Mitigate
 from tracefl.records.tables import MITIGATION_COLUMNS
 
 log = logging.getLogger(__name__)
 
 EXCLUDE, DOWNWEIGHT, RESTORE, TOO_FEW = "exclude", "downweight", "restore", "too few left"
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Round:
-    """A client's part in the mispredictions of a round."""
+class _Gain:
+    """The accuracy gained without a client in a round, a fraction."""
 
     server_round: int
-    mispredictions: int
-    named: int
     gain: float
 
 
@@ -39,77 +37,67 @@ class Mitigation:
         self.settings = settings
         self.participation = participation
         self._least_clients = least_clients
-        self._windows: dict[str, list[_Round]] = {}
+        self._windows: dict[str, list[_Gain]] = {}
 
     def add_round(
         self,
         server_round: int,
         clients: Sequence[str],
-        names: Sequence[str | None],
+        stand_outs: Iterable[Mapping[str, Any]],
         gain_without: Callable[[str], float],
         able: Collection[str],
     ) -> tuple[Row, ...]:
-        """Decide about the clients of a round by its mispredictions.
+        """Decide about the clients of a round.
 
         Args:
             server_round: The round.
             clients: Its participants.
-            names: The client named by each traced misprediction; None where nobody carries it.
+            stand_outs: Rows of stand_outs.csv after it; of a client without one nothing is known.
             gain_without: Returns the accuracy on the server's examples gained without a client, a fraction.
             able: Clients that could take part if nothing had been decided.
 
         Returns:
-            A row of mitigation.csv for each participant; no rows where the round is no evidence: it comes before
-            ``from_round``, has too few mispredictions, or so few participants that chance alone reaches the share.
+            A row of mitigation.csv for each participant; no rows before ``from_round``, or of a client alone.
         """
-        settings = self.settings
-        too_early = server_round < settings.from_round
-        by_chance = len(clients) < 2 or settings.share * len(clients) < 1
-        if too_early or by_chance or len(names) < settings.min_mispredictions:
+        if server_round < self.settings.from_round or len(clients) < 2:
             return ()
-        rows = {}
-        for client in clients:
-            named = sum(name == client for name in names)
-            rows[client] = self._row(client, _Round(server_round, len(names), named, gain_without(client)))
-        for row in sorted(rows.values(), key=lambda row: (-row["named"], int(row["client"]))):
+        standing = {row["client"]: row for row in stand_outs}
+        rows = [self._row(c, _Gain(server_round, gain_without(c)), standing.get(c, {})) for c in clients]
+        for row in sorted(rows, key=lambda row: (-(row["total"] or 0), int(row["client"]))):
             self._decide(row, able)
-        return tuple(rows.values())
+        return tuple(rows)
 
     def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take up the decisions of a recorded round."""
         for row in rows:
-            self._remember(row["client"], _Round(row["round"], row["mispredictions"], row["named"], row["gain"]))
+            self._remember(row["client"], _Gain(row["round"], row["gain"]))
             self._apply(row)
 
-    def _row(self, client: str, part: _Round) -> Row:
-        window = self._remember(client, part)
+    def _row(self, client: str, gain: _Gain, standing: Mapping[str, Any]) -> Row:
+        window = self._remember(client, gain)
         return dict.fromkeys(MITIGATION_COLUMNS) | {
-            "round": part.server_round,
+            "round": gain.server_round,
             "client": client,
-            "mispredictions": part.mispredictions,
-            "named": part.named,
-            "gain": part.gain,
+            **{name: standing.get(name) for name in ("toward", "total", "named")},
+            "gain": gain.gain,
             "window_rounds": " ".join(str(each.server_round) for each in window),
-            "window_mispredictions": sum(each.mispredictions for each in window),
-            "window_named": sum(each.named for each in window),
             "window_gain": median_low(each.gain for each in window),
             "decision": "",
         }
 
-    def _remember(self, client: str, part: _Round) -> list[_Round]:
-        window = [*self._windows.get(client, ()), part][-self.settings.window :]
+    def _remember(self, client: str, gain: _Gain) -> list[_Gain]:
+        window = [*self._windows.get(client, ()), gain][-self.settings.window :]
         self._windows[client] = window
         return window
 
     def _is_due(self, row: Row) -> bool:
-        """Return whether a client reaches the share and the gain over a full window, or the gain that is enough."""
+        """Return whether a client stands out and gains enough over a full window, or gains what is enough alone."""
         settings, gain = self.settings, row["window_gain"]
         if len(self._windows[row["client"]]) < settings.window:
             return False
         if settings.gain_alone is not None and _reaches(gain, settings.gain_alone):
             return True
-        is_named = _reaches(row["window_named"], settings.share * row["window_mispredictions"])
-        return is_named and _reaches(gain, settings.gain)
+        return bool(row["named"]) and _reaches(gain, settings.gain)
 
     def _decide(self, row: Row, able: Collection[str]) -> None:
         """Decide about a client; record the decision in its row, log it and apply it."""
@@ -144,15 +132,14 @@ class Mitigation:
             RESTORE: f"is back at its full weight from round {row['from_round']} on",
             TOO_FEW: f"is not excluded: fewer than {self._least_clients} clients would be left",
         }[row["decision"]]
-        rounds = " ".join(
-            f"{r.server_round}:{r.named}/{r.mispredictions}:{r.gain:+.2%}" for r in self._windows[row["client"]]
-        )
-        alone = "" if self.settings.gain_alone is None else f", or mitigate.gain_alone={self.settings.gain_alone:g}"
+        rounds = " ".join(f"{each.server_round}:{each.gain:+.2%}" for each in self._windows[row["client"]])
+        stands = "it does not stand out"
+        if row["named"]:
+            stands = f"it stands out for class {row['toward']} (a sum of {row['total']:.2f})"
+        alone = "" if self.settings.gain_alone is None else f", mitigate.gain_alone={self.settings.gain_alone:g}"
         return (
-            f"client {row['client']} {done}; named in {row['window_named']} of {row['window_mispredictions']} "
-            f"mispredictions, {row['window_gain']:.2%} accuracy gained without it, the median of rounds (round:named/"
-            f"mispredictions:gained) {rounds}; asked are mitigate.share={self.settings.share:g} and "
-            f"mitigate.gain={self.settings.gain:g}{alone}"
+            f"client {row['client']} {done}: {stands}, and {row['window_gain']:+.2%} accuracy is gained without it, "
+            f"the median of rounds {rounds}; asked are mitigate.gain={self.settings.gain:g} of who stands out{alone}"
         )
 
 

@@ -1,7 +1,8 @@
-"""What a mitigation decides on in a round: all mispredictions, traced as if no fault were known."""
+"""What a mitigation decides on in a round: who stands out over its rounds, and what is gained without each."""
 
+import time
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -10,51 +11,64 @@ from torch import Tensor, nn
 from tracefl.experiment.mitigation.decision import Mitigation
 from tracefl.learning.examples import Examples
 from tracefl.learning.training import evaluate
-from tracefl.provenance import RoundRecord, weights_without
+from tracefl.provenance import RoundRecord, StandOuts, weights_without
 from tracefl.provenance.reading import check_average, read_round
 from tracefl.provenance.removal import float64_average
-from tracefl.questions.suspects import Row
+from tracefl.questions.stand_outs import Row, add_round
 from tracefl.questions.trace import RoundTrace, Tracer
+
+
+@dataclass(frozen=True)
+class Mitigated:
+    """What was decided, and on what.
+
+    Attributes:
+        rows: Rows of mitigation.csv.
+        stand_outs: Rows of stand_outs.csv.
+        trace: The round's trace with the suspicions that were gone by, and the seconds that these took.
+    """
+
+    rows: tuple[Row, ...]
+    stand_outs: tuple[Row, ...]
+    trace: RoundTrace
 
 
 def mitigate_round(
     mitigation: Mitigation,
+    stand_outs: StandOuts,
     tracer: Tracer,
     trace: RoundTrace,
     model: nn.Module,
     record: RoundRecord,
     server: Examples,
     able: Collection[str],
-) -> tuple[tuple[Row, ...], float]:
-    """Decide about the clients of a round.
+) -> Mitigated:
+    """Decide about the clients of a round, as a server must that knows of no fault.
 
-    A downweighted client is judged by the average at its full weight. Otherwise it would no longer be suspected because
-    it weighs less, and then get its full weight back because it is no longer suspected.
+    A downweighted client is judged by the average at its full weight. Otherwise it would no longer stand out because it
+    weighs less, and then get its full weight back because it no longer stands out.
 
     Costs one average and one evaluation on the server's examples for each participant, and one of each for all.
 
     Args:
         mitigation: The rule.
+        stand_outs: Those of the rounds before; this one is added.
         tracer: The run's tracer.
         trace: Its trace of the round.
         model: The architecture; it holds other weights afterwards.
         record: The round, as the run traced it.
         server: The server's examples.
         able: Clients that could take part if no mitigation had excluded them.
-
-    Returns:
-        Rows of mitigation.csv, and the seconds of attributions beyond the run's own trace.
     """
-    seconds = 0.0
     light = mitigation.participation.factors.keys() & record.clients.keys()
     if light:
         record = at_whole_weight(record, mitigation.participation.factors)
-    if light or not tracer.traces_all_mispredictions:
-        model.load_state_dict(dict(record.global_weights))
-        trace = tracer.without_known_fault().trace(model, record, server)
-        seconds = trace.provenance_seconds + trace.counterfactual_seconds
-    wrong = [traced for traced in trace.traced if traced.predicted != traced.label]
-    names = [None if traced.responsible is None else traced.traced_client for traced in wrong]
+    if light or not tracer.adds_up:
+        began = time.perf_counter()
+        suspicions = tracer.class_suspicions(model, record, server)
+        seconds = trace.provenance_seconds + time.perf_counter() - began
+        trace = replace(trace, class_suspicions=suspicions, provenance_seconds=seconds)
+    standing = add_round(stand_outs, record.server_round, trace.class_suspicions)
 
     def accuracy(weights: dict[str, Tensor]) -> float:
         model.load_state_dict(weights)
@@ -69,7 +83,8 @@ def mitigate_round(
         average, accuracy_of_all = whole()
         return accuracy(weights_without(record, client_id, average)) - accuracy_of_all
 
-    return mitigation.add_round(record.server_round, tuple(record.clients), names, gain_without, able), seconds
+    rows = mitigation.add_round(record.server_round, tuple(record.clients), standing, gain_without, able)
+    return Mitigated(rows, standing, trace)
 
 
 def at_whole_weight(record: RoundRecord, factors: dict[str, float]) -> RoundRecord:

@@ -7,7 +7,7 @@ from tracefl.experiment.mitigation.decision import DOWNWEIGHT, EXCLUDE, RESTORE,
 from tracefl.learning.faults import Fault
 from tracefl.records.result import bounds_words
 
-_KEPT = ("client", "decision", "from_round", "window_rounds", "window_named", "window_mispredictions", "window_gain")
+_KEPT = ("client", "decision", "from_round", "toward", "total", "window_rounds", "window_gain")
 _DONE = {
     EXCLUDE: "excluded from round {from_round} on",
     DOWNWEIGHT: "weighs less from round {from_round} on",
