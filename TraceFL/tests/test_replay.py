@@ -298,6 +298,11 @@ def damage(run):
             ["without_from=2", "without=2", "how=reaggregate"],
             "RUN has no weights of round 3, and how=reaggregate needs those of rounds 2 to 4; run with store=all, or",
         ),
+        (
+            lambda run: shutil.rmtree(run / "rounds" / "0003" / "weights"),
+            ["without_from=2", "without=2"],
+            "RUN/rounds/0003/weights is missing: config.yaml says store.keep=all; use another copy, or give how=train",
+        ),
     ],
 )
 def test_what_cannot_be_replayed(monkeypatch, capsys, run, spoil, arguments, words):

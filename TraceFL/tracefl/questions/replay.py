@@ -139,6 +139,12 @@ def replay(request: ReplayRequest, retrain: Retrain) -> Replay:
         raise ConfigError(
             f"how=reaggregate averages updates, and the run's rounds were aggregated by {robust.rule}; give how=train"
         )
+    gone = [number for number in missing if run.settings.store.keep == "all" and run.store.has_kept(number)]
+    if request.how is None and gone:
+        raise RecordError(
+            f"{run.folder / f'rounds/{gone[0]:04d}/weights'} is missing: config.yaml says store.keep=all; use another "
+            "copy, or give how=train"
+        )
     if request.how == "train" or ((missing or robust is not None) and request.how is None):
         if request.how is None:
             why = "its rounds are no averages"
