@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.helpers.commands import call_main, flat
@@ -223,6 +224,14 @@ def test_rounds_before_the_first_are_not_looked_at(monkeypatch, capsys, run):
     assert "0001/round.json is damaged" in err
 
 
+def lose_what_was_kept(run):
+    config = OmegaConf.load(run / "config.yaml")
+    config.store.keep = "all"
+    OmegaConf.save(config, run / "config.yaml")
+    seal(run)
+    shutil.rmtree(run / "rounds" / "0003" / "weights")
+
+
 def damage(run):
     path = run / "rounds" / "0002" / "weights" / "client-3.safetensors"
     content = bytearray(path.read_bytes())
@@ -299,7 +308,7 @@ def damage(run):
             "RUN has no weights of round 3, and how=reaggregate needs those of rounds 2 to 4; run with store=all, or",
         ),
         (
-            lambda run: shutil.rmtree(run / "rounds" / "0003" / "weights"),
+            lose_what_was_kept,
             ["without_from=2", "without=2"],
             "RUN/rounds/0003/weights is missing: config.yaml says store.keep=all; use another copy, or give how=train",
         ),
