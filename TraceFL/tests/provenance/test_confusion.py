@@ -195,3 +195,13 @@ def test_skill_is_by_how_much_the_model_is_right_beyond_chance(made):
     found = confusions(made.model, record, INPUTS.double(), LABELS)
     right = [float((predicted[y == LABELS] == y).double().mean()) for y in range(C)]
     assert found.skill == pytest.approx((sum(right) / C - 1 / C) / (1 - 1 / C))
+
+
+def test_without_labels_the_classes_are_those_predicted(made):
+    made, record = made
+    predicted = logits(made.weights).argmax(dim=1)
+    known = confusions(made.model, record, INPUTS.double(), predicted)
+    found = confusions(made.model, record, INPUTS.double(), None)
+    assert_close(found.push, known.push, equal_nan=True)
+    assert_close(found.class_suspicion, known.class_suspicion)
+    assert math.isnan(found.skill)

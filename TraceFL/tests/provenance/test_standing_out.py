@@ -62,6 +62,7 @@ def test_named_are_those_above_the_bar_the_highest_first():
 def test_a_round_that_counts():
     rows = [[0.1 * k, 0.2] for k in range(FEWEST_CLIENTS)]
     assert class_suspicions(found(rows)) == {c: tuple(row) for c, row in zip("abcd", rows, strict=True)}
+    assert class_suspicions(found(rows, skill=math.nan))  # without labels the model's skill is not known
     assert list(class_suspicions(found(rows, prevented=("b",)))) == ["a", "c", "d"]
 
 

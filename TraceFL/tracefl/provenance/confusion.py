@@ -28,6 +28,7 @@ One forward pass of the inputs for each client gives all pairs of classes at onc
 for each class the last.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -68,7 +69,7 @@ class Confusions:
         against: ``(K, C)`` float64, from 0 for an update in the others' direction to 2 for the opposite.
         inputs: ``(C,)`` int64, how many inputs are of each class.
         skill: How far the model is right beyond chance, as a mean over the classes that have inputs: 0 as often as if
-            it drew one of them, 1 always.
+            it drew one of them, 1 always. NaN where the classes are those that it predicts.
         prevented: Clients that cannot be left out since the model without them gives logits that are not finite, each
             with the client that makes them so, None where it is none alone. Their entries are NaN.
     """
@@ -134,7 +135,7 @@ def confusions(
     global_model: nn.Module,
     record: RoundRecord,
     inputs: Inputs,
-    labels: Tensor,
+    labels: Tensor | None,
     *,
     check: bool = True,
     compute: Compute = Compute(),
@@ -145,7 +146,7 @@ def confusions(
         global_model: The architecture; its own weights are not used and not changed.
         record: The round, of at least two clients.
         inputs: The server's N inputs, or some tens of each class: ``(N, ...)`` or a mapping of such tensors.
-        labels: ``(N,)`` int64 their true classes.
+        labels: ``(N,)`` int64 their true classes; None where they are not known, to go by what the model predicts.
         check: As in ``logits_without``.
         compute: The device, and the inputs in one forward.
 
@@ -164,6 +165,9 @@ def confusions(
     with frozen_eval(model, compute.device) as place:
         logits, batch = logits_with_all(model, record, inputs, size, place, check)  # (N, C)
         classes = logits.shape[1]
+        predicted = logits.argmax(dim=1)
+        is_known = labels is not None
+        labels = predicted.cpu() if labels is None else labels
         if labels.shape != (len(logits),) or not ((labels >= 0) & (labels < classes)).all():
             raise ValueError(f"labels must be {len(logits)} classes from 0 to {classes - 1}, one for each input")
         of_class = _means(labels.to(place), classes)
@@ -182,7 +186,7 @@ def confusions(
         torch.stack(pushes),
         against,
         torch.bincount(labels, minlength=classes).cpu(),
-        _skill(of_class @ (logits.argmax(dim=1) == labels.to(place)).double()),
+        _skill(of_class @ (predicted == labels.to(place)).double()) if is_known else math.nan,
         prevented,
     )
 
