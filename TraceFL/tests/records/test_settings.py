@@ -30,15 +30,15 @@ from tracefl.records.store import DTYPES, Dtype
 from tracefl.records.strategies import Strategy
 
 PRINTS = {
-    (): "19a875df",
-    ("fault=label_flip", "fault.share=0.3", "fault.clients=[0,4]"): "21602ace",
-    ("fault=backdoor",): "079ee5be",
-    ("privacy=central",): "f0db2806",
-    ("privacy=dp_sgd",): "9b4b0948",
-    ("model=gpt", "dataset=synthetic_text", "model.pretrained=false", "model.config.n_layer=2"): "52473bc5",
-    ("strategy=provenance_selection",): "44f57b63",
-    ("provenance=off",): "69df6d89",
-    ("experiment=exp_1",): "e927e8b8",
+    (): "2fc23df1",
+    ("fault=label_flip", "fault.share=0.3", "fault.clients=[0,4]"): "a1e3eeec",
+    ("fault=backdoor",): "84cf3495",
+    ("privacy=central",): "9bdcaba4",
+    ("privacy=dp_sgd",): "66970ef0",
+    ("model=gpt", "dataset=synthetic_text", "model.pretrained=false", "model.config.n_layer=2"): "fc0e2444",
+    ("strategy=provenance_selection",): "d1c54fd8",
+    ("provenance=off",): "ea8dbc28",
+    ("experiment=exp_1",): "081137d8",
 }
 """The end of a run's name: it must not change, or a run that is there already is not found again."""
 

@@ -58,8 +58,8 @@ class StandOut:
 def class_suspicions(found: "Confusions") -> "dict[ClientId, tuple[float, ...]]":
     """Return each client's suspicion for each class in a round; of none where the round does not count.
 
-    A round counts with at least ``FEWEST_CLIENTS`` clients and a model of ``LEAST_SKILL``, where that is known. A client
-    that cannot be left out is not among them: nothing is known of it.
+    A round counts with at least ``FEWEST_CLIENTS`` clients and a model of ``LEAST_SKILL``, where that is known. A
+    client that cannot be left out is not among them: nothing is known of it.
     """
     if len(found.client_ids) < FEWEST_CLIENTS or found.skill < LEAST_SKILL:
         return {}
