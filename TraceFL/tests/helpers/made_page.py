@@ -4,6 +4,7 @@ import json
 import math
 import random
 import time
+from dataclasses import replace
 
 import torch
 from omegaconf import OmegaConf
@@ -16,7 +17,8 @@ from tracefl.experiment.settings import read_settings
 from tracefl.learning.datasets import save_examples
 from tracefl.learning.examples import Examples
 from tracefl.learning.models import build_text_encoder
-from tracefl.provenance import RoundRecord, TracedInput, summarize
+from tracefl.provenance import RoundRecord, StandOuts, TracedInput, summarize
+from tracefl.questions.stand_outs import add_round
 from tracefl.records.checksums import seal
 from tracefl.records.result import RoundResult
 from tracefl.records.store import RoundStore
@@ -107,6 +109,15 @@ def suspects_row(server_round, ranking="2:3 0:1 3:0", inputs=4, faulty="2", whol
     row = {"round": server_round, "rule": "provenance", "inputs": inputs, "ranking": ranking, "faulty_clients": faulty}
     row |= {"whole_localization": whole, "localization_accuracy": whole, "chance_accuracy": 1 / 3, "seconds": 0.1}
     return dict.fromkeys(SUSPECT_COLUMNS) | row | {"clients": 3, "note": ""}
+
+
+def with_suspicions(results, suspicions, false_alarms=0.01):
+    """Return rounds with how far clients stand out in each, and what that adds up to."""
+    added = StandOuts(false_alarms)
+    return [
+        replace(each, class_suspicions=found, stand_outs=add_round(added, each.server_round, found))
+        for each, found in zip(results, suspicions, strict=True)
+    ]
 
 
 def make_run(

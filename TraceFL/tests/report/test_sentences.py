@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.helpers.made_page import FAULT, make_run, result, suspects_row, traced_input
+from tests.helpers.made_page import FAULT, make_run, result, suspects_row, traced_input, with_suspicions
 from tests.helpers.replayed_runs import make_replayed_run
 from tracefl.learning.faults import Fault
 from tracefl.learning.faults.trigger import Trigger
@@ -44,6 +44,23 @@ def test_wrong_predictions_without_a_known_fault(tmp_path):
         "The most frequent is <script>window.hacked = true</script> taken for ant: of these 3, client 2 carries all "
         "(chance: 1).",
     ]
+
+
+def test_who_stands_out(tmp_path):
+    rounds = with_suspicions([result(1), result(2)], ({"2": (1.2, 0, 0, 0), "0": (0, 0, 0, 0)}, {"2": (9, 0, 0, 0)}))
+    assert said(tmp_path, rounds)[1] == (
+        "* Client 2 stands out as one that was taught that others are ant, from round 1 on: somebody stands out so far "
+        "in less than 0.1% of runs in which all clients are honest."
+    )
+
+
+def test_where_nobody_stands_out(tmp_path):
+    rounds = with_suspicions([result(1), result(2)], ({"2": (1.2, 0, 0, 0), "0": (0, 0, 0, 0)}, {}))
+    share = rounds[0].stand_outs[0]["honest_share"]
+    assert said(tmp_path, rounds)[1] == (
+        f"No client stands out over 1 round: in {100 * share:.1f}% of runs in which all clients are honest, somebody "
+        "stands out as far as any did here."
+    )
 
 
 def test_who_was_refused_and_who_capped(tmp_path):

@@ -60,7 +60,7 @@ def stand_out_map(record: RunRecord) -> StandOutMap | None:
     added = StandOuts(settings.false_alarms)
     for result in counted:
         added.add(result.server_round, result.class_suspicions)
-    clients = [each.client_id for each in added.standing]
+    clients = [each.client_id for each in sorted(added.standing, key=lambda each: (-each.total, int(each.client_id)))]
     sums = added.sums
     names = record.run.label_names
     highest = [max(sums[client][c] for client in clients) for c in range(len(names))]
