@@ -33,7 +33,6 @@ from tracefl.records.store import RoundStore
 EVERY = (
     "launcher=joblib",
     "exp_key=recovery",
-    "provenance=fault",
     "provenance.counterfactual=false",
     "store=none",
     "model.pretrained=false",
