@@ -70,6 +70,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "all to 0, 50 %": ("fault=label_flip", "fault.all_to=0", "fault.share=0.5"),
     "all to 0, 30 %": ("fault=label_flip", "fault.all_to=0", "fault.share=0.3"),
     "all to 0, 10 %": ("fault=label_flip", "fault.all_to=0", "fault.share=0.1"),
+    "all to 0, 5 %": ("fault=label_flip", "fault.all_to=0", "fault.share=0.05"),
+    "two clients, all to 0, 50 %": ("fault=label_flip", "fault.all_to=0", "fault.share=0.5", "fault.clients=[0,1]"),
+    "all to 0, 50 %, from round 4": ("fault=label_flip", "fault.all_to=0", "fault.share=0.5", "fault.from_round=4"),
     "pairs, 100 %": ("fault=label_flip", "fault.flip={1: 7, 4: 9, 3: 5}"),
     "pairs, 50 %": ("fault=label_flip", "fault.flip={1: 7, 4: 9, 3: 5}", "fault.share=0.5"),
     "backdoor, 30 %": ("fault=backdoor", "fault.share=0.3"),
@@ -206,11 +209,13 @@ def measure(setting: dict[str, str], data: Path) -> tuple[list[dict[str, object]
 
 def rounds(settings: Settings, prepared: Prepared, normalised: bool) -> Iterator[tuple[nn.Module, RoundRecord]]:
     """Yield each round and the model that holds its average."""
-    clients = {**prepared.data.clients, **({} if prepared.fault is None else prepared.fault.examples)}
+    honest, fault = prepared.data.clients, prepared.fault
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(settings.seed, "model"))
         model = Small(normalised)
     for server_round in range(1, settings.num_rounds + 1):
+        is_faulty = fault is not None and server_round >= fault.truth.from_round
+        clients = {**honest, **fault.examples} if fault is not None and is_faulty else honest
         draw = random.Random(derive_seed(settings.seed, "drawn", server_round))
         drawn = sorted(draw.sample(sorted(clients), settings.clients_per_round))
         total = sum(len(clients[client_id]) for client_id in drawn)
