@@ -192,7 +192,7 @@ def measure(setting: dict[str, str], data: Path) -> tuple[list[dict[str, object]
             highest = each if highest is None or each.total > highest.total else highest
             if fault is not None and each.client_id in fault.clients:
                 faulty_highest = max(faulty_highest, each.total)
-        if fault is None or drawn < CLIENTS:
+        if fault is None or drawn < CLIENTS or record.server_round < fault.from_round:
             continue
         faulty = fault.faulty(tuple(record.clients), record.server_round)
         for rule, values in suspicions_of(model, record, prepared, fault, pushes).items():
