@@ -8,15 +8,16 @@ where it holds fewer than 60 examples that the fault can change, the one that ho
 are 10 of each class of the server's 200 examples.
 
 Who is first: of the runs in which all take part. A round counts where an example is mispredicted as the fault wants; a
-rule is right where the client that it suspects most, over these confusions, each counted once, is the faulty one. Added
-up: what a rule says of each round so far, brought to a mean of 0 and a deviation of 1 over the clients.
+rule is right where the client that it suspects most, over these confusions, each counted once, is the faulty one; a
+rule that judges inputs (the last three), by the share of them. Added up: what a rule says of each round so far, brought
+to a mean of 0 and a deviation of 1 over the clients.
 
 Who stands out: ``StandOuts`` over the rounds of a run, which is told nothing. A run counts as found where its faulty
 client is named.
 
 OUT/rows.csv and OUT/runs.csv are written run by run, and the same command goes on where it was; OUT/confusion.md is
 made of both. The parts and weights of tracefl/provenance/confusion.py were chosen on seeds 101 to 104, the bar of
-tracefl/provenance/standing_out.py on the honest runs of seeds 101 to 103; others are for reports.
+tracefl/provenance/standing_out.py on the honest runs of seeds 101 and 102; others are for reports.
 """
 
 import argparse
@@ -52,7 +53,7 @@ from tracefl.provenance import (
     attribute_round,
     class_suspicions,
     confusions,
-    removal_effects,
+    logits_without,
     score_suspicions,
     select_of_each_class,
 )
@@ -88,7 +89,7 @@ EXAMPLES = 400
 SETTING = ("model", "dataset", "alpha", "fault", "drawn", "seed")
 ROW_COLUMNS = (*SETTING, "round", "accuracy", "rule", "right", "added_up")
 RUN_COLUMNS = (*SETTING, "accuracy", "counted", "total", "client", "toward", "since", "faulty", "faulty_total")
-RULES = ("suspicion", "by class", "by pair", "cosine", "unlike", "removal")
+RULES = ("suspicion", "by class", "by pair", "cosine", "unlike", "removal", "an input", "own effect", "both")
 QUANTILES = (0.75, 0.95)
 """Of the honest runs' highest sums, through which a Gumbel distribution is laid."""
 
@@ -196,7 +197,8 @@ def measure(setting: dict[str, str], data: Path) -> tuple[list[dict[str, object]
             continue
         faulty = fault.faulty(tuple(record.clients), record.server_round)
         for rule, values in suspicions_of(model, record, prepared, fault, pushes).items():
-            added[rule] = added.get(rule, torch.zeros(CLIENTS, dtype=torch.float64)) + standardized(values)
+            of_round = values if values.ndim == 1 else values.mean(dim=0)
+            added[rule] = added.get(rule, torch.zeros(CLIENTS, dtype=torch.float64)) + standardized(of_round)
             right = [score_suspicions(some, faulty).localization_accuracy for some in (values, added[rule])]
             now = {"round": record.server_round, "accuracy": accuracy, "rule": rule}
             found.append({**setting, **now, "right": right[0], "added_up": right[1]})
@@ -245,7 +247,7 @@ def of_each_class(examples: Examples) -> tuple[Tensor, Tensor]:
 def suspicions_of(
     model: nn.Module, record: RoundRecord, prepared: Prepared, fault: Fault, found: Confusions
 ) -> Mapping[str, Tensor]:
-    """Return each rule's ``(K,)`` suspicions of a round; none where nothing is mispredicted as the fault wants."""
+    """Return each rule's ``(K,)`` suspicions of a round, or ``(M, K)`` of its inputs; none without mispredictions."""
     server = fault.inputs(prepared.data.server)
     predicted = evaluate(model, server).predicted
     misled = torch.nonzero(fault.misled(server.labels, predicted)).flatten()
@@ -261,10 +263,17 @@ def suspicions_of(
     )
     by_class = found.class_suspicion.unsqueeze(1).expand_as(found.push)
     parts = {"suspicion": found.suspicion, "by class": by_class, "by pair": found.suspicion - by_class}
+    each = found.suspicion[:, labels, predicted[misled]]  # (K, M)
+    whole, without = logits_without(model, record, inputs)  # (M, C), (K, M, C)
+    effects, i = whole - without, torch.arange(len(misled))
+    own = effects[:, i, predicted[misled]] - effects[:, i, labels]
     return {name: part[:, pairs[0], pairs[1]].mean(dim=1) for name, part in parts.items()} | {
+        "an input": each.t(),
+        "own effect": own.t(),
+        "both": (each + standardized(own) / 2).t(),
         "cosine": 1 - cosines_with_others(products),
         "unlike": attribute_round(model, record, inputs, labels, Method.unlike()).contributions.double().mean(dim=0),
-        "removal": removal_effects(model, record, inputs).mean(dim=0),
+        "removal": (effects[:, i, predicted[misled]] - effects.mean(dim=2)).mean(dim=1),
     }
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _DRIFT = 1.0  # standard deviations
 _MODE, _SCALE = 0.3, 0.45
-"""Of the highest sums in honest runs: ``benchmarks/confusion.py DATA OUT --seeds 101 102 103 --faults none``."""
+"""Of the highest sums in honest runs: ``benchmarks/confusion.py DATA OUT --seeds 101 102 --faults none``."""
 
 FEWEST_CLIENTS = 4
 """Clients of a round that counts: among fewer, none can stand out far."""
