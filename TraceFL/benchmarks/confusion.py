@@ -90,7 +90,7 @@ SETTING = ("model", "dataset", "alpha", "fault", "drawn", "seed")
 ROW_COLUMNS = (*SETTING, "round", "accuracy", "rule", "right", "added_up")
 RUN_COLUMNS = (*SETTING, "accuracy", "counted", "total", "client", "toward", "since", "faulty", "faulty_total")
 RULES = ("suspicion", "by class", "by pair", "cosine", "unlike", "removal", "an input", "own effect", "both")
-QUANTILES = (0.75, 0.95)
+QUANTILES = (0.75, 0.98)
 """Of the honest runs' highest sums, through which a Gumbel distribution is laid."""
 
 PLACE = torch.device("cpu")

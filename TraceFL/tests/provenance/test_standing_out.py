@@ -43,12 +43,19 @@ def test_a_client_stands_out_for_its_highest_class_since_its_sum_last_left_zero(
 def test_the_bar_is_what_so_many_honest_runs_reach():
     for share in (0.5, 0.1, 0.01, 1e-6):
         added = StandOuts(share)
-        (each,) = added.add(1, {"a": (added.bar + 1,)})
+        (each,) = added.add(1, {"a": (added.bar + 1 + 1e-9,)})
         assert each.honest_share == pytest.approx(share)
         assert added.is_named(each)
         (lower,) = StandOuts(share).add(1, {"a": (added.bar + 0.99,)})
         assert lower.honest_share > share
         assert not added.is_named(lower)
+
+
+def test_who_does_not_stand_out_at_all_is_never_named():
+    added = StandOuts(0.99)
+    assert added.bar < 0
+    (each,) = added.add(1, {"a": (0.5,)})
+    assert (each.total, added.is_named(each), added.named) == (0.0, False, ())
 
 
 def test_named_are_those_above_the_bar_the_highest_first():
