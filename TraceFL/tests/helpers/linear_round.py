@@ -14,6 +14,7 @@ PIXELS = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 255, 0], [0, 0, 255], [0, 2
 LABELS = torch.tensor([0, 1, 1, 2, 1, 0])
 FLIP = Fault("label_flip", ("1",), from_round=2, flips={1: 0, 2: 0}, share=1.0)
 COUNTS = torch.tensor([[5, 5, 5], [9, 0, 0], [5, 5, 5]])
+COUNTS_OF_MANY = torch.tensor([[5, 5, 5], [9, 0, 0], [5, 5, 5], [5, 5, 5], [5, 5, 5]])
 
 
 def linear_examples():
@@ -33,9 +34,23 @@ def record(server_round=2):
     return RoundRecord(server_round, clients, p, honest, average)
 
 
-def tracer(fault=None, *overrides, baselines=(), preset="unlike"):
+# Client 1 was taught that pixel 1 means class 0, and that pixel 2 means class 0 rather than class 1.
+FAULTY_OF_MANY = torch.tensor([[1.0, 9.0, 2.5], [0.0, -3.0, -4.0], [0.0, -9.0, -1.0]])
+
+
+def record_of_many(count=5, faulty=FAULTY_OF_MANY, server_round=2):
+    """Return a round of so many clients that somebody can stand out; all but client 1 are honest and alike."""
+    honest = record().previous_global
+    ids = [str(k) for k in range(count)]
+    clients = {k: {**honest, "1.weight": faulty} if k == "1" else honest for k in ids}
+    p = {k: 0.2 if k == "1" else 0.8 / (count - 1) for k in ids}
+    average = {name: sum(p[k] * clients[k][name] for k in p) for name in honest}
+    return RoundRecord(server_round, clients, p, honest, average)
+
+
+def tracer(fault=None, *overrides, baselines=(), preset="unlike", label_counts=COUNTS):
     settings = compose_settings(f"provenance={preset}", "provenance.also=[]", *overrides)
-    return Tracer(settings.provenance, COUNTS, fault, baselines)
+    return Tracer(settings.provenance, label_counts, fault, baselines)
 
 
 def trace(found, model, server, server_round=2):

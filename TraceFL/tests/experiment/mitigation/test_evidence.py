@@ -6,15 +6,19 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.helpers.linear_round import FLIP, linear_examples, linear_model, record, tracer
+from tests.helpers.linear_round import COUNTS_OF_MANY, FLIP, linear_examples, linear_model, record, record_of_many
+from tests.helpers.linear_round import tracer as linear_tracer
 from tracefl.experiment.mitigation import evidence
 from tracefl.experiment.mitigation.decision import Mitigation
 from tracefl.experiment.mitigation.evidence import at_whole_weight, mitigate_round
 from tracefl.federation.participation import Participation
+from tracefl.provenance import StandOuts
 from tracefl.questions.trace import Tracer
 from tracefl.records.settings import DownweightSettings, ExclusionSettings
 
 HONEST = replace(FLIP, clients=("2",))
+BAR = 0.3
+"""As ``false_alarms`` it is a bar of 0.76; of five clients one that does what no other does stands out by 2."""
 
 
 @pytest.fixture
@@ -27,69 +31,110 @@ def model():
     return linear_model()
 
 
-def mitigation(name="exclude", **participation):
-    rule = (0.7, 0.01, None, 1, 1, 1)
-    settings = ExclusionSettings(*rule) if name == "exclude" else DownweightSettings(*rule, factor=0.1)
-    return Mitigation(settings, Participation(**participation), least_clients=2)
+def tracer(fault=None, *overrides):
+    return linear_tracer(fault, *overrides, label_counts=COUNTS_OF_MANY)
 
 
-def look(rule, found, model, server, round_record=None, able=("0", "1", "2")):
-    round_record = round_record or record()
+def mitigation(name="exclude", gain_alone=None):
+    rule = {"gain": 0.01, "gain_alone": gain_alone, "window": 1, "from_round": 1}
+    settings = ExclusionSettings(**rule) if name == "exclude" else DownweightSettings(**rule, factor=0.1)
+    return Mitigation(settings, Participation(), least_clients=2)
+
+
+def look(rule, found, model, server, round_record=None, stand_outs=None):
+    """Return the rows of mitigation.csv by client, and all that was found."""
+    round_record = round_record or record_of_many()
     model.load_state_dict(dict(round_record.global_weights))
     own = found.trace(model, round_record, server)
-    rows, seconds = mitigate_round(rule, found, own, model, round_record, server, able)
-    return {row["client"]: row for row in rows}, seconds
+    stand_outs = stand_outs or StandOuts(BAR)
+    mitigated = mitigate_round(rule, stand_outs, found, own, model, round_record, server, tuple("01234"))
+    return {row["client"]: row for row in mitigated.rows}, mitigated
 
 
 def test_whoever_misleads_is_found_and_the_average_is_better_without_it(model, server):
-    # Four of six examples are mispredicted; without client 1 the model is the identity, and example 5 alone is wrong.
+    # Examples 1, 2 and 4 are mispredicted; without client 1 the model is the identity, and example 5 alone is wrong.
     rule = mitigation()
-    rows, _ = look(rule, tracer(None, "provenance.inputs=mispredicted"), model, server)
-    assert rows["1"]["mispredictions"] == 4
-    assert rows["1"]["named"] >= 3
-    assert rows["1"]["gain"] == pytest.approx(5 / 6 - 2 / 6)
-    assert rows["0"]["gain"] == rows["2"]["gain"] == pytest.approx(0.0)  # a third of the others is client 1 then
-    assert rows["1"]["decision"] == "exclude"
+    rows, found = look(rule, tracer(), model, server)
+    assert (rows["1"]["toward"], rows["1"]["total"]) == (0, pytest.approx(2.0 - 1.0))
+    assert rows["1"]["gain"] == pytest.approx(5 / 6 - 3 / 6)
+    # Without another one client 1 is a quarter of the average, which then errs in example 3, too.
+    assert [rows[k]["gain"] for k in "0234"] == pytest.approx([-1 / 6] * 4)
+    assert [client for client, row in rows.items() if row["named"]] == ["1"]
+    assert [client for client, row in rows.items() if row["decision"]] == ["1"]
     assert rule.participation.excluded == {"1"}
+    assert [(row["client"], row["total"], row["named"]) for row in found.stand_outs] == [
+        (row["client"], row["total"], row["named"]) for row in rows.values()
+    ]
+    assert found.trace.class_suspicions["1"][0] == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("inputs", ["null", "mispredicted", "all", "correct"])
-@pytest.mark.parametrize("fault", [None, FLIP, HONEST, replace(FLIP, from_round=3)])
-def test_the_truth_changes_nothing(model, server, inputs, fault):
-    """Whoever is known to be faulty, if any, and whatever the run itself traces."""
-    expected, _ = look(mitigation(), tracer(None, "provenance.inputs=mispredicted"), model, server)
-    found, _ = look(mitigation(), tracer(fault, f"provenance.inputs={inputs}"), model, server)
-    assert found == expected
+def test_who_stands_out_is_found_over_its_rounds(model, server):
+    """By the bar of one false alarm in a hundred runs, 2.37, in the third round."""
+    rule, stand_outs, decided = mitigation(), StandOuts(0.01), []
+    for number in (1, 2, 3):
+        rows, _ = look(rule, tracer(), model, server, record_of_many(server_round=number), stand_outs)
+        decided.append((rows["1"]["total"], rows["1"]["decision"]))
+    assert decided == [
+        (pytest.approx(1.0), ""),
+        (pytest.approx(2.0), ""),
+        (pytest.approx(3.0), "exclude"),
+    ]
 
 
-def test_what_the_run_has_traced_is_not_traced_again(model, server, monkeypatch):
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *("inputs=null", "inputs=mispredicted", "inputs=all", "inputs=correct"),
+        *("stand_outs=true", "stand_outs=false"),
+    ],
+)
+def test_the_truth_changes_nothing(model, server, asked):
+    """Whoever is known to be faulty, if any, and whatever the run itself asks."""
+    expected, first = look(mitigation(), tracer(), model, server)
+    asks = tracer(None, f"provenance.{asked}")
+    for fault in (None, FLIP, HONEST, replace(FLIP, from_round=3)):
+        found, second = look(mitigation(), replace(asks, fault=fault), model, server)
+        assert found == expected, fault
+        assert second.stand_outs == first.stand_outs
+        assert second.trace.class_suspicions == first.trace.class_suspicions
+
+
+def test_what_the_run_has_computed_is_not_computed_again(model, server, monkeypatch):
     calls = []
-    original = Tracer.trace
-    monkeypatch.setattr(Tracer, "trace", lambda *a, **k: calls.append(1) or original(*a, **k))
-    for fault, inputs, times in (
-        (None, "mispredicted", 1),
-        (None, "all", 1),
-        (FLIP, "all", 1),
-        (FLIP, "mispredicted", 2),
-        (None, "correct", 2),
+    original = Tracer.class_suspicions
+    monkeypatch.setattr(Tracer, "class_suspicions", lambda *a, **k: calls.append(1) or original(*a, **k))
+    for fault, adds_up, again in (
+        (None, "null", False),
+        (None, "true", False),
+        (FLIP, "true", False),
+        (FLIP, "null", True),
+        (None, "false", True),
     ):
         calls.clear()
-        _, seconds = look(mitigation(), tracer(fault, f"provenance.inputs={inputs}"), model, server)
-        assert len(calls) == times
-        assert (seconds > 0) == (times == 2)
+        found, round_record = tracer(fault, f"provenance.stand_outs={adds_up}"), record_of_many()
+        model.load_state_dict(dict(round_record.global_weights))
+        own = found.trace(model, round_record, server)
+        mitigated = mitigate_round(
+            mitigation(), StandOuts(BAR), found, own, model, round_record, server, tuple("01234")
+        )
+        assert len(calls) == 1
+        assert (mitigated.trace is own) == (not again)
+        assert (mitigated.trace.provenance_seconds > own.provenance_seconds) == again
+        assert replace(mitigated.trace, class_suspicions={}, provenance_seconds=0.0) == replace(
+            own, class_suspicions={}, provenance_seconds=0.0
+        )
 
 
-def light_round(factor):
-    """Return the round with client 1 having weighed less: 0.2 * factor against 0.4 and 0.4."""
-    whole = record()
+def light_round(factor, whole):
+    """Return a round with client 1 having weighed less: its p times the factor against those of the others."""
     total = 0.8 + 0.2 * factor
-    p = {"0": 0.4 / total, "1": 0.2 * factor / total, "2": 0.4 / total}
+    p = {k: (factor if k == "1" else 1.0) * part / total for k, part in whole.client_weights.items()}
     average = {name: sum(p[k] * whole.clients[k][name] for k in p) for name in whole.global_weights}
     return replace(whole, client_weights=p, global_weights=average)
 
 
 def test_a_round_at_whole_weight_is_the_round_that_would_have_been():
-    again, whole = at_whole_weight(light_round(0.1), {"1": 0.1, "7": 0.5}), record()
+    again, whole = at_whole_weight(light_round(0.1, record()), {"1": 0.1, "7": 0.5}), record()
     assert again.client_weights == pytest.approx(whole.client_weights)
     for name, weights in whole.global_weights.items():
         assert_close(again.global_weights[name], weights)
@@ -97,7 +142,7 @@ def test_a_round_at_whole_weight_is_the_round_that_would_have_been():
 
 
 def test_a_round_at_whole_weight_keeps_its_noise():
-    light = light_round(0.1)
+    light = light_round(0.1, record())
     noise = {name: torch.full_like(weights, 0.5) for name, weights in light.global_weights.items()}
     noisy = {name: weights + noise[name] for name, weights in light.global_weights.items()}
     again = at_whole_weight(replace(light, global_weights=noisy, before_noise=light.global_weights), {"1": 0.1})
@@ -106,20 +151,26 @@ def test_a_round_at_whole_weight_keeps_its_noise():
         assert_close(again.global_weights[name], weights + 0.5)
 
 
-def test_a_light_client_is_judged_as_if_it_weighed_its_whole_part(model, server):
-    rule = mitigation("downweight")
-    blind = tracer(None, "provenance.inputs=mispredicted")
-    rows, _ = look(rule, blind, model, server)
+@pytest.mark.parametrize("fault", [None, FLIP])
+def test_a_light_client_is_judged_as_if_it_weighed_its_whole_part(model, server, fault):
+    rule, stand_outs = mitigation("downweight"), StandOuts(BAR)
+    rows, whole = look(rule, tracer(fault), model, server, stand_outs=stand_outs)
     assert rows["1"]["decision"] == "downweight"
     assert rule.participation.factors == {"1": 0.1}
-    light = light_round(0.1)
-    rows, _ = look(rule, blind, model, server, light)
-    assert (rows["1"]["mispredictions"], rows["1"]["gain"], rows["1"]["decision"]) == (4, pytest.approx(0.5), "")
-    assert rule.participation.factors == {"1": 0.1}  # the deployed model errs in one example only, and not by client 1
-    honest = dict.fromkeys("012", record().clients["0"])
+    light = light_round(0.1, record_of_many())
+    rows, found = look(rule, tracer(fault), model, server, light, stand_outs)
+    assert (rows["1"]["total"], rows["1"]["gain"], rows["1"]["decision"]) == (
+        pytest.approx(2.0),  # twice 2 - 1
+        pytest.approx(2 / 6),  # of the deployed model, which errs in example 5 alone, it would be 0
+        "",
+    )
+    for client, suspicions in whole.trace.class_suspicions.items():
+        assert found.trace.class_suspicions[client] == pytest.approx(suspicions, abs=1e-6)
+    assert rule.participation.factors == {"1": 0.1}
+    honest = dict.fromkeys("01234", light.clients["0"])
     mended = replace(light, clients=honest, global_weights=honest["0"])
-    rows, _ = look(rule, blind, model, server, mended)
-    assert rows["1"]["decision"] == "restore"
+    rows, _ = look(rule, tracer(fault), model, server, mended, stand_outs)
+    assert (rows["1"]["gain"], rows["1"]["decision"]) == (0.0, "restore")
     assert rule.participation.factors == {}
 
 
@@ -128,44 +179,37 @@ def test_everybody_is_left_out_once_and_the_average_is_read_once(model, server, 
     average, measured = evidence.float64_average, evidence.evaluate
     monkeypatch.setattr(evidence, "float64_average", lambda *a: averages.append(1) or average(*a))
     monkeypatch.setattr(evidence, "evaluate", lambda *a, **k: evaluated.append(1) or measured(*a, **k))
-    rows, _ = look(mitigation(), tracer(None, "provenance.inputs=mispredicted"), model, server)
-    assert (len(averages), len(evaluated)) == (1, 4)  # three clients, and all of them
+    rows, _ = look(mitigation(), tracer(), model, server)
+    assert (len(averages), len(evaluated)) == (1, 6)  # five clients, and all of them
     assert all(row["gain"] is not None for row in rows.values())
 
 
-def test_who_suppresses_what_others_have_learned_is_found_though_hardly_named(model, server):
+def test_who_suppresses_what_others_have_learned_is_found_though_it_does_not_stand_out(model, server):
     """Client 1 takes pixel 1's class from everybody and gives it to no one in particular."""
-    honest = record().clients["0"]
-    weights = honest["1.weight"].clone()
-    weights[:, 1] = torch.tensor([0.0, -9.0, 0.0])
-    clients = {"0": honest, "1": {**honest, "1.weight": weights}, "2": honest}
-    p = record().client_weights
-    average = {name: sum(p[k] * clients[k][name] for k in p) for name in honest}
-    suppressed = replace(record(), clients=clients, global_weights=average)
-    seldom = Mitigation(ExclusionSettings(1.0, 0.01, None, 1, 1, 1), Participation(), least_clients=2)
-    found = tracer(None, "provenance.inputs=mispredicted")
-    rows, _ = look(seldom, found, model, server, suppressed)
-    assert rows["1"]["named"] < rows["1"]["mispredictions"]
+    weights = torch.tensor([[1.0, 0.0, 0.0], [0.0, -9.0, 0.0], [0.0, 0.0, 1.0]])
+    suppressed = record_of_many(faulty=weights)
+    seldom = mitigation()
+    rows, _ = look(seldom, tracer(), model, server, suppressed)
+    assert rows["1"]["named"] is False
     assert (rows["1"]["decision"], seldom.participation.excluded) == ("", set())
-    alone = Mitigation(ExclusionSettings(1.0, 0.01, 0.2, 1, 1, 1), Participation(), least_clients=2)
-    rows, _ = look(alone, found, model, server, suppressed)
+    rows, _ = look(mitigation(gain_alone=0.2), tracer(), model, server, suppressed)
     assert rows["1"]["gain"] > 0.2
     assert {k for k, row in rows.items() if row["decision"]} == {"1"}
 
 
-def test_what_nobody_carries_names_no_client(model, server):
-    """It counts among the mispredictions, and against no one: of these four, the one that client 1 did not bring."""
-    round_record, found = record(), tracer(None, "provenance.inputs=mispredicted")
-    model.load_state_dict(dict(round_record.global_weights))
-    own = found.trace(model, round_record, server)
-    assert [(t.input_index, t.traced_client) for t in own.traced if t.responsible is None] == [(5, "0")]
-    rows, _ = mitigate_round(mitigation(), found, own, model, round_record, server, ("0", "1", "2"))
-    assert {row["client"]: (row["named"], row["mispredictions"]) for row in rows} == {
-        "0": (0, 4),
-        "1": (3, 4),
-        "2": (0, 4),
-    }
-    surer = replace(own.traced[0], effects=tuple((k, -1.0 - n) for n, (k, _) in enumerate(own.traced[0].ranking)))
-    own = replace(own, traced=(surer, *own.traced[1:]))
-    rows, _ = mitigate_round(mitigation(), found, own, model, round_record, server, ("0", "1", "2"))
-    assert [row["named"] for row in rows] == [0, 2, 0]
+def test_of_a_round_of_three_the_gain_alone_is_known(model, server):
+    """Nobody can stand out, however much is gained without it."""
+    rows, found = look(mitigation(), tracer(), model, server, record())
+    assert (found.stand_outs, found.trace.class_suspicions) == ((), {})
+    assert [(row["total"], row["named"], row["decision"]) for row in rows.values()] == [(None, None, "")] * 3
+    assert rows["1"]["gain"] == pytest.approx(5 / 6 - 2 / 6)
+    rows, _ = look(mitigation(gain_alone=0.2), tracer(), model, server, record())
+    assert {k for k, row in rows.items() if row["decision"]} == {"1"}
+
+
+def test_of_a_model_that_knows_nothing_nobody_stands_out(model, server):
+    """Without example 3 nothing but class 0 is predicted: right as often as by drawing."""
+    harm = torch.tensor([[1.0, 9.0, 9.0], [0.0, -3.0, -4.0], [0.0, -9.0, -3.0]])
+    rows, found = look(mitigation(), tracer(), model, server, record_of_many(faulty=harm))
+    assert found.stand_outs == ()
+    assert (rows["1"]["gain"], rows["1"]["decision"]) == (pytest.approx(5 / 6 - 2 / 6), "")

@@ -4,7 +4,7 @@ from tracefl.experiment.mitigation.summary import mitigation_words, summarize_mi
 
 def row(server_round, client, decision=""):
     """Return a row of mitigation.csv after a round."""
-    evidence = {"window_rounds": "1 2", "window_named": 8, "window_mispredictions": 20, "window_gain": 0.1}
+    evidence = {"toward": 7, "total": 2.5, "window_rounds": "1 2", "window_gain": 0.1}
     return evidence | {"round": server_round, "client": client, "decision": decision, "from_round": server_round + 1}
 
 
@@ -17,6 +17,10 @@ def test_who_was_hit_and_who_of_them_was_honest():
         ("2", "exclude", 4, False),
         ("0", "too few left", 5, False),
     ]
+    assert found["decisions"][0] == {
+        **{"client": "1", "decision": "exclude", "from_round": 3, "toward": 7, "total": 2.5},
+        **{"window_rounds": "1 2", "window_gain": 0.1, "faulty": True},
+    }
     assert (found["clients_hit"], found["honest_clients_hit"]) == (2, 1)
     found |= {"clients_refused": {"2": 3}, "clients_capped": {"0": 1, "10": 2}}
     assert mitigation_words(found) == (
