@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from tests.helpers.net_rounds import Net, P, Round, mean
 from tracefl.provenance import RoundRecord, confusion, confusions, select_mispredicted
-from tracefl.provenance.confusion import standardized
+from tracefl.provenance.confusion import Confusions, standardized
 
 N, C = 40, 4
 INPUTS = torch.randn(N, 6, generator=torch.Generator().manual_seed(5))
@@ -142,6 +142,16 @@ def test_equal_clients_are_not_suspected():
     found = standardized(torch.tensor([[1.0], [torch.nan], [3.0]]))
     assert found[[0, 2]].flatten().tolist() == [-1, 1]
     assert found[1].isnan()
+
+
+def test_clients_that_differ_by_rounding_are_equal():
+    """Whatever client 1 adds to the pushes cancels in ``alike``, but for the last digits of its logits."""
+    push = torch.zeros(3, 2, 2, dtype=torch.float64)
+    push[1, 0, 1], push[1, 1, 0] = 4.0, -4.0 + 4e-8
+    found = Confusions(("0", "1", "2"), push, torch.ones(3, 2) + 1e-8 * torch.rand(3, 2), torch.ones(2), 1.0)
+    toward = [-0.5 * 2**0.5, 2**0.5, -0.5 * 2**0.5]  # towards class 1
+    assert found.class_suspicion[:, 1].tolist() == pytest.approx([toward[0], 0.0, toward[2]])
+    assert found.suspicion[:, 0, 1].tolist() == pytest.approx([2 * toward[0], toward[1], 2 * toward[2]])
 
 
 def test_a_class_without_inputs_says_nothing_of_its_inputs(made):

@@ -54,6 +54,9 @@ _AGAINST_OF_CLASS, _FEWEST_ALIKE = 0.25, 0.3
 """The same in a class's suspicion, and which share of the other classes may be less alike with it: chosen
 so, too."""
 
+_ROUNDING = 1e-6
+"""Relative to the largest push, or to a cosine of 1: what clients differ by less than they do not differ by."""
+
 _MOST_DERIVED = 20
 """Inputs of which a logit's derivative is taken."""
 
@@ -99,8 +102,8 @@ class Confusions:
         standard deviations over the clients, and its ``class_suspicion``. 0 of clients that cannot be left out, and
         where nothing is known.
         """
-        of_class = standardized(self.toward) + _AGAINST * standardized(self.against) + self.class_suspicion
-        return (of_class.unsqueeze(1) + standardized(self.alike)).nan_to_num(nan=0.0)
+        of_class = self._in_logits(self.toward) + _AGAINST * standardized(self.against, _ROUNDING)
+        return ((of_class + self.class_suspicion).unsqueeze(1) + self._in_logits(self.alike)).nan_to_num(nan=0.0)
 
     @property
     def class_suspicion(self) -> Tensor:
@@ -110,24 +113,31 @@ class Confusions:
         with at least 70 % of the other classes. An honest client that holds much of a class has the first alone, one
         that knows little the second. Added is a quarter of its ``against``. 0 where nothing is known.
         """
-        alike = self._of_others(standardized(self.alike)).nanquantile(_FEWEST_ALIKE, dim=1)
-        both = torch.minimum(standardized(self.toward), alike)
-        return (both + _AGAINST_OF_CLASS * standardized(self.against)).nan_to_num(nan=0.0)
+        alike = self._of_others(self._in_logits(self.alike)).nanquantile(_FEWEST_ALIKE, dim=1)
+        both = torch.minimum(self._in_logits(self.toward), alike)
+        return (both + _AGAINST_OF_CLASS * standardized(self.against, _ROUNDING)).nan_to_num(nan=0.0)
+
+    def _in_logits(self, values: Tensor) -> Tensor:
+        """Return pushes, or sums of them, in standard deviations over the clients."""
+        return standardized(values, _ROUNDING * float(self.push.nan_to_num(nan=0.0).abs().max()))
 
     def _of_others(self, values: Tensor) -> Tensor:
         """Return values of pairs of classes, NaN on the diagonal."""
         return values.where(~torch.eye(values.shape[1], dtype=torch.bool), torch.nan)
 
 
-def standardized(values: Tensor) -> Tensor:
+def standardized(values: Tensor, rounding: float = 0.0) -> Tensor:
     """Return values less their mean over the first dimension, in standard deviations; 0 where all are equal.
 
     Args:
         values: ``(K, ...)``, NaN where unknown, which stays so.
+        rounding: A standard deviation up to which they are.
     """
     apart = values - values.nanmean(dim=0)
     deviation = apart.square().nanmean(dim=0).sqrt()
-    return torch.where(deviation > 0, apart / deviation, torch.zeros_like(apart)).where(~values.isnan(), torch.nan)
+    return torch.where(deviation > rounding, apart / deviation, torch.zeros_like(apart)).where(
+        ~values.isnan(), torch.nan
+    )
 
 
 @in_any_mode
