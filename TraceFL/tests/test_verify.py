@@ -155,7 +155,14 @@ def test_every_turned_bit_cut_and_missing_file_is_named(call, copied):
 @pytest.mark.parametrize(
     "name",
     [
-        *("mitigation.csv", "command.txt", "tokenizer/tokenizer.json", "rounds/0003/round.json", "rounds/0002/more"),
+        *(
+            "mitigation.csv",
+            "stand_outs.csv",
+            "command.txt",
+            "tokenizer/tokenizer.json",
+            "rounds/0003/round.json",
+            "rounds/0002/more",
+        ),
         *("rounds/0002/weights/client-9.safetensors", "rounds/0002/weights/before_noise.safetensors", "rounds/x"),
         *("rounds/0\u00b2/weights/x", "rounds/2/round.json"),
     ],

@@ -9,13 +9,16 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.changed_runs import change_json, freshen
-from tracefl.provenance import RoundRecord
+from tracefl.provenance import RoundRecord, StandOuts
 from tracefl.provenance.comparison import compare_whole
 from tracefl.provenance.reading import read_round
+from tracefl.questions.stand_outs import add_round, summarize_stand_outs
 from tracefl.questions.verify import verify
 from tracefl.records.checksums import seal, write_checksums
+from tracefl.records.result import tables_of
 from tracefl.records.run import StoredRun
 from tracefl.records.store import RoundStore
+from tracefl.records.tables import to_csv
 from tracefl.report.verify import as_json
 
 
@@ -178,6 +181,66 @@ def test_a_summary_that_does_not_say_what_the_rounds_say_is_found(copied, key):
     freshen(copied)
     (problem,) = verify(copied).problems
     assert problem == f"{copied / 'results.json'} does not say what the rounds say, of {key}"
+
+
+def tell_who_stands_out(folder, change=lambda number, content: None):
+    """Let the rounds say that clients stand out, and all files what the rounds say; a round's content is changed."""
+    added = StandOuts(0.01)
+    for number in (1, 2):
+        path = folder / f"rounds/000{number}/round.json"
+        content = json.loads(path.read_text())
+        suspicions = {k: [2.0 + int(k) / 4] + [0.5] * 9 for k in content["client_weights"]}
+        content |= {"class_suspicions": suspicions, "stand_outs": [*add_round(added, number, suspicions)]}
+        change(number, content)
+        path.write_text(json.dumps(content))
+    freshen(folder)
+    results = list(RoundStore(folder / "rounds").results())
+    change_json(folder / "results.json", stand_outs=summarize_stand_outs(results))
+    (folder / "stand_outs.csv").write_text(to_csv(*tables_of(results)["stand_outs.csv"]))
+    freshen(folder)
+
+
+def test_a_folder_that_says_who_stands_out_is_whole(copied):
+    tell_who_stands_out(copied)
+    assert verify(copied).is_whole
+    assert (copied / "stand_outs.csv").read_text().count("\n") == 1 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("number", "column", "value"),
+    [(2, "total", 0.25), (1, "total", 0.0), (2, "toward", 1), (2, "since", 3), (1, "named", True)],
+)
+def test_stand_outs_that_the_suspicions_do_not_add_up_to_are_found(copied, number, column, value):
+    """A sum that was changed in a round.json, and with it the table, the summary and all checksums."""
+
+    def change(of_round, content):
+        if of_round == number:
+            row = content["stand_outs"][0]
+            assert row[column] != value
+            row[column] = value
+
+    tell_who_stands_out(copied, change)
+    (problem,) = verify(copied).problems
+    assert problem == f"{copied / 'stand_outs.csv'} does not say what the rounds' suspicions add up to"
+
+
+def test_a_suspicion_that_was_changed_is_found(copied):
+    def change(number, content):
+        if number == 1:
+            next(iter(content["class_suspicions"].values()))[0] += 0.25
+
+    tell_who_stands_out(copied, change)
+    (problem,) = verify(copied).problems
+    assert problem == f"{copied / 'stand_outs.csv'} does not say what the rounds' suspicions add up to"
+
+
+def test_a_summary_of_who_stands_out_that_the_rounds_do_not_say_is_found(copied):
+    tell_who_stands_out(copied)
+    found = json.loads((copied / "results.json").read_text())["stand_outs"]
+    assert (found["rounds"], found["most"]["toward"]) == (2, 0)
+    change_json(copied / "results.json", stand_outs=found | {"rounds": 1})
+    freshen(copied)
+    assert verify(copied).problems == [f"{copied / 'results.json'} does not say what the rounds say, of stand_outs"]
 
 
 def attack_config(folder):

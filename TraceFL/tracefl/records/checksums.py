@@ -21,7 +21,7 @@ from tracefl.errors import RecordError
 CHECKSUMS = "SHA256SUMS"
 _COVERED = (
     *("config.yaml", "command.txt", "label_counts.json", "model.json", "fault.json", "server.safetensors"),
-    *("rounds.csv", "provenance.csv", "suspects.csv", "mitigation.csv", "results.json"),
+    *("rounds.csv", "provenance.csv", "suspects.csv", "stand_outs.csv", "mitigation.csv", "results.json"),
 )
 _COVERED_FOLDERS = ("tokenizer/*", f"rounds/[0-9]*/{CHECKSUMS}")
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\x00-\x1f\x7f]+)")
