@@ -1,9 +1,9 @@
 """Who stands out over a run's rounds, whatever for: the rows of stand_outs.csv, and what they come to."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from tracefl.provenance import StandOuts
+from tracefl.provenance import StandOut, StandOuts
 from tracefl.records.result import RoundResult
 
 Row = dict[str, Any]
@@ -20,18 +20,30 @@ def add_round(added: StandOuts, server_round: int, suspicions: Mapping[str, Sequ
     Returns:
         A row of stand_outs.csv for each of these clients.
     """
-    return tuple(
-        {
-            "round": server_round,
-            "client": each.client_id,
-            "toward": each.toward,
-            "total": each.total,
-            "since": each.since,
-            "honest_share": each.honest_share,
-            "named": added.is_named(each),
-        }
-        for each in added.add(server_round, suspicions)
-    )
+    return tuple(_row(added, server_round, each) for each in added.add(server_round, suspicions))
+
+
+def rows_of(added: StandOuts, server_round: int, clients: Collection[str]) -> tuple[Row, ...]:
+    """Return where a round's clients stand after it, whether or not it counts: rows like those of stand_outs.csv.
+
+    Args:
+        added: The rounds up to this one.
+        server_round: The round.
+        clients: Its clients; those of which nothing is known have no row.
+    """
+    return tuple(_row(added, server_round, each) for each in added.standing if each.client_id in clients)
+
+
+def _row(added: StandOuts, server_round: int, each: StandOut) -> Row:
+    return {
+        "round": server_round,
+        "client": each.client_id,
+        "toward": each.toward,
+        "total": each.total,
+        "since": each.since,
+        "honest_share": each.honest_share,
+        "named": added.is_named(each),
+    }
 
 
 def rows_again(results: Iterable[RoundResult], false_alarms: float) -> list[Row]:

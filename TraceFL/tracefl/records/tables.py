@@ -106,11 +106,11 @@ MITIGATION_COLUMNS = (
 )
 """One row for each participant of a round that counts.
 
-``toward``, ``total``, ``named``: as in stand_outs.csv; empty where nothing is known of the client. ``gain``: accuracy
-on the server's examples, a fraction, of the round's average without the client less that with it. ``window_``: over the
-client's last rounds, this one included; the gain is their median, of an even number the lower one. ``decision``:
-exclude, downweight, restore, or too few left; empty where nothing changes. ``from_round``: first round in which it
-holds. ``factor``: of the client's weight, 1 restores it.
+``toward``, ``total``, ``named``: as in the client's last row of stand_outs.csv, by then; empty where nothing is known
+of it. ``gain``: accuracy on the server's examples, a fraction, of the round's average without the client less that with
+it. ``window_``: over the client's last rounds, this one included; the gain is their median, of an even number the lower
+one. ``decision``: exclude, downweight, restore, or too few left; empty where nothing changes. ``from_round``: first
+round in which it holds. ``factor``: of the client's weight, 1 restores it.
 """
 
 

@@ -213,3 +213,17 @@ def test_of_a_model_that_knows_nothing_nobody_stands_out(model, server):
     rows, found = look(mitigation(), tracer(), model, server, record_of_many(faulty=harm))
     assert found.stand_outs == ()
     assert (rows["1"]["gain"], rows["1"]["decision"]) == (pytest.approx(5 / 6 - 2 / 6), "")
+
+
+@pytest.mark.parametrize("skilled", [True, False], ids=["three clients", "a model that knows nothing"])
+def test_who_stands_out_does_so_after_a_round_that_does_not_count_too(model, server, skilled):
+    """Else a light client would get its full weight back whenever another one's reply is late."""
+    rule, stand_outs = mitigation("downweight"), StandOuts(BAR)
+    look(rule, tracer(), model, server, stand_outs=stand_outs)
+    assert rule.participation.factors == {"1": 0.1}
+    harm = torch.tensor([[1.0, 9.0, 9.0], [0.0, -3.0, -4.0], [0.0, -9.0, -3.0]])
+    uncounted = record_of_many(3, server_round=3) if skilled else record_of_many(faulty=harm, server_round=3)
+    rows, found = look(rule, tracer(), model, server, light_round(0.1, uncounted), stand_outs)
+    assert found.stand_outs == ()
+    assert (rows["1"]["total"], rows["1"]["named"], rows["1"]["decision"]) == (pytest.approx(1.0), True, "")
+    assert rule.participation.factors == {"1": 0.1}

@@ -52,7 +52,8 @@ class Mitigation:
         Args:
             server_round: The round.
             clients: Its participants.
-            stand_outs: Rows of stand_outs.csv after it; of a client without one nothing is known.
+            stand_outs: Where its participants stand after it, as in stand_outs.csv; of a client without a row nothing
+                is known.
             gain_without: Returns the accuracy on the server's examples gained without a client, a fraction.
             able: Clients that could take part if nothing had been decided.
 

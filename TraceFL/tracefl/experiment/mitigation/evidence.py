@@ -14,7 +14,7 @@ from tracefl.learning.training import evaluate
 from tracefl.provenance import RoundRecord, StandOuts, weights_without
 from tracefl.provenance.reading import check_average, read_round
 from tracefl.provenance.removal import float64_average
-from tracefl.questions.stand_outs import Row, add_round
+from tracefl.questions.stand_outs import Row, add_round, rows_of
 from tracefl.questions.trace import RoundTrace, Tracer
 
 
@@ -68,7 +68,10 @@ def mitigate_round(
         suspicions = tracer.class_suspicions(model, record, server)
         seconds = trace.provenance_seconds + time.perf_counter() - began
         trace = replace(trace, class_suspicions=suspicions, provenance_seconds=seconds)
-    standing = add_round(stand_outs, record.server_round, trace.class_suspicions)
+    added = add_round(stand_outs, record.server_round, trace.class_suspicions)
+    standing = rows_of(
+        stand_outs, record.server_round, record.clients.keys()
+    )  # those that the round says nothing of too
 
     def accuracy(weights: dict[str, Tensor]) -> float:
         model.load_state_dict(weights)
@@ -84,7 +87,7 @@ def mitigate_round(
         return accuracy(weights_without(record, client_id, average)) - accuracy_of_all
 
     rows = mitigation.add_round(record.server_round, tuple(record.clients), standing, gain_without, able)
-    return Mitigated(rows, standing, trace)
+    return Mitigated(rows, added, trace)
 
 
 def at_whole_weight(record: RoundRecord, factors: dict[str, float]) -> RoundRecord:
