@@ -6,10 +6,22 @@ import pytest
 import torch
 
 from tests.helpers.configuration import compose_settings
-from tests.helpers.linear_round import COUNTS, FLIP, LABELS, linear_examples, linear_model, record, trace, tracer
+from tests.helpers.linear_round import (
+    COUNTS,
+    COUNTS_OF_MANY,
+    FLIP,
+    LABELS,
+    linear_examples,
+    linear_model,
+    record,
+    record_of_many,
+    trace,
+    tracer,
+)
 from tracefl.learning.faults import Fault, Trigger
 from tracefl.learning.training import Evaluation
-from tracefl.provenance import RoundRecord, confusions, removal, verification, weights_without
+from tracefl.provenance import RoundRecord, class_suspicions, confusions, removal, verification, weights_without
+from tracefl.questions import trace as tracing
 from tracefl.questions.suspects import NOBODY_FAULTY, mean_suspects
 from tracefl.questions.trace import Tracer
 
@@ -256,3 +268,86 @@ def test_nothing_is_said_of_a_client_that_cannot_be_left_out(model, server, monk
     found = trace(tracer(FLIP, "provenance.counterfactual=false", preset="fault"), model, server)
     assert "round=2 not suspected: without client 2 the model gives logits that are not finite" in caplog.text
     assert all(dict(t.suspicions)["2"] == 0 and t.traced_client == "1" for t in found.traced)
+
+
+def trace_many(found, model, server, round_record=None):
+    """Trace a round of five clients."""
+    round_record = round_record or record_of_many()
+    model.load_state_dict(dict(round_record.global_weights))
+    return replace(found, label_counts=COUNTS_OF_MANY).trace(model, round_record, server)
+
+
+@pytest.mark.parametrize("inputs", ["null", "correct", "mispredicted"])
+@pytest.mark.parametrize(
+    ("fault", "asked", "adds_up"),
+    [
+        *((None, "null", True), (None, "true", True), (None, "false", False)),
+        *((FLIP, "null", False), (FLIP, "true", True), (FLIP, "false", False)),
+    ],
+)
+def test_who_stands_out_is_asked_where_no_fault_is_known_or_on_request(model, server, inputs, fault, asked, adds_up):
+    found = tracer(fault, f"provenance.stand_outs={asked}", f"provenance.inputs={inputs}")
+    assert found.adds_up == adds_up
+    suspicions = trace_many(found, model, server).class_suspicions
+    assert list(suspicions) == (["0", "1", "2", "3", "4"] if adds_up else [])
+
+
+def test_suspicions_are_those_of_confusions_of_the_server_s_examples(model, server):
+    # Client 1 alone does something: of five clients it is two standard deviations above the mean, the others half a
+    # one below it; its update is as far from none as theirs.
+    found = trace_many(tracer(), model, server)
+    whole = confusions(model, record_of_many(), *server.batch(torch.arange(6)))
+    assert found.class_suspicions == class_suspicions(whole)
+    assert [each[0] for each in found.class_suspicions.values()] == pytest.approx([-0.5, 2.0, -0.5, -0.5, -0.5])
+    some = trace_many(tracer(None, "provenance.class_inputs=1"), model, server)
+    first = confusions(model, record_of_many(), *server.batch(torch.tensor([0, 1, 3])))  # the first of each class
+    assert some.class_suspicions == class_suspicions(first)
+
+
+def test_what_is_traced_and_how_changes_no_suspicion(model, server):
+    expected = trace_many(tracer(), model, server).class_suspicions
+    for fault, preset, overrides in (
+        (None, "removal", ()),
+        (None, "fault", ("provenance.inputs=all",)),
+        (FLIP, "fault", ("provenance.stand_outs=true",)),
+        (FLIP, "removal", ("provenance.stand_outs=true", "provenance.counterfactual=false")),
+        (replace(FLIP, from_round=3), "fault", ("provenance.stand_outs=true",)),  # nothing is traced
+    ):
+        found = tracer(fault, *overrides, preset=preset)
+        assert trace_many(found, model, server).class_suspicions == expected, (fault, preset)
+
+
+def test_a_trigger_that_nobody_knows_is_in_no_example_that_stand_outs_are_asked_of(model, server):
+    """As where a server finds out by itself; the mispredictions of the same round are asked of with the trigger."""
+    backdoor, few = backdoored(model)
+    clients = {**dict.fromkeys("01234", few.clients["0"]), "1": few.clients["1"]}
+    p = dict.fromkeys(clients, 0.2)
+    average = {name: sum(p[k] * clients[k][name] for k in p) for name in few.global_weights}
+    many = RoundRecord(2, clients, p, few.previous_global, average)
+    found = trace_many(tracer(backdoor, "provenance.stand_outs=true", preset="fault"), model, server, many)
+    plain = confusions(model, many, *server.batch(torch.arange(6)))
+    triggered = confusions(model, many, *backdoor.inputs(server).batch(torch.arange(6)))
+    assert found.class_suspicions == class_suspicions(plain) != class_suspicions(triggered)
+    first = found.traced[0]
+    assert dict(first.suspicions)["1"] == pytest.approx(float(triggered.suspicion[1, first.label, first.predicted]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_among_few_clients_nobody_stands_out_and_nothing_is_computed(model, server, count, monkeypatch):
+    monkeypatch.setattr(tracing, "confusions", None)
+    few = record_of_many(count) if count > 1 else replace(record_of_many(), clients={"0": record().clients["0"]})
+    if count == 1:
+        few = replace(few, client_weights={"0": 1.0}, global_weights=few.clients["0"])
+    found = tracer(label_counts=COUNTS_OF_MANY)
+    assert found.adds_up
+    assert found.class_suspicions(model, few, server) == {}
+    assert trace_many(found, model, server, few).class_suspicions == {}
+
+
+def test_pushes_that_have_been_found_are_not_found_again(model, server, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tracing, "confusions", lambda *a, **k: calls.append(1) or confusions(*a, **k))
+    found = trace_many(tracer(FLIP, "provenance.stand_outs=true", preset="fault"), model, server)
+    assert found.traced[0].suspicions
+    assert found.class_suspicions
+    assert len(calls) == 1
