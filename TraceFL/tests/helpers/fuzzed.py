@@ -30,7 +30,8 @@ RUNS = {
     "images": (
         *TINY_MODEL,
         *("fault=random_labels", "fault.min_examples=1", "provenance.inputs=mispredicted", "baselines=fast"),
-        *("mitigate=exclude", "mitigate.window=1", "mitigate.share=0.34", "mitigate.from_round=1", *_SHARED),
+        *("mitigate=exclude", "mitigate.window=1", "mitigate.from_round=1", *_SHARED),
+        *("mitigate.gain=0.001", "mitigate.gain_alone=0.001", "clients_per_round=4", "client.lr=0.03"),
         "dataset.max_server_examples=6",
     ),
     "texts": (
