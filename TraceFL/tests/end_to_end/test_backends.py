@@ -22,7 +22,8 @@ FAULTY = (
     *(*SMALL_MODEL, "strategy=fedprox", "dirichlet_alpha=100", "num_clients=4", "client.epochs=2"),
     *("dataset.max_examples_per_client=128", "dataset.max_server_examples=200"),
     *("fault=label_flip", "fault.clients=[2]", "fault.min_examples=1", "provenance=fault", "baselines=fast"),
-    *("mitigate=exclude", "mitigate.share=0.34", "mitigate.gain=0.001", "mitigate.window=1", "mitigate.from_round=1"),
+    *("mitigate=exclude", "mitigate.gain=0.001", "mitigate.gain_alone=0.001", "mitigate.window=1"),
+    *("mitigate.from_round=1", "provenance.stand_outs=true"),
 )
 
 
