@@ -89,7 +89,7 @@ EXAMPLES = 400
 SETTING = ("model", "dataset", "alpha", "fault", "drawn", "seed")
 ROW_COLUMNS = (*SETTING, "round", "accuracy", "rule", "right", "added_up")
 RUN_COLUMNS = (*SETTING, "accuracy", "counted", "total", "client", "toward", "since", "faulty", "faulty_total")
-RULES = ("suspicion", "by class", "by pair", "cosine", "unlike", "removal", "an input", "own effect", "both")
+RULES = ("suspicion", "by class", "both", "cosine", "unlike", "removal", "an input", "own effect", "input + own")
 QUANTILES = (0.75, 0.99)
 """Of the honest runs' highest sums, through which a Gumbel distribution is laid."""
 
@@ -262,7 +262,7 @@ def suspicions_of(
         torch.zeros(CLIENTS, CLIENTS, dtype=torch.float64),
     )
     by_class = found.class_suspicion.unsqueeze(1).expand_as(found.push)
-    parts = {"suspicion": found.suspicion, "by class": by_class, "by pair": found.suspicion - by_class}
+    parts = {"suspicion": found.suspicion, "by class": by_class, "both": found.suspicion + by_class}
     each = found.suspicion[:, labels, predicted[misled]]  # (K, M)
     whole, without = logits_without(model, record, inputs)  # (M, C), (K, M, C)
     effects, i = whole - without, torch.arange(len(misled))
@@ -270,7 +270,7 @@ def suspicions_of(
     return {name: part[:, pairs[0], pairs[1]].mean(dim=1) for name, part in parts.items()} | {
         "an input": each.t(),
         "own effect": own.t(),
-        "both": (each + standardized(own) / 2).t(),
+        "input + own": (each + standardized(own) / 2).t(),
         "cosine": 1 - cosines_with_others(products),
         "unlike": attribute_round(model, record, inputs, labels, Method.unlike()).contributions.double().mean(dim=0),
         "removal": (effects[:, i, predicted[misled]] - effects.mean(dim=2)).mean(dim=1),

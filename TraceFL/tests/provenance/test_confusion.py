@@ -130,9 +130,7 @@ def test_suspicion_is_in_standard_deviations_over_the_clients(made):
     for y, c in [(0, 1), (3, 2)]:
         parts = [(found.toward[:, c], 1), (found.alike[:, y, c], 1), (found.against[:, c], 0.5)]
         expected = [
-            sum(w * (float(v[k]) - np.mean(v.tolist())) / np.std(v.tolist()) for v, w in parts)
-            + float(found.class_suspicion[k, c])
-            for k in range(len(P))
+            sum(w * (float(v[k]) - np.mean(v.tolist())) / np.std(v.tolist()) for v, w in parts) for k in range(len(P))
         ]
         assert found.suspicion[:, y, c].tolist() == pytest.approx(expected)
 

@@ -99,11 +99,10 @@ class Confusions:
         """``(K, C, C)``: how far each client stands out of the round's for each confusion, in standard deviations.
 
         By how much its ``toward``, its ``alike`` and, by half, its ``against`` are above the clients' mean, each in
-        standard deviations over the clients, and its ``class_suspicion``. 0 of clients that cannot be left out, and
-        where nothing is known.
+        standard deviations over the clients. 0 of clients that cannot be left out, and where nothing is known.
         """
         of_class = self._in_logits(self.toward) + _AGAINST * standardized(self.against, _ROUNDING)
-        return ((of_class + self.class_suspicion).unsqueeze(1) + self._in_logits(self.alike)).nan_to_num(nan=0.0)
+        return (of_class.unsqueeze(1) + self._in_logits(self.alike)).nan_to_num(nan=0.0)
 
     @property
     def class_suspicion(self) -> Tensor:
