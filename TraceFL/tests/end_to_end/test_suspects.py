@@ -85,16 +85,7 @@ def test_a_stored_round_gives_the_same_suspects(flipped):
         _, trace = retrace(flipped, n)
         again = [{k: "" if v is None else str(v) for k, v in row.items()} for row in trace.suspects]
         same = [row for row in recorded if row["round"] == str(n)]
-        assert [{**row, "seconds": "", "ranking": ""} for row in again] == [
-            {**row, "seconds": "", "ranking": ""} for row in same
-        ]
-        for row, other in zip(again, same, strict=True):
-            assert values(row["ranking"]) == pytest.approx(values(other["ranking"]), rel=1e-4, abs=1e-4), row["rule"]
-
-
-def values(ranking):
-    """Client to suspicion: where a weight lies in memory may change its last digits on some processors."""
-    return {client: float(value) for client, _, value in (pair.partition(":") for pair in ranking.split())}
+        assert [{**row, "seconds": ""} for row in again] == [{**row, "seconds": ""} for row in same]
 
 
 def test_a_stored_round_under_other_rules(flipped):

@@ -159,3 +159,37 @@ def test_removal_is_exact_on_a_noisy_linear_model_too():
     inputs = torch.randn(4, 5, dtype=torch.float64)
     found = attribute_round(model, record, inputs, torch.zeros(4, dtype=torch.int64), Method(verify=0))
     assert_close(found.contributions, removal_effects(model, record, inputs), check_dtype=False)
+
+
+class Placed(nn.Linear):
+    """A layer that notes where its weights begin."""
+
+    def forward(self, x):
+        self.begins = {*getattr(self, "begins", ()), self.weight.data_ptr() % 64, self.bias.data_ptr() % 64}
+        return super().forward(x)
+
+
+def anywhere(state):
+    """Return weights as they lie in a file that is mapped: none begins where a vector register may."""
+    found = {}
+    for name, tensor in state.items():
+        room = torch.empty(tensor.numel() + 16)
+        found[name] = room[1 : 1 + tensor.numel()].view_as(tensor).copy_(tensor)
+        assert found[name].data_ptr() % 64
+    return found
+
+
+def test_where_weights_lie_in_memory_changes_nothing():
+    """Mapped from a file they begin anywhere, and the last digits of a product may depend on where its factors do."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), Placed(12, 5))
+    record, inputs = round_of(model), torch.randn(1, 12)
+    expected = removal_effects(model, record, inputs)
+    mapped = dataclasses.replace(
+        record,
+        clients={k: anywhere(state) for k, state in record.clients.items()},
+        previous_global=anywhere(record.previous_global),
+        global_weights=anywhere(record.global_weights),
+    )
+    assert torch.equal(removal_effects(model, mapped, inputs), expected)
+    assert model[1].begins == {0}

@@ -23,6 +23,7 @@ from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.shares import SHARES_ROUNDING, shares_of
 from tracefl.provenance.sources import NamedWeights
 
+_ALIGNMENT = 64  # bytes, of torch's own tensors, and of the widest vector registers
 _SUM = 1e-12  # by which weights may miss 1 and are taken as they are
 
 
@@ -182,6 +183,15 @@ def check_average(record: ReadRound) -> None:
         ModelMismatchError: A client's weights are not finite.
     """
     assert record.is_average
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """Return a tensor that begins where a vector register may: itself, or a copy.
+
+    Weights that are mapped from a file begin anywhere in it, and a product's last digits may depend on where its
+    factors begin: with them as they are, a stored round would give other digits than the run did.
+    """
+    return tensor if tensor.device.type != "cpu" or tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tracefl.provenance.compute import Compute
 from tracefl.provenance.given import tensors_of
 from tracefl.provenance.inputs import Batch, Inputs, forward, plain_model, read_batch
 from tracefl.provenance.modes import in_any_mode
-from tracefl.provenance.reading import ReadRound, check_average, read_round, why_not_finite
+from tracefl.provenance.reading import ReadRound, aligned, check_average, read_round, why_not_finite
 from tracefl.provenance.record import ClientId, RoundRecord
 from tracefl.provenance.robust import aggregated, tensor_of
 
@@ -372,7 +372,7 @@ def _with_state(model: nn.Module, weights: Mapping[str, Tensor], device: torch.d
     # Names without the duplicates of tied weights, which functional_call refuses.
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name in weights:
-            state[name] = weights[name].to(device, tensor.dtype)
+            state[name] = aligned(weights[name].to(device, tensor.dtype))
         elif tensor.is_floating_point():
             lacking.append(name)
     kept = tensors_of(model) if lacking else {}

@@ -32,6 +32,7 @@ from torch.func import functional_call
 
 from tracefl.common.seeds import derive_seed
 from tracefl.provenance.capture import frozen_eval
+from tracefl.provenance.reading import aligned
 from tracefl.questions.baselines.evidence import Evidence, NotApplicableError
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -120,7 +121,8 @@ def _alone_inactive(
     with _inactive_neurons(layers, threshold) as calls:
         for k, weights in enumerate(evidence.record.clients.values()):
             calls.clear()
-            functional_call(model, {name: weights[name].to(place) for name in names if name in weights}, (inputs,))
+            state = {name: aligned(weights[name].to(place)) for name in names if name in weights}
+            functional_call(model, state, (inputs,))
             if not how_many:
                 how_many = [torch.zeros_like(inactive, dtype=torch.int16) for inactive in calls]
                 last = [torch.zeros_like(inactive, dtype=torch.int32) for inactive in calls]
