@@ -2,7 +2,7 @@
 
 import pytest
 
-from tracefl.provenance import StandOuts
+from tracefl.provenance import StandOuts, standing_out
 from tracefl.questions.stand_outs import add_round, rows_again, summarize_stand_outs
 from tracefl.records.result import RoundResult
 from tracefl.records.tables import STAND_OUT_COLUMNS
@@ -16,6 +16,13 @@ SUSPICIONS = (
     {"2": (0.0, 2.5), "10": (2.25, 1.0)},
     {"0": (1.25, 0.5), "2": (0.75, -1.0)},
 )
+
+
+@pytest.fixture(autouse=True)
+def bar(monkeypatch):
+    """The bars of these tests, whatever was measured since."""
+    monkeypatch.setattr(standing_out, "_MODE", 0.3)
+    monkeypatch.setattr(standing_out, "_SCALE", 0.45)
 
 
 def results(suspicions=SUSPICIONS):

@@ -157,40 +157,32 @@ class Tracer:
             server: The server's N examples.
             evaluation: The model's evaluation on them; None to compute it.
         """
-        pushes = _Pushes(self, model, record)
-        trace = self._trace_to_faulty if self.seeks_faulty else self._trace_to_holders
-        found = trace(model, record, server, evaluation, pushes)
+        asked = _Round(self, model, record)
+        found = (self._trace_to_faulty if self.seeks_faulty else self._trace_to_holders)(asked, server, evaluation)
         if not self.adds_up:
             return found
         began = time.perf_counter()
-        suspicions = self.class_suspicions(model, record, server, pushes)
+        suspicions = self._class_suspicions(asked, server)
         seconds = found.provenance_seconds + time.perf_counter() - began
         return replace(found, class_suspicions=suspicions, provenance_seconds=seconds)
 
-    def class_suspicions(
-        self, model: nn.Module, record: RoundRecord, server: Examples, pushes: "_Pushes | None" = None
-    ) -> dict[str, tuple[float, ...]]:
+    def class_suspicions(self, model: nn.Module, record: RoundRecord, server: Examples) -> dict[str, tuple[float, ...]]:
         """Return how far each client of a round stands out for each class; of none where the round does not count.
 
         Args:
             model: The architecture.
             record: The round.
             server: The server's examples.
-            pushes: Who pushes which class where in the round, where some of that has been found.
         """
-        if len(record.clients) < FEWEST_CLIENTS:
-            return {}
-        return class_suspicions((pushes or _Pushes(self, model, record)).of(server))
+        return self._class_suspicions(_Round(self, model, record), server)
 
-    def _trace_to_holders(
-        self,
-        model: nn.Module,
-        record: RoundRecord,
-        server: Examples,
-        evaluation: Evaluation | None,
-        pushes: "_Pushes",
-    ) -> RoundTrace:
-        answer = self._answer(model, record, server, evaluation, pushes)
+    @staticmethod
+    def _class_suspicions(asked: "_Round", server: Examples) -> dict[str, tuple[float, ...]]:
+        return {} if len(asked.record.clients) < FEWEST_CLIENTS else class_suspicions(asked.pushes(server))
+
+    def _trace_to_holders(self, asked: "_Round", server: Examples, evaluation: Evaluation | None) -> RoundTrace:
+        record = asked.record
+        answer = self._answer(asked, server, evaluation)
         if answer is None:
             return RoundTrace()
         held = self._participants(record).t()[answer.labels]  # (M, K)
@@ -200,17 +192,11 @@ class Tracer:
         seconds = answer.provenance_seconds, answer.counterfactual_seconds
         return RoundTrace(traced, (), *seconds, answer.attribution.doubt)
 
-    def _trace_to_faulty(
-        self,
-        model: nn.Module,
-        record: RoundRecord,
-        server: Examples,
-        evaluation: Evaluation | None,
-        pushes: "_Pushes",
-    ) -> RoundTrace:
+    def _trace_to_faulty(self, asked: "_Round", server: Examples, evaluation: Evaluation | None) -> RoundTrace:
+        model, record = asked.model, asked.record
         ids = tuple(record.clients)
         faulty = None if self.fault is None else self.fault.faulty(ids, record.server_round)  # (K,)
-        answer = None if self.finds_nobody(record) else self._answer(model, record, server, evaluation, pushes)
+        answer = None if self.finds_nobody(record) else self._answer(asked, server, evaluation)
         if answer is None:
             return RoundTrace(suspects=(row_without_inputs(record.server_round, ids, faulty),))
         expected = None if faulty is None else faulty.expand(len(answer.positions), len(ids))  # (M, K)
@@ -230,15 +216,9 @@ class Tracer:
         seconds = answer.provenance_seconds
         return RoundTrace(traced, suspects, seconds, answer.counterfactual_seconds, answer.attribution.doubt)
 
-    def _answer(
-        self,
-        model: nn.Module,
-        record: RoundRecord,
-        server: Examples,
-        evaluation: Evaluation | None,
-        pushes: "_Pushes",
-    ) -> _Answer | None:
+    def _answer(self, asked: "_Round", server: Examples, evaluation: Evaluation | None) -> _Answer | None:
         """Attribute the predictions to trace; None if there are none."""
+        model, record = asked.model, asked.record
         examples = self.examples_to_trace(server)
         if evaluation is None or examples is not server:
             evaluation = evaluate(model, examples, device=self.device)
@@ -255,7 +235,7 @@ class Tracer:
             attribution = attribute_round(
                 model, record, inputs, labels, method, compute=self.compute, removals=removals
             )
-        suspicions = self._suspicions(record, examples, labels, evaluation.predicted[positions], pushes)
+        suspicions = self._suspicions(asked, examples, labels, evaluation.predicted[positions])
         attributed = time.perf_counter()
         if attribution.doubt:
             count = len(record.clients)
@@ -267,17 +247,15 @@ class Tracer:
         classes = evaluation.predicted[positions], evaluation.probabilities[positions]
         return _Answer(positions, inputs, labels, *classes, attribution, effects, *seconds, suspicions)
 
-    def _suspicions(
-        self, record: RoundRecord, examples: Examples, labels: Tensor, predicted: Tensor, pushes: "_Pushes"
-    ) -> Tensor | None:
+    def _suspicions(self, asked: "_Round", examples: Examples, labels: Tensor, predicted: Tensor) -> Tensor | None:
         """Return how far each client stands out for the confusion of each traced input, ``(M, K)``.
 
         NaN of correct predictions; None where confusions are not asked about, or where there are none.
         """
         wrong = labels != predicted
-        if self.provenance.suspect_by != "confusion" or len(record.clients) < 2 or not wrong.any():
+        if self.provenance.suspect_by != "confusion" or len(asked.record.clients) < 2 or not wrong.any():
             return None
-        return pushes.of(examples).suspicion[:, labels, predicted].t().where(wrong.unsqueeze(1), torch.nan)
+        return asked.pushes(examples).suspicion[:, labels, predicted].t().where(wrong.unsqueeze(1), torch.nan)
 
     def _has_no_answer(self, removals: ExactRemovals) -> bool:
         """Return whether a client of a round that a robust rule aggregated cannot be left out, and say why.
@@ -345,25 +323,24 @@ class Tracer:
         return torch.cat((right, select_mispredicted(wrong, self.provenance.max_inputs))).sort().values
 
 
-class _Pushes:
-    """Who pushes which class where in a round; found once for the examples that are asked of."""
+class _Round:
+    """A round that is asked about. Who pushes which class where in it is found once for the same examples."""
 
     def __init__(self, tracer: Tracer, model: nn.Module, record: RoundRecord) -> None:
+        self.model = model
+        self.record = record
         self._tracer = tracer
-        self._model = model
-        self._record = record
         self._found: list[tuple[Examples, Confusions]] = []
 
-    def of(self, examples: Examples) -> Confusions:
+    def pushes(self, examples: Examples) -> Confusions:
         """Return the pushes of some of each class of the examples; a client that cannot be left out is logged."""
         for asked, found in self._found:
             if asked is examples:
                 return found
-        tracer, record = self._tracer, self._record
-        chosen = select_of_each_class(examples.labels, tracer.provenance.class_inputs)
-        found = confusions(self._model, record, *examples.batch(chosen), compute=tracer.compute)
+        chosen = select_of_each_class(examples.labels, self._tracer.provenance.class_inputs)
+        found = confusions(self.model, self.record, *examples.batch(chosen), compute=self._tracer.compute)
         for client_id, by in found.prevented.items():
-            log.warning("round=%d not suspected: %s", record.server_round, prevented_words(client_id, by))
+            log.warning("round=%d not suspected: %s", self.record.server_round, prevented_words(client_id, by))
         self._found.append((examples, found))
         return found
 
