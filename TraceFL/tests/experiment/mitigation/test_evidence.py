@@ -12,8 +12,8 @@ from tracefl.experiment.mitigation import evidence
 from tracefl.experiment.mitigation.decision import Mitigation
 from tracefl.experiment.mitigation.evidence import at_whole_weight, mitigate_round
 from tracefl.federation.participation import Participation
-from tracefl.provenance import StandOuts, standing_out
-from tracefl.questions.trace import Tracer
+from tracefl.provenance import StandOuts, confusions, standing_out
+from tracefl.questions import trace as questions
 from tracefl.records.settings import DownweightSettings, ExclusionSettings
 
 HONEST = replace(FLIP, clients=("2",))
@@ -108,8 +108,7 @@ def test_the_truth_changes_nothing(model, server, asked):
 
 def test_what_the_run_has_computed_is_not_computed_again(model, server, monkeypatch):
     calls = []
-    original = Tracer.class_suspicions
-    monkeypatch.setattr(Tracer, "class_suspicions", lambda *a, **k: calls.append(1) or original(*a, **k))
+    monkeypatch.setattr(questions, "confusions", lambda *a, **k: calls.append(1) or confusions(*a, **k))
     for fault, adds_up, again in (
         (None, "null", False),
         (None, "true", False),
