@@ -33,11 +33,11 @@ from tracefl.learning.examples import Examples
 from tracefl.learning.faults.trigger import Trigger
 from tracefl.learning.settings import TrainingSettings
 from tracefl.learning.training import train
-from tracefl.provenance import Method, RoundRecord, attribute_round
+from tracefl.provenance import Method, RoundRecord, attribute_round, confusions, select_of_each_class
 from tracefl.provenance.norms import bound_of, update_norms
 from tracefl.records.settings import Settings
 
-METHODS = {
+METHODS: dict[str, Method | None] = {
     "removal (default)": Method(),
     "leave_one_out": Method.leave_one_out(),
     "removal, unbounded": Method(max_update_norm=None, max_estimate_error=None),
@@ -46,6 +46,7 @@ METHODS = {
     "artifact": Method.artifact(),
     "paper": Method.paper(),
     "unlike": Method.unlike(),
+    "fault": None,  # suspicions, of confusions
 }
 TARGET, TRIGGER = 0, Trigger(size=3)
 WARM_UP_ROUNDS = 4
@@ -53,6 +54,7 @@ HOSTILE_EPOCHS = 20
 FEW_PARAMETERS_LR = 30
 """Times the learning rate where few parameters are trained, and have to move farther."""
 ASKED_AT_MOST, ASKED_AT_LEAST = 50, 5
+OF_CLASS = 10  # provenance.class_inputs
 BOUND = 5.0  # strategy.max_update_norm
 
 
@@ -95,6 +97,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--clients", type=int, nargs="+", default=[10])
     parser.add_argument("--attacks", nargs="+", choices=tuple(ATTACKS), default=list(ATTACKS))
+    parser.add_argument("--presets", nargs="+", choices=tuple(METHODS), default=list(METHODS))
     parser.add_argument("--json", action="store_true", help="a JSON line for each round and preset instead")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -102,7 +105,7 @@ def main() -> None:
     for count in given.clients:
         rows: list[Row] = []
         for seed in given.seeds:
-            for row in rows_of(count, seed, given.attacks):
+            for row in rows_of(count, seed, given.attacks, given.presets):
                 rows.append(row)
                 if given.json:
                     say(json.dumps(asdict(row)))
@@ -110,7 +113,7 @@ def main() -> None:
             say(f"{count} clients\n\n{table(rows)}\n")
 
 
-def rows_of(count: int, seed: int, attacks: Sequence[str]) -> Iterator[Row]:
+def rows_of(count: int, seed: int, attacks: Sequence[str], presets: Sequence[str]) -> Iterator[Row]:
     """Train a federation up to its last round, and yield a row for each attack, bound and preset."""
     scenes: dict[bool, tuple[Scene, Examples]] = {}
     for name in attacks:
@@ -122,7 +125,8 @@ def rows_of(count: int, seed: int, attacks: Sequence[str]) -> Iterator[Row]:
         hostile = tuple(k for k in sent if sent[k] is not scene.honest[k]) or (ATTACKER,)
         for bound in (None, BOUND):
             record = round_of(scene.model, scene.start, sent, scene.shares, bound)
-            yield from asked(Row(count, name, bound, seed, 0, 0, 0, ""), attack, record, hostile, scene, server)
+            row = Row(count, name, bound, seed, 0, 0, 0, "")
+            yield from asked(row, attack, record, hostile, scene, server, presets)
 
 
 def prepared(count: int, per_round: int, seed: int, alpha: float) -> tuple[Settings, FederatedData]:
@@ -227,7 +231,13 @@ def round_of(
 
 
 def asked(
-    row: Row, attack: Attack, record: RoundRecord, hostile: Sequence[str], scene: Scene, server: Examples
+    row: Row,
+    attack: Attack,
+    record: RoundRecord,
+    hostile: Sequence[str],
+    scene: Scene,
+    server: Examples,
+    presets: Sequence[str],
 ) -> Iterator[Row]:
     """Yield every preset's row about the predictions that an attack is about."""
     everything = torch.arange(len(server))
@@ -250,30 +260,42 @@ def asked(
         "right": predicted == labels,
     }
     rows = torch.nonzero(wanted[attack.asked]).flatten()[:ASKED_AT_MOST]
-    inputs = (led if attack.asked == "triggered" else clean)[rows]
-    for preset, method in METHODS.items():
-        of_preset = replace(row, preset=preset, inputs=len(rows))
-        if len(rows) < ASKED_AT_LEAST:
+    of_all, taken_for = (led, predicted_led) if attack.asked == "triggered" else (clean, predicted)
+    assert isinstance(of_all, Tensor)
+    for preset in presets:
+        of_preset, method = replace(row, preset=preset, inputs=len(rows)), METHODS[preset]
+        if len(rows) < ASKED_AT_LEAST or (method is None and attack.asked == "right"):  # of which nobody is suspected
             yield of_preset
             continue
-        found = attribute_round(model, record, inputs, labels[rows], method)
-        rankings = [[k for k, _ in found.ranking(i)] for i in range(len(rows))]
+        proofs = 0.0
+        if method is None:
+            some = select_of_each_class(labels, OF_CLASS)
+            suspicion = confusions(model, record, of_all[some], labels[some]).suspicion[
+                :, labels[rows], taken_for[rows]
+            ]
+            orders, ids = suspicion.t().argsort(dim=1, descending=True).tolist(), tuple(record.clients)
+            rankings = [[ids[k] for k in order] for order in orders]
+        else:
+            found = attribute_round(model, record, of_all[rows], labels[rows], method)
+            rankings = [[k for k, _ in found.ranking(i)] for i in range(len(rows))]
+            proofs = 0.0 if found.verified is None else float(found.verified.double().sum(dim=1).mean())
         yield replace(
             of_preset,
             first=fmean(ranking[0] in hostile for ranking in rankings),
             rank=fmean(1 + min(ranking.index(k) for k in hostile) for ranking in rankings),
             framed=None if attack.framed is None else fmean(ranking[0] == attack.framed for ranking in rankings),
-            proofs=0.0 if found.verified is None else float(found.verified.double().sum(dim=1).mean()),
+            proofs=proofs,
         )
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table, means over seeds."""
-    head = ("the attacker", "bound", "accuracy", "success", *(f"`{preset}`" for preset in METHODS))
+    presets = list(dict.fromkeys(row.preset for row in rows))
+    head = ("the attacker", "bound", "accuracy", "success", *(f"`{preset}`" for preset in presets))
     lines = [head, ("---", "---", *("---:" for _ in head[2:]))]
     for name, bound in dict.fromkeys((row.attack, row.bound) for row in rows):
         of_round = [row for row in rows if (row.attack, row.bound) == (name, bound)]
-        cells = [_cell([row for row in of_round if row.preset == preset]) for preset in METHODS]
+        cells = [_cell([row for row in of_round if row.preset == preset]) for preset in presets]
         whole = (
             f"{100 * fmean(row.accuracy for row in of_round):.0f} %",
             f"{100 * fmean(row.success for row in of_round):.0f} %",
