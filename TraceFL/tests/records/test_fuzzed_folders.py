@@ -1,7 +1,7 @@
 """Run folders damaged at random from a fixed seed: each command gives the same answer, or one line.
 
 What checksums that were made again may hide, a signature must tell: ``examine`` has the rule. TRACEFL_MUTATIONS is how
-many are made of each run by the long tests: TRACEFL_MUTATIONS=5010 pytest --all tests/records/test_fuzzed_folders.py
+many are made of each run by the long tests: TRACEFL_MUTATIONS=5000 pytest --all tests/records/test_fuzzed_folders.py
 """
 
 import os
