@@ -258,7 +258,7 @@ ATTACKS: dict[str, Attack] = {
     "hide": Attack("optimises it to stay out of the estimate", lambda scene: _alone(hidden(scene))),
     "hide within": Attack("the same, within 4.9 medians", lambda scene: _alone(hidden(scene, WITHIN))),
     "hide from fault": Attack(
-        "optimises it to stay out of the estimate of `fault`",
+        "optimises it to stay out of the estimate of `unlike`",
         lambda scene: _alone(hidden(scene, preset=Method.unlike())),
     ),
     "hide from fault within": Attack(
