@@ -51,8 +51,8 @@ _AGAINST = 0.5
 """Weight of ``against`` in a suspicion, chosen with benchmarks/confusion.py on seeds 101 and 102."""
 
 _AGAINST_OF_CLASS, _FEWEST_ALIKE = 0.25, 0.3
-"""The same in a class's suspicion, and which share of the other classes may be less alike with it: chosen
-so, too."""
+"""The same in a class's suspicion, and which share of the other classes may be less alike with it: chosen with
+the same on seeds 101 to 104."""
 
 _ROUNDING = 1e-6
 """Relative to the largest push, or to a cosine of 1: what clients differ by less than they do not differ by."""
@@ -160,7 +160,7 @@ def confusions(
         compute: The device, and the inputs in one forward.
 
     Returns:
-        The pushes. K + 1 forward passes of the inputs and C backward passes of up to 60 of them; the clients' weights
+        The pushes. K + 1 forward passes of the inputs and C backward passes of up to 20 of them; the clients' weights
         are read C + 2 times, and the logits of one client held at a time.
 
     Raises:

@@ -4,9 +4,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tracefl.provenance import StandOut, StandOuts
+from tracefl.questions.suspects import Row
 from tracefl.records.result import RoundResult
-
-Row = dict[str, Any]
 
 
 def add_round(added: StandOuts, server_round: int, suspicions: Mapping[str, Sequence[float]]) -> tuple[Row, ...]:

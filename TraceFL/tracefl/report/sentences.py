@@ -210,7 +210,7 @@ def _of_stand_outs(run: StoredRun, rounds: Sequence[RoundResult]) -> Iterator[Se
 
 
 def _rare(share: float) -> str:
-    """Return a share in percent, at least a hundredth of one."""
+    """Return a share in percent, or that it is below a tenth of one."""
     return percent(share) if share >= 0.001 else "less than 0.1%"
 
 

@@ -7,13 +7,13 @@ from statistics import median_low
 from typing import Any
 
 from tracefl.federation.participation import Participation
+from tracefl.questions.suspects import Row
 from tracefl.records.settings import DownweightSettings, Mitigate
 from tracefl.records.tables import MITIGATION_COLUMNS
 
 log = logging.getLogger(__name__)
 
 EXCLUDE, DOWNWEIGHT, RESTORE, TOO_FEW = "exclude", "downweight", "restore", "too few left"
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from tracefl.learning.training import evaluate
 from tracefl.provenance import RoundRecord, StandOuts, weights_without
 from tracefl.provenance.reading import check_average, read_round
 from tracefl.provenance.removal import float64_average
-from tracefl.questions.stand_outs import Row, add_round, rows_of
+from tracefl.questions.stand_outs import add_round, rows_of
+from tracefl.questions.suspects import Row
 from tracefl.questions.trace import RoundTrace, Tracer
 
 
@@ -69,9 +70,8 @@ def mitigate_round(
         seconds = trace.provenance_seconds + time.perf_counter() - began
         trace = replace(trace, class_suspicions=suspicions, provenance_seconds=seconds)
     added = add_round(stand_outs, record.server_round, trace.class_suspicions)
-    standing = rows_of(
-        stand_outs, record.server_round, record.clients.keys()
-    )  # those that the round says nothing of too
+    # Of a client that the round says nothing of, where it last stood.
+    standing = rows_of(stand_outs, record.server_round, record.clients.keys())
 
     def accuracy(weights: dict[str, Tensor]) -> float:
         model.load_state_dict(weights)

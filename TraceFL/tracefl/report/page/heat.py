@@ -73,12 +73,17 @@ class HeatMap:
     @property
     def has_long_names(self) -> bool:
         """The classes' names do not fit above their columns."""
-        return any(len(name) > 3 for _, name in self.classes)
+        return are_long(self.classes)
 
     @property
     def cell_width(self) -> int:
         """Width of a cell in the browser's pixels, so that both maps fit on a page where they can."""
         return min(44, max(24, _PAGE_WIDTH // (2 * len(self.classes))))
+
+
+def are_long(classes: Sequence[tuple[int, str]]) -> bool:
+    """Return whether the names of (number, name) of some classes do not fit above their columns."""
+    return any(len(name) > 3 for _, name in classes)
 
 
 def mean_contributions(traced: Sequence[TracedInput]) -> dict[tuple[str, int], tuple[float, int]]:

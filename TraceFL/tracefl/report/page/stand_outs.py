@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracefl.provenance import StandOuts
-from tracefl.report.page.heat import LEAST_CLIENTS, MOST_CLASSES, Cell
+from tracefl.report.page.heat import LEAST_CLIENTS, MOST_CLASSES, Cell, are_long
 from tracefl.report.page.record import RunRecord
 
 
@@ -48,7 +48,7 @@ class StandOutMap:
     @property
     def has_long_names(self) -> bool:
         """The classes' names do not fit above their columns."""
-        return any(len(name) > 3 for _, name in self.classes)
+        return are_long(self.classes)
 
 
 def stand_out_map(record: RunRecord) -> StandOutMap | None:
