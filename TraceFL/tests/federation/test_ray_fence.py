@@ -15,10 +15,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 
 def test_a_stranger_is_refused_at_every_socket_of_a_run():
     variables = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")}
+    before = listening(os.getpid())
     with ray_cluster(Resources(1, 0, 1, 0.0)) as up:
         up.result()
         assert ray.get(ray.remote(lambda: "ran").remote()) == "ran"  # a worker listens, too
-        sockets = listening(os.getpid())
+        sockets = listening(os.getpid(), before)
         assert len(sockets) >= 6, sockets  # of the GCS, the raylet (2), its agent, a worker and this process
         assert {host for host, _ in sockets.values()} == {"127.0.0.1"}
         said = {(port, *owner): answer_to_a_stranger(port) for port, owner in sockets.items()}

@@ -14,13 +14,17 @@ RAY_CALLS = (
 )
 
 
-def listening(pid):
-    """Return the sockets on which a process and all below it listen: ``{port: (address, name of the process)}``."""
+def listening(pid, before=()):
+    """Return the sockets on which a process and all below it listen: ``{port: (address, name of the process)}``.
+
+    Args:
+        before: Ports to leave out. A worker of the tests has children of other tests, such as a browser's driver.
+    """
     found = {}
     for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
         try:
             for socket in process.net_connections("tcp"):
-                if socket.status == psutil.CONN_LISTEN:
+                if socket.status == psutil.CONN_LISTEN and socket.laddr.port not in before:
                     found[socket.laddr.port] = (socket.laddr.ip.removeprefix("::ffff:"), process.name())
         except psutil.NoSuchProcess:
             continue
