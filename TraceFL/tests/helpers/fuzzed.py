@@ -44,6 +44,7 @@ RUNS = {
         *("model.tokenizer=trained", "model.tokenizer_vocab=300", "provenance.inputs=all"),
         *("store.kind=updates", "store.dtype=bfloat16", *_SHARED),
         "dataset.max_server_examples=12",
+        "clients_per_round=4",
     ),
 }
 COMMANDS = {
