@@ -15,8 +15,8 @@ from tracefl.records.tables import MITIGATION_COLUMNS, provenance_rows
 
 pytestmark = pytest.mark.slow
 
-# Client 2 flips all its labels to 0, and takes part in each of the first rounds. Its sum grows by about 1.1 a round, past
-# the bar of 1.79 in round 3. A gain that keeps it light, however much its examples are missed.
+# Client 2 flips all its labels to 0, and takes part in each of the first rounds. Its sum grows by about 1.1 a round,
+# past the bar of 1.79 in round 3. A gain that keeps it light, however much its examples are missed.
 FLIP = (
     "fault=label_flip",
     "fault.flip=null",

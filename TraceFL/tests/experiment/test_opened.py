@@ -14,7 +14,7 @@ from tests.helpers.tables import whole_row
 from tracefl.errors import ConfigError, RecordError
 from tracefl.provenance import Method, attribute_round, counterfactuals, explain
 from tracefl.questions.retrace import retrace
-from tracefl.records.checksums import seal, write_checksums
+from tracefl.records.checksums import checksums_of_weights, seal, write_checksums
 from tracefl.records.result import RoundResult, as_json
 from tracefl.records.tables import PROVENANCE_COLUMNS
 from tracefl.report.counterfactual import COUNTERFACTUAL_COLUMNS
@@ -30,7 +30,8 @@ def stored(tmp_path_factory):
     for n, traced in ((1, ()), (2, trace.traced)):
         place = folder / "rounds" / f"{n:04d}"
         row = whole_row(round=n, global_accuracy=n / 4)
-        (place / "round.json").write_text(json.dumps(as_json(RoundResult(row, traced, (), P, {}))))
+        result = RoundResult(row, traced, (), P, {})
+        (place / "round.json").write_text(json.dumps(as_json(result, checksums_of_weights(place))))
         write_checksums(place)
     seal(folder)
     (folder / "rounds.csv").write_text("changed by hand")  # what is read was checked

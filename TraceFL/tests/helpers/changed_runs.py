@@ -2,14 +2,20 @@
 
 import json
 
-from tracefl.records.checksums import seal, write_checksums
+from tracefl.records.checksums import checksums_of_weights, seal, write_checksums
 
 
 def freshen(folder):
-    """Make all checksums again, as whoever changed the folder can."""
+    """Make all checksums again, as whoever changed the folder can, and let each round name the weights that it has."""
     for place in sorted((folder / "rounds").iterdir()):
-        write_checksums(place)
+        freshen_round(place)
     seal(folder)
+
+
+def freshen_round(place):
+    """Do that of one round, whose checksums the run's do not know then."""
+    change_json(place / "round.json", weights=checksums_of_weights(place))
+    write_checksums(place)
 
 
 def change_json(path, **values):

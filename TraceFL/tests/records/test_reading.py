@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
+from tests.helpers.changed_runs import freshen_round
 from tests.helpers.finished import finish
 from tests.helpers.replayed_runs import make_replayed_run
 from tests.helpers.stored_runs import make_stored_run
@@ -238,11 +239,25 @@ def test_a_round_in_the_place_of_another(run, name):
         assert "it speaks of round 1, in the place of round 2" in refused(run, name)
 
 
+def test_two_clients_are_not_exchanged(run):
+    """Where their shares are equal the average stays the same; who is blamed would not."""
+    place = run / "rounds" / "0002"
+    one, other = (place / "weights" / f"client-{k}.safetensors" for k in "23")
+    one.rename(place / "kept")
+    other.rename(one)
+    (place / "kept").rename(other)
+    write_checksums(place)
+    seal(run)
+    assert "it was recorded with other weights than weights/client-2.safetensors, whose checksum was" in refused(
+        run, ""
+    )
+
+
 def test_weights_of_another_model(run):
     place = run / "rounds" / "0002"
     path = place / "weights" / "client-2.safetensors"
     save_file({name: tensor[:1] if tensor.ndim else tensor for name, tensor in load_file(path).items()}, path)
-    write_checksums(place)
+    freshen_round(place)
     seal(run)
     assert "does not fit the run's model in" in refused(run, "client-2.safetensors")
 
@@ -251,7 +266,7 @@ def test_weights_of_another_model(run):
 def test_a_global_model_in_another_type(run, name):
     path = run / "rounds" / "0002" / f"{name}.safetensors"
     save_file({name: t.double() if t.is_floating_point() else t for name, t in load_file(path).items()}, path)
-    write_checksums(run / "rounds" / "0002")
+    freshen_round(run / "rounds" / "0002")
     seal(run)
     assert "does not fit the run's model in" in refused(run, path.name)
 

@@ -91,10 +91,21 @@ def checksum_lines(found: Iterable[tuple[str, str]]) -> str:
     return "".join(f"{digest}  {name}\n" for name, digest in found)
 
 
-def write_checksums(folder: Path) -> str:
-    """Write the SHA-256 of every file below a round's folder into its ``SHA256SUMS``; return that file's own."""
+def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> str:
+    """Write the SHA-256 of every file below a round's folder into its ``SHA256SUMS``; return that file's own.
+
+    Args:
+        folder: The round's folder.
+        known: File to its SHA-256, of what need not be read again.
+    """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return _write(folder, names)
+    return _write(folder, names, known)
+
+
+def checksums_of_weights(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of weights below a round's folder."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors"))
+    return {name: sha256_of_file(folder, name) for name in names}
 
 
 def seal(folder: Path) -> None:
@@ -109,8 +120,10 @@ def sha256_of_file(folder: Path, name: str) -> str:
         return sha256_of(descriptor)
 
 
-def _write(folder: Path, names: list[str]) -> str:
-    text = checksum_lines((name, sha256_of_file(folder, name)) for name in names if name != CHECKSUMS)
+def _write(folder: Path, names: list[str], known: Mapping[str, str] | None = None) -> str:
+    known = known or {}
+    found = ((name, known.get(name) or sha256_of_file(folder, name)) for name in names if name != CHECKSUMS)
+    text = checksum_lines(found)
     write_atomically(folder / CHECKSUMS, text)
     return hashlib.sha256(text.encode()).hexdigest()
 

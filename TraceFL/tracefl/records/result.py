@@ -124,16 +124,21 @@ def tables_of(results: Sequence[RoundResult]) -> dict[str, tuple[Sequence[str], 
     return {name: (columns, rows) for name, (columns, rows) in found.items() if rows or name in _OF_EVERY_RUN}
 
 
-def as_json(result: RoundResult) -> dict[str, Any]:
-    """Return what round.json says: the result, and of each traced input who carries it, null for nobody."""
-    content = asdict(result)
+def as_json(result: RoundResult, weights: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return what round.json says: the result, and of each traced input who carries it, null for nobody.
+
+    Args:
+        result: The result.
+        weights: File of weights, by its path in the round's folder, to its SHA-256: whose weights it is about.
+    """
+    content = asdict(result) | {"weights": dict(weights or {})}
     for fields, traced in zip(content["traced"], result.traced, strict=True):
         fields["responsible"] = traced.responsible
     return content
 
 
 def read_result(files: CheckedFiles, server_round: int) -> RoundResult:
-    """Read a round.json.
+    """Read a round.json, and see that it is about the weights that have checksums beside it.
 
     Args:
         files: The files of the round's folder.
@@ -158,10 +163,21 @@ def read_result(files: CheckedFiles, server_round: int) -> RoundResult:
         stand_outs=tuple(content["stand_outs"]),
         doubt=content["doubt"],
     )
-    problem = _contradiction(result, server_round)
+    problem = _contradiction(result, server_round) or _other_weights(files, content["weights"])
     if problem is not None:
         raise RecordError(f"{files.folder / 'round.json'} is damaged: {problem}; use another round")
     return result
+
+
+def _other_weights(files: CheckedFiles, weights: Mapping[str, str]) -> str | None:
+    """Return which weights are not those that the round was recorded with; None where all are.
+
+    Two clients of equal shares could else be exchanged: the average stays the same, and who is blamed does not.
+    """
+    for name, digests in files.checksums.items():
+        if name.endswith(".safetensors") and digests != (weights.get(name),):
+            return f"it was recorded with other weights than {name}, whose checksum was made again"
+    return None
 
 
 def _traced(fields: dict[str, Any]) -> TracedInput:

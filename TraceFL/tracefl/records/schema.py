@@ -31,6 +31,7 @@ Shares: TypeAlias = Annotated[
 """Numbers of classes or clients, each with a number, such as ``0:0.75 2:1``."""
 Ids: TypeAlias = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,9}( |$))*$")]
 """Numbers of clients or rounds, such as ``3 7``."""
+Checksum: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Fingerprint: TypeAlias = Annotated[str, StringConstraints(pattern=r"^SHA256:[A-Za-z0-9+/]{43}$")]
 """Of a SuperNode's key, as ``ssh-keygen -l`` shows it."""
 OfClients: TypeAlias = list[tuple[ClientId, float]]
@@ -160,6 +161,7 @@ class RoundFile(TypedDict):
     class_suspicions: dict[ClientId, list[float]]
     stand_outs: list[StandOutRow]
     doubt: Line
+    weights: dict[Line, Checksum]
 
 
 @with_config(_STRICT)

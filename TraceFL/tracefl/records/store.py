@@ -20,7 +20,13 @@ from torch import Tensor
 
 from tracefl.errors import RecordError
 from tracefl.provenance import RoundRecord
-from tracefl.records.checksums import CheckedFiles, checksum_lines, round_checksums, write_checksums
+from tracefl.records.checksums import (
+    CheckedFiles,
+    checksum_lines,
+    checksums_of_weights,
+    round_checksums,
+    write_checksums,
+)
 from tracefl.records.result import RoundResult, as_json, read_result
 from tracefl.records.settings import Dtype, Keep, Kind
 from tracefl.records.weights import (
@@ -303,8 +309,9 @@ class RoundStore:
                 save_weights(weights / "before_noise.safetensors", record.before_noise)
             for client_id, state in record.clients.items():
                 self._save_client(weights, client_id, state, record.previous_global)
-        (draft / "round.json").write_text(json.dumps(as_json(result), indent=1) + "\n")
-        checksum = write_checksums(draft)
+        of_weights = checksums_of_weights(draft)
+        (draft / "round.json").write_text(json.dumps(as_json(result, of_weights), indent=1) + "\n")
+        checksum = write_checksums(draft, of_weights)
         sync(draft)
         return checksum
 
