@@ -7,7 +7,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from tests.helpers.runs import SMALL_MODEL, run, run_on_ray
+from tests.helpers.runs import LIGHT_MODEL, run, run_on_ray
 from tests.helpers.tables import read_untimed
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
@@ -17,9 +17,9 @@ TEXT = (
     *("++model.config.num_attention_heads=2", "++model.config.intermediate_size=64"),
     *("dataset=synthetic_text", "dataset.max_tokens=32", "client.lr=0.003"),
 )
-DP_SGD = (*SMALL_MODEL, "privacy=dp_sgd", "privacy.noise_multiplier=1.0", "batch_size=16")
+DP_SGD = (*LIGHT_MODEL, "privacy=dp_sgd", "privacy.noise_multiplier=1.0", "batch_size=16")
 FAULTY = (
-    *(*SMALL_MODEL, "strategy=fedprox", "dirichlet_alpha=100", "num_clients=4", "client.epochs=2"),
+    *(*LIGHT_MODEL, "strategy=fedprox", "dirichlet_alpha=100", "num_clients=4", "client.epochs=2"),
     *("dataset.max_examples_per_client=128", "dataset.max_server_examples=200"),
     *("fault=label_flip", "fault.clients=[2]", "fault.min_examples=1", "provenance=fault", "baselines=fast"),
     *("mitigate=exclude", "mitigate.gain=0.001", "mitigate.gain_alone=0.001", "mitigate.window=1"),

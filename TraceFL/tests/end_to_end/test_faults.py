@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from tests.helpers.runs import SMALL_MODEL, run
+from tests.helpers.runs import LIGHT_MODEL, run
 from tests.helpers.tables import read_csv
 from tracefl.errors import DataError
 from tracefl.learning.faults import Fault
@@ -15,7 +15,7 @@ from tracefl.learning.faults import Fault
 pytestmark = pytest.mark.slow
 
 COMMON = (
-    *SMALL_MODEL,
+    *LIGHT_MODEL,
     "clients_per_round=5",
     "store=all",
     "provenance.counterfactual=false",
@@ -117,7 +117,7 @@ def test_dp_sgd_and_a_trigger_in_texts_go_with_faults(tmp_path):
 
 
 def test_flips_go_with_central_privacy_and_a_client_with_too_few_is_replaced(tmp_path):
-    flip = (*SMALL_MODEL, "fault=label_flip", "fault.flip={1: 0, 2: 0}", "fault.min_examples=9", "wandb.mode=offline")
+    flip = (*LIGHT_MODEL, "fault=label_flip", "fault.flip={1: 0, 2: 0}", "fault.min_examples=9", "wandb.mode=offline")
     folder = run(tmp_path / "one", *flip, "privacy=central", "num_rounds=1", "dirichlet_alpha=0.3", "fault.clients=[4]")
     fault = Fault.from_json((folder / "fault.json").read_text())
     assert fault.flips == {1: 0, 2: 0}

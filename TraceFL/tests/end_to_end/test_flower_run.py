@@ -5,14 +5,14 @@ import pytest
 from tests.helpers.configuration import compose_settings
 from tests.helpers.flower_processes import APP, Flower
 from tests.helpers.processes import wait_until
-from tests.helpers.runs import SMALL_MODEL
+from tests.helpers.runs import LIGHT_MODEL
 from tests.helpers.sockets import answer_to_a_stranger, listening
 from tests.helpers.tables import read_untimed
 from tracefl.experiment.runner import run_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 
-KEYS = ("store=all", "run_name=run", *SMALL_MODEL)
+KEYS = ("store=all", "run_name=run", *LIGHT_MODEL)
 ONE_CPU = ("--federation-config", "num-supernodes=2 client-resources-num-cpus=1 init-args-num-cpus=1")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.runs import SMALL_MODEL, run
+from tests.helpers.runs import LIGHT_MODEL, SMALL_MODEL, run
 from tests.helpers.tables import read_csv
 from tracefl.common.seeds import derive_seed
 from tracefl.learning.models import ModelSpec, build_model
@@ -61,7 +61,7 @@ def check_traces_again(folder):
 
 def test_central_clips_adds_seeded_noise_and_traces_what_is_deployed(tmp_path):
     private = (
-        *SMALL_MODEL,
+        *LIGHT_MODEL,
         "privacy=central",
         "privacy.noise_multiplier=0.001",
         "privacy.clipping_norm=1.5",
@@ -96,7 +96,7 @@ def test_central_clips_adds_seeded_noise_and_traces_what_is_deployed(tmp_path):
 
 
 def test_central_adaptive_writes_the_norm_of_each_round(tmp_path):
-    folder = run(tmp_path, *SMALL_MODEL, "privacy=central_adaptive", "privacy.noise_multiplier=0.01", "store=all")
+    folder = run(tmp_path, *LIGHT_MODEL, "privacy=central_adaptive", "privacy.noise_multiplier=0.01", "store=all")
     first, second = read_csv(folder / "rounds.csv")
     assert float(first["clipping_norm"]) == 0.1
     assert first["next_clipping_norm"] == second["clipping_norm"]
@@ -144,7 +144,7 @@ def test_dp_sgd_trains_with_group_norm_and_writes_what_each_client_has_spent(tmp
 
 def test_a_client_that_fails_within_a_batch_changes_no_other(tmp_path, monkeypatch):
     """In one process, where all clients train one model: what Opacus left on it would be in the next one's sums."""
-    keys = (*SMALL_MODEL, "privacy=dp_sgd", "privacy.noise_multiplier=1.0", "num_rounds=1", "provenance=off")
+    keys = (*LIGHT_MODEL, "privacy=dp_sgd", "privacy.noise_multiplier=1.0", "num_rounds=1", "provenance=off")
     keys = (*keys, "store=all", "clients_per_round=5", "dataset.max_examples_per_client=16", "batch_size=8")
     whole = run(tmp_path / "whole", *keys) / "rounds" / "0001" / "weights"
     backward, calls = dp_sgd.backward_of_sum, []
@@ -154,7 +154,7 @@ def test_a_client_that_fails_within_a_batch_changes_no_other(tmp_path, monkeypat
 
     def fails_once(model, inputs, labels):
         calls.append(inputs)
-        with model.fc.register_forward_pre_hook(raises) if len(calls) == 1 else nullcontext():
+        with model.classifier.register_forward_pre_hook(raises) if len(calls) == 1 else nullcontext():
             return backward(model, inputs, labels)
 
     monkeypatch.setattr(dp_sgd, "backward_of_sum", fails_once)

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from tests.helpers.configuration import TINY, compose_settings
 from tests.helpers.misbehaving import misbehaving_app
-from tests.helpers.runs import SMALL_MODEL, run, run_on_ray, run_settings_of
+from tests.helpers.runs import LIGHT_MODEL, run, run_on_ray, run_settings_of
 from tests.helpers.tables import read_csv
 from tests.helpers.wandb_reader import read_datastore
 from tracefl.errors import RoundFailedError
@@ -24,7 +24,7 @@ from tracefl.records.tables import provenance_rows
 pytestmark = pytest.mark.slow
 on_ray = pytest.mark.simulation
 
-DIGITS = (*SMALL_MODEL, "client.epochs=2")
+DIGITS = (*LIGHT_MODEL, "client.epochs=2")
 
 
 @pytest.fixture(scope="module")
@@ -185,13 +185,13 @@ def test_a_complete_run_is_shown_and_not_run_again(digits, capsys):
 def test_clients_that_fail_are_dropped_and_the_run_goes_on(monkeypatch, tmp_path):
     on_ray = functools.partial(federation_on_ray, app=misbehaving_app(bad_round=1))
     monkeypatch.setattr(ray_grid, "federation_on_ray", on_ray)
-    folder = run_on_ray(tmp_path, *SMALL_MODEL, "clients_per_round=5", "store=all", "total_cpus=1")
+    folder = run_on_ray(tmp_path, *LIGHT_MODEL, "clients_per_round=5", "store=all", "total_cpus=1")
     first, second = (json.loads((folder / f"rounds/000{n}/round.json").read_text()) for n in (1, 2))
     assert set(first["client_weights"]) == {"0", "4"}
     assert set(first["dropped"]) == {"1", "2", "3"}
     # as in_process.py words it too
     assert first["dropped"]["1"] == "Exception ClientAppException occurred. Message: the disk of client 1 is full"
-    assert "not finite, first in fc.bias" in first["dropped"]["3"]
+    assert "not finite, first in classifier.bias" in first["dropped"]["3"]
     assert set(second["client_weights"]) == {"0", "1", "2", "3", "4"}  # a dead worker costs later rounds nothing
     assert [row["clients_dropped"] for row in read_csv(folder / "rounds.csv")] == ["3", "0"]
     log = (folder / "run.log").read_text()
@@ -201,7 +201,7 @@ def test_clients_that_fail_are_dropped_and_the_run_goes_on(monkeypatch, tmp_path
 
 
 def test_too_few_clients_stop_the_run_and_earlier_rounds_stay(tmp_path):
-    overrides = (*SMALL_MODEL, "clients_per_round=5", "strategy.min_clients=3")
+    overrides = (*LIGHT_MODEL, "clients_per_round=5", "strategy.min_clients=3")
     with pytest.raises(RoundFailedError, match=r"round 2: 2 of 5 clients answered, .*min_clients is 3; .*client 1"):
         run(tmp_path, *overrides, app=misbehaving_app(bad_round=2, dies=False))
     folder = tmp_path / "default" / "run"
@@ -275,7 +275,7 @@ def test_text_models_run_and_trace_again(tmp_path, model):
 
 def test_real_data_from_a_folder_traced_every_second_round(tmp_path, shared_data):
     overrides = (
-        *SMALL_MODEL,
+        *LIGHT_MODEL,
         "dataset=mnist",
         f"dataset.path={shared_data / 'mnist'}",
         "provenance.every=2",
@@ -291,7 +291,7 @@ def test_real_data_from_a_folder_traced_every_second_round(tmp_path, shared_data
 def test_an_unfinished_run_of_the_same_configuration_is_run_again(tmp_path):
     place = tmp_path / "default" / "run"
     place.mkdir(parents=True)
-    settings = run_settings_of(tmp_path, *SMALL_MODEL, "num_rounds=1", "provenance=off", "backend=in_process")
+    settings = run_settings_of(tmp_path, *LIGHT_MODEL, "num_rounds=1", "provenance=off", "backend=in_process")
     unfinished = RunFolder(place, settings)
     unfinished.begin(resume=False)
     unfinished.close()

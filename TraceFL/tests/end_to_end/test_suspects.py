@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.helpers.runs import SMALL_MODEL, run
+from tests.helpers.runs import LIGHT_MODEL, run
 from tests.helpers.tables import read_csv
 from tracefl.questions.baselines import RULES
 from tracefl.questions.retrace import retrace
@@ -14,13 +14,12 @@ from tracefl.records.tables import SUSPECT_COLUMNS
 pytestmark = pytest.mark.slow
 
 FLIP = (
-    *SMALL_MODEL,
+    *LIGHT_MODEL,
     "fault=label_flip",
     "fault.num_clients=2",
     "fault.min_examples=1",
     "fault.from_round=2",
     "num_rounds=3",
-    "client.lr=0.01",
     "client.epochs=2",
     "clients_per_round=5",
     "provenance=fault",

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from tests.helpers.configuration import TINY, once
 from tests.helpers.plans import Told, make_hooks, make_plan
-from tests.helpers.runs import SMALL_MODEL
+from tests.helpers.runs import LIGHT_MODEL
 from tracefl.errors import RoundFailedError
 from tracefl.federation.in_process import federation_here
 from tracefl.federation.messages import client_id_of
@@ -141,7 +141,7 @@ def test_a_run_in_this_process_imports_no_ray(tmp_path):
     code = f"""
 import sys
 sys.modules["ray"] = None  # any import of it raises
-sys.argv = ["tracefl", *{once(*TINY, *SMALL_MODEL, "num_rounds=1")}, "backend=in_process", "log_dir={tmp_path}"]
+sys.argv = ["tracefl", *{once(*TINY, *LIGHT_MODEL, "num_rounds=1")}, "backend=in_process", "log_dir={tmp_path}"]
 from tracefl.main import main
 main()
 """

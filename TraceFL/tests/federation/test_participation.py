@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.helpers.configuration import compose_settings
-from tests.helpers.runs import SMALL_MODEL, run
+from tests.helpers.runs import LIGHT_MODEL, run
 from tests.helpers.tables import read_csv
 from tracefl.errors import ConfigError
 from tracefl.federation.participation import Participation
@@ -74,7 +74,7 @@ def test_whom_a_run_cannot_leave_out(overrides, message):
 
 @pytest.mark.slow
 def test_a_client_that_is_left_out_is_in_no_round(tmp_path):
-    folder = run(tmp_path, *SMALL_MODEL, "without=[1,4]", "clients_per_round=5", "num_rounds=2")
+    folder = run(tmp_path, *LIGHT_MODEL, "without=[1,4]", "clients_per_round=5", "num_rounds=2")
     for number in (1, 2):
         found = json.loads((folder / f"rounds/000{number}/round.json").read_text())
         assert set(found["client_weights"]) == {"0", "2", "3"}

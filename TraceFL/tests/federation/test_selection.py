@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.helpers.ledger_runs import made_results
-from tests.helpers.runs import SMALL_MODEL, run
+from tests.helpers.runs import LIGHT_MODEL, run
 from tracefl.common.seeds import derive_seed
 from tracefl.federation.selection import Selection, draw_clients, selection_probabilities
 from tracefl.questions.ledger import ContributionLedger
@@ -111,7 +111,7 @@ def test_the_weight_of_wrong_predictions_counts():
 def test_a_run_draws_by_what_it_recorded_of_the_rounds_before(tmp_path):
     own = ("strategy=provenance_selection", "strategy.temperature=0.2", "strategy.exploration=0.05")
     spread = ("num_clients=8", "num_rounds=4", "dirichlet_alpha=100", "provenance.every=2")
-    folder = run(tmp_path, *SMALL_MODEL, *own, *spread, "store=none")
+    folder = run(tmp_path, *LIGHT_MODEL, *own, *spread, "store=none")
     results = list(RoundStore(folder / "rounds").results())
     ids = [str(k) for k in range(8)]
     usefulness = []

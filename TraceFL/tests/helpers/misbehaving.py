@@ -29,7 +29,8 @@ def misbehaving_app(bad_round, dies=True):
         reply = client.train_client(message, context)
         if bad and client_id == "3":
             state = reply.content.array_records["arrays"].to_torch_state_dict()
-            state["fc.bias"] = torch.full_like(state["fc.bias"], torch.nan)
+            last = next(reversed(state))
+            state[last] = torch.full_like(state[last], torch.nan)
             reply.content["arrays"] = ArrayRecord(state)
         return reply
 
