@@ -1,6 +1,5 @@
 """What becomes of a damaged folder: a copy of a run is damaged in one place, and asked what the run was asked."""
 
-import math
 import re
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
@@ -27,8 +26,6 @@ _SAID_ONCE = (
 """Files that say what no other one repeats, or not all of it: another value is told by a signature alone."""
 
 _SHARED = ("num_rounds=2", "store=all")
-ROUNDED = "exact up to its rounding"
-"""Said of a round whose weights are stored in fewer digits: a change of the global model by less cannot be told."""
 
 RUNS = {
     "images": (
@@ -169,8 +166,6 @@ def _kind(command, reply, truth, mutation, is_refused):
         return "silent" if decides and mutation.sums == "stale" and not is_refused else None
     if reply.status or reply.answer == truth.answer or _is_said_to_be_unfinished(command, reply, mutation):
         return None
-    if mutation.sums == "fresh" and ROUNDED in reply.said and _are_close(reply.answer, truth.answer):
-        return None
     if command == "report" and mutation.words == WEIGHTS_GO and _without_stored(reply) == _without_stored(truth):
         return None
     return None if mutation.sums != "stale" and (is_refused or _could_be(mutation)) else "silent"
@@ -203,17 +198,6 @@ def _is_said_to_be_unfinished(command, reply, mutation):
     if command == "collect":
         return reply.answer["runs"][0]["state"] in ("stopped", "failed")
     return command == "report" and re.search(r'class="state (stopped|failed)"', reply.answer) is not None
-
-
-def _are_close(answer, truth):
-    """Return whether two answers differ by no more than the rounding in which weights are stored."""
-    if isinstance(truth, dict) and isinstance(answer, dict):
-        return answer.keys() == truth.keys() and all(_are_close(answer[key], truth[key]) for key in truth)
-    if isinstance(truth, list) and isinstance(answer, list):
-        return len(answer) == len(truth) and all(map(_are_close, answer, truth))
-    if isinstance(truth, float) and isinstance(answer, float):
-        return math.isclose(answer, truth, rel_tol=0.01, abs_tol=0.001)
-    return answer == truth
 
 
 def _without_stored(page):
