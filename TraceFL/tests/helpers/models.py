@@ -1,8 +1,9 @@
-"""Small models of the four families, and clients near them."""
+"""Small models of the four families, with all of their kinds of layers, and clients near them."""
 
 import torch
 import torchvision
 import transformers
+from torchvision.models.resnet import BasicBlock
 
 
 def gpt():
@@ -26,8 +27,8 @@ def bert():
 
 
 MODELS = {
-    "resnet18": lambda: torchvision.models.resnet18(num_classes=10),
-    "densenet121": lambda: torchvision.models.densenet121(num_classes=10),
+    "resnet18": lambda: torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10),
+    "densenet121": lambda: torchvision.models.DenseNet(16, (2, 2, 2, 2), 32, num_classes=10),
     "gpt": gpt,
     "bert": bert,
 }

@@ -4,8 +4,8 @@
 which an unfinished run keeps at least the last two, to resume from; ``weights/``, where they are kept, the clients':
 ``previous_global.safetensors``, ``before_noise.safetensors`` where privacy added noise, and one
 ``client-ID.safetensors`` a participant, or ``update-ID.safetensors`` where its difference to ``previous_global`` is
-kept instead; ``SHA256SUMS`` the checksums of them all. A round is written beside its place and then renamed into it, so
-a kill at any moment leaves it whole or absent.
+kept instead; ``SHA256SUMS`` the checksums of them all, those of the weights in ``round.json`` too. A round is written
+beside its place and then renamed into it, so a kill at any moment leaves it whole or absent.
 """
 
 import json
