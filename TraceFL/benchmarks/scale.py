@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
+from datetime import datetime
 from pathlib import Path
 
 RUN = (
@@ -35,18 +35,13 @@ def measure(clients: int, a_round: int, rounds: int, keys: list[str]) -> dict[st
     with tempfile.TemporaryDirectory() as folder:
         counts = (f"num_clients={clients}", f"clients_per_round={a_round}", f"num_rounds={rounds}", f"log_dir={folder}")
         command = [sys.executable, "-m", "tracefl", "run", *RUN, *keys, *counts]
-        began = time.perf_counter()
-        start, memory = float("nan"), []
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith("round=1 clients"):
-                    start = time.perf_counter() - began
-                found = re.search(r"memory=([\d.]+ \wB)", line)
-                memory += [found[1]] if found else []
-        if process.returncode:
-            raise SystemExit(f"exit status {process.returncode}: {' '.join(command)}")
+        began = datetime.now()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         run = Path(folder) / "default" / "run"
+        log = (run / "run.log").read_text()
+        first = next(line for line in log.splitlines() if "round=1 clients" in line)
+        start = (datetime.strptime(first[:23], "%Y-%m-%d %H:%M:%S,%f") - began).total_seconds()
+        memory = re.findall(r"memory=([\d.]+ \wB)", log)
         results = json.loads((run / "results.json").read_text())
         status = json.loads((run / "status.json").read_text())
         return {
