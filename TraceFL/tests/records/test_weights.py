@@ -107,7 +107,7 @@ def peak(at_once):
     if at_once:
         everyone = {k: {n: w.clone() for n, w in weights.items()} for k, weights in record.clients.items()}
     counterfactuals(model, record, inputs)
-    sampled_shapley(model, record, inputs, found.predicted, 1, 0)
+    sampled_shapley(model, record, inputs, found.predicted, 4, 0)
     return held("VmHWM") - before
 
 # Pages of files that are read, and what the allocator keeps, only ever add to a peak: the least of three counts.
@@ -119,7 +119,7 @@ print(min(peak(at_once=False) for _ in range(3)), peak(at_once=True))
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's count of a process's memory")
 @pytest.mark.parametrize(("kind", "dtype"), [("weights", "float32"), ("updates", "bfloat16")])
 def test_memory_does_not_grow_with_the_clients(tmp_path, kind, dtype):
-    """44 clients of 4 MiB; the removals and an order of Shapley need about five models and two clients."""
+    """44 clients of 4 MiB; the removals and the orders of Shapley need about five models and two clients."""
 
     command = [sys.executable, "-c", MEASURE, str(tmp_path), kind, dtype]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
