@@ -46,6 +46,7 @@ from tracefl.learning.examples import Examples
 from tracefl.learning.faults import Fault
 from tracefl.learning.training import evaluate, train
 from tracefl.provenance import (
+    Confusions,
     Method,
     RoundRecord,
     StandOuts,
@@ -169,8 +170,9 @@ def measure(
     history: list[RoundRecord] = []
     for model, record in rounds(settings, prepared, make(setting["model"], settings, prepared)):
         accuracy = evaluate(model, prepared.data.server).accuracy
-        inputs, labels = of_each_class(prepared.data.server)
-        pushes = confusions(model, record, inputs, labels)
+        began = time.process_time()
+        pushes = confusions(model, record, *of_each_class(prepared.data.server))
+        asked = pushes, time.process_time() - began
         suspicions = class_suspicions(pushes)
         counted += bool(suspicions)
         for each in standing.add(record.server_round, suspicions):
@@ -184,7 +186,7 @@ def measure(
             continue
         faulty = fault.faulty(tuple(record.clients), record.server_round)
         now = {"round": record.server_round, "accuracy": accuracy, "chance": float(faulty.double().mean())}
-        for rule, values, seconds in suspicions_of(model, record, prepared, fault, past, peers):
+        for rule, values, seconds in suspicions_of(model, record, prepared, fault, asked, past, peers):
             if values is None:
                 found.append({**setting, **now, "rule": rule, "right": "", "added_up": "", "seconds": ""})
                 continue
@@ -237,22 +239,27 @@ def suspicions_of(
     record: RoundRecord,
     prepared: Prepared,
     fault: Fault,
+    asked: tuple[Confusions, float],
     past: list[Callable[[], RoundRecord]],
     peers: tuple[str, ...],
 ) -> Iterator[tuple[str, Tensor | None, float | str]]:
     """Yield each rule, its ``(K,)`` suspicions of a round or ``(M, K)`` of its inputs, and its seconds.
 
-    None where the rule does not apply; nothing of a round without mispredictions.
+    None where the rule does not apply; nothing of a round without mispredictions. ``asked`` is the confusions of the
+    server's examples, and the seconds that they took.
     """
     server = fault.inputs(prepared.data.server)
     predicted = evaluate(model, server).predicted
     misled = fault.misled(server.labels, predicted)
     if not misled.any():
         return
-    began = time.process_time()
-    found = confusions(model, record, *of_each_class(server))  # again, for its seconds, and with a trigger in each
+    found, seconds = asked
+    if server is not prepared.data.server:  # a trigger is in each
+        began = time.process_time()
+        found = confusions(model, record, *of_each_class(server))
+        seconds = time.process_time() - began
     pairs = torch.stack((server.labels[misled], predicted[misled])).unique(dim=1)
-    yield "suspicion", found.suspicion[:, pairs[0], pairs[1]].mean(dim=1), time.process_time() - began
+    yield "suspicion", found.suspicion[:, pairs[0], pairs[1]].mean(dim=1), seconds
     chosen = select_mispredicted(misled, MOST_INPUTS)
     inputs, labels = server.batch(chosen)
     evidence = Evidence(

@@ -31,8 +31,8 @@ def who_is_first(rows: Sequence[Row]) -> list[str]:
     for place in (*places, None):
         of = [r for r in rows if place is None or tuple(r[name] for name in _PLACE) == place]
         counted = {tuple(r[name] for name in (*SETTING, "round")) for r in of}
-        best = max(others, key=lambda rule: share(of, rule, "right") if applies(of, rule) else -1.0)
-        ahead += place is not None and share(of, "suspicion", "right") >= share(of, best, "right") - 1e-9
+        best = max(others, key=lambda rule: share(of, rule) if applies(of, rule) else -1.0)
+        ahead += place is not None and share(of, "suspicion") >= share(of, best) - 1e-9
         chance = 100 * statistics.mean(float(r["chance"]) for r in of)
         cells = [str(len({r["seed"] for r in of})), str(len(counted)), f"{chance:.0f}"]
         cells += [cell(of, "suspicion"), cell(of, best), best, *(cell(of, rule) for rule in (*_SHOWN, *OWN[1:]))]
@@ -89,9 +89,9 @@ def applies(rows: Sequence[Row], rule: str) -> bool:
     return any(r["rule"] == rule and r["right"] for r in rows)
 
 
-def share(rows: Sequence[Row], rule: str, column: str) -> float:
-    """Return the mean of a column over the rounds to which a rule applies."""
-    return statistics.mean(float(r[column]) for r in rows if r["rule"] == rule and r["right"])
+def share(rows: Sequence[Row], rule: str) -> float:
+    """Return the share of the rounds to which a rule applies in which it is right."""
+    return statistics.mean(float(r["right"]) for r in rows if r["rule"] == rule and r["right"])
 
 
 def cell(rows: Sequence[Row], rule: str) -> str:
@@ -100,4 +100,4 @@ def cell(rows: Sequence[Row], rule: str) -> str:
         return "NA"
     mine = [r for r in rows if r["rule"] == rule and r["right"]]
     last = {tuple(r[name] for name in SETTING): float(r["added_up"]) for r in mine}
-    return f"{100 * share(rows, rule, 'right'):.0f} ({100 * statistics.mean(last.values()):.0f})"
+    return f"{100 * share(rows, rule):.0f} ({100 * statistics.mean(last.values()):.0f})"
