@@ -32,11 +32,16 @@ MODELS = {
     "gpt": gpt,
     "bert": bert,
 }
+WHOLE = {
+    "whole resnet18": lambda: torchvision.models.resnet18(num_classes=10),
+    "whole densenet121": lambda: torchvision.models.densenet121(num_classes=10),
+}
+"""The image models of the paper as they are: slow, for what depth may change."""
 
 
 def model_and_inputs(name, dtype=torch.float32, num_inputs=3):
     torch.manual_seed(0)
-    model = MODELS[name]().to(dtype).eval()
+    model = {**MODELS, **WHOLE}[name]().to(dtype).eval()
     if name in ("gpt", "bert"):
         ids = torch.randint(1, 50, (num_inputs, 12))
         mask = torch.ones_like(ids)

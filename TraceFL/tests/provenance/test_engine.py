@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from tests.helpers.formula import attribute
 from tests.helpers.literal import literal_contributions
-from tests.helpers.models import clients_near, model_and_inputs
+from tests.helpers.models import WHOLE, clients_near, model_and_inputs
 from tracefl.errors import LayerNotTraceableError, ModelMismatchError
 from tracefl.provenance import Compute
 
@@ -37,6 +37,13 @@ def test_agrees_with_the_literal_algorithm(family, dtype, tolerance):
         found = quiet(model, clients, inputs, target=target, layer_decay=decay).contributions
         assert found.dtype == dtype
         assert (found.double() - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_models_agree_with_the_literal_algorithm(name, dtype, tolerance):
+    test_agrees_with_the_literal_algorithm(name, dtype, tolerance)
 
 
 def test_reference_is_subtracted_from_every_client(family):
